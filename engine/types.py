@@ -1,0 +1,47 @@
+"""What crosses the engine's border. numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import EngineConfig
+
+Pcm = NDArray[np.float32]  # (N,) mono in [-1, 1]
+RgbImage = NDArray[np.uint8]  # (H, W, 3)
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
+    """One finished picture. Frame `index` shows samples [index * hop, (index + 1) * hop)."""
+
+    index: int
+    rgb: RgbImage
+
+
+class Engine(Protocol):
+    """What a server needs of an engine; `engine.avatar.AvatarEngine` is the one implementation.
+
+    Identities and states are opaque to the caller. An identity is read-only and shared; a state
+    belongs to one stream and is only ever touched by one thread at a time.
+    """
+
+    @property
+    def config(self) -> EngineConfig:
+        """The settings the engine was loaded with."""
+
+    def enroll(self, image: RgbImage) -> Any:
+        """Make an identity from a portrait (H, W, 3); raises `PortraitRefused`."""
+
+    def start(self, identity: Any, *, seed: int = 0) -> Any:
+        """Make the state of a new stream."""
+
+    def step(self, state: Any, pcm: Pcm) -> list[VideoFrame]:
+        """Take 16 kHz PCM of any length and return every frame it completed."""
+
+    def flush(self, state: Any) -> list[VideoFrame]:
+        """Return the frames still held back by the look-ahead, as if silence followed."""

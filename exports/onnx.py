@@ -1,0 +1,64 @@
+"""Module + GraphSpec -> ONNX file, checked against the module."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.backends import GraphSpec, load_backend
+from engine.errors import ExportMismatch
+
+OPSET = 20
+
+
+def export(
+    module: nn.Module,
+    spec: GraphSpec,
+    sample: Mapping[str, Tensor],
+    path: Path,
+    *,
+    tolerance: float = 1e-3,
+) -> float:
+    """Write `module` as ONNX to `path` and return its largest error against the module.
+
+    Args:
+        module: called with the tensors of `spec.inputs` in order, returns those of `spec.outputs`.
+        sample: one tensor an input; also the input of the parity check.
+        tolerance: largest absolute difference allowed, in fp32 on the first-choice run time.
+
+    Raises:
+        ExportMismatch: the exported graph computes something else.
+    """
+    module = module.eval()
+    arguments = tuple(sample[t.name] for t in spec.inputs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wanted = module(*arguments)
+        torch.onnx.export(
+            module,
+            arguments,
+            str(path),
+            opset_version=OPSET,
+            input_names=[t.name for t in spec.inputs],
+            output_names=[t.name for t in spec.outputs],
+            dynamic_axes=spec.dynamic_axes(),
+            dynamo=False,
+        )
+    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+    strict = GraphSpec(spec.name, spec.inputs, spec.outputs, precision="f32")
+    got = load_backend("openvino", threads=2).load(strict, path)(
+        **{name: tensor.numpy() for name, tensor in sample.items()}
+    )
+    worst = 0.0
+    for tensor, want in zip(spec.outputs, wanted, strict=True):
+        difference = np.abs(got[tensor.name].astype(np.float64) - want.numpy().astype(np.float64))
+        worst = max(worst, float(difference.max(initial=0.0)))
+    if not worst <= tolerance:
+        raise ExportMismatch(f"{spec.name}: largest difference {worst:.2e} is over {tolerance:.0e}")
+    return worst
