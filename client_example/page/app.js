@@ -1,0 +1,332 @@
+// Ties the page together: the connection, what is spoken, the portrait and the live figures.
+
+import { Connection } from "./connection.js";
+import { Plot } from "./plot.js";
+import { PortraitChooser } from "./portraits.js";
+import { getConfig, getPortraits, portraitImage } from "./server.js";
+import { Meter } from "./stats.js";
+import { FILE_LIMIT_BYTES, Microphone, SoundFile, audioContext, silence } from "./voices.js";
+import { LOST_PORTRAIT, NOT_A_MEDIA_FILE, NO_WEBRTC, REFUSED, SOUND, microphoneWords } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const video = $("video");
+
+const connection = new Connection();
+const chooser = new PortraitChooser();
+const meter = new Meter();
+
+let voice = null; // {kind: "microphone" | "file", microphone?, file?}
+let resting = null; // the silent track
+let touched = false; // a browser plays sound only after the visitor has touched the page
+let portraitId = "default";
+const soundWanted = { none: true, file: true, microphone: false }; // the visitor's choice, kept for each kind
+
+// ---------------------------------------------------------------- messages
+
+function notice(text, action = null) {
+  $("notice-text").textContent = text;
+  $("notice-action").hidden = !action;
+  if (action) {
+    $("notice-action").textContent = action.label;
+    $("notice-action").onclick = () => {
+      quiet();
+      action.run();
+    };
+  }
+  $("notice").hidden = false;
+}
+
+function quiet() {
+  $("notice").hidden = true;
+}
+
+const WAITING = {
+  full: (s) => `The server is full, trying again in ${s} s`,
+  lost: (s) => `Connection lost, trying again in ${s} s`,
+  unreachable: (s) => `The server cannot be reached, trying again in ${s} s`,
+  "no-answer": (s) => `No video arrived, trying again in ${s} s`,
+};
+
+function showState({ name, reason, seconds, again }) {
+  document.documentElement.dataset.state = name;
+  $("pill").dataset.state = name;
+  if (name === "waiting") announceWaiting(WAITING[reason](seconds));
+  else $("state").textContent = { connecting: again ? "Connecting again" : "Connecting", live: "Live", refused: "Not connected" }[name];
+  if (name !== "live") {
+    $("stage").classList.remove("playing");
+    meter.reset();
+  }
+  if (name === "refused") notice(REFUSED, { label: "Try again", run: () => connection.connect() });
+}
+
+/** A countdown is shown every second but spoken once: the number is not part of the live region. */
+function announceWaiting(text) {
+  const match = text.match(/^(.*?)(\d+ s)$/);
+  const seconds = Object.assign(document.createElement("span"), { textContent: match[2] });
+  seconds.setAttribute("aria-hidden", "true");
+  if ($("state").firstChild?.nodeValue !== match[1]) $("state").replaceChildren(match[1], seconds);
+  else $("state").lastChild.textContent = match[2];
+}
+
+// ---------------------------------------------------------------- picture and sound
+
+async function playVideo() {
+  applySound();
+  try {
+    await video.play();
+    $("tap").hidden = true;
+  } catch (error) {
+    if (error.name === "NotAllowedError") $("tap").hidden = false;
+  }
+}
+
+function applySound() {
+  const wanted = soundWanted[voice?.kind ?? "none"];
+  video.muted = !(wanted && touched);
+  $("sound").setAttribute("aria-pressed", String(wanted));
+  $("sound-label").textContent = wanted ? "Sound on" : "Sound off";
+  $("hint").hidden = voice?.kind !== "microphone" || wanted;
+}
+
+function toggleSound() {
+  const kind = voice?.kind ?? "none";
+  soundWanted[kind] = !soundWanted[kind];
+  playVideo();
+}
+
+/** Runs at the first touch or key: sound becomes possible, and packets start to flow. */
+function firstTouch() {
+  touched = true;
+  audioContext().resume();
+  if (video.srcObject) playVideo();
+}
+
+function showPoster(id) {
+  const poster = $("poster");
+  poster.src = portraitImage(id);
+  $("stage").classList.remove("playing");
+}
+
+function fitStage(width, height) {
+  if (width && height) $("stage").style.setProperty("--shape", `${width} / ${height}`);
+}
+
+// ---------------------------------------------------------------- what is spoken
+
+async function startTalking() {
+  await stopVoice();
+  $("talk").disabled = true;
+  $("talk-label").textContent = "Waiting for permission";
+  try {
+    audioContext().resume();
+    const microphone = await Microphone.open();
+    voice = { kind: "microphone", microphone };
+    microphone.track.addEventListener("ended", () => voice?.microphone === microphone && stopVoice());
+    quiet();
+    await connection.speak(microphone.track);
+    showVoice("Listening");
+  } catch (error) {
+    notice(microphoneWords(error));
+  } finally {
+    $("talk").disabled = false;
+    showTalkButton();
+  }
+}
+
+async function playFile(file) {
+  if (file.size > FILE_LIMIT_BYTES) return notice(SOUND.tooLarge);
+  await stopVoice();
+  quiet();
+  await audioContext().resume();
+  let sound;
+  try {
+    sound = await SoundFile.read(file);
+  } catch {
+    return notice(SOUND.unreadable); // decodeAudioData says only that it failed
+  }
+  if (!sound.seconds) return notice(SOUND.silent);
+  voice = { kind: "file", file: sound };
+  await connection.speak(sound.track);
+  sound.play(() => voice?.file === sound && stopVoice({ cut: false }));
+  showVoice(file.name);
+}
+
+/** Back to silence. `cut` also throws away what the server has not shown yet. */
+async function stopVoice({ cut = true } = {}) {
+  if (!voice) return;
+  const { microphone, file } = voice;
+  voice = null;
+  await connection.speak(resting);
+  microphone?.stop();
+  file?.stop();
+  if (cut && file) connection.tell({ type: "interrupt" });
+  $("source").hidden = true;
+  $("mute").setAttribute("aria-pressed", "false");
+  $("mute").textContent = "Mute";
+  showTalkButton();
+  applySound();
+}
+
+function showTalkButton() {
+  const talking = voice?.kind === "microphone";
+  $("talk").setAttribute("aria-pressed", String(talking));
+  $("talk-label").textContent = talking ? "Stop talking" : "Talk";
+}
+
+function showVoice(name) {
+  const file = voice.kind === "file";
+  $("source-name").textContent = name;
+  $("source-time").textContent = "";
+  $("mute").hidden = file;
+  $("stop").hidden = !file; // the big button stops the microphone
+  $("source").hidden = false;
+  $("source").dataset.kind = voice.kind;
+  showTalkButton();
+  playVideo();
+  moveBar(voice);
+}
+
+function moveBar(shown) {
+  if (voice !== shown) return;
+  let part;
+  if (voice.kind === "file") {
+    const { file } = voice;
+    part = file.position() / file.seconds;
+    $("source-time").textContent = `${clock(file.position())} / ${clock(file.seconds)}`;
+  } else {
+    part = voice.microphone.muted ? 0 : voice.microphone.level();
+  }
+  $("bar").style.transform = `scaleX(${part.toFixed(3)})`;
+  requestAnimationFrame(() => moveBar(shown));
+}
+
+function clock(seconds) {
+  const whole = Math.floor(seconds);
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
+function toggleMute() {
+  const { microphone } = voice;
+  microphone.muted = !microphone.muted;
+  $("mute").setAttribute("aria-pressed", String(microphone.muted));
+  $("mute").textContent = microphone.muted ? "Unmute" : "Mute";
+  $("source-name").textContent = microphone.muted ? "Microphone muted" : "Listening";
+}
+
+// ---------------------------------------------------------------- figures
+
+function startFigures(config) {
+  const delayPlot = new Plot($("delay-plot"), { top: 400 });
+  const fpsPlot = new Plot($("fps-plot"), { top: config.fps * 1.2, target: config.fps });
+  setInterval(async () => {
+    const pc = connection.pc;
+    const live = pc?.connectionState === "connected";
+    const { fps, delayMs, legs } = live ? await meter.sample(pc) : { fps: null, delayMs: null, legs: [] };
+    connection.tell({ type: "ping", t: performance.now() });
+    $("fps").textContent = fps === null ? "–" : fps.toFixed(1);
+    $("delay").textContent = delayMs === null ? "–" : String(Math.round(delayMs));
+    delayPlot.push(delayMs);
+    fpsPlot.push(fps);
+    if (legs.length) showLegs(legs);
+  }, 1000);
+}
+
+function showLegs(legs) {
+  $("legs").replaceChildren(
+    ...legs.map(({ name, ms }) => {
+      const row = document.createElement("tr");
+      const head = Object.assign(document.createElement("th"), { textContent: name, scope: "row" });
+      const cell = Object.assign(document.createElement("td"), { textContent: ms === null ? "–" : `${ms.toFixed(0)} ms` });
+      row.append(head, cell);
+      return row;
+    }),
+  );
+}
+
+// ---------------------------------------------------------------- start
+
+function acceptDrops() {
+  let depth = 0;
+  const show = (on) => ($("drop").hidden = !on);
+  addEventListener("dragenter", (event) => {
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    depth += 1;
+    show(true);
+  });
+  addEventListener("dragleave", () => {
+    depth = Math.max(0, depth - 1);
+    if (!depth) show(false);
+  });
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    depth = 0;
+    show(false);
+    const [file] = event.dataTransfer?.files ?? [];
+    if (!file) return;
+    if (file.type.startsWith("image/")) chooser.upload(file);
+    else if (/^(audio|video)\//.test(file.type)) playFile(file);
+    else notice(NOT_A_MEDIA_FILE);
+  });
+}
+
+function listen() {
+  for (const type of ["pointerdown", "keydown"]) addEventListener(type, firstTouch, { once: true, capture: true });
+  $("talk").addEventListener("click", () => (voice?.kind === "microphone" ? stopVoice() : startTalking()));
+  $("play").addEventListener("click", () => $("sound-input").click());
+  $("sound-input").addEventListener("change", (event) => {
+    const [file] = event.target.files;
+    event.target.value = ""; // the same file may be chosen again
+    if (file) playFile(file);
+  });
+  $("portrait").addEventListener("click", () => chooser.open());
+  $("sound").addEventListener("click", toggleSound);
+  $("mute").addEventListener("click", toggleMute);
+  $("stop").addEventListener("click", () => stopVoice());
+  $("tap").addEventListener("click", playVideo);
+  $("notice-close").addEventListener("click", quiet);
+  video.addEventListener("resize", () => fitStage(video.videoWidth, video.videoHeight));
+  video.addEventListener("playing", () => $("stage").classList.add("playing"));
+  acceptDrops();
+
+  connection.addEventListener("state", (event) => showState(event.detail));
+  connection.addEventListener("message", (event) => event.detail.type === "stats" && meter.heard(event.detail));
+  connection.addEventListener("lost", () => {
+    notice(LOST_PORTRAIT);
+    usePortrait({ id: "default" });
+  });
+  connection.addEventListener("stream", (event) => {
+    video.srcObject = event.detail;
+    playVideo();
+  });
+  chooser.addEventListener("chosen", (event) => {
+    usePortrait(event.detail);
+    connection.connect(event.detail.id);
+  });
+  addEventListener("pagehide", () => connection.close());
+  addEventListener("pageshow", (event) => event.persisted && connection.connect()); // back from the history
+  addEventListener("online", () => document.documentElement.dataset.state === "waiting" && connection.connect());
+}
+
+function usePortrait({ id, width, height }) {
+  portraitId = id;
+  chooser.mark(id);
+  showPoster(id);
+  fitStage(width, height);
+}
+
+async function main() {
+  if (!window.RTCPeerConnection) return notice(NO_WEBRTC);
+  listen();
+  showPoster(portraitId);
+  resting = silence();
+  connection.speak(resting);
+  const config = await getConfig().catch(() => ({ fps: 25, ice_servers: [] }));
+  startFigures(config);
+  connection.connect(portraitId, config.ice_servers);
+  const portraits = await getPortraits().catch(() => []);
+  const shown = portraits.find((portrait) => portrait.id === portraitId);
+  if (shown) fitStage(shown.width, shown.height);
+}
+
+main();
