@@ -76,7 +76,9 @@ class ServerProcess:
             )
         while not self._answers():
             if self._process.poll() is not None:
-                raise ServerDied(f"the server ended with {self._process.returncode}:\n{self.tail()}")
+                raise ServerDied(
+                    f"the server ended with {self._process.returncode}:\n{self.tail()}"
+                )
             if time.monotonic() - begun > self.ready_s:
                 self.stop()
                 raise ServerDied(f"no answer in {self.ready_s:.0f} s:\n{self.tail()}")

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import time
-import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
 from benchmarks.browser import ChromiumMissing, find_chromium, launch, new_page
 from benchmarks.server_process import ROOT, SERVE, ServerProcess
+from tests.e2e.live import write_voice
 
 FAKE = (SERVE[0], "-m", "tests.server.fake_server")
 OpenPage = Callable[..., Page]
@@ -35,25 +33,6 @@ def server_command() -> tuple[str, ...]:
         return tuple(shlex.split(named))
     weights = list((ROOT / "engine" / "weights" / "tiny").glob("*.onnx"))
     return SERVE if weights and (ROOT / "engine" / "avatar.py").exists() else FAKE
-
-
-def has_face_finder() -> bool:
-    """Whether the server under test tells pictures with and without a face apart."""
-    return server_command() == SERVE
-
-
-def write_voice(path: Path, seconds: float) -> Path:
-    """A speech-like sound: a buzz of 140 Hz that opens and closes four times a second."""
-    rate = 48_000
-    t = np.arange(int(rate * seconds)) / rate
-    buzz = sum(np.sin(2 * np.pi * 140 * k * t) / k for k in range(1, 12))
-    pcm = 0.25 * buzz * np.clip(np.sin(2 * np.pi * 4 * t), 0, 1)
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(rate)
-        out.writeframes((np.clip(pcm, -1, 1) * 32767).astype("<i2").tobytes())
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -110,19 +89,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
     yield open_one
     for page, _, _ in opened:
         page.context.close()
-    wrong = [e for _, errors, allow in opened for e in errors if not (allow and re.search(allow, e))]
+    wrong = [
+        e for _, errors, allow in opened for e in errors if not (allow and re.search(allow, e))
+    ]
     assert not wrong, "\n".join(wrong)
-
-
-def wait_live(page: Page, timeout_s: float = 20) -> None:
-    """Wait until the portrait's picture moves on the page."""
-    page.wait_for_selector("#pill[data-state=live]", timeout=timeout_s * 1000)
-    page.wait_for_selector(".stage.playing", timeout=timeout_s * 1000)
-
-
-def wait_until(what: str, holds: Callable[[], bool], timeout_s: float, step_s: float = 0.1) -> None:
-    """Poll `holds` and fail, naming `what`, when it does not come true in time."""
-    end = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < end, f"not within {timeout_s} s: {what}"
-        time.sleep(step_s)

@@ -1,0 +1,203 @@
+"""The page with a live server: alive before anyone speaks, talks, plays files, fits a phone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Request
+
+from benchmarks.server_process import ServerProcess
+from tests.e2e.conftest import OpenPage
+from tests.e2e.live import MOTION, hears_sound, sessions, wait_live, wait_until, write_voice
+
+COUNT_MICROPHONE_CALLS = """
+window.__asked = 0;
+const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+navigator.mediaDevices.getUserMedia = (wish) => { window.__asked += 1; return open(wish); };
+"""
+
+
+def refuse_microphone(name: str) -> str:
+    return (
+        "navigator.mediaDevices.getUserMedia = () => "
+        f"Promise.reject(new DOMException('refused', '{name}'));"
+    )
+
+
+def test_the_face_is_alive_before_anyone_speaks(server: ServerProcess, open_page: OpenPage) -> None:
+    page = open_page(server.url, script=COUNT_MICROPHONE_CALLS)
+    wait_live(page)
+    moved = [page.evaluate(MOTION, 400) for _ in range(10)]
+    assert max(moved) > 0.02, f"the picture stands still: {moved}"
+    assert page.evaluate("window.__asked") == 0, "the microphone was asked for without a click"
+    assert page.locator("#state").inner_text() == "Live"
+
+
+def test_delay_and_frame_rate_are_shown(server: ServerProcess, open_page: OpenPage) -> None:
+    page = open_page(server.url)
+    wait_live(page)
+    page.wait_for_function("parseFloat(document.getElementById('fps').textContent) > 1")
+    page.wait_for_function("parseFloat(document.getElementById('delay').textContent) > 20")
+    page.click("summary")
+    page.wait_for_function("document.querySelectorAll('#legs tr').length >= 5")
+    for plot in ("delay-plot", "fps-plot"):
+        drawn = page.evaluate(
+            "(id) => { const c = document.getElementById(id);"
+            " return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v) => v) }",
+            plot,
+        )
+        assert drawn, f"{plot} is empty"
+
+
+def test_the_microphone_is_heard_and_can_be_muted(
+    server: ServerProcess, open_page: OpenPage
+) -> None:
+    page = open_page(server.url)
+    wait_live(page)
+    page.get_by_role("button", name="Talk", exact=True).click()
+    page.get_by_role("button", name="Stop talking").wait_for()
+    assert page.evaluate("document.getElementById('video').muted"), "the loudspeaker would howl"
+    assert page.locator("#hint").is_visible()
+
+    page.get_by_role("button", name="Sound off").click()
+    assert not page.evaluate("document.getElementById('video').muted")
+    assert not page.locator("#hint").is_visible()
+    wait_until(page, "the voice comes back", lambda: hears_sound(page, 0.5), 15)
+
+    page.get_by_role("button", name="Mute", exact=True).click()
+    wait_until(page, "silence after Mute", lambda: not hears_sound(page, 0.5), 10)
+    page.get_by_role("button", name="Unmute").click()
+    wait_until(page, "the voice is back after Unmute", lambda: hears_sound(page, 0.5), 10)
+
+    page.get_by_role("button", name="Stop talking").click()
+    page.get_by_role("button", name="Talk", exact=True).wait_for()
+    wait_until(page, "silence in the end", lambda: not hears_sound(page, 0.5), 10)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("NotAllowedError", "The microphone is blocked"),
+        ("NotFoundError", "No microphone found"),
+        ("NotReadableError", "in use by another program"),
+    ],
+)
+def test_a_missing_microphone_is_explained(
+    server: ServerProcess, open_page: OpenPage, error: str, words: str
+) -> None:
+    page = open_page(server.url, script=refuse_microphone(error))
+    page.get_by_role("button", name="Talk", exact=True).click()
+    page.get_by_role("alert").filter(has_text=words).wait_for()
+    assert page.get_by_role("button", name="Talk", exact=True).is_enabled()
+    wait_live(page)
+
+
+def test_a_sound_file_is_spoken_to_its_end(
+    server: ServerProcess, open_page: OpenPage, tmp_path: Path
+) -> None:
+    page = open_page(server.url)
+    wait_live(page)
+    page.mouse.click(5, 5)  # a first touch: browsers play sound only after one
+    page.locator("#sound-input").set_input_files(write_voice(tmp_path / "hello.wav", 4.0))
+    page.locator("#source-name", has_text="hello.wav").wait_for()
+    assert not page.evaluate("document.getElementById('video').muted"), "a file should be heard"
+    wait_until(page, "the file's sound comes back", lambda: hears_sound(page, 0.5), 10)
+    page.locator("#source").wait_for(state="hidden", timeout=15_000)
+    wait_until(page, "silence after the end", lambda: not hears_sound(page, 0.5), 10)
+
+
+def test_a_sound_file_can_be_stopped(
+    server: ServerProcess, open_page: OpenPage, tmp_path: Path
+) -> None:
+    page = open_page(server.url)
+    wait_live(page)
+    page.mouse.click(5, 5)
+    page.locator("#sound-input").set_input_files(write_voice(tmp_path / "long.wav", 60.0))
+    wait_until(page, "the file's sound comes back", lambda: hears_sound(page, 0.5), 10)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.locator("#source").wait_for(state="hidden")
+    wait_until(page, "silence after Stop", lambda: not hears_sound(page, 0.5), 5)
+
+
+def test_a_file_that_is_not_sound_is_explained(
+    server: ServerProcess, open_page: OpenPage, tmp_path: Path
+) -> None:
+    page = open_page(server.url)
+    broken = tmp_path / "broken.mp3"
+    broken.write_bytes(b"this is not sound" * 100)
+    page.locator("#sound-input").set_input_files(broken)
+    page.get_by_role("alert").filter(has_text="not a sound file").wait_for()
+
+
+def test_a_blocked_player_offers_a_tap(server: ServerProcess, open_page: OpenPage) -> None:
+    blocked = """
+    const play = HTMLMediaElement.prototype.play;
+    window.__blocked = true;
+    HTMLMediaElement.prototype.play = function () {
+      return window.__blocked ? Promise.reject(new DOMException("no", "NotAllowedError")) : play.call(this);
+    };"""
+    page = open_page(server.url, script=blocked)
+    tap = page.get_by_role("button", name="Tap to start")
+    tap.wait_for()
+    page.evaluate("window.__blocked = false")
+    tap.click()
+    tap.wait_for(state="hidden")
+    wait_live(page)
+
+
+def test_nothing_is_fetched_from_elsewhere(server: ServerProcess, open_page: OpenPage) -> None:
+    page = open_page("about:blank")
+    asked: list[str] = []
+
+    def note(request: Request) -> None:
+        asked.append(request.url)
+
+    page.on("request", note)
+    page.goto(server.url)
+    wait_live(page)
+    hosts = {urlsplit(url).netloc for url in asked if not url.startswith(("blob:", "data:"))}
+    assert hosts == {urlsplit(server.url).netloc}
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_phone_shows_everything_without_scrolling_sideways(
+    server: ServerProcess, open_page: OpenPage, width: int
+) -> None:
+    page = open_page(server.url, width=width, height=740, dark=True)
+    wait_live(page)
+    page.get_by_role("button", name="Talk", exact=True).click()
+    page.get_by_role("button", name="Mute", exact=True).wait_for()
+    page.click("summary")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    for name in ("Stop talking", "Play a sound file", "Portrait", "Mute"):
+        box = page.get_by_role("button", name=name, exact=True).bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert box["height"] >= 44, f"{name} is too small for a finger"
+
+
+def test_the_keyboard_is_enough(server: ServerProcess, open_page: OpenPage) -> None:
+    page = open_page(server.url)
+    wait_live(page)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "talk"
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Stop talking").wait_for()
+    page.get_by_role("button", name="Portrait", exact=True).focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("dialog", name="Choose a portrait").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog").wait_for(state="hidden")
+
+
+def test_leaving_the_page_frees_the_session(server: ServerProcess, open_page: OpenPage) -> None:
+    watcher = open_page("about:blank")
+    wait_until(watcher, "earlier sessions are gone", lambda: sessions(server) == 0, 5)
+    page = open_page(server.url)
+    wait_live(page)
+    assert sessions(server) == 1
+    page.close()
+    wait_until(watcher, "the session is freed", lambda: sessions(server) == 0, 3)

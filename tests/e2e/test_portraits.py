@@ -1,0 +1,132 @@
+"""Choosing a portrait: another face appears, and a bad picture is explained in plain words."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, Route
+
+from benchmarks.server_process import ServerProcess
+from tests.e2e.conftest import OpenPage
+from tests.e2e.live import default_portrait, wait_live, wait_until
+
+REFUSED = r"the server responded with a status of 4\d\d"  # the browser's own line in the console
+
+WORDS = {
+    "no_face": "No face found",
+    "several_faces": "two faces or more",
+    "face_too_small": "too small",
+    "turned_away": "turned away",
+    "bad_image": "not a picture",
+    "too_large": "too big",
+}
+
+
+def upload(page: Page, name: str, content: bytes, kind: str = "image/jpeg") -> None:
+    page.locator("#picture-input").set_input_files(
+        {"name": name, "mimeType": kind, "buffer": content}
+    )
+
+
+def jpeg(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+def test_an_uploaded_portrait_takes_over(server: ServerProcess, open_page: OpenPage) -> None:
+    page = open_page(server.url)
+    wait_live(page)
+    first = page.locator("#poster").get_attribute("src")
+    page.get_by_role("button", name="Portrait", exact=True).click()
+    page.get_by_role("dialog", name="Choose a portrait").wait_for()
+    astronaut = Image.open(io.BytesIO(default_portrait(server))).convert("RGB")
+    upload(page, "me.jpg", jpeg(astronaut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
+    page.get_by_role("dialog").wait_for(state="hidden")
+    wait_until(
+        page,
+        "the poster is the new portrait",
+        lambda: page.locator("#poster").get_attribute("src") != first,
+        5,
+    )
+    wait_live(page)
+    page.get_by_role("button", name="Portrait", exact=True).click()
+    page.locator("#gallery button[aria-pressed=true]").wait_for()
+
+
+@pytest.mark.parametrize("code", list(WORDS))
+def test_every_refusal_has_plain_words(
+    server: ServerProcess, open_page: OpenPage, code: str
+) -> None:
+    page = open_page(server.url, allow=REFUSED)
+    wait_live(page)
+
+    def refuse(route: Route) -> None:
+        if route.request.method != "POST":
+            return route.continue_()
+        body = {"error": {"code": code, "message": "for logs only"}}
+        return route.fulfill(status=422, json=body)
+
+    page.route("**/api/portraits", refuse)
+    upload(page, "any.jpg", default_portrait(server))
+    page.locator("#preview-text", has_text=WORDS[code]).wait_for()
+    assert page.get_by_role("dialog").is_visible(), "the visitor should be able to try another one"
+    assert page.locator("#pill").get_attribute("data-state") == "live"
+
+
+def test_a_text_file_is_not_a_picture(server: ServerProcess, open_page: OpenPage) -> None:
+    page = open_page(server.url, allow=REFUSED)
+    upload(page, "letter.jpg", b"Dear reader, this is no picture.")
+    page.locator("#preview-text", has_text=WORDS["bad_image"]).wait_for()
+
+
+def test_a_picture_that_is_too_big_is_refused_before_it_is_sent(
+    server: ServerProcess, open_page: OpenPage, tmp_path: Path
+) -> None:
+    page = open_page(server.url)
+    big = tmp_path / "big.tiff"
+    big.write_bytes(b"II*\x00" + bytes(11_000_000))
+    page.locator("#picture-input").set_input_files(big)
+    page.locator("#preview-text", has_text=WORDS["too_large"]).wait_for()
+
+
+def test_a_large_photo_is_made_smaller_in_the_browser(
+    server: ServerProcess, open_page: OpenPage
+) -> None:
+    page = open_page(server.url, allow=REFUSED)
+    sizes: list[tuple[int, int]] = []
+
+    def measure(route: Route) -> None:
+        body = route.request.post_data_buffer
+        if body:
+            sizes.append(Image.open(io.BytesIO(body)).size)
+        route.continue_()
+
+    page.route("**/api/portraits", measure)
+    face = Image.open(io.BytesIO(default_portrait(server))).convert("RGB").resize((2400, 2000))
+    out = io.BytesIO()
+    face.save(out, "BMP")
+    assert len(out.getvalue()) > 10_000_000
+    upload(page, "photo.bmp", out.getvalue(), "image/bmp")
+    page.get_by_role("dialog").wait_for(state="hidden")
+    assert sizes, "nothing was sent"
+    assert max(sizes[0]) <= 2048
+
+
+@pytest.mark.parametrize("code", ["no_face", "several_faces", "face_too_small"])
+def test_the_server_tells_bad_portraits_apart(
+    server: ServerProcess, open_page: OpenPage, code: str
+) -> None:
+    face = Image.open(io.BytesIO(default_portrait(server))).convert("RGB").resize((512, 512))
+    canvas = Image.new("RGB", (1024, 640), (120, 125, 130))
+    if code == "several_faces":
+        canvas.paste(face, (0, 60))
+        canvas.paste(face.transpose(Image.Transpose.FLIP_LEFT_RIGHT), (512, 60))
+    elif code == "face_too_small":
+        canvas.paste(face.resize((96, 96)), (400, 250))
+    page = open_page(server.url, allow=REFUSED)
+    upload(page, "bad.jpg", jpeg(canvas))
+    page.locator("#preview-text", has_text=WORDS[code]).wait_for()
