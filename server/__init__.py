@@ -1,0 +1,1 @@
+"""WebRTC around one engine: sessions, tracks, pacing and the HTTP door."""

@@ -1,0 +1,139 @@
+"""The command `portraittalk`. Heavy imports are made inside the commands, so that --help is quick."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.config import EngineConfig
+from engine.errors import AvatarError
+from server.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from engine.types import Engine
+
+BUNDLED_PORTRAIT = Path(__file__).parent / "data" / "astronaut.png"
+BUNDLED_NAME = "Astronaut"
+
+app = typer.Typer(
+    help="A portrait that talks, live in the browser, on a plain CPU.\n\n"
+    "Start with: portraittalk serve",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
+
+
+class Codec(StrEnum):
+    """Video codecs the server can send."""
+
+    vp8 = "vp8"
+    h264 = "h264"
+
+
+@app.callback()
+def _root() -> None:
+    """Keep `serve` a command of its own while it is the only one."""
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the page; 0 picks a free one.")] = None,
+    max_sessions: Annotated[
+        int | None, typer.Option(help="Viewers at once; one more is told to wait.")
+    ] = None,
+    codec: Annotated[Codec | None, typer.Option(help="Video codec to prefer.")] = None,
+    video_bitrate_bps: Annotated[
+        int | None, typer.Option("--bitrate", help="Video bits per second, fixed.")
+    ] = None,
+    watchdog_s: Annotated[
+        float | None, typer.Option("--watchdog", help="Seconds of silence before a viewer is gone.")
+    ] = None,
+    ice_server: Annotated[
+        list[str] | None, typer.Option(help="stun: or turn: address; may be given again.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of one graph.")] = None,
+    frame_code: Annotated[
+        bool | None,
+        typer.Option("--frame-code", help="Test mode: a code strip on every frame, beep times."),
+    ] = None,
+) -> None:
+    """Serve the page and the talking portrait.
+
+    Loads the engine, enrols the bundled portrait, then prints one address to open in a browser.
+    On one machine nothing else is needed: no STUN server, no certificate. From another machine a
+    browser gives its microphone only to https pages.
+
+    Every option can be set as a variable: `AVATAR_PORT=9000`, `AVATAR_MAX_SESSIONS=1`. A flag wins
+    over a variable.
+    """
+    flags = {
+        "host": host,
+        "port": port,
+        "max_sessions": max_sessions,
+        "codec": None if codec is None else codec.value,
+        "video_bitrate_bps": video_bitrate_bps,
+        "watchdog_s": watchdog_s,
+        "ice_servers": tuple(ice_server) if ice_server else None,
+        "frame_code": frame_code,
+    }
+    settings = ServerSettings.merge(os.environ, flags)
+    from engine.avatar import AvatarEngine
+
+    config = EngineConfig() if threads is None else EngineConfig(threads=threads)
+    run_server(AvatarEngine.load(config), settings)
+
+
+def run_server(engine: Engine, settings: ServerSettings) -> None:
+    """Serve `engine` until interrupted; prints the address once everything is warm."""
+    import uvicorn
+
+    from server.app import create_app
+    from server.portraits import decode_image
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    portrait = decode_image(BUNDLED_PORTRAIT.read_bytes())
+    app = create_app(engine, settings, portrait, BUNDLED_NAME)
+
+    class Announcing(uvicorn.Server):
+        async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+            await super().startup()
+            if self.started:
+                host, port = self.servers[0].sockets[0].getsockname()[:2]
+                shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
+                typer.echo(f"http://{shown}:{port}/")
+
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        ws="none",
+        timeout_graceful_shutdown=3,
+    )
+    server = Announcing(config)
+    server.run()
+    if not server.started:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command; an error of ours is one line, not a traceback."""
+    try:
+        app()
+    except AvatarError as error:
+        typer.echo(f"portraittalk: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

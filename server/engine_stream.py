@@ -1,0 +1,180 @@
+"""One viewer's stream at the engine: the queue of sound before it, the frames with their sound."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.types import Engine, RgbImage
+from server.beeps import Beep, BeepFinder, BeepLog
+from server.intake import SOUND_RATE_HZ, Downsampler, Pcm48
+from server.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some sound on its way to the engine; times are monotonic."""
+
+    pcm: Pcm48
+    generation: int
+    arrived: float | None  # its packet came; None for silence of our own
+    queued: float
+
+
+@dataclass(slots=True)
+class Clip:
+    """A finished frame and the sound that belongs to it."""
+
+    index: int
+    rgb: RgbImage
+    sound: Pcm48  # (48000 // fps,)
+    generation: int
+    made: float
+    queued_s: float = 0.0  # how long the chunk that completed it waited for the engine
+    step_s: float = 0.0
+    beep: Beep | None = None
+
+
+class EngineStream:
+    """One viewer's stream at the engine: its state, and the queue of sound before it.
+
+    Bound: `limit_s` of sound. Overflow: the oldest sound is dropped, from picture and sound alike,
+    so that frame i always shows samples [i * n, (i + 1) * n) of the sound that was taken.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        state: Any,
+        deliver: Callable[[list[Clip]], None],
+        failed: Callable[[Exception], None],
+        *,
+        metrics: Metrics,
+        limit_s: float = 0.4,
+        beeps: tuple[str, BeepLog] | None = None,
+    ) -> None:
+        self.dropped_s = 0.0
+        self._engine = engine
+        self._state = state
+        self._deliver = deliver  # called on the engine thread
+        self._failed = failed  # called on the engine thread
+        self._metrics = metrics
+        self._limit = int(limit_s * SOUND_RATE_HZ)
+        self._beeps = beeps
+        self._frame = SOUND_RATE_HZ // engine.config.stream.fps
+        self._lock = threading.Lock()
+        self._chunks: deque[Chunk] = deque()
+        self._waiting = 0  # samples in the queue
+        self._open = True
+        # The rest is touched by the engine thread alone.
+        self._to_16k = Downsampler()
+        self._finder = BeepFinder()
+        self._sound: Pcm48 = np.zeros(0, dtype=np.int16)  # taken, its frame not yet made
+        self._first_frame = 0  # the frame that `_sound` begins with
+        self._taken = 0  # samples taken so far
+        self._marks: deque[tuple[int, int]] = deque([(0, 0)])  # (first sample, generation)
+        self._found: dict[int, Beep] = {}
+
+    def push(self, chunk: Chunk) -> None:
+        """Queue a chunk; any thread may call."""
+        with self._lock:
+            if not self._open:
+                return
+            self._chunks.append(chunk)
+            self._waiting += len(chunk.pcm)
+            while self._waiting > self._limit:
+                lost = len(self._chunks.popleft().pcm)
+                self._waiting -= lost
+                self.dropped_s += lost / SOUND_RATE_HZ
+                self._metrics.dropped.labels(queue="sound").inc()
+
+    def interrupt(self) -> None:
+        """Drop the sound that waits; what is pushed next has a newer generation."""
+        with self._lock:
+            self._chunks.clear()
+            self._waiting = 0
+
+    def close(self) -> None:
+        """Drop everything; the state goes as soon as the engine thread lets go of it."""
+        with self._lock:
+            self._open = False
+            self._chunks.clear()
+            self._waiting = 0
+            self._state = None
+
+    def deadline(self) -> float | None:
+        """When the oldest chunk was queued; the longest wait is served first."""
+        with self._lock:
+            return self._chunks[0].queued if self._chunks else None
+
+    def run(self) -> None:
+        """Step the engine by at most one frame of sound."""
+        chunks, state = self._take()
+        if not chunks or state is None:
+            return
+        began = time.monotonic()
+        for chunk in chunks:
+            self._note(chunk)
+        pcm = np.concatenate([chunk.pcm for chunk in chunks])
+        self._sound = np.concatenate([self._sound, pcm])
+        frames = self._engine.step(state, self._to_16k.push(pcm))
+        if not frames:
+            return
+        made = time.monotonic()
+        self._metrics.step_seconds.observe(made - began)
+        clips = [self._clip(frame.index, frame.rgb, made) for frame in frames]
+        for clip in clips:
+            clip.queued_s = began - chunks[-1].queued
+            clip.step_s = (made - began) / len(clips)
+        self._deliver(clips)
+
+    def fail(self, error: Exception) -> None:
+        """Close this stream and tell its session."""
+        log.error("a stream ended: the engine raised", exc_info=error)
+        self.close()
+        self._failed(error)
+
+    def _take(self) -> tuple[list[Chunk], Any]:
+        with self._lock:
+            chunks: list[Chunk] = []
+            total = 0
+            while self._chunks and (not chunks or total + len(self._chunks[0].pcm) <= self._frame):
+                chunks.append(self._chunks.popleft())
+                total += len(chunks[-1].pcm)
+            self._waiting -= total
+            return chunks, self._state
+
+    def _note(self, chunk: Chunk) -> None:
+        """Remember where a generation begins and, in test mode, the beeps in the chunk."""
+        if chunk.generation != self._marks[-1][1]:
+            self._marks.append((self._taken, chunk.generation))
+        self._taken += len(chunk.pcm)
+        if self._beeps is None:
+            return
+        session, beeps = self._beeps
+        for sample in self._finder.push(chunk.pcm):
+            beep = beeps.add(session, sample, self._frame)
+            beep.mic_packet, beep.pcm = chunk.arrived, chunk.queued
+            self._found[beep.frame] = beep
+
+    def _clip(self, index: int, rgb: RgbImage, made: float) -> Clip:
+        """Join frame `index` with its sound; frames come in order, none is left out."""
+        begin = (index - self._first_frame) * self._frame
+        sound = self._sound[begin : begin + self._frame]
+        self._sound = self._sound[begin + self._frame :]
+        self._first_frame = index + 1
+        while len(self._marks) > 1 and self._marks[1][0] <= index * self._frame:
+            self._marks.popleft()
+        beep = self._found.pop(index, None)
+        if beep is not None:
+            beep.frame_made = made
+        return Clip(index, rgb, sound, self._marks[0][1], made, beep=beep)

@@ -1,0 +1,46 @@
+"""One table: what each error of ours is to an HTTP client."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+
+from engine.errors import AvatarError, PortraitRefused
+from server.limits import RETRY_AFTER_S, ServerFull
+from server.portraits import BadImage, ImageTooLarge
+from server.signaling import BadSdp
+from server.worker import WorkerBusy
+
+
+class ApiError(AvatarError):
+    """A refusal with its HTTP status and stable code."""
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = headers
+
+
+_TABLE: dict[type[Exception], tuple[int, str]] = {
+    BadImage: (400, "bad_image"),
+    ImageTooLarge: (413, "too_large"),
+    BadSdp: (400, "bad_sdp"),
+    ServerFull: (503, "server_full"),
+    WorkerBusy: (503, "server_full"),
+}
+
+
+def refusal(error: Exception) -> ApiError:
+    """Translate `error` for an HTTP client."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, PortraitRefused):
+        return ApiError(422, error.code, str(error))
+    if isinstance(error, HTTPException):
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        return ApiError(error.status_code, code, error.detail, dict(error.headers or {}))
+    status, code = _TABLE.get(type(error), (500, "internal"))
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+    return ApiError(status, code, str(error), headers)

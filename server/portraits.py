@@ -1,0 +1,152 @@
+"""Portraits: reading untrusted image files, and the registry of enrolled ones."""
+
+from __future__ import annotations
+
+import io
+import secrets
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from engine.errors import MediaError
+from engine.types import RgbImage
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+MAX_PIXELS = 40_000_000
+MAX_SIDE = 2048  # a larger picture is scaled down on reading
+MIN_SIDE = 64
+MAX_ASPECT = 4
+DEFAULT_ID = "default"
+_BACKGROUND = (128, 128, 128)  # behind transparent pixels
+_DECODER_ERRORS = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, OverflowError, MemoryError, ArithmeticError, AttributeError)  # fmt: skip
+
+
+class BadImage(MediaError):
+    """The bytes are no picture we can use."""
+
+
+class ImageTooLarge(MediaError):
+    """The picture has too many pixels."""
+
+
+def decode_image(data: bytes) -> RgbImage:
+    """Read an image file as (H, W, 3), upright, at most 2048 pixels a side.
+
+    Raises:
+        BadImage: not a picture, damaged, animated, too small or a mere strip.
+        ImageTooLarge: more than 40 million pixels; found before they are decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about much that is checked here
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check(image)
+                image.draft("RGB", (MAX_SIDE, MAX_SIDE))
+                upright = ImageOps.exif_transpose(_to_rgb(image))
+                upright.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+                return np.asarray(upright, dtype=np.uint8)
+    except UnidentifiedImageError:
+        raise BadImage("this is not a picture; send a JPEG, PNG or WebP file") from None
+    except Image.DecompressionBombError:
+        raise ImageTooLarge("the picture has too many pixels; 40 million at most") from None
+    except _DECODER_ERRORS as error:
+        raise BadImage(f"the picture is damaged: {str(error)[:200]}") from None
+
+
+def _check(image: Image.Image) -> None:
+    """Refuse by the header alone."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageTooLarge(f"the picture has {width}x{height} pixels; 40 million at most")
+    if getattr(image, "n_frames", 1) > 1:
+        raise BadImage("the picture is animated or has several pages; send a still one")
+    if min(width, height) < MIN_SIDE:
+        raise BadImage(f"the picture is {width}x{height}; {MIN_SIDE} pixels a side at least")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise BadImage(f"the picture is {width}x{height}; too long a strip for a portrait")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode; the Exif orientation is kept for later."""
+    exif = image.getexif()
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        top = max(float(values.max()), 1.0)
+        scale = 255 / (65_535 if top > 255 else 255 if top > 1 else 1)
+        grey = np.clip(values * scale, 0, 255).astype(np.uint8)
+        rgb = Image.fromarray(grey).convert("RGB")
+    elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        rgb = Image.new("RGB", rgba.size, _BACKGROUND)
+        rgb.paste(rgba, mask=rgba.getchannel("A"))
+    else:
+        rgb = image.convert("RGB")
+    rgb.info["exif"] = exif.tobytes()
+    return rgb
+
+
+def encode_jpeg(rgb: RgbImage) -> bytes:
+    """Return (H, W, 3) as a JPEG file without metadata."""
+    out = io.BytesIO()
+    Image.fromarray(rgb).save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """An enrolled portrait."""
+
+    id: str
+    name: str
+    width: int
+    height: int
+    jpeg: bytes
+    identity: Any  # the engine's, opaque
+
+
+class PortraitRegistry:
+    """Enrolled portraits by id.
+
+    Bound: `kept` uploads and the bundled one. Overflow: the least recently used upload goes; a
+    session that uses it keeps it alive for itself. Uploads are found by their unguessable id and
+    listed to nobody.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._default: Portrait | None = None
+        self._uploads: OrderedDict[str, Portrait] = OrderedDict()
+
+    def add(self, name: str, rgb: RgbImage, identity: Any, *, default: bool = False) -> Portrait:
+        """Register an enrolled picture and return it with its id."""
+        portrait = Portrait(
+            id=DEFAULT_ID if default else f"p-{secrets.token_urlsafe(12)}",
+            name=name,
+            width=rgb.shape[1],
+            height=rgb.shape[0],
+            jpeg=encode_jpeg(rgb),
+            identity=identity,
+        )
+        if default:
+            self._default = portrait
+            return portrait
+        self._uploads[portrait.id] = portrait
+        while len(self._uploads) > self._kept:
+            self._uploads.popitem(last=False)
+        return portrait
+
+    def get(self, portrait_id: str) -> Portrait | None:
+        """Return a portrait and mark it as used."""
+        if portrait_id == DEFAULT_ID:
+            return self._default
+        if portrait_id in self._uploads:
+            self._uploads.move_to_end(portrait_id)
+        return self._uploads.get(portrait_id)
+
+    def listed(self) -> list[Portrait]:
+        """The portraits everybody may see."""
+        return [self._default] if self._default is not None else []

@@ -1,0 +1,102 @@
+"""The server without its door: one engine thread, its portraits and its sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import secrets
+
+from engine.types import Engine, RgbImage
+from server.beeps import BeepLog
+from server.errors import ApiError
+from server.limits import SessionBook
+from server.metrics import Metrics
+from server.portraits import Portrait, PortraitRegistry, decode_image
+from server.session import Session
+from server.settings import ServerSettings
+from server.signaling import check_offer, configure_library
+from server.worker import EngineWorker
+
+
+class AvatarService:
+    """Everything one process serves."""
+
+    def __init__(self, engine: Engine, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.worker = EngineWorker(engine)
+        self.metrics = Metrics()
+        self.portraits = PortraitRegistry(settings.portraits_kept)
+        self.sessions = SessionBook(settings.max_sessions)
+        self.beeps = BeepLog() if settings.frame_code else None
+        configure_library(settings)
+
+    async def start(self, default: RgbImage, name: str) -> None:
+        """Start the engine thread and enrol the bundled portrait."""
+        self.worker.start()
+        identity = await self.worker.call(lambda: self.worker.engine.enroll(default))
+        self.portraits.add(name, default, identity, default=True)
+
+    async def stop(self) -> None:
+        """Close all sessions, then the engine thread."""
+        await self.sessions.close_all()
+        await asyncio.to_thread(self.worker.stop)
+
+    async def enroll(self, data: bytes) -> Portrait:
+        """Register an image file.
+
+        Raises:
+            BadImage, ImageTooLarge, PortraitRefused, WorkerBusy: it cannot be.
+        """
+        rgb = await asyncio.to_thread(decode_image, data)
+        identity = await self.worker.call(lambda: self.worker.engine.enroll(rgb))
+        return await asyncio.to_thread(self.portraits.add, "Upload", rgb, identity)
+
+    async def open_session(self, sdp: str, portrait_id: str) -> tuple[Session, str]:
+        """Open a session on an offer and return it with the answer.
+
+        Raises:
+            BadSdp, ServerFull, WorkerBusy, ApiError: it cannot be.
+        """
+        check_offer(sdp)
+        portrait = self.find_portrait(portrait_id)
+        session = await self.sessions.open(lambda: self._make_session(portrait))
+        self.metrics.sessions.set(len(self.sessions))
+        answered = False
+        try:
+            answer = await session.answer(sdp)
+            answered = True
+        finally:
+            if not answered:
+                await session.close()
+        return session, answer
+
+    def find_portrait(self, portrait_id: str) -> Portrait:
+        """Return a portrait; raises `ApiError` unknown_portrait."""
+        portrait = self.portraits.get(portrait_id)
+        if portrait is None:
+            raise ApiError(404, "unknown_portrait", "this portrait is not known here any more")
+        return portrait
+
+    def find_session(self, session_id: str) -> Session:
+        """Return an open session; raises `ApiError` unknown_session."""
+        session = self.sessions.get(session_id)
+        if session is None:
+            raise ApiError(404, "unknown_session", "this session is over")
+        return session
+
+    async def _make_session(self, portrait: Portrait) -> Session:
+        engine, seed = self.worker.engine, secrets.randbits(31)
+        state = await self.worker.call(lambda: engine.start(portrait.identity, seed=seed))
+        return Session(
+            self.settings,
+            self.worker,
+            state,
+            self.metrics,
+            beeps=self.beeps,
+            on_closed=self._session_closed,
+        )
+
+    def _session_closed(self, session: Session) -> None:
+        self.sessions.forget(session)
+        self.metrics.sessions.set(len(self.sessions))
+        asyncio.get_running_loop().call_later(1.0, gc.collect)  # the library leaves cycles behind

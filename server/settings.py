@@ -1,0 +1,86 @@
+"""Settings of the server: frozen, checked once, merged from defaults, environment and flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from engine.config import from_mapping
+from engine.errors import ConfigError
+
+PREFIX = "AVATAR_"
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Everything the server needs to know before it opens its port."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    max_sessions: int = 2  # one more is refused with 503
+    max_upload_bytes: int = 10 * 1024 * 1024
+    portraits_kept: int = 32  # enrolled portraits in memory; the least recently used one goes
+    watchdog_s: float = 10.0  # a viewer that sends no packet for so long is gone
+    connect_timeout_s: float = 20.0
+    ice_servers: tuple[str, ...] = ()  # stun:/turn: addresses; none is needed on one machine
+    allow_loopback: bool = True  # offer 127.0.0.1 as a candidate
+    video_bitrate_bps: int = 1_200_000  # fixed: every change of bitrate costs a key frame
+    codec: Literal["vp8", "h264"] = "vp8"
+    frame_code: bool = False  # test mode: the code strip on every frame, /api/test/events
+
+    def __post_init__(self) -> None:
+        limits: dict[str, tuple[float, float]] = {
+            "port": (0, 65_535),
+            "max_sessions": (1, 1000),
+            "max_upload_bytes": (1024, 1 << 30),
+            "portraits_kept": (1, 10_000),
+            "watchdog_s": (0.5, 3600),
+            "connect_timeout_s": (0.5, 600),
+            "video_bitrate_bps": (100_000, 20_000_000),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{name}={value} is out of range; {low:g} to {high:g}")
+        if self.codec not in ("vp8", "h264"):
+            raise ConfigError(f"codec={self.codec!r} is unknown; vp8 or h264")
+        for address in self.ice_servers:
+            if not address.startswith(("stun:", "turn:", "turns:")):
+                raise ConfigError(f"ice_servers: {address!r} does not start with stun: or turn:")
+
+    @classmethod
+    def merge(cls, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Self:
+        """Merge defaults < `AVATAR_*` variables < `flags`; a flag that is None was not given.
+
+        Raises:
+            ConfigError: an unknown name, a value that cannot be read or is out of range.
+        """
+        kinds = typing.get_type_hints(cls)
+        raw: dict[str, Any] = {}
+        for key, text in environ.items():
+            if key.startswith(PREFIX):
+                name = key.removeprefix(PREFIX).lower()
+                raw[name] = _read(key, text, kinds[name]) if name in kinds else text
+        raw.update({name: value for name, value in flags.items() if value is not None})
+        return from_mapping(cls, raw)
+
+
+def _read(key: str, text: str, kind: Any) -> Any:
+    """Read one environment variable as `kind`."""
+    if kind is bool:
+        if text.lower() not in _TRUE | _FALSE:
+            raise ConfigError(f"{key}={text!r} is neither yes nor no")
+        return text.lower() in _TRUE
+    if isinstance(kind, types.GenericAlias):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            raise ConfigError(f"{key}={text!r} is not a number") from None
+    return text

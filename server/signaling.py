@@ -1,0 +1,116 @@
+"""Offer in, answer out, over aiortc. Its process-wide switches are set here, once."""
+
+from __future__ import annotations
+
+import aioice.ice
+import aiortc.codecs.h264
+import aiortc.codecs.vpx
+from aiortc import (
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
+from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationError
+from aiortc.mediastreams import MediaStreamTrack
+from aiortc.sdp import SessionDescription, candidate_from_sdp
+
+from engine.errors import AvatarError
+from server.receive import install_mic_buffer
+from server.settings import ServerSettings
+
+# What the library raises on text that is no session description.
+_PARSER_ERRORS = (ValueError, LookupError, AttributeError, TypeError, AssertionError)
+_REFUSALS = (*_PARSER_ERRORS, InvalidAccessError, InvalidStateError, OperationError)
+_host_addresses = aioice.ice.get_host_addresses
+
+
+class BadSdp(AvatarError):
+    """A session description or candidate cannot be used."""
+
+
+def _addresses_with_loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+    return sorted({*_host_addresses(use_ipv4, use_ipv6), *(["127.0.0.1"] if use_ipv4 else [])})
+
+
+def configure_library(settings: ServerSettings) -> None:
+    """Set what aiortc only lets one set for the whole process. May be called again."""
+    install_mic_buffer()
+    for codec in (aiortc.codecs.vpx, aiortc.codecs.h264):
+        rate = settings.video_bitrate_bps
+        codec.MIN_BITRATE = codec.DEFAULT_BITRATE = codec.MAX_BITRATE = rate  # type: ignore[attr-defined]
+    aioice.ice.get_host_addresses = (  # the library leaves 127.0.0.1 out
+        _addresses_with_loopback if settings.allow_loopback else _host_addresses
+    )
+
+
+def make_connection(settings: ServerSettings) -> RTCPeerConnection:
+    """Make a peer connection; without ICE servers it asks nobody outside."""
+    servers = [RTCIceServer(urls=url) for url in settings.ice_servers]
+    return RTCPeerConnection(
+        RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+    )
+
+
+def check_offer(sdp: str) -> list[str]:
+    """Refuse an offer that cannot lead to a talking face; return its kinds of media, in order.
+
+    Raises:
+        BadSdp: it cannot be read, or asks for no video, or none that we can send.
+    """
+    try:
+        offer = SessionDescription.parse(sdp)
+    except _PARSER_ERRORS as error:
+        raise BadSdp(f"the offer is no session description: {error}") from None
+    kinds = [media.kind for media in offer.media]
+    if kinds.count("video") != 1 or kinds.count("audio") > 1:
+        raise BadSdp(f"the offer must ask for one video and at most one audio, it has {kinds}")
+    video = offer.media[kinds.index("video")]
+    if video.direction not in ("recvonly", "sendrecv"):
+        raise BadSdp(f"the offer's video is {video.direction}; it must be recvonly or sendrecv")
+    return kinds
+
+
+async def answer(
+    pc: RTCPeerConnection, sdp: str, tracks: dict[str, MediaStreamTrack], codec: str
+) -> str:
+    """Apply an offer to a fresh connection and return the answer, candidates included.
+
+    Raises:
+        BadSdp: the library cannot use the offer; the connection is to be closed.
+    """
+    for kind in check_offer(sdp):  # in another order the library loses the bundled transport
+        if kind in tracks:
+            pc.addTrack(tracks[kind])
+    known = RTCRtpSender.getCapabilities("video").codecs
+    wanted = [c for c in known if c.mimeType.lower() in (f"video/{codec}", "video/rtx")]
+    others = [c for c in known if c not in wanted]
+    for transceiver in pc.getTransceivers():
+        if transceiver.kind == "video":
+            transceiver.setCodecPreferences(wanted + others)
+    try:
+        await pc.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
+        await pc.setLocalDescription(await pc.createAnswer())
+    except _REFUSALS as error:
+        raise BadSdp(f"the offer cannot be used: {type(error).__name__} {error}") from None
+    return pc.localDescription.sdp
+
+
+async def add_candidate(
+    pc: RTCPeerConnection, candidate: str, mid: str | None, line: int | None
+) -> None:
+    """Add a candidate that the browser found later; an empty one ends them.
+
+    Raises:
+        BadSdp: it cannot be read.
+    """
+    text = candidate.removeprefix("a=").removeprefix("candidate:")
+    try:
+        parsed = candidate_from_sdp(text) if text.strip() else None
+        if parsed is not None:
+            parsed.sdpMid, parsed.sdpMLineIndex = mid, line
+        await pc.addIceCandidate(parsed)
+    except _REFUSALS as error:
+        raise BadSdp(f"the candidate cannot be used: {candidate!r}: {error}") from None

@@ -1,0 +1,84 @@
+"""The one fake: an engine in numpy that obeys the protocol and the two laws."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from engine.config import EngineConfig
+from engine.errors import PortraitRefused
+from engine.types import Pcm, RgbImage, VideoFrame
+
+SIDE = 512
+
+
+@dataclass
+class FakeState:
+    identity: RgbImage
+    pcm: Pcm = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    next_frame: int = 0
+
+
+class FakeEngine:
+    """Draws a mouth that opens with the energy of a frame's own 40 ms; two frames of look-ahead.
+
+    A black picture has no face, a white one two, a grey one a small one, a blue one turns away.
+    `fail_at` raises at that frame; `step_seconds` is spent on each frame.
+    """
+
+    def __init__(self, *, step_seconds: float = 0.0, fail_at: int | None = None) -> None:
+        self.config = EngineConfig()
+        self.step_seconds = step_seconds
+        self.fail_at = fail_at
+        self.enrolled = 0
+
+    def enroll(self, image: RgbImage) -> RgbImage:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"enroll() wants uint8 (H, W, 3), got {image.dtype} {image.shape}")
+        means = image.reshape(-1, 3).mean(axis=0)
+        codes = {
+            (0, 0, 0): "no_face",
+            (255, 255, 255): "several_faces",
+            (128, 128, 128): "face_too_small",
+            (0, 0, 255): "turned_away",
+        }
+        for colour, code in codes.items():
+            if np.abs(means - colour).max() < 3:
+                raise PortraitRefused(code, f"the fake engine says {code}")
+        self.enrolled += 1
+        return np.asarray(Image.fromarray(image).resize((SIDE, SIDE)), dtype=np.uint8)
+
+    def start(self, identity: RgbImage, *, seed: int = 0) -> FakeState:
+        return FakeState(identity)
+
+    def step(self, state: FakeState, pcm: Pcm) -> list[VideoFrame]:
+        if pcm.ndim != 1 or pcm.dtype != np.float32:
+            raise ValueError(f"step() wants float32 (N,), got {pcm.dtype} {pcm.shape}")
+        state.pcm = np.concatenate([state.pcm, pcm])
+        hop = self.config.stream.hop_samples
+        needed = hop * (1 + self.config.stream.lookahead_frames)
+        frames = []
+        while len(state.pcm) >= needed:
+            frames.append(self._frame(state, state.pcm[:hop]))
+            state.pcm = state.pcm[hop:]
+        return frames
+
+    def flush(self, state: FakeState) -> list[VideoFrame]:
+        hop = self.config.stream.hop_samples
+        return self.step(state, np.zeros(hop * self.config.stream.lookahead_frames, np.float32))
+
+    def _frame(self, state: FakeState, pcm: Pcm) -> VideoFrame:
+        index = state.next_frame
+        if self.fail_at is not None and index == self.fail_at:
+            raise RuntimeError(f"the fake engine fails at frame {index}, as asked")
+        state.next_frame += 1
+        if self.step_seconds:
+            time.sleep(self.step_seconds)
+        rgb = state.identity.copy()
+        opening = 4 + int(min(1.0, float(np.sqrt(np.mean(pcm**2))) * 4) * 60)
+        sway = int(6 * np.sin(index / 12))
+        rgb[360 : 360 + opening, 216 + sway : 296 + sway] = (90, 20, 30)
+        return VideoFrame(index=index, rgb=rgb)
