@@ -1,0 +1,50 @@
+"""Checkpoints of the finder and the landmark net -> ONNX: `python -m exports.face --help`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from engine.face import CROP, FINDER, FINDER_SIDE, LANDMARKS
+from engine.nets.face import FinderNet, LandmarkNet, MirroredLandmarkNet
+from engine.training.face import trained
+from exports.onnx import export
+
+
+def export_finder(run: Path, out: Path) -> float:
+    """Write `out`/finder.onnx from checkpoint folder `run`; returns the largest error."""
+    sample = {"picture": _noise(FINDER_SIDE)}
+    return export(trained(FinderNet(), run), FINDER, sample, out / "finder.onnx")
+
+
+def export_landmarks(run: Path, out: Path) -> float:
+    """Write `out`/landmarks.onnx from checkpoint folder `run`; returns the largest error."""
+    net = trained(LandmarkNet(), run)
+    assert isinstance(net, LandmarkNet)
+    sample = {"crop": _noise(CROP)}
+    return export(MirroredLandmarkNet(net), LANDMARKS, sample, out / "landmarks.onnx")
+
+
+def _noise(side: int) -> torch.Tensor:
+    picture = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
+    return torch.from_numpy(picture)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="folder for the ONNX files")],
+    finder: Annotated[Path | None, typer.Option(help="run folder of the finder")] = None,
+    landmarks: Annotated[Path | None, typer.Option(help="run folder of the landmark net")] = None,
+) -> None:
+    """Export what is named and check each graph against its module."""
+    if finder is not None:
+        typer.echo(f"finder.onnx: largest error {export_finder(finder, out):.1e}")
+    if landmarks is not None:
+        typer.echo(f"landmarks.onnx: largest error {export_landmarks(landmarks, out):.1e}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
