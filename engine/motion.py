@@ -1,0 +1,105 @@
+"""From speech features to the 52 face coefficients, frame by frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import arkit
+from engine.backends import Graph, GraphSpec, TensorSpec
+from engine.speech import WIDTH
+
+F32 = NDArray[np.float32]
+FRAMES = 2  # feature frames a motion frame
+LOOKAHEAD = 2  # hops heard beyond a frame before it is decided
+MOTION = GraphSpec(
+    "motion",
+    (
+        TensorSpec("features", (1, FRAMES, WIDTH)),
+        TensorSpec("memory", (1, 36, 128)),
+        TensorSpec("noise", (1, 1, 16)),
+    ),
+    (
+        TensorSpec("coefficients", (1, arkit.COUNT)),
+        TensorSpec("energy", (1, 1)),
+        TensorSpec("memory_after", (1, 36, 128)),
+    ),
+    precision="f32",
+)
+_SETTLE = 40  # frames of silence a new stream has heard
+
+
+@dataclass(slots=True)
+class MotionState:
+    """What one stream remembers.
+
+    `energy` (T,) in [0, 1] says how strongly the frames of the last `step` were spoken.
+    """
+
+    memory: F32
+    held: F32  # features waiting for the second half of their frame
+    early: int  # frames still to drop before frame 0 is due
+    rng: np.random.Generator
+    energy: F32
+
+
+class MotionDecoder:
+    """Runs the `motion` graph over a stream.
+
+    Args:
+        graph: the loaded network.
+        silence: features of silence (2, width): `SpeechEncoder.silence`; zeros when not given.
+        temperature: 0 always takes the likeliest motion; above 0, seeded variety.
+
+    Law:
+        Frame t depends on the features before 2 * (t + 3) alone, however they were cut.
+    """
+
+    def __init__(self, graph: Graph, silence: F32 | None = None, temperature: float = 0.0) -> None:
+        self._graph = graph
+        shapes = {t.name: tuple(int(n) for n in t.shape) for t in graph.spec.inputs}
+        self.width = shapes["features"][2]
+        self._noise = shapes["noise"]
+        self._temperature = temperature
+        self._settled = np.zeros(shapes["memory"], np.float32)
+        quiet = np.zeros((FRAMES, self.width), np.float32) if silence is None else silence
+        for _ in range(_SETTLE):
+            out = self._run(quiet, self._settled, np.zeros(self._noise, np.float32))
+            self._settled = out["memory_after"]
+
+    def start(self, seed: int = 0) -> MotionState:
+        """State of a new stream; `seed` matters only with a temperature."""
+        nothing = np.zeros((0, self.width), np.float32)
+        rng = np.random.default_rng(seed)
+        return MotionState(self._settled, nothing, LOOKAHEAD, rng, np.zeros(0, np.float32))
+
+    def step(self, state: MotionState, features: F32) -> F32:
+        """Take features (T, width) and return the coefficients (frames completed, 52) in [0, 1].
+
+        Raises:
+            ValueError: the features have another width or dtype.
+        """
+        if features.ndim != 2 or features.shape[1] != self.width or features.dtype != np.float32:
+            raise ValueError(
+                f"wants float32 of shape (T, {self.width}), got {features.dtype} {features.shape}"
+            )
+        held = np.concatenate([state.held, features])
+        count = len(held) // FRAMES
+        state.held = held[count * FRAMES :]
+        rows, energy = [np.zeros((0, arkit.COUNT), np.float32)], [np.zeros(0, np.float32)]
+        for pair in held[: count * FRAMES].reshape(count, FRAMES, self.width):
+            noise = state.rng.standard_normal(self._noise, np.float32) * self._temperature
+            out = self._run(pair, state.memory, noise.astype(np.float32))
+            state.memory = out["memory_after"]
+            if state.early:
+                state.early -= 1
+                continue
+            rows.append(out["coefficients"])
+            energy.append(out["energy"].reshape(-1))
+        state.energy = np.concatenate(energy)
+        return np.concatenate(rows)
+
+    def _run(self, pair: F32, memory: F32, noise: F32) -> dict[str, F32]:
+        return self._graph(features=pair[None], memory=memory, noise=noise)

@@ -1,0 +1,229 @@
+"""Trains the audio-to-motion VAE on top of a trained ear: `python -m engine.training.motion --help`.
+
+The ear is frozen, so its features are computed once, over several roughened copies of every sound;
+the motion net then learns from them in minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from engine.nets.hubert import PAST, SpeechSettings, StreamingHubert
+from engine.nets.motion_vae import Decoded, MotionSettings, MotionVae
+from engine.training.motion_data import HELD_OUT, Clip, load_animated, load_synthetic
+from engine.training.motion_rules import CHANNELS
+from engine.training.speech import save, schedule, variances
+from engine.training.speech_augment import cut, noise_only, roughen
+
+F16 = NDArray[np.float16]
+DELAY = 2  # motion frames between a sound and its mouth: the look-ahead
+WARM = 12  # frames of a piece whose answers do not count
+PIECE = 250  # motion frames of one prepared piece
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MotionTraining:
+    """One training run."""
+
+    steps: int = 3000
+    batch: int = 24
+    frames: int = 112
+    rate: float = 1.5e-3
+    animated_share: float = 0.45  # of the pieces
+    animated_pieces: int = 500  # prepared pieces of 10 s
+    synthetic_pieces: int = 900
+    noise_pieces: int = 60
+    kl: float = 0.02
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class Lesson:
+    """A prepared piece at 25 frames a second (T = PIECE)."""
+
+    features: F16  # (2 T, width)
+    mouth: F16  # (T, channels)
+    columns: F16  # (T, 28)
+    energy: F16  # (T,)
+    real: bool
+
+
+def load_ear(path: Path, settings: SpeechSettings | None = None) -> StreamingHubert:
+    """The encoder out of a `speech.pt` checkpoint, ready to be used."""
+    model = StreamingHubert(settings or SpeechSettings())
+    saved = torch.load(path, weights_only=True)["model"]
+    prefix = "encoder."
+    model.load_state_dict({k[len(prefix) :]: v for k, v in saved.items() if k.startswith(prefix)})
+    return model.eval()
+
+
+def energy_of(pcm: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
+    """How strongly each motion frame is spoken, 0..1, relative to the loud parts of the sound."""
+    power = np.sqrt(np.mean(pcm[PAST:].reshape(frames, -1) ** 2, 1))
+    smooth = np.convolve(np.pad(power, 1, mode="edge"), [0.25, 0.5, 0.25], "valid")
+    return np.clip(smooth / (1.3 * np.percentile(smooth, 95) + 1e-3), 0, 1).astype(np.float32)
+
+
+@torch.no_grad()
+def prepare(clips: Sequence[Clip], ear: StreamingHubert, config: MotionTraining) -> list[Lesson]:
+    """Cut, roughen and hear pieces of the clips, and of noise alone."""
+    rng = np.random.RandomState(config.seed)
+    plan = [(True, config.animated_pieces), (False, config.synthetic_pieces)]
+    lessons = []
+    with tqdm(total=sum(n for _, n in plan) + config.noise_pieces, desc="hearing", unit="piece") as bar:
+        for real, count in plan:
+            group = [c for c in clips if c.real == real]
+            share = np.array([len(c.mouth) for c in group], float)
+            for _ in range(count):
+                clip = group[rng.choice(len(group), p=share / share.sum())]
+                lessons.append(_hear(clip, ear, rng))
+                bar.update()
+        for _ in range(config.noise_pieces):
+            lessons.append(_hear_noise(ear, rng))
+            bar.update()
+    return lessons
+
+
+def _features(ear: StreamingHubert, pcm: NDArray[np.float32]) -> F16:
+    return ear(torch.from_numpy(pcm)[None])[0][0].numpy().astype(np.float16)
+
+
+def _pairs(track: NDArray[np.float32]) -> F16:
+    return track.reshape(-1, 2, track.shape[1]).mean(1).astype(np.float16)
+
+
+def _hear(clip: Clip, ear: StreamingHubert, rng: np.random.RandomState) -> Lesson:
+    piece = cut(clip, 2 * PIECE, rng, 0)
+    energy = energy_of(piece.pcm, PIECE).astype(np.float16)
+    heard = _features(ear, roughen(piece.pcm, rng))
+    return Lesson(heard, _pairs(piece.mouth), _pairs(piece.columns), energy, clip.real)
+
+
+def _hear_noise(ear: StreamingHubert, rng: np.random.RandomState) -> Lesson:
+    blank = [np.zeros((PIECE, n), np.float16) for n in (len(CHANNELS), 28)]
+    heard = _features(ear, noise_only(2 * PIECE, rng))
+    return Lesson(heard, blank[0], blank[1], np.zeros(PIECE, np.float16), False)
+
+
+def batch_of(
+    lessons: Sequence[Lesson], config: MotionTraining, step: int
+) -> dict[str, Tensor]:
+    """Batch number `step`: the features of each frame are heard `DELAY` frames after it."""
+    rng = np.random.RandomState([config.seed, step])
+    groups = {True: [x for x in lessons if x.real], False: [x for x in lessons if not x.real]}
+    rows: dict[str, list[NDArray[np.generic]]] = {k: [] for k in ("features", "mouth", "columns", "energy", "real")}
+    for _ in range(config.batch):
+        group = groups[bool(groups[True]) and rng.rand() < config.animated_share]
+        lesson = group[rng.randint(len(group))]
+        first = rng.randint(0, PIECE - config.frames - DELAY)
+        span = slice(first, first + config.frames)
+        rows["features"].append(lesson.features[2 * (first + DELAY) : 2 * (first + DELAY + config.frames)])
+        rows["mouth"].append(lesson.mouth[span])
+        rows["columns"].append(lesson.columns[span])
+        rows["energy"].append(lesson.energy[span])
+        rows["real"].append(np.float32(lesson.real))
+    return {k: torch.from_numpy(np.stack(v).astype(np.float32)) for k, v in rows.items()}
+
+
+def loss_of(
+    model: MotionVae, batch: dict[str, Tensor], spread: dict[str, Tensor], kl: float
+) -> dict[str, Tensor]:
+    """Parts of the loss: answers of both ways, their changes in time, and the KL."""
+    told, likely, gap = model.learn(batch["features"], batch["mouth"])
+    real = batch["real"][:, None, None]
+
+    def miss(answer: Decoded) -> Tensor:
+        error = (answer.channels - batch["mouth"])[:, WARM:]
+        channels = (error**2 / spread["mouth_var"]).mean()
+        motion = (error.diff(dim=1) ** 2 / spread["mouth_var"]).mean()
+        columns = ((answer.columns - batch["columns"]) ** 2 / spread["columns_var"] * real)[:, WARM:]
+        return channels + 0.5 * motion + columns.mean() / real.mean().clamp_min(0.05)
+
+    energy = ((likely.energy[..., 0] - batch["energy"])[:, WARM:] ** 2).mean()
+    return {"likely": miss(likely), "told": 0.3 * miss(told), "kl": kl * gap, "energy": energy}
+
+
+def train(
+    lessons: Sequence[Lesson],
+    spread: dict[str, Tensor],
+    config: MotionTraining,
+    work: Path,
+    minutes: float,
+) -> MotionVae:
+    """Train until `config.steps` or for `minutes`; writes `motion.pt` and goes on from it."""
+    torch.manual_seed(config.seed)
+    model = MotionVae(MotionSettings(features=lessons[0].features.shape[1])).train()
+    optimiser = torch.optim.AdamW(model.parameters(), config.rate, weight_decay=0.05)
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
+    )
+    path, first = work / "motion.pt", 0
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        model.load_state_dict(saved["model"])
+        average.load_state_dict(saved["average"])
+        optimiser.load_state_dict(saved["optimiser"])
+        first = int(saved["step"])
+    began, mean = time.monotonic(), {}
+    bar = tqdm(total=config.steps, initial=first, desc="motion", unit="step")
+    for step in range(first, config.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = config.rate * schedule(step, config.steps)
+        losses = loss_of(model, batch_of(lessons, config, step), spread, config.kl)
+        optimiser.zero_grad(set_to_none=True)
+        sum(losses.values(), torch.zeros(())).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average.update_parameters(model)
+        mean = {k: 0.98 * mean.get(k, v.item()) + 0.02 * v.item() for k, v in losses.items()}
+        bar.update()
+        bar.set_postfix({k: f"{v:.3f}" for k, v in mean.items()}, refresh=False)
+        over = time.monotonic() - began > minutes * 60
+        if step % 200 == 199 or over or step == config.steps - 1:
+            state = {"model": model.state_dict(), "average": average.state_dict()}
+            save(path, state | {"optimiser": optimiser.state_dict(), "step": step + 1})
+        if over:
+            break
+    bar.close()
+    return load_motion(path)
+
+
+def load_motion(path: Path) -> MotionVae:
+    """The averaged network out of a `motion.pt` checkpoint, ready to be used."""
+    saved = torch.load(path, weights_only=True)["average"]
+    weights = {k.removeprefix("module."): v for k, v in saved.items() if k.startswith("module.")}
+    features = weights["enter.0.weight"].shape[1] // 2
+    model = MotionVae(MotionSettings(features=features))
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--animated", type=Path, required=True, help="folder of the animated recordings")
+    parser.add_argument("--speech", type=Path, required=True, help="folder made by speech_data")
+    parser.add_argument("--work", type=Path, required=True, help="folder with speech.pt")
+    parser.add_argument("--steps", type=int, default=MotionTraining().steps)
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after this long")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    config = MotionTraining(steps=args.steps)
+    clips = [c for c in load_animated(args.animated)[0] if c.name not in HELD_OUT]
+    clips += load_synthetic(args.speech)
+    lessons = prepare(clips, load_ear(args.work / "speech.pt"), config)
+    train(lessons, variances(clips), config, args.work, args.minutes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Trains the streaming HuBERT: `python -m engine.training.speech --help`.
+
+It learns four things at once, each two hops late so that 80 ms of look-ahead are used: the phone
+(synthetic voices know it exactly), the features of a public recogniser's encoder (real sound too),
+the mouth, and the spectrum its convolutions heard. A stopped run goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from engine.nets.hubert import SpeechSettings, StreamingHubert
+from engine.training.motion_data import HELD_OUT, Clip, add_teacher, load_animated, load_synthetic
+from engine.training.motion_rules import CHANNELS
+from engine.training.speech_augment import Piece, cut, noise_only, roughen
+from engine.training.speech_phones import PHONES
+from engine.training.speech_teacher import fit_projection
+
+DELAY = 4  # frames of 20 ms between a sound and the answer about it: the look-ahead
+WARM = 12  # first frames of a piece whose answers do not count: they lack a past
+WIDTH = 64  # directions of the teacher that are learnt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechTraining:
+    """One training run."""
+
+    steps: int = 3000
+    batch: int = 8
+    frames: int = 150  # of 20 ms in a piece
+    rate: float = 1.2e-3
+    animated_share: float = 0.3  # of the pieces
+    noise_share: float = 0.05
+    seed: int = 0
+
+
+class Lessons(nn.Module):
+    """The encoder and the heads that teach it; only the encoder is kept."""
+
+    def __init__(self, settings: SpeechSettings) -> None:
+        super().__init__()
+        self.encoder = StreamingHubert(settings)
+        hidden = settings.hidden
+        self.phone = nn.Linear(hidden, len(PHONES))
+        self.teacher = nn.Linear(hidden, WIDTH)
+        self.mouth = nn.Linear(hidden, len(CHANNELS))
+        self.columns = nn.Linear(hidden, 28)
+        self.spectrum = nn.Linear(settings.conv_dim[-1], settings.mels)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Loss of each lesson."""
+        features, front = self.encoder(batch["pcm"])
+        hidden = features[:, WARM + DELAY :, : self.encoder.settings.hidden]
+        late = {k: batch[k][:, WARM:-DELAY] for k in ("phone", "teacher", "mouth", "columns")}
+        real, taught = batch["real"][:, None, None], batch["taught"][:, None, None]
+        mel = features[:, :, self.encoder.settings.hidden :].detach()
+        teacher = (self.teacher(hidden) - late["teacher"]) ** 2 * taught
+        mouth = (self.mouth(hidden) - late["mouth"] / batch["mouth_var"] ** 0.5) ** 2
+        columns = (self.columns(hidden) - late["columns"] / batch["columns_var"] ** 0.5) ** 2 * real
+        phones = F.cross_entropy(
+            self.phone(hidden).flatten(0, 1), late["phone"].flatten(), ignore_index=-1
+        )
+        return {
+            "phone": phones,
+            "teacher": teacher.mean() / taught.mean().clamp_min(0.05),
+            "mouth": mouth.mean(),
+            "columns": columns.mean() / real.mean().clamp_min(0.05),
+            "spectrum": F.mse_loss(self.spectrum(front), mel),
+        }
+
+
+WEIGHTS = {"phone": 1.0, "teacher": 0.5, "mouth": 0.5, "columns": 0.4, "spectrum": 0.3}
+
+
+def batches(
+    clips: Sequence[Clip], config: SpeechTraining, start: int
+) -> Iterator[dict[str, NDArray[np.generic]]]:
+    """Endless batches; batch i depends on the seed and i alone."""
+    real = [c for c in clips if c.real]
+    made = [c for c in clips if not c.real]
+    weight = lambda group: np.array([len(c.mouth) for c in group], float) / sum(len(c.mouth) for c in group)
+    share = {True: weight(real), False: weight(made)}
+    step = start
+    while True:
+        rng = np.random.RandomState([config.seed, step])
+        pieces = []
+        for _ in range(config.batch):
+            group = real if rng.rand() < config.animated_share else made
+            clip = group[rng.choice(len(group), p=share[group is real])]
+            piece = cut(clip, config.frames, rng, WIDTH)
+            piece.pcm = roughen(piece.pcm, rng, np.roll(pieces[-1].pcm, 999) if pieces else None)
+            if rng.rand() < config.noise_share:
+                _silence(piece, config.frames, rng)
+            pieces.append(piece)
+        yield collate(pieces)
+        step += 1
+
+
+def _silence(piece: Piece, frames: int, rng: np.random.RandomState) -> None:
+    piece.pcm = noise_only(frames, rng)
+    piece.phone[:] = 0
+    piece.mouth[:], piece.columns[:] = 0, 0
+    piece.taught = False
+
+
+def collate(pieces: Sequence[Piece]) -> dict[str, NDArray[np.generic]]:
+    """Pieces -> arrays with a batch axis."""
+    arrays = {k: np.stack([getattr(p, k) for p in pieces]) for k in ("pcm", "mouth", "columns", "teacher")}
+    flags = {k: np.array([getattr(p, k) for p in pieces], np.float32) for k in ("real", "taught")}
+    return arrays | flags | {"phone": np.stack([p.phone for p in pieces]).astype(np.int64)}
+
+
+def prepare(animated: Path, speech: Path, cache: Path, work: Path) -> list[Clip]:
+    """Load every training clip with its teacher features, whitened; held-out files are left out."""
+    clips = [c for c in load_animated(animated)[0] if c.name not in HELD_OUT]
+    clips += load_synthetic(speech)
+    taught = [c for c in clips if not c.name.startswith("espeak")]
+    add_teacher(taught, cache, work / "teacher")
+    path = work / "projection.npz"
+    if not path.exists():
+        mean, matrix = fit_projection(np.concatenate([c.teacher[::7] for c in taught])[:40_000], WIDTH)
+        np.savez(path, mean=mean, matrix=matrix)
+    with np.load(path) as file:
+        for clip in taught:
+            clip.teacher = (clip.teacher - file["mean"]) @ file["matrix"]
+    return clips
+
+
+def variances(clips: Sequence[Clip]) -> dict[str, Tensor]:
+    """Spread of each mouth channel and animators' column, floored so that rare ones do not rule."""
+    mouth = np.concatenate([c.mouth for c in clips]).var(0)
+    columns = np.concatenate([c.columns for c in clips]).var(0)
+    return {
+        "mouth_var": torch.tensor(np.maximum(mouth, 1e-3)).float(),
+        "columns_var": torch.tensor(np.maximum(columns, 3e-4)).float(),
+    }
+
+
+def train(clips: Sequence[Clip], config: SpeechTraining, work: Path, minutes: float) -> Lessons:
+    """Train until `config.steps` or for `minutes`; writes `speech.pt` and goes on from it."""
+    torch.manual_seed(config.seed)
+    model = Lessons(SpeechSettings()).train()
+    optimiser = torch.optim.AdamW(model.parameters(), config.rate, (0.9, 0.98), weight_decay=0.01)
+    path, first = work / "speech.pt", 0
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimiser.load_state_dict(saved["optimiser"])
+        first = int(saved["step"])
+    spread, began, mean = variances(clips), time.monotonic(), {}
+    bar = tqdm(total=config.steps, initial=first, desc="speech", unit="step")
+    source = batches(clips, config, first)
+    for step in range(first, config.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = config.rate * schedule(step, config.steps)
+        losses = model({k: torch.from_numpy(v) for k, v in next(source).items()} | spread)
+        total = sum((WEIGHTS[k] * v for k, v in losses.items()), torch.zeros(()))
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        mean = {k: 0.98 * mean.get(k, v.item()) + 0.02 * v.item() for k, v in losses.items()}
+        bar.update()
+        bar.set_postfix({k: f"{v:.2f}" for k, v in mean.items()}, refresh=False)
+        over = time.monotonic() - began > minutes * 60
+        if step % 100 == 99 or over or step == config.steps - 1:
+            save(path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
+        if over:
+            break
+    bar.close()
+    return model
+
+
+def save(path: Path, state: dict[str, object]) -> None:
+    """Write a checkpoint so that a stop in the middle leaves the old one whole."""
+    torch.save(state, path.with_suffix(".part"))
+    path.with_suffix(".part").rename(path)
+
+
+def schedule(step: int, steps: int) -> float:
+    """Warm-up over 5 % of the steps, then a cosine down to 2 %."""
+    return min(1.0, (step + 1) / (0.05 * steps)) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(step / steps, 1))))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--animated", type=Path, required=True, help="folder of the animated recordings")
+    parser.add_argument("--speech", type=Path, required=True, help="folder made by speech_data")
+    parser.add_argument("--cache", type=Path, required=True, help="folder of downloaded packages")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--steps", type=int, default=SpeechTraining().steps)
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after this long")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.work.mkdir(parents=True, exist_ok=True)
+    clips = prepare(args.animated, args.speech, args.cache, args.work)
+    train(clips, SpeechTraining(steps=args.steps), args.work, args.minutes)
+
+
+if __name__ == "__main__":
+    main()
