@@ -47,8 +47,9 @@ class Clip:
 class EngineStream:
     """One viewer's stream at the engine: its state, and the queue of sound before it.
 
-    Bound: `limit_s` of sound. Overflow: the oldest sound is dropped, from picture and sound alike,
-    so that frame i always shows samples [i * n, (i + 1) * n) of the sound that was taken.
+    Bound: `limit_s` of sound. Overflow: all that waits is dropped but the newest chunk, so that
+    overload never becomes a lasting delay. What is dropped is missing from picture and sound
+    alike: frame i always shows samples [i * n, (i + 1) * n) of the sound that was taken.
     """
 
     def __init__(
@@ -91,7 +92,9 @@ class EngineStream:
                 return
             self._chunks.append(chunk)
             self._waiting += len(chunk.pcm)
-            while self._waiting > self._limit:
+            if self._waiting <= self._limit:
+                return
+            while len(self._chunks) > 1:
                 lost = len(self._chunks.popleft().pcm)
                 self._waiting -= lost
                 self.dropped_s += lost / SOUND_RATE_HZ

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one server, in a registry of their own."""
+"""What is measured: one server for Prometheus, one session for its viewer."""
 
 from __future__ import annotations
 
@@ -38,3 +38,20 @@ class Metrics:
     def text(self) -> bytes:
         """The exposition format."""
         return generate_latest(self.registry)
+
+
+class Legs:
+    """Mean time of each leg since the last report, in ms."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def add(self, leg: str, seconds: float) -> None:
+        """Count one passage."""
+        total, count = self._sums.get(leg, (0.0, 0))
+        self._sums[leg] = (total + seconds, count + 1)
+
+    def take(self) -> dict[str, float]:
+        """Return the means and start anew."""
+        sums, self._sums = self._sums, {}
+        return {leg: round(1000 * total / count, 1) for leg, (total, count) in sums.items()}

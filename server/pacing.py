@@ -3,7 +3,8 @@
 One clock: a frame and its 40 ms of sound leave at the same time. A frame that is ready leaves at
 once, but never sooner than one frame after the last. So a late frame moves the clock back, and its
 sound waits for it; when every frame of the last second had time to spare, the clock runs up to
-8 % fast until that is used up. Delay is never added for good.
+8 % fast until that is used up, and quiet frames are left out while more than 100 ms wait. Delay
+is never added for good.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ SPARE_WINDOW = 25  # frames looked at before the clock runs fast
 MARGIN_S = 0.002  # spare time that is left alone
 GAIN = 2.0  # how much faster for a second to spare
 FASTEST = 0.08
+SKIP_S = 0.1  # a frame that would wait longer is left out if nothing is to be heard
+QUIET = 328  # 1 % of full scale
 REPEAT_S = 0.5  # a picture held for so long is sent again, so that key frames can be had
 VIDEO_RATE_HZ = 90_000
 
@@ -44,6 +47,10 @@ class Pacer:
         faster = min(FASTEST, GAIN * min(self._spare)) if full else 0.0
         self._next = at + self.period * (1 - faster)
         return float(at)
+
+    def wait(self, ready: float) -> float:
+        """How long a frame that is ready at `ready` would wait."""
+        return float(max(0.0, self._next - ready))
 
     def hold_until(self, at: float) -> None:
         """Let nothing leave before `at`."""
@@ -102,11 +109,14 @@ class Playout:
         if clip.generation < self.generation:
             self.dropped += 1
             return
-        at = self._pacer.leave_at(now)
-        if at - now > self._limit_s:
+        wait = self._pacer.wait(now)
+        if wait > SKIP_S and np.abs(clip.sound.astype(np.int32)).max(initial=0) < QUIET:
+            self.dropped += 1
+            return
+        if wait > self._limit_s:
             self._drop_waiting()
             self._pacer.restart(now)
-            at = self._pacer.leave_at(now)
+        at = self._pacer.leave_at(now)
         self._pictures.append(Picture(at, self._queued, clip))
         parts = range(0, len(clip.sound), PACKET_SAMPLES)
         step = self._pacer.period / len(parts)
@@ -149,7 +159,7 @@ class Playout:
         """When to call `take_sound` next; None before the first frame."""
         if self._sounds:
             return self._sounds[0].at
-        return None if self._last_sound is None else self._last_sound.at + PACKET_S + GRACE_S
+        return None if self._last_sound is None else self._made_up_at(self._last_sound)
 
     def take_sound(self, now: float) -> tuple[Pcm48, int] | None:
         """Return the 20 ms that are due and their time stamp at 48 kHz, or None: too early."""
@@ -158,7 +168,7 @@ class Playout:
                 return None
             packet = self._sounds.popleft()
             self._filling = 0
-        elif self._last_sound is not None and now >= self._last_sound.at + PACKET_S + GRACE_S:
+        elif self._last_sound is not None and now >= self._made_up_at(self._last_sound):
             packet = self._make_up(self._last_sound, now)
         else:
             return None
@@ -166,6 +176,10 @@ class Playout:
         pts = self._sent
         self._sent += PACKET_SAMPLES
         return packet.pcm, pts
+
+    def _made_up_at(self, last: SoundPacket) -> float:
+        """When the packet after `last` is given up; the first of a run gets some grace."""
+        return last.at + PACKET_S + (0.0 if self._filling else GRACE_S)
 
     def _make_up(self, last: SoundPacket, now: float) -> SoundPacket:
         """Stand in for a packet that is late: fade the last one away, then silence."""

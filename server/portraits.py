@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import secrets
+import struct
 import warnings
+import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from engine.errors import MediaError
 from engine.types import RgbImage
@@ -22,7 +24,20 @@ MIN_SIDE = 64
 MAX_ASPECT = 4
 DEFAULT_ID = "default"
 _BACKGROUND = (128, 128, 128)  # behind transparent pixels
-_DECODER_ERRORS = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, OverflowError, MemoryError, ArithmeticError, AttributeError)  # fmt: skip
+_UPRIGHT = {  # Exif orientation -> what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's decoders raise on damaged files.
+_DECODER_ERRORS = (
+    OSError, ValueError, SyntaxError, LookupError, TypeError, AttributeError,
+    ArithmeticError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
 
 
 class BadImage(MediaError):
@@ -45,10 +60,11 @@ def decode_image(data: bytes) -> RgbImage:
             warnings.simplefilter("ignore")  # Pillow warns about much that is checked here
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check(image)
+                turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
                 image.draft("RGB", (MAX_SIDE, MAX_SIDE))
-                upright = ImageOps.exif_transpose(_to_rgb(image))
-                upright.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
-                return np.asarray(upright, dtype=np.uint8)
+                rgb = _to_rgb(image)
+                rgb.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+                return np.array(rgb if turn is None else rgb.transpose(turn))
     except UnidentifiedImageError:
         raise BadImage("this is not a picture; send a JPEG, PNG or WebP file") from None
     except Image.DecompressionBombError:
@@ -62,7 +78,8 @@ def _check(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageTooLarge(f"the picture has {width}x{height} pixels; 40 million at most")
-    if getattr(image, "n_frames", 1) > 1:
+    stills = ("MPO",)  # a JPEG with a preview or depth map behind it, as many phones write
+    if image.format not in stills and getattr(image, "n_frames", 1) > 1:
         raise BadImage("the picture is animated or has several pages; send a still one")
     if min(width, height) < MIN_SIDE:
         raise BadImage(f"the picture is {width}x{height}; {MIN_SIDE} pixels a side at least")
@@ -71,22 +88,19 @@ def _check(image: Image.Image) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode; the Exif orientation is kept for later."""
-    exif = image.getexif()
+    """Convert any mode to RGB."""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.nan_to_num(np.asarray(image, dtype=np.float64))
         top = max(float(values.max()), 1.0)
         scale = 255 / (65_535 if top > 255 else 255 if top > 1 else 1)
         grey = np.clip(values * scale, 0, 255).astype(np.uint8)
-        rgb = Image.fromarray(grey).convert("RGB")
-    elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         rgb = Image.new("RGB", rgba.size, _BACKGROUND)
         rgb.paste(rgba, mask=rgba.getchannel("A"))
-    else:
-        rgb = image.convert("RGB")
-    rgb.info["exif"] = exif.tobytes()
-    return rgb
+        return rgb
+    return image.convert("RGB")
 
 
 def encode_jpeg(rgb: RgbImage) -> bytes:

@@ -83,6 +83,8 @@ class AudioPackets:
         self._arrivals[packet.timestamp] = self._clock()
         while len(self._arrivals) > ARRIVALS_KEPT:
             self._arrivals.popitem(last=False)
+        if not packet.payload:  # the decoder would take it for the end of the stream
+            return False, None
         ready = self.packets.add(packet.sequence_number, packet)
         frames = [JitterFrame(data=p._data, timestamp=p.timestamp) for p in ready]  # type: ignore[attr-defined]
         if frames and self._origin is None:

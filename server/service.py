@@ -15,7 +15,9 @@ from server.portraits import Portrait, PortraitRegistry, decode_image
 from server.session import Session
 from server.settings import ServerSettings
 from server.signaling import check_offer, configure_library
-from server.worker import EngineWorker
+from server.worker import EngineWorker, WorkerBusy
+
+MAX_ENROLLING = 4  # uploads being worked on; one more is asked to come again
 
 
 class AvatarService:
@@ -27,6 +29,8 @@ class AvatarService:
         self.metrics = Metrics()
         self.portraits = PortraitRegistry(settings.portraits_kept)
         self.sessions = SessionBook(settings.max_sessions)
+        self._enrolling = 0
+        self._one_decoder = asyncio.Semaphore(1)
         self.beeps = BeepLog() if settings.frame_code else None
         configure_library(settings)
 
@@ -47,9 +51,16 @@ class AvatarService:
         Raises:
             BadImage, ImageTooLarge, PortraitRefused, WorkerBusy: it cannot be.
         """
-        rgb = await asyncio.to_thread(decode_image, data)
-        identity = await self.worker.call(lambda: self.worker.engine.enroll(rgb))
-        return await asyncio.to_thread(self.portraits.add, "Upload", rgb, identity)
+        if self._enrolling >= MAX_ENROLLING:
+            raise WorkerBusy(f"{self._enrolling} pictures are being looked at; try again soon")
+        self._enrolling += 1
+        try:
+            async with self._one_decoder:  # decoding shares its threads with the video encoders
+                rgb = await asyncio.to_thread(decode_image, data)
+            identity = await self.worker.call(lambda: self.worker.engine.enroll(rgb))
+            return self.portraits.add("Upload", rgb, identity)
+        finally:
+            self._enrolling -= 1
 
     async def open_session(self, sdp: str, portrait_id: str) -> tuple[Session, str]:
         """Open a session on an offer and return it with the answer.
@@ -99,4 +110,9 @@ class AvatarService:
     def _session_closed(self, session: Session) -> None:
         self.sessions.forget(session)
         self.metrics.sessions.set(len(self.sessions))
-        asyncio.get_running_loop().call_later(1.0, gc.collect)  # the library leaves cycles behind
+        if not len(self.sessions):  # the library leaves cycles behind; nobody waits for us now
+            asyncio.get_running_loop().call_later(1.0, self._sweep)
+
+    def _sweep(self) -> None:
+        if not len(self.sessions):
+            gc.collect()

@@ -19,7 +19,7 @@ from server import signaling
 from server.beeps import BeepLog
 from server.engine_stream import Chunk, Clip, EngineStream
 from server.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Intake, Pcm48, to_mono
-from server.metrics import Metrics
+from server.metrics import Legs, Metrics
 from server.pacing import Playout
 from server.receive import packets_of
 from server.settings import ServerSettings
@@ -32,23 +32,6 @@ TICK_S = PACKET_SAMPLES / SOUND_RATE_HZ
 REPORT_S = 1.0
 WATCH_S = 0.5
 CLOSE_S = 3.0
-
-
-class Legs:
-    """Mean time of each leg since the last report, in ms."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, tuple[float, int]] = {}
-
-    def add(self, leg: str, seconds: float) -> None:
-        """Count one passage."""
-        total, count = self._sums.get(leg, (0.0, 0))
-        self._sums[leg] = (total + seconds, count + 1)
-
-    def take(self) -> dict[str, float]:
-        """Return the means and start anew."""
-        sums, self._sums = self._sums, {}
-        return {leg: round(1000 * total / count, 1) for leg, (total, count) in sums.items()}
 
 
 class Session:
@@ -96,7 +79,7 @@ class Session:
 
     async def answer(self, sdp: str) -> str:
         """Return the answer to the viewer's offer; raises `BadSdp`."""
-        tracks = {"audio": self.audio, "video": self.video}
+        tracks: dict[str, MediaStreamTrack] = {"audio": self.audio, "video": self.video}
         return await signaling.answer(self.pc, sdp, tracks, self.settings.codec)
 
     def interrupt(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import aioice.ice
 import aiortc.codecs.h264
 import aiortc.codecs.vpx
@@ -10,6 +12,7 @@ from aiortc import (
     RTCConfiguration,
     RTCIceServer,
     RTCPeerConnection,
+    RTCRtpCodecCapability,
     RTCRtpSender,
     RTCSessionDescription,
 )
@@ -24,6 +27,9 @@ from server.settings import ServerSettings
 # What the library raises on text that is no session description.
 _PARSER_ERRORS = (ValueError, LookupError, AttributeError, TypeError, AssertionError)
 _REFUSALS = (*_PARSER_ERRORS, InvalidAccessError, InvalidStateError, OperationError)
+# Candidates with hidden addresses: looking them up takes seconds and is not needed, because the
+# browser calls the server, whose addresses are plain, and is then known by where it calls from.
+_MDNS_LINE = re.compile(r"^a=candidate:[^\r\n]*\.local [^\r\n]*\r?\n", re.MULTILINE)
 _host_addresses = aioice.ice.get_host_addresses
 
 
@@ -73,6 +79,15 @@ def check_offer(sdp: str) -> list[str]:
     return kinds
 
 
+def _preferences(kind: str, codec: str) -> list[RTCRtpCodecCapability]:
+    """Opus alone for sound; for video the wanted codec first, then what else there is."""
+    known = RTCRtpSender.getCapabilities(kind).codecs
+    if kind == "audio":
+        return [c for c in known if c.mimeType.lower() == "audio/opus"]
+    wanted = [c for c in known if c.mimeType.lower() in (f"video/{codec}", "video/rtx")]
+    return wanted + [c for c in known if c not in wanted]
+
+
 async def answer(
     pc: RTCPeerConnection, sdp: str, tracks: dict[str, MediaStreamTrack], codec: str
 ) -> str:
@@ -84,12 +99,9 @@ async def answer(
     for kind in check_offer(sdp):  # in another order the library loses the bundled transport
         if kind in tracks:
             pc.addTrack(tracks[kind])
-    known = RTCRtpSender.getCapabilities("video").codecs
-    wanted = [c for c in known if c.mimeType.lower() in (f"video/{codec}", "video/rtx")]
-    others = [c for c in known if c not in wanted]
     for transceiver in pc.getTransceivers():
-        if transceiver.kind == "video":
-            transceiver.setCodecPreferences(wanted + others)
+        transceiver.setCodecPreferences(_preferences(transceiver.kind, codec))
+    sdp = _MDNS_LINE.sub("", sdp)
     try:
         await pc.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
         await pc.setLocalDescription(await pc.createAnswer())
@@ -111,6 +123,8 @@ async def add_candidate(
         parsed = candidate_from_sdp(text) if text.strip() else None
         if parsed is not None:
             parsed.sdpMid, parsed.sdpMLineIndex = mid, line
+            if parsed.ip.endswith(".local"):
+                return
         await pc.addIceCandidate(parsed)
     except _REFUSALS as error:
         raise BadSdp(f"the candidate cannot be used: {candidate!r}: {error}") from None

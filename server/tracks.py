@@ -11,7 +11,9 @@ import av
 import numpy as np
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
+from engine.types import RgbImage
 from server import frame_code
+from server.beeps import Beep
 from server.engine_stream import Clip
 from server.intake import SOUND_RATE_HZ
 from server.pacing import VIDEO_RATE_HZ, Playout
@@ -62,6 +64,7 @@ class AvatarVideoTrack(PacedTrack):
         self._sent = sent
         self._code = code
         self._counter = 0
+        self._last: Clip | None = None
 
     async def recv(self) -> av.VideoFrame:
         """Return the next frame when it is due."""
@@ -73,22 +76,25 @@ class AvatarVideoTrack(PacedTrack):
                 break
             await self._sleep_until(self.playout.picture_due())
         clip, pts = taken
-        frame = av.VideoFrame.from_ndarray(self._picture(clip), format="rgb24")
+        repeated, self._last = clip is self._last, clip
+        picture = self._picture(clip.rgb, None if repeated else clip.beep)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         frame.pts, frame.time_base = pts, VIDEO_TIME_BASE
-        self._sent(clip, now)
-        self._counter += 1
+        if not repeated:
+            self._sent(clip, now)
         return frame
 
-    def _picture(self, clip: Clip) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    def _picture(self, rgb: RgbImage, beep: Beep | None) -> RgbImage:
         """Cut to even sides, as chroma needs; in test mode draw the code on a copy."""
-        height, width, _ = clip.rgb.shape
-        rgb = clip.rgb[: height // 2 * 2, : width // 2 * 2]
+        height, width, _ = rgb.shape
+        rgb = rgb[: height // 2 * 2, : width // 2 * 2]
         if not self._code:
             return np.ascontiguousarray(rgb)
         rgb = rgb.copy()
-        flags, beep = (frame_code.FLAG_BEEP, clip.beep.id) if clip.beep else (0, 0)
+        flags, number = (frame_code.FLAG_BEEP, beep.id) if beep else (0, 0)
         stamp = int(time.time() * 1000)
-        frame_code.draw(rgb, frame_code.FrameCode(self._counter, stamp, flags, beep))
+        frame_code.draw(rgb, frame_code.FrameCode(self._counter, stamp, flags, number))
+        self._counter += 1
         return rgb
 
 

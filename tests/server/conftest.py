@@ -1,0 +1,9 @@
+"""Settings of the server's tests."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+# Other work shares the machine: a slow example says nothing.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
