@@ -293,6 +293,7 @@ function listen() {
   connection.addEventListener("message", (event) => event.detail.type === "stats" && meter.heard(event.detail));
   connection.addEventListener("lost", () => {
     notice(LOST_PORTRAIT);
+    chooser.forget();
     usePortrait({ id: "default" });
   });
   connection.addEventListener("stream", (event) => {

@@ -9,10 +9,11 @@ const SHRINK_TO_PX = 2048;
 
 const $ = (id) => document.getElementById(id);
 
-/** Event "chosen": {id, width, height, name}. */
+/** Event "chosen": {id, width, height}. */
 export class PortraitChooser extends EventTarget {
   #chosen = "default";
   #busy = false;
+  #own = []; // uploads of this visit; the server lists them to nobody
 
   constructor() {
     super();
@@ -38,6 +39,11 @@ export class PortraitChooser extends EventTarget {
     await this.#fillGallery();
   }
 
+  /** Forget the uploads: the server does not know them any more. */
+  forget() {
+    this.#own = [];
+  }
+
   /** Mark which portrait is shown, without an event. */
   mark(id) {
     this.#chosen = id;
@@ -58,7 +64,8 @@ export class PortraitChooser extends EventTarget {
     try {
       const portrait = await postPortrait(await fitting(file));
       say("There you are.", "good");
-      this.#choose({ ...portrait, name: "Your portrait" });
+      this.#own.push({ ...portrait, name: "Yours" });
+      this.#choose(portrait);
     } catch (error) {
       const code = error instanceof ServerError ? error.code : "unreachable";
       say(code === "unreachable" ? "The server cannot be reached. Try again in a moment." : portraitWords(code), "bad");
@@ -69,7 +76,7 @@ export class PortraitChooser extends EventTarget {
   }
 
   async #fillGallery() {
-    const portraits = await getPortraits().catch(() => []);
+    const portraits = [...(await getPortraits().catch(() => [])), ...this.#own];
     $("gallery").replaceChildren(...portraits.map((portrait) => this.#card(portrait)));
   }
 

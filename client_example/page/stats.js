@@ -2,17 +2,14 @@
 
 const PACKET_MS = 20; // the browser fills one Opus packet before it leaves
 
+// The keys of `legs_ms`; an unknown one is shown as it is.
 const LEG_WORDS = {
-  receive: "Server: packet to sound",
   mic: "Server: packet to sound",
-  hop: "Server: one frame of sound",
+  hop: "Server: filling a frame of sound",
   lookahead: "Server: listening ahead",
   queue: "Server: waiting for its turn",
-  wait: "Server: waiting for its turn",
-  compute: "Server: making the picture",
-  pace: "Server: pacing",
-  send: "Server: coding and sending",
-  encode: "Server: coding",
+  engine: "Server: making the picture",
+  wait: "Server: keeping an even pace",
 };
 
 /** Turns the totals of getStats into the figures of the last second. Feed it regularly. */

@@ -6,7 +6,7 @@ const PORTRAIT = {
   face_too_small: "The face is too small in this picture. Choose a closer one, or crop it.",
   turned_away: "The face is turned away. Choose a picture that looks at the camera.",
   bad_image: "This is not a picture that can be read. JPEG, PNG and WebP work.",
-  too_large: "This file is too big. Pictures up to 10 MB work.",
+  too_large: "This picture is too big. Up to 10 MB and 40 million pixels work.",
   server_full: "The server is busy. Try again in a moment.",
 };
 

@@ -52,7 +52,9 @@ def browser(voice: Path) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp("server") / "log.txt", server_command()) as running:
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    args = ("--max-sessions", "4")  # a page of the test before may still be leaving
+    with ServerProcess(log, server_command(), args) as running:
         yield running
 
 

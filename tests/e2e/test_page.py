@@ -195,7 +195,7 @@ def test_the_keyboard_is_enough(server: ServerProcess, open_page: OpenPage) -> N
 
 def test_leaving_the_page_frees_the_session(server: ServerProcess, open_page: OpenPage) -> None:
     watcher = open_page("about:blank")
-    wait_until(watcher, "earlier sessions are gone", lambda: sessions(server) == 0, 5)
+    wait_until(watcher, "earlier sessions are gone", lambda: sessions(server) == 0, 30)
     page = open_page(server.url)
     wait_live(page)
     assert sessions(server) == 1
