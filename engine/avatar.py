@@ -1,0 +1,121 @@
+"""The hot path, whole: PCM in, frames out. Live, offline, benchmark and test all call `step`."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import picture
+from engine.backends import load_backend
+from engine.config import EngineConfig
+from engine.enroll import Identity, enroll
+from engine.face import FINDER, LANDMARKS, FaceReader
+from engine.idle import IdleLife
+from engine.motion import MOTION, MotionDecoder
+from engine.picture import PictureGraphs
+from engine.retarget import BLINKS, FaceBasis, retarget
+from engine.speech import SPEECH, SpeechEncoder
+from engine.state import StreamState
+from engine.types import Pcm, RgbImage, VideoFrame
+
+F32 = NDArray[np.float32]
+
+
+class AvatarEngine:
+    """Loaded networks, shared and read-only; all that changes lives in a `StreamState`.
+
+    Law:
+        Splitting the PCM differently never changes the frames; later PCM never changes earlier ones.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        reader: FaceReader,
+        speech: SpeechEncoder,
+        motion: MotionDecoder,
+        graphs: PictureGraphs,
+        basis: FaceBasis,
+    ) -> None:
+        self.config = config
+        self._reader, self._speech, self._motion = reader, speech, motion
+        self._graphs, self._basis, self._idle = graphs, basis, IdleLife()
+
+    @classmethod
+    def load(cls, config: EngineConfig | None = None) -> Self:
+        """Load every network of the profile.
+
+        Raises:
+            BackendUnavailable: the run time is not installed.
+            WeightsError: a file is missing or damaged.
+        """
+        config = config or EngineConfig()
+        backend = load_backend(config.backend, threads=config.threads)
+        load = lambda spec: backend.load(spec, config.weights / f"{spec.name}.onnx")
+        speech = SpeechEncoder(load(SPEECH))
+        return cls(
+            config,
+            FaceReader(load(FINDER), load(LANDMARKS)),
+            speech,
+            MotionDecoder(load(MOTION), _silence(speech, config)),
+            PictureGraphs(*map(load, (picture.ENROLL, picture.WARP, picture.PAINT, picture.COMPOSE))),
+            FaceBasis.load(config.weights / "basis.npz"),
+        )
+
+    def enroll(self, image: RgbImage) -> Identity:
+        """Make an identity from a portrait (H, W, 3); raises `PortraitRefused`."""
+        return enroll(
+            image,
+            reader=self._reader,
+            graphs=self._graphs,
+            basis=self._basis,
+            max_side=self.config.max_side,
+        )
+
+    def start(self, identity: Identity, *, seed: int = 0) -> StreamState:
+        """Make the state of a new stream; the same seed gives the same stream."""
+        noise = np.random.default_rng(seed).standard_normal((1, 16, 32, 32), np.float32)
+        return StreamState(
+            identity,
+            self._speech.start(),
+            self._motion.start(seed),
+            self._idle.start(seed),
+            self._graphs.cold(identity.face),
+            noise,
+        )
+
+    def step(self, state: StreamState, pcm: Pcm) -> list[VideoFrame]:
+        """Take 16 kHz PCM of any length and return every frame it completed."""
+        spoken = self._motion.step(state.motion, self._speech.step(state.speech, pcm))
+        pose, alive = self._idle.step(state.idle, len(spoken), state.motion.energy)
+        return [self._draw(state, c, p) for c, p in zip(spoken + alive, pose, strict=True)]
+
+    def flush(self, state: StreamState) -> list[VideoFrame]:
+        """Return the frames still held back by the look-ahead, as if silence followed."""
+        stream = self.config.stream
+        return self.step(state, np.zeros(stream.lookahead_frames * stream.hop_samples, np.float32))
+
+    def _draw(self, state: StreamState, coefficients: F32, pose: F32) -> VideoFrame:
+        who = state.identity
+        placed = pose * np.array([1, 1, 1, who.span, who.span, 1], np.float32)
+        placed[5] = np.log(pose[5])
+        target = retarget(who.neutral, self._basis, coefficients, placed)
+        placement = placed / np.array([1, 1, 1, who.span, who.span, 1], np.float32)
+        rgb, state.cache = self._graphs.draw(
+            who.face,
+            state.cache,
+            target,
+            np.clip(coefficients[BLINKS], 0, 1),
+            placement.astype(np.float32),
+            state.noise,
+        )
+        frame = VideoFrame(state.next_index, rgb)
+        state.next_index += 1
+        return frame
+
+
+def _silence(speech: SpeechEncoder, config: EngineConfig) -> F32:
+    """Features of one settled hop of silence."""
+    return speech.step(speech.start(), np.zeros(config.stream.hop_samples, np.float32))

@@ -1,0 +1,77 @@
+"""One portrait -> an identity: read the face, work out its neutral, prepare the drawing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine import arkit
+from engine.face import SCORE_NAMES, FaceReader
+from engine.landmarks import Affine, apply, invert, window_transform
+from engine.picture import WINDOW, Face, PictureGraphs, make_canvas
+from engine.retarget import FaceBasis, neutral_face
+from engine.types import RgbImage
+
+F32 = NDArray[np.float32]
+_COLUMNS = [SCORE_NAMES.index(n) if n in SCORE_NAMES else -1 for n in arkit.NAMES]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An enrolled portrait. Read-only, shared by every stream that shows it."""
+
+    face: Face
+    neutral: F32  # (478, 2) window units, mouth closed
+    span: float  # inter-ocular distance in window units
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames."""
+        height, width = self.face.canvas.rgb.shape[:2]
+        return height, width
+
+
+def fit_size(rgb: RgbImage, max_side: int) -> RgbImage:
+    """Scale down to at most `max_side` pixels and to even sides, as video encoders want."""
+    height, width = rgb.shape[:2]
+    scale = min(1.0, max_side / max(height, width))
+    target = [max(2, round(side * scale) // 2 * 2) for side in (width, height)]
+    if target == [width, height]:
+        return rgb
+    return np.asarray(Image.fromarray(rgb).resize(target, Image.Resampling.LANCZOS))
+
+
+def cut_window(rgb: RgbImage, to_window: Affine) -> F32:
+    """The window of a portrait: (1, 3, 128, 128) in [-1, 1]."""
+    back = invert(to_window)  # window units -> pixels; PIL wants window pixels -> pixels
+    shrink = max(1, int(np.hypot(back[0, 0], back[1, 0]) / WINDOW))
+    picture = Image.fromarray(rgb)
+    small = picture.reduce(shrink) if shrink > 1 else picture
+    matrix = np.c_[back[:, :2] / WINDOW, back[:, 2]] / shrink
+    cut = small.transform(
+        (WINDOW, WINDOW), Image.Transform.AFFINE, tuple(matrix.ravel()), Image.Resampling.BICUBIC
+    )
+    return np.ascontiguousarray(np.asarray(cut, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1)
+
+
+def enroll(
+    image: RgbImage, *, reader: FaceReader, graphs: PictureGraphs, basis: FaceBasis, max_side: int
+) -> Identity:
+    """Enrol a portrait (H, W, 3).
+
+    Raises:
+        PortraitRefused: there is not exactly one usable face.
+    """
+    read = reader.read(image)
+    rgb = fit_size(image, max_side)
+    scale = np.array([rgb.shape[1] / image.shape[1], rgb.shape[0] / image.shape[0]], np.float32)
+    landmarks = read.landmarks * scale
+    to_window = window_transform(landmarks)
+    source = apply(to_window, landmarks)
+    scores = np.append(read.scores, 0)[_COLUMNS].astype(np.float32)
+    face = graphs.enroll(cut_window(rgb, to_window), source[None], make_canvas(rgb, to_window))
+    span = float(np.linalg.norm(source[33] - source[263]))
+    return Identity(face, neutral_face(source, scores, basis), span)

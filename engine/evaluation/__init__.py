@@ -1,0 +1,1 @@
+"""Metrics and evaluation sets. Needs torch; nothing here is used live."""

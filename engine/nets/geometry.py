@@ -1,0 +1,176 @@
+"""Landmarks to pictures: flow, warp, line maps and the mouth opening. fp32 always.
+
+Half precision here moves pixels (measured: up to 233 of 255), so these functions switch autocast
+off and are exported as a graph of their own.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.topology import (
+    FLOW_MIDPOINTS,
+    FLOW_POINTS,
+    INNER_LOWER_LIP,
+    INNER_UPPER_LIP,
+    LEFT_LIDS,
+    LINE_GROUPS,
+    RIGHT_LIDS,
+)
+
+# Gaussian kernels of the flow in window units: sigma and weight. The wide one carries the head, the
+# narrow one the lips; each is the eighth power of the one before it, so one exp serves all three.
+SIGMA_WIDE = 0.27
+KERNEL_WEIGHTS = (0.002, 0.03, 1.0)
+
+
+def unit_grid(n: int) -> Tensor:
+    """Pixel centres of an n x n picture in [0, 1]: (n * n, 2), x first."""
+    line = (torch.arange(n) + 0.5) / n
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return torch.stack([x, y], -1).reshape(-1, 2)
+
+
+def control_points(landmarks: Tensor) -> Tensor:
+    """The points that drive the flow: (B, 478, 2) -> (B, P, 2)."""
+    first, second = (list(side) for side in zip(*FLOW_MIDPOINTS, strict=True))
+    middle = (landmarks[:, first] + landmarks[:, second]) / 2
+    return torch.cat([landmarks[:, list(FLOW_POINTS)], middle], 1)
+
+
+def flow_at(points: Tensor, reference: Tensor, target: Tensor) -> Tensor:
+    """Where each output point must read in the reference picture, as an offset.
+
+    Args:
+        points: (N, 2) or (B, N, 2) output positions.
+        reference: (B, P, 2) control points in the reference.
+        target: (B, P, 2) the same points in the output.
+
+    Returns:
+        (B, N, 2): kernel-weighted mean of `reference - target`.
+    """
+    points = points.expand(len(target), -1, 2)
+    square = (
+        points.square().sum(-1, keepdim=True)
+        + target.square().sum(-1)[:, None]
+        - 2 * points @ target.transpose(1, 2)
+    )
+    wide = torch.exp(square * (-1 / (2 * SIGMA_WIDE**2)))
+    middle = wide.square().square().square()
+    narrow = middle.square().square().square()
+    a, b, c = KERNEL_WEIGHTS
+    weight = a * wide + b * middle + c * narrow + 1e-9
+    return weight @ (reference - target) / weight.sum(-1, keepdim=True)
+
+
+def warp(picture: Tensor, flow: Tensor) -> Tensor:
+    """Sample `picture` (B, C, H, W) at identity + `flow` (B, n, n, 2), flow in picture units."""
+    height, width = picture.shape[-2:]
+    n = flow.shape[1]
+    where = unit_grid(n).view(1, n, n, 2) + flow
+    if n != height:
+        where = F.interpolate(
+            where.permute(0, 3, 1, 2), size=(height, width), mode="bilinear", align_corners=False
+        ).permute(0, 2, 3, 1)
+    return F.grid_sample(picture, where * 2 - 1, align_corners=False, padding_mode="border")
+
+
+def line_maps(landmarks: Tensor, n: int, sigma: float = 0.018) -> Tensor:
+    """Draw each polyline of `LINE_GROUPS` as a soft line: (B, 478, 2) -> (B, G, n, n)."""
+    grid = unit_grid(n)[None, None]  # (1, 1, n*n, 2)
+    maps = []
+    for group in LINE_GROUPS:
+        a = landmarks[:, list(group[:-1]), None]
+        ab = landmarks[:, list(group[1:]), None] - a
+        along = ((grid - a) * ab).sum(-1, keepdim=True) / (ab.square().sum(-1, keepdim=True) + 1e-8)
+        distance = (a + along.clamp(0, 1) * ab - grid).square().sum(-1).amin(1)
+        maps.append(torch.exp(-distance / (2 * sigma**2)).view(-1, n, n))
+    return torch.stack(maps, 1)
+
+
+def curve_height(landmarks: Tensor, row: tuple[int, ...], x: Tensor, sigma: float) -> Tensor:
+    """Height of a row of points over positions `x` (n,): (B, 478, 2) -> (B, n)."""
+    px, py = landmarks[:, list(row), 0], landmarks[:, list(row), 1]
+    near = torch.softmax(-((px[:, :, None] - x) ** 2) / (2 * sigma**2), 1)
+    return (near * py[:, :, None]).sum(1)
+
+
+LID_SKIN = 0.55  # height of the lid's skin above an open eye, in eye openings
+
+
+def blink_field(landmarks: Tensor, amount: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """How far up to read so that the lids come down: the lid's skin stretches, the eye shrinks.
+
+    Args:
+        landmarks: (B, 478, 2) of the frame with open eyes, window units.
+        amount: (B, 2) how far the right and the left eye close, in [0, 1].
+        x, y: (n,), (m,) lines of the field in window units.
+
+    Returns:
+        (B, 1, m, n): vertical offsets in window units.
+    """
+    total = torch.zeros(len(landmarks), 1, len(y), len(x))
+    for eye, (upper, lower) in enumerate((RIGHT_LIDS, LEFT_LIDS)):
+        top = curve_height(landmarks, upper, x, 0.02)[:, None]  # (B, 1, n)
+        low = torch.maximum(curve_height(landmarks, lower, x, 0.02)[:, None], top)
+        skin = LID_SKIN * (low - top) + 1e-4  # above the lid's edge
+        drop = amount[:, eye, None, None] * (low - top)
+        below_crease = y[None, :, None] - (top - skin)  # (B, m, n)
+        lid = drop * (below_crease / (skin + drop)).clamp(0, 1)
+        rest = (low - y[None, :, None]).clamp(min=0) / (low - top - drop + 1e-4)
+        offset = torch.minimum(lid, drop * rest.clamp(max=1))
+        ends = landmarks[:, [upper[0], upper[-1]], 0]
+        inside = torch.sigmoid((x - ends.amin(1, keepdim=True)) * 200)
+        inside = inside * torch.sigmoid((ends.amax(1, keepdim=True) - x) * 200)
+        total = total - (offset * inside[:, None])[:, None]
+    return total
+
+
+def mouth_opening(landmarks: Tensor, n: int) -> Tensor:
+    """Soft mask of what lies between the inner lips: (B, 478, 2) -> (B, 1, n, n)."""
+    line = (torch.arange(n) + 0.5) / n
+
+    top, bottom = (
+        curve_height(landmarks, row, line, 0.018)[:, None]  # (B, 1, n)
+        for row in (INNER_UPPER_LIP, INNER_LOWER_LIP)
+    )
+    corners = landmarks[:, [INNER_UPPER_LIP[0], INNER_UPPER_LIP[-1]], 0]
+    low, high = corners.amin(1)[:, None, None], corners.amax(1)[:, None, None]
+    across = torch.sigmoid((line - low) * 90) * torch.sigmoid((high - line) * 90)
+    y = line.view(1, n, 1)
+    inside = torch.sigmoid((y - top) * 70) * torch.sigmoid((bottom - y) * 70)
+    return (inside * across)[:, None]
+
+
+class WindowGeometry(nn.Module):
+    """All that the painter needs to know of one frame's geometry.
+
+    Shapes:
+        in: window (B, 3, 128, 128), latents (B, z, 32, 32), landmarks of reference and target
+            (B, 478, 2) in window units.
+        out: warped window, warped latents, maps (B, 2 * G + 1, 32, 32), opening (B, 1, 64, 64).
+    """
+
+    def __init__(self, grid: int = 64) -> None:
+        super().__init__()
+        self.grid = grid
+
+    def forward(
+        self, window: Tensor, latents: Tensor, reference: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Warp the reference towards the target and draw both."""
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            n = latents.shape[-1]
+            points = unit_grid(self.grid).to(target)
+            flow = flow_at(points, control_points(reference), control_points(target))
+            flow = flow.view(-1, self.grid, self.grid, 2)
+            half = F.avg_pool2d(flow.permute(0, 3, 1, 2), self.grid // n).permute(0, 2, 3, 1)
+            maps = [line_maps(target, n), line_maps(reference, n), mouth_opening(target, n)]
+            return (
+                warp(window, flow),
+                warp(latents, half),
+                torch.cat(maps, 1),
+                mouth_opening(target, 2 * n),
+            )

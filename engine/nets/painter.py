@@ -1,0 +1,132 @@
+"""The picture network as a whole: ReferenceNet once, AnimateNet once a frame, IdentityNet a step.
+
+Diffusion on a rectified path z_t = (1 - t) z_0 + t noise, z_0-prediction (arXiv 2209.03003), so one
+evaluation at t = 1 is already a sample and more steps refine it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engine.nets.animate_net import AnimateNet
+from engine.nets.codec import LATENT_CHANNELS, Decoder, Encoder
+from engine.nets.geometry import WindowGeometry
+from engine.nets.identity_net import IdentityNet, KeyValue, ReferenceNet
+
+WINDOW = 128  # pixels of the painted window
+LATENT = 32  # pixels of its latents
+
+
+@dataclass(frozen=True, slots=True)
+class PainterConfig:
+    """Widths of the tiny picture networks."""
+
+    unet: tuple[int, int, int] = (48, 96, 128)
+    encoder: tuple[int, int] = (32, 64)
+    decoder: tuple[int, int] = (48, 32)
+    animate_stem: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What enrolment keeps of a window: latents, keys/values, identity tokens."""
+
+    latents: Tensor  # (B, 16, 32, 32)
+    keys: KeyValue
+    identity: Tensor  # (B, 4, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """What one frame hands to the next: final latents, keys/values of the last denoising step."""
+
+    latents: Tensor
+    keys: KeyValue
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One frame's geometry, drawn."""
+
+    warped: Tensor  # (B, 3, 128, 128)
+    warped_latents: Tensor  # (B, 16, 32, 32)
+    maps: Tensor  # (B, 2 G + 1, 32, 32)
+    opening: Tensor  # (B, 1, 64, 64)
+    landmarks: Tensor  # (B, 478, 2)
+    placement: Tensor  # (B, 6)
+
+
+class Painter(nn.Module):
+    """Window in, painted window out."""
+
+    def __init__(self, config: PainterConfig | None = None) -> None:
+        super().__init__()
+        config = config or PainterConfig()
+        self.geometry = WindowGeometry()
+        self.encoder = Encoder(config.encoder)
+        self.decoder = Decoder(config.decoder)
+        self.reference_net = ReferenceNet(config.unet)
+        self.animate_net = AnimateNet(config.unet, config.animate_stem)
+        self.identity_net = IdentityNet(config.unet)
+
+    def enroll(self, window: Tensor) -> Reference:
+        """Reference window (B, 3, 128, 128) in [-1, 1] -> what every frame needs of it."""
+        latents = self.encoder(window)
+        h1, h2, identity = self.reference_net(latents)
+        return Reference(latents, self.identity_net.write(h1, h2), identity)
+
+    def condition(
+        self, window: Tensor, reference: Reference, source: Tensor, target: Tensor, placement: Tensor
+    ) -> Condition:
+        """Draw the geometry of a frame; `source` and `target` are landmarks in window units."""
+        warped, latents, maps, opening = self.geometry(window, reference.latents, source, target)
+        return Condition(warped, latents, maps, opening, target, placement)
+
+    @staticmethod
+    def cold(reference: Reference) -> Cache:
+        """The cache before the first frame: the reference itself."""
+        return Cache(reference.latents, reference.keys)
+
+    def guide(self, condition: Condition, cache: Cache) -> tuple[Tensor, Tensor, Tensor]:
+        """AnimateNet's guidance of one frame."""
+        guidance: tuple[Tensor, Tensor, Tensor] = self.animate_net(
+            condition.maps, condition.warped_latents, cache.latents, condition.landmarks, condition.placement
+        )
+        return guidance
+
+    def denoise(
+        self,
+        z_t: Tensor,
+        t: Tensor,
+        guidance: tuple[Tensor, Tensor, Tensor],
+        reference: Reference,
+        cache: Cache,
+    ) -> Cache:
+        """One evaluation of IdentityNet: z_0 and the keys/values it wrote."""
+        z_0, keys = self.identity_net(
+            z_t, t, reference.latents, guidance, reference.identity, reference.keys, cache.keys
+        )
+        return Cache(z_0, keys)
+
+    def sample(
+        self, condition: Condition, reference: Reference, cache: Cache, noise: Tensor, steps: int = 1
+    ) -> tuple[Tensor, Tensor, Cache]:
+        """Paint one frame in `steps` steps; returns window, trust of the warp, new cache."""
+        guidance = self.guide(condition, cache)
+        z_t, made = noise, cache
+        for step in range(steps):
+            now = 1 - step / steps
+            made = self.denoise(z_t, torch.full((len(noise),), now), guidance, reference, cache)
+            left = 1 - (step + 1) / steps
+            z_t = z_t + (left - now) * (z_t - made.latents) / now
+        painted, trust = self.decoder(made.latents, condition.warped, condition.opening)
+        return painted, trust, made
+
+    @staticmethod
+    def noise(batch: int, seed: int = 0) -> Tensor:
+        """The fixed noise of a stream."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(batch, LATENT_CHANNELS, LATENT, LATENT, generator=generator)
