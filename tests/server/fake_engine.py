@@ -12,8 +12,6 @@ from engine.config import EngineConfig
 from engine.errors import PortraitRefused
 from engine.types import Pcm, RgbImage, VideoFrame
 
-SIDE = 512
-
 
 @dataclass
 class FakeState:
@@ -29,8 +27,11 @@ class FakeEngine:
     `fail_at` raises at that frame; `step_seconds` is spent on each frame.
     """
 
-    def __init__(self, *, step_seconds: float = 0.0, fail_at: int | None = None) -> None:
+    def __init__(
+        self, *, step_seconds: float = 0.0, fail_at: int | None = None, side: int = 512
+    ) -> None:
         self.config = EngineConfig()
+        self.side = side
         self.step_seconds = step_seconds
         self.fail_at = fail_at
         self.enrolled = 0
@@ -49,7 +50,7 @@ class FakeEngine:
             if np.abs(means - colour).max() < 3:
                 raise PortraitRefused(code, f"the fake engine says {code}")
         self.enrolled += 1
-        return np.asarray(Image.fromarray(image).resize((SIDE, SIDE)), dtype=np.uint8)
+        return np.asarray(Image.fromarray(image).resize((self.side, self.side)), dtype=np.uint8)
 
     def start(self, identity: RgbImage, *, seed: int = 0) -> FakeState:
         return FakeState(identity)
@@ -78,7 +79,9 @@ class FakeEngine:
         if self.step_seconds:
             time.sleep(self.step_seconds)
         rgb = state.identity.copy()
-        opening = 4 + int(min(1.0, float(np.sqrt(np.mean(pcm**2))) * 4) * 60)
-        sway = int(6 * np.sin(index / 12))
-        rgb[360 : 360 + opening, 216 + sway : 296 + sway] = (90, 20, 30)
+        unit = self.side / 512
+        opening = 4 + min(1.0, float(np.sqrt(np.mean(pcm**2))) * 4) * 60
+        sway = 6 * np.sin(index / 12)
+        rows = slice(int(360 * unit), int((360 + opening) * unit) + 1)
+        rgb[rows, int((216 + sway) * unit) : int((296 + sway) * unit)] = (90, 20, 30)
         return VideoFrame(index=index, rgb=rgb)

@@ -70,10 +70,8 @@ def test_an_unbroken_microphone_comes_through_unchanged() -> None:
 def test_lost_packets_leave_the_sound_after_them_in_place(lost: set[int]) -> None:
     numbers = [n for n in range(50) if n not in lost]
     out = np.concatenate(speak(Intake(0.0), numbers))
-    assert len(out) == 50 * PACKET_SAMPLES
-    for n in numbers:
-        at = slice(n * PACKET_SAMPLES, (n + 1) * PACKET_SAMPLES)
-        np.testing.assert_array_equal(out[at], tone(9600 * 5)[at])
+    heard = np.repeat([n not in lost for n in range(50)], PACKET_SAMPLES)
+    np.testing.assert_array_equal(out[heard], tone(50 * PACKET_SAMPLES)[heard])
 
 
 def test_a_lost_packet_is_counted_and_heard_as_more_of_the_same() -> None:

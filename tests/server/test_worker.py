@@ -1,0 +1,130 @@
+"""The engine thread: order of service, calls, and trouble that stays where it is."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+
+from engine.errors import PortraitRefused
+from server.worker import MAX_CALLS, EngineWorker, WorkerBusy
+from tests.server.fake_engine import FakeEngine
+
+pytestmark = pytest.mark.timeout(20)
+
+
+@pytest.fixture
+async def worker() -> AsyncIterator[EngineWorker]:
+    worker = EngineWorker(FakeEngine())
+    worker.start()
+    yield worker
+    await asyncio.to_thread(worker.stop)
+    assert not worker.alive
+
+
+class Work:
+    """A job with pieces due at given times; writes down what was done."""
+
+    def __init__(self, name: str, due: list[float], done: list[str], bad: bool = False) -> None:
+        self.name, self.due, self.done, self.bad = name, due, done, bad
+        self.failed: Exception | None = None
+
+    def deadline(self) -> float | None:
+        return self.due[0] if self.due else None
+
+    def run(self) -> None:
+        self.due.pop(0)
+        if self.bad:
+            raise RuntimeError("as asked")
+        self.done.append(self.name)
+
+    def fail(self, error: Exception) -> None:
+        self.failed = error
+
+
+async def finish(worker: EngineWorker) -> None:
+    """Wait until everything due before now is done; a call is due a little later."""
+    await worker.call(lambda: None)
+
+
+async def test_the_earliest_deadline_goes_first(worker: EngineWorker) -> None:
+    done: list[str] = []
+    gate = threading.Event()
+    blocked = asyncio.ensure_future(worker.call(gate.wait))
+    await asyncio.sleep(0.3)
+    for name, due in (("late", [5.0, 6.0]), ("early", [1.0, 5.5])):
+        worker.attach(Work(name, due, done))
+    gate.set()
+    await blocked
+    await finish(worker)
+    assert done == ["early", "late", "early", "late"]
+
+
+async def test_a_job_that_raises_is_told_and_others_go_on(worker: EngineWorker) -> None:
+    done: list[str] = []
+    bad, good = Work("bad", [1.0, 1.5], done, bad=True), Work("good", [2.0], done)
+    worker.attach(bad)
+    worker.attach(good)
+    await finish(worker)
+    assert isinstance(bad.failed, RuntimeError)
+    assert bad.due == [1.5]  # it is asked no more
+    assert done == ["good"]
+    assert worker.alive
+
+
+async def test_a_detached_job_is_served_no_more(worker: EngineWorker) -> None:
+    done: list[str] = []
+    job = Work("job", [1.0], done)
+    worker.attach(job)
+    await finish(worker)
+    worker.detach(job)
+    worker.detach(job)
+    job.due.append(2.0)
+    worker.wake()
+    await finish(worker)
+    assert done == ["job"]
+
+
+async def test_a_call_runs_on_the_engine_thread_and_returns(worker: EngineWorker) -> None:
+    assert await worker.call(lambda: threading.current_thread().name) == "engine"
+
+
+async def test_a_call_raises_what_its_work_raised(worker: EngineWorker) -> None:
+    def refuse() -> None:
+        raise PortraitRefused("no_face", "nobody there")
+
+    with pytest.raises(PortraitRefused, match="nobody"):
+        await worker.call(refuse)
+    assert await worker.call(lambda: 7) == 7
+
+
+async def test_a_cancelled_call_leaves_nothing_behind(worker: EngineWorker) -> None:
+    gate, ran = threading.Event(), []
+    first = asyncio.ensure_future(worker.call(gate.wait))
+    second = asyncio.ensure_future(worker.call(lambda: ran.append(1)))
+    await asyncio.sleep(0.02)
+    second.cancel()
+    await asyncio.sleep(0.02)
+    gate.set()
+    await first
+    assert await worker.call(lambda: 7) == 7
+    assert ran == []
+    assert worker._jobs == []
+
+
+async def test_too_many_calls_are_refused(worker: EngineWorker) -> None:
+    gate = threading.Event()
+    calls = [asyncio.ensure_future(worker.call(gate.wait)) for _ in range(MAX_CALLS)]
+    await asyncio.sleep(0.02)
+    with pytest.raises(WorkerBusy, match="8 calls"):
+        await worker.call(lambda: None)
+    gate.set()
+    await asyncio.gather(*calls)
+
+
+async def test_a_stopped_worker_refuses_calls() -> None:
+    worker = EngineWorker(FakeEngine())
+    with pytest.raises(WorkerBusy):
+        await worker.call(lambda: None)
