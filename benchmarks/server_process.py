@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 ROOT = Path(__file__).parents[1]
-SERVE = (sys.executable, "-c", "from server.cli import main; main()", "serve")
+SERVE = (sys.executable, "-m", "server.cli", "serve")
 
 
 class ServerDied(Exception):

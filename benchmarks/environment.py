@@ -1,0 +1,92 @@
+"""What a figure was measured on: hardware, versions, commit. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("openvino", "onnxruntime", "numpy", "av", "aiortc", "starlette", "uvicorn")
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+
+
+def describe() -> dict[str, Any]:
+    """Hardware, versions and commit, as the benchmarks' JSON lines hold them."""
+    return {"hardware": hardware(), "versions": versions(), "commit": commit()}
+
+
+def hardware() -> dict[str, Any]:
+    """CPU, cores this process may use, memory in GiB and the load of the last minute."""
+    cpu = _proc_field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
+    flags = set(_proc_field("/proc/cpuinfo", "flags").split())
+    memory_kib = _proc_field("/proc/meminfo", "MemTotal").removesuffix("kB").strip()
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return {
+        "cpu": cpu,
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "flags": [name for name in FLAGS if name in flags],
+        "memory_gib": round(int(memory_kib) / 2**20, 1) if memory_kib else None,
+        "load_1min": round(os.getloadavg()[0], 2),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python, the system and the packages that matter for speed; missing ones are left out."""
+    found = {"python": platform.python_version(), "system": platform.platform(terse=True)}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """The commit of the checkout, with `+changes` when tracked files differ from it."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{head}+changes" if changed else head
+
+
+def idle_clock() -> tuple[float, float]:
+    """Idle and total CPU seconds of the machine since it started; differences give the idle share."""
+    fields = [int(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (fields[3] + fields[4]) / 100, sum(fields) / 100
+
+
+def print_header(title: str, about: dict[str, Any]) -> None:
+    """Print what `describe` found, for people."""
+    machine = about["hardware"]
+    packages = " ".join(f"{name} {number}" for name, number in about["versions"].items())
+    print(title)
+    print(
+        f"  {machine['cpu']}, {machine['cores']} cores ({' '.join(machine['flags'])}), "
+        f"{machine['memory_gib']} GiB, load {machine['load_1min']}"
+    )
+    print(f"  {packages}")
+    print(f"  commit {about['commit']}")
+
+
+def _git(*args: str) -> str:
+    done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _proc_field(path: str, name: str) -> str:
+    """The value of the first `name: value` line of a /proc file; empty when there is none."""
+    try:
+        text = Path(path).read_text()
+    except OSError:
+        return ""
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""
