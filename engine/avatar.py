@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import picture
-from engine.backends import load_backend
+from engine.backends import Graph, GraphSpec, load_backend
 from engine.config import EngineConfig
 from engine.enroll import Identity, enroll
 from engine.face import FINDER, LANDMARKS, FaceReader
@@ -53,14 +53,19 @@ class AvatarEngine:
         """
         config = config or EngineConfig()
         backend = load_backend(config.backend, threads=config.threads)
-        load = lambda spec: backend.load(spec, config.weights / f"{spec.name}.onnx")
+
+        def load(spec: GraphSpec) -> Graph:
+            return backend.load(spec, config.weights / f"{spec.name}.onnx")
+
         speech = SpeechEncoder(load(SPEECH))
         return cls(
             config,
             FaceReader(load(FINDER), load(LANDMARKS)),
             speech,
-            MotionDecoder(load(MOTION), _silence(speech, config)),
-            PictureGraphs(*map(load, (picture.ENROLL, picture.WARP, picture.PAINT, picture.COMPOSE))),
+            MotionDecoder(load(MOTION), speech.silence),
+            PictureGraphs(
+                *map(load, (picture.ENROLL, picture.WARP, picture.PAINT, picture.COMPOSE))
+            ),
             FaceBasis.load(config.weights / "basis.npz"),
         )
 
@@ -114,8 +119,3 @@ class AvatarEngine:
         frame = VideoFrame(state.next_index, rgb)
         state.next_index += 1
         return frame
-
-
-def _silence(speech: SpeechEncoder, config: EngineConfig) -> F32:
-    """Features of one settled hop of silence."""
-    return speech.step(speech.start(), np.zeros(config.stream.hop_samples, np.float32))

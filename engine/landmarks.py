@@ -19,9 +19,12 @@ WINDOW_DROP = 0.34  # window centre below the nose, in the same unit
 def face_unit(landmarks: Points) -> float:
     """Outer eye distance plus eyes-to-nose-base distance: barely moves with expression."""
     eyes = landmarks[[33, 263]]
-    return float(
-        np.linalg.norm(eyes[1] - eyes[0]) + np.linalg.norm(landmarks[2] - eyes.mean(0))
-    )
+    return float(np.linalg.norm(eyes[1] - eyes[0]) + np.linalg.norm(landmarks[2] - eyes.mean(0)))
+
+
+def _affine(matrix: NDArray[Any], shift: NDArray[Any]) -> Affine:
+    joined: Affine = np.c_[matrix, shift].astype(np.float32)
+    return joined
 
 
 def window_transform(landmarks: Points) -> Affine:
@@ -36,13 +39,13 @@ def window_transform(landmarks: Points) -> Affine:
     unit = face_unit(landmarks)
     centre = landmarks[2] + WINDOW_DROP * unit * down
     matrix = np.stack([along, down]) / (WINDOW_SIDE * unit)
-    return np.c_[matrix, 0.5 - matrix @ centre].astype(np.float32)
+    return _affine(matrix, 0.5 - matrix @ centre)
 
 
 def invert(affine: Affine) -> Affine:
     """The affine that undoes `affine`."""
     matrix = np.linalg.inv(affine[:, :2])
-    return np.c_[matrix, -matrix @ affine[:, 2]].astype(np.float32)
+    return _affine(matrix, -matrix @ affine[:, 2])
 
 
 def apply(affine: Affine, points: NDArray[Any]) -> Points:
@@ -57,7 +60,7 @@ def similarity(source: NDArray[Any], target: NDArray[Any]) -> Affine:
     b = (target - target.mean(0)) @ np.array([1, 1j])
     k = np.vdot(a, b) / np.vdot(a, a)
     matrix = np.array([[k.real, -k.imag], [k.imag, k.real]])
-    return np.c_[matrix, target.mean(0) - matrix @ source.mean(0)].astype(np.float32)
+    return _affine(matrix, target.mean(0) - matrix @ source.mean(0))
 
 
 def head_shift(reference: Points, target: Points) -> NDArray[np.float32]:

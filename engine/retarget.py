@@ -54,13 +54,16 @@ class FaceBasis:
         except (OSError, KeyError, ValueError) as error:
             raise WeightsError(f"{path} is not a readable landmark basis: {error}") from error
         if basis.shape != (arkit.COUNT, POINTS, 2) or depth.shape != (POINTS,):
-            raise WeightsError(f"{path}: wants (52, 478, 2) and (478,), got {basis.shape}, {depth.shape}")
+            raise WeightsError(
+                f"{path}: wants (52, 478, 2) and (478,), got {basis.shape}, {depth.shape}"
+            )
         basis[BLINKS] = 0  # lids close by a field of their own, all the way
         return cls(basis, depth)
 
     def move(self, coefficients: F32) -> F32:
         """Displacement (478, 2) of coefficients (52,)."""
-        return np.tensordot(coefficients, self.basis, 1)
+        moved: F32 = np.tensordot(coefficients, self.basis, 1)
+        return moved
 
 
 def neutral_face(landmarks: F32, coefficients: F32, basis: FaceBasis) -> F32:
@@ -79,9 +82,17 @@ def close_lips(face: F32) -> F32:
     """Take the gap that is left between the lips out of the points themselves."""
     closed = face.copy()
     gap = face[list(INNER_LOWER_LIP)] - face[list(INNER_UPPER_LIP)]  # (11, 2)
-    for row, fade in ((INNER_UPPER_LIP, 1.0), *zip(UPPER_RINGS[::-1], (0.95, 0.85), strict=True), (OUTER_UPPER_LIP, 0.75)):
+    for row, fade in (
+        (INNER_UPPER_LIP, 1.0),
+        *zip(UPPER_RINGS[::-1], (0.95, 0.85), strict=True),
+        (OUTER_UPPER_LIP, 0.75),
+    ):
         closed[list(row)] += UPPER_SHARE * fade * gap
-    for row, fade in ((INNER_LOWER_LIP, 1.0), *zip(LOWER_RINGS[::-1], (0.95, 0.85), strict=True), (OUTER_LOWER_LIP, 0.75)):
+    for row, fade in (
+        (INNER_LOWER_LIP, 1.0),
+        *zip(LOWER_RINGS[::-1], (0.95, 0.85), strict=True),
+        (OUTER_LOWER_LIP, 0.75),
+    ):
         closed[list(row)] -= (1 - UPPER_SHARE) * fade * gap
     chin = [18, 83, 313, 182, 406, 200, 201, 421, 199, 175, 152, 148, 377, 171, 396, 208, 428]
     closed[chin] -= (1 - UPPER_SHARE) * 0.45 * gap[5]

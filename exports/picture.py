@@ -36,6 +36,10 @@ class Warp(nn.Module):
     def __init__(self, painter: Painter) -> None:
         super().__init__()
         self.painter = painter
+        self.grid: Tensor
+        self.anchors: Tensor
+        self.eyes_x: Tensor
+        self.eyes_y: Tensor
         y, x = np.meshgrid(GRID_Y, GRID_X, indexing="ij")
         self.register_buffer("grid", torch.from_numpy(np.stack([x, y], -1).reshape(-1, 2)))
         self.register_buffer("anchors", torch.from_numpy(ANCHORS)[None])
@@ -61,7 +65,9 @@ class Paint(nn.Module):
         super().__init__()
         self.painter, self.steps = painter, steps
 
-    def forward(self, noise: Tensor, latents: Tensor, identity: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, noise: Tensor, latents: Tensor, identity: Tensor, *rest: Tensor
+    ) -> tuple[Tensor, ...]:
         """See `engine.picture.PAINT`."""
         reference = Reference(latents, rest[:3], identity)
         cache = Cache(rest[3], rest[4:7])
@@ -124,7 +130,12 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
         "paint": {
             **{"noise": painter.noise(1), "latents": latents, "identity": identity, **reference},
             **{"previous_latents": latents * 0.9, **previous},
-            **{"warped": warped, "warped_latents": warped_latents, "maps": maps, "opening": opening},
+            **{
+                "warped": warped,
+                "warped_latents": warped_latents,
+                "maps": maps,
+                "opening": opening,
+            },
             **{"target": target, "placement": torch.zeros(1, 6)},
         },
         "compose": {
@@ -162,7 +173,9 @@ def load_painter(checkpoint: Path) -> Painter:
 def main() -> None:
     """Export a checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="painter.pt of a training run")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="painter.pt of a training run"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the ONNX files")
     parser.add_argument("--steps", type=int, default=1, help="denoising steps a frame")
     args = parser.parse_args()

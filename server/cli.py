@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.config import EngineConfig
-from engine.errors import AvatarError
+from engine.errors import AvatarError, MediaError
 from server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -35,11 +35,6 @@ class Codec(StrEnum):
 
     vp8 = "vp8"
     h264 = "h264"
-
-
-@app.callback()
-def _root() -> None:
-    """Keep `serve` a command of its own while it is the only one."""
 
 
 @app.command()
@@ -91,6 +86,71 @@ def serve(
 
     config = EngineConfig() if threads is None else EngineConfig(threads=threads)
     run_server(AvatarEngine.load(config), settings)
+
+
+@app.command()
+def generate(
+    portrait: Annotated[Path, typer.Option("--portrait", "-p", help="Picture of one person.")],
+    audio: Annotated[Path, typer.Option("--audio", "-a", help="Any file with a sound track.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Video to write: .mp4, .mkv or .mov.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
+    max_side: Annotated[
+        int, typer.Option(help="Scale the portrait down to this many pixels.")
+    ] = 512,
+    threads: Annotated[int, typer.Option(help="CPU threads of one graph.")] = 2,
+) -> None:
+    """Make a video of PORTRAIT saying AUDIO, with the engine that also runs live.
+
+    Example: `portraittalk generate -p me.jpg -a hello.wav -o hello.mp4`
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from engine.avatar import AvatarEngine
+    from engine.offline import generate as make
+    from server.portraits import decode_image
+
+    if not portrait.is_file():
+        raise MediaError(f"no file {portrait}")
+    picture = decode_image(portrait.read_bytes())
+    engine = AvatarEngine.load(EngineConfig(threads=threads, max_side=max_side))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+    )
+    with Progress(*columns, TimeRemainingColumn()) as bar:
+        task = bar.add_task("drawing frames", total=None)
+        report = make(
+            *(engine, picture, audio, out),
+            seed=seed,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    typer.echo(
+        f"{out}: {report.frames} frames in {report.seconds:.1f} s, "
+        f"{report.realtime_factor:.2f} x real time"
+    )
+
+
+@app.command()
+def motion(
+    audio: Annotated[Path, typer.Option("--audio", "-a", help="Any file with a sound track.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help=".csv (Live Link Face columns) or .npz (names, v, pose, fps)."
+        ),
+    ],
+    seed: Annotated[int, typer.Option(help="Seed of head motion and blinks.")] = 0,
+    idle: Annotated[bool, typer.Option(help="Add blinks, gaze and head motion.")] = True,
+) -> None:
+    """Write the 52 face coefficients and the head pose of AUDIO at 25 fps, for 3-D heads.
+
+    Example: `portraittalk motion -a hello.wav -o hello.csv`
+    """
+    from engine.motion_file import motion as write
+
+    frames = write(audio, out, seed=seed, idle=idle)
+    typer.echo(f"{out}: {frames} frames")
 
 
 def run_server(engine: Engine, settings: ServerSettings) -> None:

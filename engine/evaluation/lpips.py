@@ -46,6 +46,8 @@ class Lpips(nn.Module):
         def tensor(array: Any) -> Tensor:
             return torch.from_numpy(np.array(array, np.float32))
 
+        self.mean: Tensor
+        self.std: Tensor
         self.convolutions = nn.ModuleList()
         for index, (stride, padding) in enumerate(((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))):
             layer = saved["AlexNet_0"][f"Conv_{index}"]

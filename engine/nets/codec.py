@@ -53,7 +53,7 @@ class Decoder(nn.Module):
         for layer in (self.up, self.leave):  # equal sub-pixels at the start: no dots (ICNR)
             with torch.no_grad():
                 layer.weight.copy_(layer.weight[::4].repeat_interleave(4, 0))
-                layer.bias.copy_(layer.bias[::4].repeat_interleave(4, 0))
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.smooth.weight)
         nn.init.zeros_(self.smooth.bias)  # type: ignore[arg-type]
 

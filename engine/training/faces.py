@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,7 +63,9 @@ class Labeller:
             from mediapipe.tasks import python as tasks
             from mediapipe.tasks.python import vision
         except ImportError as error:
-            raise DataError("labelling needs mediapipe: pip install 'portraittalk[label]'") from error
+            raise DataError(
+                "labelling needs mediapipe: pip install 'portraittalk[label]'"
+            ) from error
         options = vision.FaceLandmarkerOptions(
             base_options=tasks.BaseOptions(model_asset_path=str(model)),
             num_faces=1,
@@ -144,7 +147,11 @@ def lip_gap(landmarks: F32) -> float:
 
 def _targets(labels: Sequence[FaceLabel], names: Sequence[str]) -> dict[str, F32]:
     scores = np.stack([label.scores for label in labels])
-    score = lambda name: scores[:, names.index(name)]  # noqa: E731
+
+    def score(name: str) -> F32:
+        column: F32 = scores[:, names.index(name)]
+        return column
+
     points = np.stack([label.landmarks for label in labels])
     height = np.linalg.norm(points[:, 10, :2] - points[:, 152, :2], axis=1)
     return {
@@ -152,7 +159,9 @@ def _targets(labels: Sequence[FaceLabel], names: Sequence[str]) -> dict[str, F32
         "width": np.linalg.norm(points[:, 61, :2] - points[:, 291, :2], axis=1) / height,
         "jaw": np.log(score("jawOpen") + 0.01),
         "pucker": score("mouthPucker") + score("mouthFunnel"),
-        "yaw": np.array([np.arctan2(-p.pose[2, 0], np.hypot(p.pose[0, 0], p.pose[1, 0])) for p in labels]),
+        "yaw": np.array(
+            [np.arctan2(-p.pose[2, 0], np.hypot(p.pose[0, 0], p.pose[1, 0])) for p in labels]
+        ),
         "blink": score("eyeBlinkLeft") + score("eyeBlinkRight"),
         "brow": score("browInnerUp"),
         "smile": score("mouthSmileLeft") + score("mouthSmileRight"),
@@ -190,7 +199,9 @@ def fit_directions(
     for name, y in _targets(labels, label.names).items():
         direction = solve(x, y)[:-1]
         edits[name] = (direction / np.linalg.norm(direction)).astype(np.float32)
-        held_out[name] = float(np.corrcoef(x[split:] @ solve(x[:split], y[:split]), y[split:])[0, 1])
+        held_out[name] = float(
+            np.corrcoef(x[split:] @ solve(x[:split], y[:split]), y[split:])[0, 1]
+        )
     return Directions(mean, std, edits), held_out
 
 
@@ -222,17 +233,27 @@ def generate(
     label, generator = Labeller(landmarker), FaceGenerator(cache)
     directions = _load_or_fit(out / "directions.npz", generator, label)
     chunks = [range(a, min(a + CHUNK_PEOPLE, people)) for a in range(0, people, CHUNK_PEOPLE)]
-    for number, members in enumerate(tqdm(chunks, desc="drawing faces", unit=f"x{CHUNK_PEOPLE} people")):
+    for number, members in enumerate(
+        tqdm(chunks, desc="drawing faces", unit=f"x{CHUNK_PEOPLE} people")
+    ):
         target = out / f"chunk_{number:04d}.npz"
         if not target.exists():
-            _write_chunk(target, _draw_people(generator, directions, label, members, edits, seed), label.names)
+            _write_chunk(
+                target,
+                _draw_people(generator, directions, label, members, edits, seed),
+                label.names,
+            )
 
 
 def _load_or_fit(path: Path, generator: FaceGenerator, label: Labeller) -> Directions:
     if not path.exists():
         directions, held_out = fit_directions(generator, label)
-        np.savez(path, mean=directions.mean, std=directions.std, **directions.edits)
-        tqdm.write("held-out correlation of the edits: " + str({k: round(v, 2) for k, v in held_out.items()}))
+        arrays: dict[str, Any] = {"mean": directions.mean, "std": directions.std}
+        np.savez(path, **arrays, **directions.edits)
+        tqdm.write(
+            "held-out correlation of the edits: "
+            + str({k: round(v, 2) for k, v in held_out.items()})
+        )
     with np.load(path) as saved:
         return Directions(saved["mean"], saved["std"], {name: saved[name] for name in EDITS})
 
@@ -252,7 +273,9 @@ def _draw_people(
                 yield person, picture, found
 
 
-def _write_chunk(target: Path, rows: Iterable[tuple[int, U8, FaceLabel]], names: Sequence[str]) -> None:
+def _write_chunk(
+    target: Path, rows: Iterable[tuple[int, U8, FaceLabel]], names: Sequence[str]
+) -> None:
     people, blobs, labels = [], [], []
     for person, picture, found in rows:
         ok, blob = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])

@@ -83,10 +83,10 @@ class Trainer:
     def __init__(self, settings: PainterTraining, cache: Path) -> None:
         torch.manual_seed(settings.seed)
         self.settings = settings
-        self.net = Painter().to(memory_format=torch.channels_last)
+        self.net = Painter().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
         self.judge = Discriminator()
-        self.lpips = Lpips(cache).to(memory_format=torch.channels_last)
+        self.lpips = Lpips(cache).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = torch.optim.AdamW(
             self.net.parameters(), settings.rate, betas=(0.9, 0.98), weight_decay=1e-4
         )
@@ -124,7 +124,9 @@ class Trainer:
             return cold
         size = len(batch.target)
         near = torch.rand(size, 1, 1)  # between the target's face and another one
-        landmarks = batch.target_landmarks + near * (batch.earlier_landmarks - batch.target_landmarks)
+        landmarks = batch.target_landmarks + near * (
+            batch.earlier_landmarks - batch.target_landmarks
+        )
         placement = batch.target_placement + near[:, 0] * (
             batch.earlier_placement - batch.target_placement
         )
@@ -194,10 +196,11 @@ class Trainer:
         if not codec:
             total = total + 0.15 * losses["latent"]
         judging = self.step >= s.adversarial_from
+        landmarks = batch.target_landmarks
+        made, real, opening = (
+            mouth_crop(x, landmarks) for x in (painted, batch.target, mouth_opening(landmarks, 64))
+        )
         if judging:
-            made = mouth_crop(painted, batch.target_landmarks)
-            real = mouth_crop(batch.target, batch.target_landmarks)
-            opening = mouth_crop(mouth_opening(batch.target_landmarks, 64), batch.target_landmarks)
             total = total - s.adversarial * self.judge(made, opening).mean()
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
@@ -205,33 +208,50 @@ class Trainer:
         self.optimiser.step()
         values = {name: loss.item() for name, loss in losses.items()}
         if judging:
-            gap = F.relu(1 - self.judge(real, opening)).mean()
-            gap = gap + F.relu(1 + self.judge(made.detach(), opening)).mean()
-            self.judge_optimiser.zero_grad(set_to_none=True)
-            gap.backward()
-            self.judge_optimiser.step()
-            values["judge"] = gap.item()
+            values["judge"] = self._judge_step(made.detach(), real, opening)
+        self._average()
+        self.step += 1
+        return values
+
+    def _judge_step(self, made: Tensor, real: Tensor, opening: Tensor) -> float:
+        gap = F.relu(1 - self.judge(real, opening)).mean()
+        gap = gap + F.relu(1 + self.judge(made, opening)).mean()
+        self.judge_optimiser.zero_grad(set_to_none=True)
+        gap.backward()
+        self.judge_optimiser.step()
+        return float(gap.item())
+
+    def _average(self) -> None:
+        s = self.settings
         decay = min(s.ema, (self.step + 1) / (self.step + 20))
         with torch.no_grad():
             for kept, live in zip(self.ema.parameters(), self.net.parameters(), strict=True):
                 kept.lerp_(live, 1 - decay)
-        self.step += 1
-        return values
 
 
 @torch.no_grad()
-def evaluate(net: Painter, triple: Triple, lpips: Lpips, steps: tuple[int, ...] = (1, 2, 4)) -> dict[str, dict[str, float]]:
+def evaluate(
+    net: Painter, triple: Triple, lpips: Lpips, steps: tuple[int, ...] = (1, 2, 4)
+) -> dict[str, dict[str, float]]:
     """LPIPS and PSNR of the window and LPIPS of the mouth crop on held-out people."""
     reference = net.enroll(triple.reference)
     condition = net.condition(
-        triple.reference, reference, triple.reference_landmarks, triple.target_landmarks, triple.target_placement
+        triple.reference,
+        reference,
+        triple.reference_landmarks,
+        triple.target_landmarks,
+        triple.target_placement,
     )
     rows = {"warp alone": condition.warped}
     noise = net.noise(1).expand(len(triple.target), -1, -1, -1)
     for count in steps:
         torch.manual_seed(0)
-        rows[f"{count} step"] = net.sample(condition, reference, net.cold(reference), noise, count)[0]
-    rows["codec bound"] = net.decoder(net.encoder(triple.target), condition.warped, condition.opening)[0]
+        rows[f"{count} step"] = net.sample(condition, reference, net.cold(reference), noise, count)[
+            0
+        ]
+    rows["codec bound"] = net.decoder(
+        net.encoder(triple.target), condition.warped, condition.opening
+    )[0]
     table = {}
     for name, made in rows.items():
         mouth, wanted = (mouth_crop(x, triple.target_landmarks) for x in (made, triple.target))
@@ -250,7 +270,11 @@ def sheet(net: Painter, triple: Triple, path: Path, rows: int = 10) -> None:
     part = Triple(*(getattr(triple, name)[:rows] for name in Triple.__slots__))
     reference = net.enroll(part.reference)
     condition = net.condition(
-        part.reference, reference, part.reference_landmarks, part.target_landmarks, part.target_placement
+        part.reference,
+        reference,
+        part.reference_landmarks,
+        part.target_landmarks,
+        part.target_placement,
     )
     noise = net.noise(1).expand(len(part.target), -1, -1, -1)
     made = [net.sample(condition, reference, net.cold(reference), noise, n)[0] for n in (1, 2)]
@@ -267,13 +291,19 @@ def _feed(pairs: Pairs, batch: int, seed: int, ready: queue.Queue[Triple]) -> No
 
 def main() -> None:
     """Train, resuming the run folder when it has a checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of `faces` chunks")
     parser.add_argument("--run", type=Path, required=True, help="checkpoints and sheets go here")
     parser.add_argument("--cache", type=Path, required=True, help="downloaded tools")
-    parser.add_argument("--steps", type=int, default=PainterTraining.__dataclass_fields__["steps"].default)
+    parser.add_argument(
+        "--steps", type=int, default=PainterTraining.__dataclass_fields__["steps"].default
+    )
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--compile", action="store_true", help="compile the networks first (minutes)")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the networks first (minutes)"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
@@ -307,7 +337,12 @@ def main() -> None:
             trainer.save(checkpoint)
             sheet(trainer.ema, held_out, args.run / f"sheet_{trainer.step:06d}.png")
             table = evaluate(trainer.ema, held_out, trainer.lpips)
-            log.write(json.dumps({"step": trainer.step, "time": time.time(), "loss": smooth, "held_out": table}) + "\n")
+            log.write(
+                json.dumps(
+                    {"step": trainer.step, "time": time.time(), "loss": smooth, "held_out": table}
+                )
+                + "\n"
+            )
             log.flush()
 
 

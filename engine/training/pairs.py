@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,6 @@ from engine.nets.painter import WINDOW
 
 MARGIN = 1.5  # stored patch over window
 PATCH = int(WINDOW * MARGIN)
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,11 @@ def euler(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     """Yaw, pitch, roll of a 4 x 4 head pose."""
     r = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
     return np.array(
-        [np.arctan2(-r[2, 0], np.hypot(r[0, 0], r[1, 0])), np.arctan2(r[2, 1], r[2, 2]), np.arctan2(r[1, 0], r[0, 0])],
+        [
+            np.arctan2(-r[2, 0], np.hypot(r[0, 0], r[1, 0])),
+            np.arctan2(r[2, 1], r[2, 2]),
+            np.arctan2(r[1, 0], r[0, 0]),
+        ],
         np.float32,
     )
 
@@ -61,11 +65,15 @@ def load_people(folder: Path, least: int = 3) -> list[list[Face]]:
     """
     files = sorted(folder.glob("chunk_????.npz"))
     if not files:
-        raise DataError(f"no chunk_NNNN.npz under {folder}; run `python -m engine.training faces` first")
+        raise DataError(
+            f"no chunk_NNNN.npz under {folder}; run `python -m engine.training faces` first"
+        )
     people: list[list[Face]] = []
     for file in files:
         with np.load(file) as saved:
-            rows = {name: saved[name] for name in ("person", "bytes", "offsets", "landmarks", "pose")}
+            rows = {
+                name: saved[name] for name in ("person", "bytes", "offsets", "landmarks", "pose")
+            }
         for person in np.unique(rows["person"]):
             faces = _person(rows, np.flatnonzero(rows["person"] == person))
             if len(faces) >= least:
@@ -73,19 +81,27 @@ def load_people(folder: Path, least: int = 3) -> list[list[Face]]:
     return people
 
 
-def _person(rows: dict[str, NDArray], indices: Sequence[int]) -> list[Face]:
-    faces: list[Face] = []
-    to_patch = None
-    for index in indices:
-        blob = rows["bytes"][rows["offsets"][index] : rows["offsets"][index + 1]]
-        rgb = cv2.imdecode(blob, cv2.IMREAD_COLOR)[:, :, ::-1]
-        points = rows["landmarks"][index, :, :2] * np.float32(rgb.shape[0])
-        if to_patch is None:  # the first picture sets the frame of the person
-            unit = window_transform(points)
-            to_patch = (unit * WINDOW).astype(np.float32)
-            to_patch[:, 2] += (PATCH - WINDOW) / 2
-        patch = cv2.warpAffine(rgb, to_patch, (PATCH, PATCH), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
-        faces.append(Face(patch, apply(to_patch, points), euler(rows["pose"][index])))
+def _person(rows: dict[str, NDArray[Any]], indices: NDArray[np.int64]) -> list[Face]:
+    pictures = [
+        cv2.imdecode(rows["bytes"][rows["offsets"][i] : rows["offsets"][i + 1]], cv2.IMREAD_COLOR)
+        for i in indices
+    ]
+    points = [
+        rows["landmarks"][i, :, :2] * np.float32(p.shape[0])
+        for i, p in zip(indices, pictures, strict=True)
+    ]
+    to_patch = window_transform(points[0]) * WINDOW  # the first picture sets the person's frame
+    to_patch[:, 2] += (PATCH - WINDOW) / 2
+    faces = []
+    for i, picture, landmarks in zip(indices, pictures, points, strict=True):
+        patch: NDArray[Any] = cv2.warpAffine(
+            picture[:, :, ::-1],
+            to_patch,
+            (PATCH, PATCH),
+            flags=cv2.INTER_AREA,
+            borderMode=cv2.BORDER_REFLECT,
+        )
+        faces.append(Face(patch, apply(to_patch, landmarks), euler(rows["pose"][i])))
     return faces
 
 
@@ -107,7 +123,9 @@ class Pairs:
         augment: off for evaluation.
     """
 
-    def __init__(self, people: list[list[Face]], mirror: NDArray[np.int64], *, augment: bool = True) -> None:
+    def __init__(
+        self, people: list[list[Face]], mirror: NDArray[np.int64], *, augment: bool = True
+    ) -> None:
         self.people, self.mirror, self.augment = people, mirror, augment
 
     def batch(self, size: int, rng: np.random.RandomState) -> Triple:
@@ -125,11 +143,15 @@ class Pairs:
         ]
         return Triple(*(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)))
 
-    def _draw(self, faces: list[Face], rng: np.random.RandomState) -> tuple[NDArray[np.float32], ...]:
+    def _draw(
+        self, faces: list[Face], rng: np.random.RandomState
+    ) -> tuple[NDArray[np.float32], ...]:
         a, b, c = rng.choice(len(faces), 3, replace=False)
         return self._cut([faces[a], faces[b], faces[c]], rng)
 
-    def _cut(self, chosen: list[Face], rng: np.random.RandomState) -> tuple[NDArray[np.float32], ...]:
+    def _cut(
+        self, chosen: list[Face], rng: np.random.RandomState
+    ) -> tuple[NDArray[np.float32], ...]:
         reference, earlier, target = chosen
         to_unit = window_transform(reference.landmarks)
         if self.augment:
@@ -170,8 +192,6 @@ def _colour(rng: np.random.RandomState) -> tuple[float, NDArray[np.float32]]:
     return float(rng.uniform(0.75, 1.3)), gain.astype(np.float32)
 
 
-def _picture(window: NDArray[np.uint8], gamma: float, gain: NDArray[np.float32]) -> NDArray[np.float32]:
+def _picture(window: NDArray[Any], gamma: float, gain: NDArray[np.float32]) -> NDArray[np.float32]:
     x = (window / np.float32(255)) ** np.float32(gamma) * gain
     return np.ascontiguousarray((np.clip(x, 0, 1) * 2 - 1).transpose(2, 0, 1), np.float32)
-
-
