@@ -24,7 +24,6 @@ FLAGS = (
     "--disable-dev-shm-usage",
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
-    "--autoplay-policy=no-user-gesture-required",
     "--disable-features=WebRtcHideLocalIpsWithMdns,MediaRouter",
     "--allow-loopback-in-peer-connection",  # without it there are no ICE candidates on 127.0.0.1
 )

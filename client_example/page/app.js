@@ -6,7 +6,10 @@ import { PortraitChooser } from "./portraits.js";
 import { getConfig, getPortraits, portraitImage } from "./server.js";
 import { Meter } from "./stats.js";
 import { FILE_LIMIT_BYTES, Microphone, SoundFile, audioContext, silence } from "./voices.js";
-import { LOST_PORTRAIT, NOT_A_MEDIA_FILE, NO_WEBRTC, REFUSED, SOUND, microphoneWords } from "./words.js";
+import { LOST_PORTRAIT, NOT_A_MEDIA_FILE, NO_WEBRTC, REFUSED, SLOW, SOUND, microphoneWords } from "./words.js";
+
+const SLOW_SHARE = 0.8; // of the frame rate
+const SLOW_AFTER_S = 5;
 
 const $ = (id) => document.getElementById(id);
 const video = $("video");
@@ -16,7 +19,7 @@ const chooser = new PortraitChooser();
 const meter = new Meter();
 
 let voice = null; // {kind: "microphone" | "file", microphone?, file?}
-let resting = null; // the silent track
+let resting = null; // the silent track; none before the first touch
 let touched = false; // a browser plays sound only after the visitor has touched the page
 let portraitId = "default";
 const soundWanted = { none: true, file: true, microphone: false }; // the visitor's choice, kept for each kind
@@ -94,10 +97,13 @@ function toggleSound() {
   playVideo();
 }
 
-/** Runs at the first touch or key: sound becomes possible, and packets start to flow. */
+/** Runs at the first touch or key: sound becomes possible, and packets of silence start to flow. */
 function firstTouch() {
+  if (touched) return;
   touched = true;
+  resting = silence();
   audioContext().resume();
+  if (!voice) connection.speak(resting);
   if (video.srcObject) playVideo();
 }
 
@@ -135,6 +141,7 @@ async function startTalking() {
 
 async function playFile(file) {
   if (file.size > FILE_LIMIT_BYTES) return notice(SOUND.tooLarge);
+  if (!touched) return notice(SOUND.ready, { label: "Play", run: () => playFile(file) }); // dropped
   await stopVoice();
   quiet();
   await audioContext().resume();
@@ -218,6 +225,7 @@ function toggleMute() {
 function startFigures(config) {
   const delayPlot = new Plot($("delay-plot"), { top: 400 });
   const fpsPlot = new Plot($("fps-plot"), { top: config.fps * 1.2, target: config.fps });
+  let slowSeconds = 0;
   setInterval(async () => {
     const pc = connection.pc;
     const live = pc?.connectionState === "connected";
@@ -228,7 +236,16 @@ function startFigures(config) {
     delayPlot.push(delayMs);
     fpsPlot.push(fps);
     if (legs.length) showLegs(legs);
+    slowSeconds = fps !== null && fps < config.fps * SLOW_SHARE ? slowSeconds + 1 : 0;
+    if (fps !== null) showSlow(slowSeconds >= SLOW_AFTER_S);
   }, 1000);
+}
+
+/** Say so when the picture stays slow, and take it back; a screen reader hears only changes. */
+function showSlow(slow) {
+  if (document.documentElement.dataset.state !== "live") return;
+  const text = slow ? SLOW : "Live";
+  if ($("state").textContent !== text) $("state").textContent = text;
 }
 
 function showLegs(legs) {
@@ -271,7 +288,7 @@ function acceptDrops() {
 }
 
 function listen() {
-  for (const type of ["pointerdown", "keydown"]) addEventListener(type, firstTouch, { once: true, capture: true });
+  for (const type of ["pointerup", "keydown"]) addEventListener(type, firstTouch, { once: true, capture: true });
   $("talk").addEventListener("click", () => (voice?.kind === "microphone" ? stopVoice() : startTalking()));
   $("play").addEventListener("click", () => $("sound-input").click());
   $("sound-input").addEventListener("change", (event) => {
@@ -320,8 +337,6 @@ async function main() {
   if (!window.RTCPeerConnection) return notice(NO_WEBRTC);
   listen();
   showPoster(portraitId);
-  resting = silence();
-  connection.speak(resting);
   const config = await getConfig().catch(() => ({ fps: 25, ice_servers: [] }));
   startFigures(config);
   connection.connect(portraitId, config.ice_servers);

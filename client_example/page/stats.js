@@ -33,7 +33,7 @@ export class Meter {
     const now = readReport(await pc.getStats());
     const before = this.#before;
     this.#before = now;
-    if (!before || now.at <= before.at) return { fps: null, delayMs: null, legs: [] };
+    if (!before?.framesDecoded || now.at <= before.at) return { fps: null, delayMs: null, legs: [] };
     const fps = ((now.framesDecoded - before.framesDecoded) * 1000) / (now.at - before.at);
     const legs = [...this.#serverLegs(), ...browserLegs(before, now)];
     const known = this.#server !== null && legs.every((leg) => leg.ms !== null);

@@ -33,10 +33,12 @@ export function microphoneWords(error) {
 export const SOUND = {
   unreadable: "This is not a sound file that the browser can read. WAV, MP3, M4A, Ogg and FLAC usually work.",
   silent: "There is no sound in this file.",
+  ready: "Browsers play sound only after a click.",
   tooLarge: "This sound file is too big. Files up to 100 MB work.",
 };
 
 export const LOST_PORTRAIT = "The server no longer has that portrait, so here is the first one. You can upload it again.";
 export const NO_WEBRTC = "This browser cannot show live video. A recent Chrome, Edge, Firefox or Safari can.";
+export const SLOW = "Live, but the computer or the connection is slow";
 export const NOT_A_MEDIA_FILE = "Drop a picture or a sound file.";
 export const REFUSED = "The server could not agree on a video connection with this browser.";

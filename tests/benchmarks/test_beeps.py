@@ -116,7 +116,7 @@ def test_a_beep_that_was_lost_on_the_way_is_left_out() -> None:
 
 def test_frames_without_a_readable_code_are_kept_but_carry_no_beep() -> None:
     stamp = int(NOW) & 0xFFFFFFFF
-    rows = [
+    rows: list[list[Any]] = [
         [NOW + 60, NOW + 61, NOW + 30, 5, [17, stamp, 1, 9]],
         [NOW + 100, NOW + 101, None, 6, None],
         [NOW + 140, NOW + 141, NOW + 99, 7, [18, stamp, 0, 9]],

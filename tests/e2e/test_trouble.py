@@ -37,8 +37,9 @@ def test_a_restarted_server_is_found_again(
 ) -> None:
     page = open_page(small_server.url, allow=EXPECTED)
     wait_live(page)
-    picture = {"name": "me.jpg", "mimeType": "image/jpeg", "buffer": default_portrait(small_server)}
-    page.locator("#picture-input").set_input_files(picture)
+    page.locator("#picture-input").set_input_files(
+        {"name": "me.jpg", "mimeType": "image/jpeg", "buffer": default_portrait(small_server)}
+    )
     page.get_by_role("dialog").wait_for(state="hidden")
     wait_live(page)
     small_server.stop()
