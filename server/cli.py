@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -181,7 +182,8 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
         timeout_graceful_shutdown=3,
     )
     server = Announcing(config)
-    server.run()
+    with contextlib.suppress(KeyboardInterrupt):  # raised again after a clean stop
+        server.run()
     if not server.started:
         raise typer.Exit(1)
 

@@ -69,13 +69,16 @@ def check_offer(sdp: str) -> list[str]:
     try:
         offer = SessionDescription.parse(sdp)
     except _PARSER_ERRORS as error:
-        raise BadSdp(f"the offer is no session description: {error}") from None
+        what = f"{type(error).__name__} {error}"
+        raise BadSdp(f"the offer is no session description: {what}") from None
     kinds = [media.kind for media in offer.media]
     if kinds.count("video") != 1 or kinds.count("audio") > 1:
         raise BadSdp(f"the offer must ask for one video and at most one audio, it has {kinds}")
     video = offer.media[kinds.index("video")]
     if video.direction not in ("recvonly", "sendrecv"):
         raise BadSdp(f"the offer's video is {video.direction}; it must be recvonly or sendrecv")
+    if any(media.dtls is None or not media.dtls.fingerprints for media in offer.media):
+        raise BadSdp("the offer has media without a fingerprint; they could not be encrypted")
     return kinds
 
 

@@ -18,13 +18,14 @@ class FakeState:
     identity: RgbImage
     pcm: Pcm = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     next_frame: int = 0
+    fail_at: int | None = None
 
 
 class FakeEngine:
     """Draws a mouth that opens with the energy of a frame's own 40 ms; two frames of look-ahead.
 
-    A black picture has no face, a white one two, a grey one a small one, a blue one turns away.
-    `fail_at` raises at that frame; `step_seconds` is spent on each frame.
+    A wholly black picture has no face, a white one two, a grey one a small one, a blue one turns away.
+    A stream started while `fail_at` is set raises at that frame; `step_seconds` is spent on each.
     """
 
     def __init__(
@@ -47,13 +48,13 @@ class FakeEngine:
             (0, 0, 255): "turned_away",
         }
         for colour, code in codes.items():
-            if np.abs(means - colour).max() < 3:
+            if np.abs(means - colour).max() < 3 and image.std(axis=(0, 1)).max() < 3:
                 raise PortraitRefused(code, f"the fake engine says {code}")
         self.enrolled += 1
         return np.asarray(Image.fromarray(image).resize((self.side, self.side)), dtype=np.uint8)
 
     def start(self, identity: RgbImage, *, seed: int = 0) -> FakeState:
-        return FakeState(identity)
+        return FakeState(identity, fail_at=self.fail_at)
 
     def step(self, state: FakeState, pcm: Pcm) -> list[VideoFrame]:
         if pcm.ndim != 1 or pcm.dtype != np.float32:
@@ -73,7 +74,7 @@ class FakeEngine:
 
     def _frame(self, state: FakeState, pcm: Pcm) -> VideoFrame:
         index = state.next_frame
-        if self.fail_at is not None and index == self.fail_at:
+        if index == state.fail_at:
             raise RuntimeError(f"the fake engine fails at frame {index}, as asked")
         state.next_frame += 1
         if self.step_seconds:

@@ -1,0 +1,75 @@
+"""The viewer without a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from client_example.headless import FileMicrophone, read_sound, view
+from tests.server.live import serving
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> Path:
+    path = tmp_path / "speech.wav"
+    pcm = (np.sin(np.arange(22_050) * 0.1) * 9000).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(22_050)
+        file.writeframes(pcm.tobytes())
+    return path
+
+
+async def test_it_speaks_sees_and_records(speech: Path, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    async with serving() as live:
+        report = await view(live.url, audio=speech, seconds=3.5, record=film)
+    assert report.connected_s is not None
+    assert report.first_frame_s is not None
+    assert report.frames > 30
+    assert report.sound_packets > 60
+    assert any("mic" in stats["legs_ms"] for stats in report.server_stats)
+    with av.open(str(film)) as recorded:
+        frames = sum(1 for _ in recorded.decode(video=0))
+    assert frames == report.frames
+    sound = read_sound(film)
+    assert np.abs(sound.astype(int)).max() > 4000
+
+
+async def test_a_server_that_refuses_is_quoted() -> None:
+    async with serving() as live:
+        with pytest.raises(RuntimeError, match="unknown_portrait"):
+            await view(live.url, seconds=1, portrait="nobody")
+
+
+async def test_its_command_ends_with_one_json_line(speech: Path) -> None:
+    async with serving() as live:
+        command = [sys.executable, "-m", "client_example.headless", live.url]
+        process = await asyncio.create_subprocess_exec(
+            *command, "--audio", str(speech), "--seconds", "3", stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await process.communicate()
+    assert process.returncode == 0
+    report = json.loads(out.decode().strip().splitlines()[-1])
+    assert report["frames"] > 20
+
+
+async def test_a_sound_file_is_spoken_in_real_time_and_then_there_is_silence(speech: Path) -> None:
+    microphone = FileMicrophone(speech)
+    frames = [await microphone.recv() for _ in range(5)]
+    assert [frame.pts for frame in frames] == [960 * i for i in range(5)]
+    microphone._position = 60 * 48_000
+    microphone._began = None
+    microphone._position = 48_000 * 2
+    microphone._began = 0.0
+    assert not (await microphone.recv()).to_ndarray().any()

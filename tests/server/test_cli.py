@@ -1,0 +1,84 @@
+"""The command line: quick help that teaches, one address, errors of one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(60)
+
+
+def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "server.cli", *args]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", **environ},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+
+def test_help_teaches_and_loads_nothing_heavy() -> None:
+    done = run("serve", "--help")
+    assert done.returncode == 0
+    for word in ("--port", "--max-sessions", "AVATAR_PORT", "--frame-code"):
+        assert word in done.stdout
+    program = (
+        "import sys\nfrom server.cli import app\n"
+        "from typer.testing import CliRunner\n"
+        "assert CliRunner().invoke(app, ['serve', '--help']).exit_code == 0\n"
+        "print([m for m in ('openvino', 'aiortc', 'av', 'uvicorn', 'PIL') if m in sys.modules])"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=50
+    )
+    assert loaded.stdout.strip() == "[]", loaded.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "environ", "said"),
+    [
+        (("--port", "99999"), {}, "port=99999"),
+        ((), {"AVATAR_PROT": "1"}, "did you mean 'port'"),
+        (("--max-sessions", "0"), {}, "max_sessions=0"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(
+    args: tuple[str, ...], environ: dict[str, str], said: str
+) -> None:
+    done = run("serve", *args, **environ)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_serving_prints_one_address_and_stops_when_told() -> None:
+    command = [sys.executable, "-m", "tests.server.fake_server", "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            line = server.stdout.readline().strip()
+            assert re.fullmatch(r"http://localhost:\d+/", line), line
+            with urllib.request.urlopen(f"{line}healthz", timeout=10) as response:
+                assert response.status == 200
+        finally:
+            server.send_signal(signal.SIGINT)
+            began = time.monotonic()
+            out, err = server.communicate(timeout=20)
+    assert time.monotonic() - began < 10
+    assert out == ""
+    assert "Traceback" not in err

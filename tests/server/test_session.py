@@ -1,0 +1,301 @@
+"""Whole sessions over the loopback: a viewer, the network, the server, the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import threading
+import weakref
+
+import numpy as np
+import psutil
+import pytest
+
+from client_example.headless import Viewer
+from server import frame_code
+from server.session import Session
+from server.settings import ServerSettings
+from tests.server.fake_engine import FakeEngine
+from tests.server.live import Beeper, Live, serving, until, watching
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def only_session(live: Live) -> Session:
+    [session] = live.service.sessions._sessions.values()
+    return session
+
+
+async def test_a_viewer_without_a_microphone_sees_a_living_face_and_hears_silence() -> None:
+    async with serving() as live, watching(live) as viewer:
+        loudest = [0]
+        viewer.on_sound.append(
+            lambda frame: loudest.append(int(np.abs(frame.to_ndarray().astype(int)).max()))
+        )
+        await asyncio.sleep(2.5)
+        report = viewer.finish()
+        assert (report.width, report.height) == (128, 128)
+        assert report.frames >= 40
+        assert report.sound_packets >= 80
+        assert max(loudest) < 50
+        stats = report.server_stats[-1]
+        assert stats["type"] == "stats"
+        assert stats["fps"] > 15
+        assert {"hop", "lookahead", "queue", "engine", "wait"} <= stats["legs_ms"].keys()
+        assert "mic" not in stats["legs_ms"]
+        assert isinstance(stats["dropped"], int)
+
+
+async def test_a_beep_comes_back_in_the_frame_that_shows_it() -> None:
+    settings = ServerSettings(frame_code=True)
+    codes: list[tuple[float, frame_code.FrameCode]] = []
+    heard: list[tuple[float, np.ndarray]] = []
+    async with serving(FakeEngine(), settings) as live:
+        viewer = Viewer(live.url)
+        viewer.on_picture.append(
+            lambda f: codes.append((f.time, frame_code.read(f.to_ndarray(format="rgb24"))))
+        )
+        viewer.on_sound.append(lambda f: heard.append((f.time, f.to_ndarray()[0, ::2])))
+        try:
+            await viewer.connect(Beeper())
+            await until(lambda: len(codes) > 100, 30)
+        finally:
+            await viewer.close()
+        events = (await live.http.get("/api/test/events")).json()["events"]
+
+    read = [code for _, code in codes if code is not None]
+    assert len(read) >= 0.98 * len(codes)
+    counters = [code.counter for code in read]
+    assert counters == sorted(set(counters))
+    flagged = {c.id: at for at, c in codes if c is not None and c.flags & frame_code.FLAG_BEEP}
+    assert len(flagged) >= 3
+    for event in events:
+        if event["id"] in flagged:
+            assert event["frame"] == event["sample"] // 1920
+            legs = [event[leg] for leg in ("mic_packet", "pcm", "frame_made", "frame_sent")]
+            assert legs == sorted(legs)
+            assert 0 < legs[-1] - legs[0] < 2
+    assert skews(flagged, heard) < 0.045
+
+
+def skews(flagged: dict[int, float], heard: list[tuple[float, np.ndarray]]) -> float:
+    """Median over the beeps of |sound - picture| on the media line, in seconds."""
+    onsets = [
+        at + float(np.argmax(np.abs(pcm.astype(int)) > 3000)) / 48_000
+        for at, pcm in heard
+        if np.abs(pcm.astype(int)).max() > 3000
+    ]
+    starts = [at for at, before in zip(onsets, [-1.0, *onsets], strict=False) if at - before > 0.2]
+    return float(np.median([min(abs(at - start) for start in starts) for at in flagged.values()]))
+
+
+async def test_lost_packets_are_concealed_and_cost_no_lasting_delay() -> None:
+    settings = ServerSettings(frame_code=True)
+    async with serving(settings=settings) as live, watching(live, Beeper()) as viewer:
+        session = only_session(live)
+        sent = lose(viewer, lambda n: n % 23 == 7 or n % 101 in (50, 51, 52))
+        await asyncio.sleep(6)
+        lost = sum(sent.values())
+        assert lost >= 10
+        intake = session._intake
+        assert intake is not None
+        assert intake.concealed + intake.late >= 0.5 * lost * 960
+        events = live.service.beeps.events()  # type: ignore[union-attr]
+        held = [e["pcm"] - e["mic_packet"] for e in events if e["mic_packet"]]
+        assert np.median(held[len(held) // 2 :]) < 0.060  # the library's own buffer: 0.280
+        assert viewer.report.state == "connected"
+
+
+def lose(viewer: Viewer, pattern: object) -> dict[int, bool]:
+    """Drop the viewer's own sound packets by number; returns which were."""
+    transport = viewer.pc.getTransceivers()[0].receiver.transport
+    send, numbers = transport._send_rtp, {}
+
+    async def lossy(data: bytes) -> None:
+        is_rtcp = 192 <= data[1] <= 223
+        if not is_rtcp:
+            numbers[len(numbers)] = pattern(len(numbers))  # type: ignore[operator]
+            if numbers[len(numbers) - 1]:
+                return
+        await send(data)
+
+    transport._send_rtp = lossy  # type: ignore[method-assign]
+    return numbers
+
+
+async def test_sound_that_is_no_opus_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as live, watching(live, Beeper()) as viewer:
+        transport = viewer.pc.getTransceivers()[0].receiver.transport
+        send, rng = transport._send_rtp, np.random.default_rng(0)
+
+        async def garbled(data: bytes) -> None:
+            if not 192 <= data[1] <= 223:
+                data = data[:20] + rng.bytes(int(rng.integers(0, 400)))
+            await send(data)
+
+        transport._send_rtp = garbled  # type: ignore[method-assign]
+        await asyncio.sleep(1.5)
+        transport._send_rtp = send  # type: ignore[method-assign]
+        shown = len(viewer._shown)
+        await until(lambda: len(viewer._shown) > shown + 20, 15)
+        assert viewer.report.state == "connected"
+        assert len(live.service.sessions) == 1
+
+
+async def test_ping_is_answered_and_nonsense_ignored() -> None:
+    async with serving() as live, watching(live) as viewer:
+        heard: list[dict[str, object]] = []
+        viewer.control.on("message", lambda text: heard.append(json.loads(text)))
+        await until(lambda: viewer.control.readyState == "open", 5)
+        for nonsense in ("", "{", "[]", "7", '{"type": 3}', "[" * 5000, "x" * 9000, b"\x00\xff"):
+            viewer.control.send(nonsense)
+        viewer.control.send(json.dumps({"type": "ping", "t": 12.5}))
+        await until(lambda: {"type": "pong", "t": 12.5} in heard, 5)
+        assert len(live.service.sessions) == 1
+
+
+async def test_an_interruption_drops_what_waits_and_the_face_goes_on() -> None:
+    async with serving() as live, watching(live, Beeper()) as viewer:
+        session = only_session(live)
+        await until(lambda: viewer.control.readyState == "open", 5)
+        viewer.control.send(json.dumps({"type": "interrupt"}))
+        await until(lambda: session.generation == 1, 5)
+        assert session.playout.generation == 1
+        # at least the two frames in the look-ahead die, as soon as they come
+        await until(lambda: session.playout.dropped >= 2, 5)
+        shown = len(viewer._shown)
+        await until(lambda: len(viewer._shown) > shown + 10, 10)
+
+
+async def test_a_viewer_that_hangs_up_is_gone_within_three_seconds() -> None:
+    async with serving() as live:
+        async with watching(live):
+            session = weakref.ref(only_session(live))
+        took = await until(lambda: len(live.service.sessions) == 0, 10)
+        assert took < 3
+        gone = session()
+        assert gone is None or gone.pc.connectionState == "closed"
+
+
+async def test_a_viewer_that_falls_silent_is_freed_by_the_watchdog() -> None:
+    async with serving(settings=ServerSettings(watchdog_s=1.5)) as live:
+        async with watching(live) as viewer:
+            ice = viewer.pc.getTransceivers()[0].receiver.transport.transport
+
+            async def nothing(data: bytes) -> None:
+                """A tab that crashed."""
+
+            ice._send = nothing  # type: ignore[method-assign]
+            took = await until(lambda: len(live.service.sessions) == 0, 10)
+            assert 0.5 < took < 6
+
+
+async def test_a_viewer_that_never_connects_is_freed() -> None:
+    async with serving(settings=ServerSettings(connect_timeout_s=0.6)) as live:
+        viewer = Viewer(live.url)
+        viewer.pc.addTransceiver("video", direction="recvonly")
+        await viewer.pc.setLocalDescription(await viewer.pc.createOffer())
+        sdp = "\r\n".join(
+            line
+            for line in viewer.pc.localDescription.sdp.splitlines()
+            if not line.startswith("a=candidate")
+        )
+        answer = await live.http.post("/api/offer", json={"sdp": sdp + "\r\n", "type": "offer"})
+        assert answer.status_code == 200
+        assert len(live.service.sessions) == 1
+        await until(lambda: len(live.service.sessions) == 0, 5)
+        await viewer.close()
+
+
+async def test_an_engine_that_fails_ends_that_session_alone() -> None:
+    engine = FakeEngine(side=128)
+    async with serving(engine) as live, watching(live) as healthy:
+        engine.fail_at = 15
+        ill = Viewer(live.url)
+        await ill.connect(None)
+        engine.fail_at = None
+        await until(lambda: len(live.service.sessions) == 1, 15)
+        shown = len(healthy._shown)
+        await until(lambda: len(healthy._shown) > shown + 20, 15)
+        text = (await live.http.get("/metrics")).text
+        assert "portraittalk_sessions_failed_total 1.0" in text
+        assert (await live.http.get("/healthz")).status_code == 200
+        await ill.close()
+
+
+async def test_one_viewer_too_many_is_told_to_wait_until_a_place_is_free() -> None:
+    async with serving(settings=ServerSettings(max_sessions=1)) as live:
+        async with watching(live):
+            late = Viewer(live.url)
+            with pytest.raises(RuntimeError, match=r"HTTP 503.*server_full"):
+                await late.connect(None)
+            await late.close()
+            response = await live.http.post(
+                "/api/offer", json={"sdp": await an_offer(), "type": "offer"}
+            )
+            assert response.status_code == 503
+            assert int(response.headers["Retry-After"]) >= 1
+        await until(lambda: len(live.service.sessions) == 0, 5)
+        async with watching(live):
+            pass
+
+
+async def an_offer() -> str:
+    viewer = Viewer("")
+    viewer.pc.addTransceiver("video", direction="recvonly")
+    await viewer.pc.setLocalDescription(await viewer.pc.createOffer())
+    sdp = viewer.pc.localDescription.sdp
+    await viewer.close()
+    return str(sdp)
+
+
+async def test_two_viewers_are_served_side_by_side() -> None:
+    async with serving() as live, watching(live) as one, watching(live, Beeper()) as two:
+        await until(lambda: len(one._shown) > 30 and len(two._shown) > 30, 20)
+
+
+async def test_a_session_ends_when_asked_and_a_second_time_is_unknown() -> None:
+    async with serving() as live, watching(live) as viewer:
+        path = f"/api/sessions/{viewer.session_id}"
+        assert (await live.http.delete(path)).status_code == 204
+        assert len(live.service.sessions) == 0
+        assert (await live.http.delete(path)).status_code == 404
+
+
+async def test_closing_again_and_at_once_is_harmless() -> None:
+    async with serving() as live, watching(live):
+        session = only_session(live)
+        await asyncio.gather(session.close(), session.close())
+        await session.close()
+        session.end()
+
+
+async def test_ten_viewers_one_after_another_leave_nothing_behind() -> None:
+    async with serving(FakeEngine(side=256)) as live:
+        sizes, sessions = [], []
+        for _ in range(12):
+            async with watching(live, Beeper()) as viewer:
+                sessions.append(weakref.ref(only_session(live)))
+                await until(lambda viewer=viewer: len(viewer._shown) > 5, 15)
+            await until(lambda: len(live.service.sessions) == 0, 5)
+            del viewer
+            gc.collect()
+            sizes.append(psutil.Process().memory_info().rss / 2**20)
+        await asyncio.sleep(0.1)
+        gc.collect()
+        assert sum(ref() is not None for ref in sessions) <= 1
+        assert sizes[-1] - sizes[1] < 20, sizes
+        assert not [t for t in threading.enumerate() if "decoder" in t.name]
+        assert live.service.worker._jobs == []
+
+
+async def test_stopping_the_server_hangs_up_on_everybody() -> None:
+    async with serving() as live:
+        viewer = Viewer(live.url)
+        await viewer.connect(None)
+        await until(lambda: viewer.report.first_frame_s is not None, 15)
+        worker = live.service.worker
+    assert not worker.alive
+    await until(lambda: viewer.pc.iceConnectionState in ("closed", "failed", "completed"), 5)
+    await viewer.close()

@@ -1,0 +1,92 @@
+"""What is set for the whole process, and the order of media in offers."""
+
+from __future__ import annotations
+
+import aioice.ice
+import aiortc.codecs.vpx
+import pytest
+from aiortc import RTCConfiguration, RTCPeerConnection
+from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
+
+from server import signaling
+from server.settings import ServerSettings
+
+pytestmark = pytest.mark.timeout(30)
+
+
+def test_the_bitrate_is_fixed_and_the_loopback_offered() -> None:
+    signaling.configure_library(ServerSettings(video_bitrate_bps=900_000))
+    vpx = aiortc.codecs.vpx
+    assert vpx.MIN_BITRATE == vpx.DEFAULT_BITRATE == vpx.MAX_BITRATE == 900_000
+    assert aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=False).count("127.0.0.1") == 1
+    signaling.configure_library(ServerSettings(allow_loopback=False))
+    assert "127.0.0.1" not in aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=False)
+    signaling.configure_library(ServerSettings())
+
+
+async def test_no_ice_server_is_asked_unless_given() -> None:
+    plain = signaling.make_connection(ServerSettings())
+    given = signaling.make_connection(ServerSettings(ice_servers=("stun:stun.example:3478",)))
+    gatherer = "_RTCPeerConnection__configuration"
+    assert getattr(plain, gatherer).iceServers == []
+    assert getattr(given, gatherer).iceServers[0].urls == "stun:stun.example:3478"
+    await plain.close()
+    await given.close()
+
+
+@pytest.mark.parametrize("order", ["vad", "avd", "dva", "dav", "vd", "v", "va", "av"])
+async def test_media_in_any_order_keep_their_candidates(order: str) -> None:
+    signaling.configure_library(ServerSettings())
+    viewer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    pc = signaling.make_connection(ServerSettings())
+    try:
+        for kind in order:
+            if kind == "d":
+                viewer.createDataChannel("control")
+            elif kind == "v":
+                viewer.addTransceiver("video", direction="recvonly")
+            else:
+                viewer.addTransceiver("audio", direction="sendrecv")
+        await viewer.setLocalDescription(await viewer.createOffer())
+        tracks = {"audio": AudioStreamTrack(), "video": VideoStreamTrack()}
+        answer = await signaling.answer(pc, viewer.localDescription.sdp, tracks, "vp8")
+        assert "a=candidate" in answer
+    finally:
+        await viewer.close()
+        await pc.close()
+
+
+@pytest.mark.parametrize(("codec", "name"), [("vp8", "VP8"), ("h264", "H264")])
+async def test_the_wanted_codec_comes_first(codec: str, name: str) -> None:
+    viewer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    pc = signaling.make_connection(ServerSettings())
+    try:
+        viewer.addTransceiver("video", direction="recvonly")
+        await viewer.setLocalDescription(await viewer.createOffer())
+        sdp = viewer.localDescription.sdp
+        answer = await signaling.answer(pc, sdp, {"video": VideoStreamTrack()}, codec)
+        line = next(x for x in answer.splitlines() if x.startswith("m=video"))
+        assert f"a=rtpmap:{line.split()[3]} {name}/90000" in answer
+    finally:
+        await viewer.close()
+        await pc.close()
+
+
+async def test_hidden_addresses_are_not_looked_up() -> None:
+    viewer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    pc = signaling.make_connection(ServerSettings())
+    try:
+        viewer.addTransceiver("video", direction="recvonly")
+        await viewer.setLocalDescription(await viewer.createOffer())
+        lines = viewer.localDescription.sdp.splitlines()
+        hidden = [
+            " ".join([*x.split()[:4], "abcd-ef.local", *x.split()[5:]]) if "a=candid" in x else x
+            for x in lines
+        ]
+        sdp = "\r\n".join(hidden) + "\r\n"
+        assert ".local" in sdp
+        await signaling.answer(pc, sdp, {"video": VideoStreamTrack()}, "vp8")
+        assert ".local" not in pc.remoteDescription.sdp
+    finally:
+        await viewer.close()
+        await pc.close()
