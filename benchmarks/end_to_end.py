@@ -40,7 +40,7 @@ from playwright.sync_api import Page
 
 from benchmarks import beeps as arithmetic
 from benchmarks.browser import launch, new_page
-from benchmarks.environment import describe, idle_clock, print_header
+from benchmarks.environment import describe, idle_clock, print_header, process_cpu_s
 from benchmarks.server_process import SERVE, ServerProcess
 
 RECORDER = Path(__file__).with_name("recorder.js")
@@ -82,15 +82,16 @@ def record(server: ServerProcess, seconds: float, warm_up: float, folder: Path) 
         page.get_by_role("button", name="Talk", exact=True).click()
         page.get_by_role("button", name="Sound off").click()
         page.wait_for_timeout(warm_up * 1000)
-        idle_before = idle_clock()
+        idle_before, busy_before = idle_clock(), process_cpu_s(server.pid)
         page.evaluate("window.__recorder.start()")
         page.wait_for_timeout(seconds * 1000)
         noted = _take(page)
-        idle_after = idle_clock()
+        idle_after, busy_after = idle_clock(), process_cpu_s(server.pid)
         noted["events"] = server.get("/api/test/events")["events"]
         noted["chromium"] = browser.version
     idle, total = (b - a for a, b in zip(idle_before, idle_after, strict=True))
     noted["machine_idle_share"] = round(idle / total, 3)
+    noted["server_cpu_s"] = busy_after - busy_before
     return noted
 
 
@@ -157,6 +158,7 @@ def judge(noted: dict[str, Any]) -> dict[str, Any]:
         },
         "clocks": {"microphone": clocks.microphone, "playout": clocks.playout},
         "machine_idle_share": noted["machine_idle_share"],
+        "server_cores": round(noted["server_cpu_s"] / wall_s, 2),
     }
 
 
@@ -203,6 +205,7 @@ def print_table(figures: dict[str, Any]) -> None:
             f"{figures['clocks']['microphone']} / {figures['clocks']['playout']}",
         ),
         ("machine idle", f"{figures['machine_idle_share']:.0%}"),
+        ("server uses", f"{figures['server_cores']} of a core"),
     ]
     for name, value in rows:
         print(f"  {name:36} {value}")

@@ -58,7 +58,14 @@ def commit() -> str:
 def idle_clock() -> tuple[float, float]:
     """Idle and total CPU seconds of the machine since it started; differences give the idle share."""
     fields = [int(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    return (fields[3] + fields[4]) / 100, sum(fields) / 100
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (fields[3] + fields[4]) / ticks, sum(fields) / ticks
+
+
+def process_cpu_s(pid: int) -> float:
+    """CPU seconds a process has used, its threads included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def print_header(title: str, about: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.server_process import ServerProcess
 from tests.e2e.conftest import OpenPage, server_command
-from tests.e2e.live import default_portrait, wait_live
+from tests.e2e.live import default_portrait, hears_sound, wait_live, wait_until
 
 EXPECTED = r"Failed to load resource|net::ERR_"  # the browser's own lines in the console
 
@@ -42,11 +42,14 @@ def test_a_restarted_server_is_found_again(
     )
     page.get_by_role("dialog").wait_for(state="hidden")
     wait_live(page)
+    page.get_by_role("button", name="Talk", exact=True).click()
+    page.get_by_role("button", name="Sound off").click()
     small_server.stop()
     page.locator("#state", has_text="trying again in").wait_for(timeout=45_000)
     with ServerProcess(tmp_path / "second.txt", small_server.command[:-4], port=small_server.port):
         wait_live(page, 60)
         page.get_by_role("alert").filter(has_text="no longer has that portrait").wait_for()
+        wait_until(page, "the microphone goes on", lambda: hears_sound(page, 0.5), 15)
 
 
 def test_a_refused_offer_can_be_tried_again_by_hand(
