@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import picture
-from engine.backends import Graph, GraphSpec, load_backend
+from engine.backends import Backend, Graph, GraphSpec, load_backend
 from engine.config import EngineConfig
 from engine.enroll import Identity, enroll
 from engine.face import FINDER, LANDMARKS, FaceReader
@@ -44,18 +44,21 @@ class AvatarEngine:
         self._graphs, self._basis, self._idle = graphs, basis, IdleLife()
 
     @classmethod
-    def load(cls, config: EngineConfig | None = None) -> Self:
+    def load(cls, config: EngineConfig | None = None, backend: Backend | None = None) -> Self:
         """Load every network of the profile.
+
+        Args:
+            backend: the run time, when it is not the one that `config` names.
 
         Raises:
             BackendUnavailable: the run time is not installed.
             WeightsError: a file is missing or damaged.
         """
         config = config or EngineConfig()
-        backend = load_backend(config.backend, threads=config.threads)
+        runtime = backend or load_backend(config.backend, threads=config.threads)
 
         def load(spec: GraphSpec) -> Graph:
-            return backend.load(spec, config.weights / f"{spec.name}.onnx")
+            return runtime.load(spec, config.weights / f"{spec.name}.onnx")
 
         speech = SpeechEncoder(load(SPEECH))
         return cls(

@@ -33,6 +33,7 @@ def export(
 
     Raises:
         ExportMismatch: the exported graph computes something else.
+        ValueError: an output has another shape or dtype than its spec says.
     """
     module = module.eval()
     arguments = tuple(sample[t.name] for t in spec.inputs)
@@ -57,6 +58,7 @@ def export(
     )
     worst = 0.0
     for tensor, want in zip(spec.outputs, wanted, strict=True):
+        tensor.check(got[tensor.name])
         difference = np.abs(got[tensor.name].astype(np.float64) - want.numpy().astype(np.float64))
         worst = max(worst, float(difference.max(initial=0.0)))
     if not worst <= tolerance:

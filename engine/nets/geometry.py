@@ -28,7 +28,7 @@ KERNEL_WEIGHTS = (0.002, 0.03, 1.0)
 
 def unit_grid(n: int) -> Tensor:
     """Pixel centres of an n x n picture in [0, 1]: (n * n, 2), x first."""
-    line = (torch.arange(n) + 0.5) / n
+    line = (torch.arange(n, dtype=torch.float32) + 0.5) / n
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([x, y], -1).reshape(-1, 2)
 
@@ -130,7 +130,7 @@ def blink_field(landmarks: Tensor, amount: Tensor, x: Tensor, y: Tensor) -> Tens
 
 def mouth_opening(landmarks: Tensor, n: int) -> Tensor:
     """Soft mask of what lies between the inner lips: (B, 478, 2) -> (B, 1, n, n)."""
-    line = (torch.arange(n) + 0.5) / n
+    line = (torch.arange(n, dtype=torch.float32) + 0.5) / n
 
     top, bottom = (
         curve_height(landmarks, row, line, 0.018)[:, None]  # (B, 1, n)

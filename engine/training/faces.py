@@ -248,8 +248,8 @@ def generate(
 def _load_or_fit(path: Path, generator: FaceGenerator, label: Labeller) -> Directions:
     if not path.exists():
         directions, held_out = fit_directions(generator, label)
-        arrays: dict[str, Any] = {"mean": directions.mean, "std": directions.std}
-        np.savez(path, **arrays, **directions.edits)
+        arrays: dict[str, Any] = {"mean": directions.mean, "std": directions.std, **directions.edits}
+        np.savez(path, **arrays)
         tqdm.write(
             "held-out correlation of the edits: "
             + str({k: round(v, 2) for k, v in held_out.items()})

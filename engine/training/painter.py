@@ -34,7 +34,7 @@ HOLD_OUT = 40  # every 40th person is never trained on
 class PainterTraining:
     """Settings of one run; the run folder keeps them."""
 
-    steps: int = 2200
+    steps: int = 2300
     codec_steps: int = 160  # encoder and decoder alone; then the encoder is frozen
     batch: int = 8
     rate: float = 5e-4
@@ -160,6 +160,7 @@ class Trainer:
             "l1": (painted - batch.target).abs().mean(),
             "lpips": self.lpips(painted, batch.target).mean(),
             "mouth": (mouth - wanted).abs().mean(),
+            "mouth_lpips": self.lpips(mouth, wanted).mean(),
         }
 
     def _diffusion(self, batch: Triple) -> tuple[dict[str, Tensor], Tensor]:
@@ -193,6 +194,7 @@ class Trainer:
         self.net.encoder.requires_grad_(codec)
         losses, painted = self._codec(batch) if codec else self._diffusion(batch)
         total = losses["l1"] + losses["lpips"] + 0.6 * losses["mouth"]
+        total = total + 0.7 * losses["mouth_lpips"]
         if not codec:
             total = total + 0.15 * losses["latent"]
         judging = self.step >= s.adversarial_from

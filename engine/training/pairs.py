@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from engine.errors import DataError
-from engine.landmarks import apply, head_shift, window_transform
+from engine.landmarks import apply, head_shift, lip_gap, window_transform
 from engine.nets.painter import WINDOW
 
 MARGIN = 1.5  # stored patch over window
@@ -82,7 +82,7 @@ def load_people(folder: Path, least: int = 3) -> list[list[Face]]:
 
 
 def _person(rows: dict[str, NDArray[Any]], indices: NDArray[np.int64]) -> list[Face]:
-    pictures = [
+    pictures: list[Any] = [
         cv2.imdecode(rows["bytes"][rows["offsets"][i] : rows["offsets"][i + 1]], cv2.IMREAD_COLOR)
         for i in indices
     ]
@@ -146,7 +146,13 @@ class Pairs:
     def _draw(
         self, faces: list[Face], rng: np.random.RandomState
     ) -> tuple[NDArray[np.float32], ...]:
-        a, b, c = rng.choice(len(faces), 3, replace=False)
+        gap = np.array([lip_gap(f.landmarks) for f in faces])
+        a = rng.randint(len(faces))
+        weight = np.abs(gap - gap[a]) + 0.02  # mouths that must open or close teach the most
+        weight[a] = 0
+        b, c = rng.choice(len(faces), 2, replace=False, p=weight / weight.sum())
+        if rng.rand() < 0.5:
+            b, c = c, b
         return self._cut([faces[a], faces[b], faces[c]], rng)
 
     def _cut(

@@ -1,0 +1,140 @@
+"""Milliseconds a frame spends in each stage of the engine, on this machine.
+
+Prints a table, then one JSON line. Run it on an idle machine:
+
+    python -m benchmarks.stages --out benchmarks/results/stages.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.environment import describe, print_header
+from engine.avatar import AvatarEngine
+from engine.backends import Backend, Graph, GraphSpec, load_backend
+from engine.config import EngineConfig
+from server.cli import BUNDLED_PORTRAIT
+from server.portraits import decode_image
+
+RENDER = ("warp", "paint")  # landmarks in, painted window out; geometry included
+
+
+class TimedGraph:
+    """A graph that notes how long each call took."""
+
+    def __init__(self, graph: Graph, spent: list[float]) -> None:
+        self.spec, self._graph, self._spent = graph.spec, graph, spent
+
+    def __call__(self, **feeds: Any) -> dict[str, Any]:
+        """Run once and note the time."""
+        begun = time.perf_counter()
+        out = self._graph(**feeds)
+        self._spent.append(time.perf_counter() - begun)
+        return out
+
+
+class TimedBackend:
+    """A run time whose graphs are timed; `spent` maps a graph's name to seconds."""
+
+    def __init__(self, inner: Backend) -> None:
+        self._inner = inner
+        self.spent: dict[str, list[float]] = defaultdict(list)
+
+    def load(self, spec: GraphSpec, path: Path) -> Graph:
+        """Load a graph that notes its times."""
+        return TimedGraph(self._inner.load(spec, path), self.spent[spec.name])
+
+
+def voice(seconds: float, seed: int = 0) -> np.ndarray:
+    """Syllable-like bursts of noise and tone (N,), so that nothing is timed on silence."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * 16_000)) / 16_000
+    syllables = np.clip(np.sin(2 * np.pi * 4 * t), 0, 1)
+    tone = sum(np.sin(2 * np.pi * f * t) / f for f in (130, 260, 520, 1040, 2080))
+    return (syllables * (20 * tone + 0.1 * rng.standard_normal(len(t))) * 0.2).astype(np.float32)
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """Median, 95th and 99th percentile in milliseconds."""
+    p50, p95, p99 = np.percentile(np.array(seconds) * 1000, [50, 95, 99])
+    return {"p50": round(float(p50), 2), "p95": round(float(p95), 2), "p99": round(float(p99), 2)}
+
+
+def measure(engine: AvatarEngine, spent: dict[str, list[float]], frames: int, warm_up: int) -> dict:
+    """Step frame by frame, as the live server does."""
+    image = decode_image(BUNDLED_PORTRAIT.read_bytes())
+    begun = time.perf_counter()
+    identity = engine.enroll(image)
+    enrolled = time.perf_counter() - begun
+    state = engine.start(identity)
+    hop = engine.config.stream.hop_samples
+    sound = voice((frames + warm_up) / engine.config.stream.fps)
+    whole: list[float] = []
+    for start in range(0, len(sound), hop):
+        if start == warm_up * hop:
+            whole.clear()
+            for times in spent.values():
+                times.clear()
+        begun = time.perf_counter()
+        engine.step(state, sound[start : start + hop])
+        whole.append(time.perf_counter() - begun)
+    used = {name: times for name, times in spent.items() if times}
+    render = [sum(parts) for parts in zip(*(used[name] for name in RENDER), strict=True)]
+    graphs = [sum(parts) for parts in zip(*used.values(), strict=True)]
+    rest = [a - b for a, b in zip(whole, graphs, strict=True)]
+    rows = {**{n: percentiles(t) for n, t in used.items()}, "numpy between": percentiles(rest)}
+    return {
+        "stages_ms": {**rows, "render": percentiles(render), "whole frame": percentiles(whole)},
+        "enroll_ms": round(enrolled * 1000, 1),
+        "frame_size": list(identity.size),
+        "frames": len(whole),
+        "render_ms_p50": percentiles(render)["p50"],
+        "compute_ms_p95": percentiles(whole)["p95"],
+        "realtime_factor": round(1 / engine.config.stream.fps / float(np.median(whole)), 2),
+    }
+
+
+def main() -> None:
+    """Load, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--frames", type=int, default=500, help="frames to time")
+    parser.add_argument("--warm-up", type=int, default=50, help="frames before that")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of one graph")
+    parser.add_argument("--backend", choices=("openvino", "onnxruntime"), default="openvino")
+    parser.add_argument(
+        "--weights", type=Path, help="folder of the graphs, if not the embedded one"
+    )
+    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    args = parser.parse_args()
+    chosen = {} if args.weights is None else {"weights": args.weights}
+    config = EngineConfig(threads=args.threads, backend=args.backend, **chosen)
+    begun = time.perf_counter()
+    backend = TimedBackend(load_backend(config.backend, threads=config.threads))
+    engine = AvatarEngine.load(config, backend)
+    loaded = time.perf_counter() - begun
+    result = measure(engine, backend.spent, args.frames, args.warm_up)
+    result |= {"load_s": round(loaded, 2), "backend": args.backend, "threads": args.threads}
+    about = describe()
+    print_header("Milliseconds a frame", about)
+    print(f"{'stage':<14}{'p50':>8}{'p95':>8}{'p99':>8}   ms")
+    for name, row in result["stages_ms"].items():
+        print(f"{name:<14}{row['p50']:>8}{row['p95']:>8}{row['p99']:>8}")
+    print(f"engine loaded in {result['load_s']} s, portrait enrolled in {result['enroll_ms']} ms")
+    line = json.dumps({"benchmark": "stages", **result, **about})
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(line + "\n")
+    print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Installs what the tests need (Chromium from Debian where it may) and runs every check.
+# Arguments go to pytest: ./test.sh tests/server ; ./test.sh -k pacing
+set -euo pipefail
+cd "$(dirname "$0")"
+python=${PYTHON:-python3}
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+stamp=.venv/installed-tests
+if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
+  .venv/bin/python -m pip --quiet --disable-pip-version-check install --upgrade pip
+  .venv/bin/python -m pip --quiet --disable-pip-version-check install --editable '.[dev,train]'
+  touch "$stamp" .venv/installed-core
+fi
+if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null
+fi
+command -v chromium >/dev/null || echo "no chromium: the browser tests will fail" >&2
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
+exec .venv/bin/python -m pytest "$@"

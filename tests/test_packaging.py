@@ -1,0 +1,46 @@
+"""What is installed is ours alone, small, and complete."""
+
+from importlib.metadata import distribution, packages_distributions, requires
+from pathlib import Path
+
+import pytest
+
+from server.cli import BUNDLED_PORTRAIT
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("server", "engine", "exports")
+CUDA_BUILDS = ("torchvision", "torchaudio", "timm", "lpips", "facexlib", "clean-fid", "pyiqa")
+
+
+def test_import_names_belong_to_us_alone() -> None:
+    distribution("portraittalk")  # the tests run on an installed project
+    owners = packages_distributions()
+    clash = {n: owners[n] for n in NAMES if set(owners.get(n, ())) - {"portraittalk"}}
+    assert not clash, f"another distribution ships the same import name: {clash}"
+
+
+def test_the_core_needs_no_torch_and_few_packages() -> None:
+    core = [r for r in requires("portraittalk") or [] if "extra ==" not in r]
+    assert not [r for r in core if r.startswith(("torch", "mediapipe", "opencv"))]
+    assert len(core) <= 12, core
+
+
+def test_no_extra_pulls_a_cuda_build() -> None:
+    assert not [r for r in requires("portraittalk") or [] if r.startswith(CUDA_BUILDS)]
+    torch = [r for r in requires("portraittalk") or [] if r.startswith("torch")]
+    assert torch
+    assert all("<2.14" in r for r in torch)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["speech.onnx", "motion.onnx", "enroll.onnx", "warp.onnx", "paint.onnx", "compose.onnx"]
+    + ["finder.onnx", "landmarks.onnx", "basis.npz"],
+)
+def test_embedded_weights_are_there_and_small(name: str) -> None:
+    path = ROOT / "engine" / "weights" / "tiny" / name
+    assert 0 < path.stat().st_size < 40e6
+
+
+def test_the_demo_portrait_is_there() -> None:
+    assert BUNDLED_PORTRAIT.stat().st_size > 10_000
