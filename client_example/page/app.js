@@ -1,75 +1,24 @@
 // Ties the page together: the connection, what is spoken, the portrait and the live figures.
 
 import { Connection } from "./connection.js";
-import { Plot } from "./plot.js";
+import { startFigures } from "./figures.js";
 import { PortraitChooser } from "./portraits.js";
 import { getConfig, getPortraits, portraitImage } from "./server.js";
-import { Meter } from "./stats.js";
+import { notice, quiet, showState } from "./status.js";
 import { FILE_LIMIT_BYTES, Microphone, SoundFile, audioContext, silence } from "./voices.js";
-import { LOST_PORTRAIT, NOT_A_MEDIA_FILE, NO_WEBRTC, REFUSED, SLOW, SOUND, microphoneWords } from "./words.js";
-
-const SLOW_SHARE = 0.8; // of the frame rate
-const SLOW_AFTER_S = 5;
+import { LOST_PORTRAIT, NOT_A_MEDIA_FILE, NO_WEBRTC, REFUSED, SOUND, microphoneWords } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const video = $("video");
 
 const connection = new Connection();
 const chooser = new PortraitChooser();
-const meter = new Meter();
 
 let voice = null; // {kind: "microphone" | "file", microphone?, file?}
 let resting = null; // the silent track; none before the first touch
 let touched = false; // a browser plays sound only after the visitor has touched the page
 let portraitId = "default";
 const soundWanted = { none: true, file: true, microphone: false }; // the visitor's choice, kept for each kind
-
-// ---------------------------------------------------------------- messages
-
-function notice(text, action = null) {
-  $("notice-text").textContent = text;
-  $("notice-action").hidden = !action;
-  if (action) {
-    $("notice-action").textContent = action.label;
-    $("notice-action").onclick = () => {
-      quiet();
-      action.run();
-    };
-  }
-  $("notice").hidden = false;
-}
-
-function quiet() {
-  $("notice").hidden = true;
-}
-
-const WAITING = {
-  full: (s) => `The server is full, trying again in ${s} s`,
-  lost: (s) => `Connection lost, trying again in ${s} s`,
-  unreachable: (s) => `The server cannot be reached, trying again in ${s} s`,
-  "no-answer": (s) => `No video arrived, trying again in ${s} s`,
-};
-
-function showState({ name, reason, seconds, again }) {
-  document.documentElement.dataset.state = name;
-  $("pill").dataset.state = name;
-  if (name === "waiting") announceWaiting(WAITING[reason](seconds));
-  else $("state").textContent = { connecting: again ? "Connecting again" : "Connecting", live: "Live", refused: "Not connected" }[name];
-  if (name !== "live") {
-    $("stage").classList.remove("playing");
-    meter.reset();
-  }
-  if (name === "refused") notice(REFUSED, { label: "Try again", run: () => connection.connect() });
-}
-
-/** A countdown is shown every second but spoken once: the number is not part of the live region. */
-function announceWaiting(text) {
-  const match = text.match(/^(.*?)(\d+ s)$/);
-  const seconds = Object.assign(document.createElement("span"), { textContent: match[2] });
-  seconds.setAttribute("aria-hidden", "true");
-  if ($("state").firstChild?.nodeValue !== match[1]) $("state").replaceChildren(match[1], seconds);
-  else $("state").lastChild.textContent = match[2];
-}
 
 // ---------------------------------------------------------------- picture and sound
 
@@ -220,46 +169,6 @@ function toggleMute() {
   $("source-name").textContent = microphone.muted ? "Microphone muted" : "Listening";
 }
 
-// ---------------------------------------------------------------- figures
-
-function startFigures(config) {
-  const delayPlot = new Plot($("delay-plot"), { top: 400 });
-  const fpsPlot = new Plot($("fps-plot"), { top: config.fps * 1.2, target: config.fps });
-  let slowSeconds = 0;
-  setInterval(async () => {
-    const pc = connection.pc;
-    const live = pc?.connectionState === "connected";
-    const { fps, delayMs, legs } = live ? await meter.sample(pc) : { fps: null, delayMs: null, legs: [] };
-    connection.tell({ type: "ping", t: performance.now() });
-    $("fps").textContent = fps === null ? "–" : fps.toFixed(1);
-    $("delay").textContent = delayMs === null ? "–" : String(Math.round(delayMs));
-    delayPlot.push(delayMs);
-    fpsPlot.push(fps);
-    if (legs.length) showLegs(legs);
-    slowSeconds = fps !== null && fps < config.fps * SLOW_SHARE ? slowSeconds + 1 : 0;
-    if (fps !== null) showSlow(slowSeconds >= SLOW_AFTER_S);
-  }, 1000);
-}
-
-/** Say so when the picture stays slow, and take it back; a screen reader hears only changes. */
-function showSlow(slow) {
-  if (document.documentElement.dataset.state !== "live") return;
-  const text = slow ? SLOW : "Live";
-  if ($("state").textContent !== text) $("state").textContent = text;
-}
-
-function showLegs(legs) {
-  $("legs").replaceChildren(
-    ...legs.map(({ name, ms }) => {
-      const row = document.createElement("tr");
-      const head = Object.assign(document.createElement("th"), { textContent: name, scope: "row" });
-      const cell = Object.assign(document.createElement("td"), { textContent: ms === null ? "–" : `${ms.toFixed(0)} ms` });
-      row.append(head, cell);
-      return row;
-    }),
-  );
-}
-
 // ---------------------------------------------------------------- start
 
 function acceptDrops() {
@@ -306,8 +215,11 @@ function listen() {
   video.addEventListener("playing", () => $("stage").classList.add("playing"));
   acceptDrops();
 
-  connection.addEventListener("state", (event) => showState(event.detail));
-  connection.addEventListener("message", (event) => event.detail.type === "stats" && meter.heard(event.detail));
+  connection.addEventListener("state", ({ detail }) => {
+    showState(detail);
+    if (detail.name !== "live") $("stage").classList.remove("playing");
+    if (detail.name === "refused") notice(REFUSED, { label: "Try again", run: () => connection.connect() });
+  });
   connection.addEventListener("lost", () => {
     notice(LOST_PORTRAIT);
     chooser.forget();
@@ -338,7 +250,7 @@ async function main() {
   listen();
   showPoster(portraitId);
   const config = await getConfig().catch(() => ({ fps: 25, ice_servers: [] }));
-  startFigures(config);
+  startFigures(connection, config);
   connection.connect(portraitId, config.ice_servers);
   const portraits = await getPortraits().catch(() => []);
   const shown = portraits.find((portrait) => portrait.id === portraitId);

@@ -27,12 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def server_command() -> tuple[str, ...]:
-    """The real server once it has an engine and weights, else the one with a fake engine."""
+    """The real server once all its weights are there, else the one with a fake engine."""
     named = os.environ.get("PORTRAITTALK_SERVER")
     if named:
         return tuple(shlex.split(named))
-    weights = list((ROOT / "engine" / "weights" / "tiny").glob("*.onnx"))
-    return SERVE if weights and (ROOT / "engine" / "avatar.py").exists() else FAKE
+    weights = ROOT / "engine" / "weights" / "tiny"
+    needed = ("finder", "landmarks", "speech", "motion", "enroll", "warp", "paint", "compose")
+    return SERVE if all((weights / f"{name}.onnx").exists() for name in needed) else FAKE
 
 
 @pytest.fixture(scope="session")
