@@ -181,6 +181,7 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
         ws="none",
         timeout_graceful_shutdown=3,
     )
+    sys.setswitchinterval(0.001)  # the loop paces sound: it must not wait long for the engine
     server = Announcing(config)
     with contextlib.suppress(KeyboardInterrupt):  # raised again after a clean stop
         server.run()

@@ -104,6 +104,8 @@ async def answer(
             pc.addTrack(tracks[kind])
     for transceiver in pc.getTransceivers():
         transceiver.setCodecPreferences(_preferences(transceiver.kind, codec))
+        if transceiver.kind == "video":
+            transceiver.direction = "sendonly"  # a viewer's own video would pile up, unread
     sdp = _MDNS_LINE.sub("", sdp)
     try:
         await pc.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))

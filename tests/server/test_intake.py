@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from server.intake import (
     FADE_SAMPLES,
+    MAX_GAP,
     PACKET_SAMPLES,
     SOUND_RATE_HZ,
     Downsampler,
@@ -160,6 +161,40 @@ def test_the_samples_follow_the_clock_whatever_arrives(
         fed += len(intake.tick(now))
         assert abs(fed / SOUND_RATE_HZ - now) < 0.5
     assert fed == intake.fed
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-(2**33), 2**33), st.integers(0, 6000), st.floats(0, 3)),
+        max_size=30,
+    )
+)
+def test_packets_of_any_time_stamp_and_length_add_little_more_than_themselves(
+    packets: list[tuple[int, int, float]],
+) -> None:
+    intake, now = Intake(0.0), 0.0
+    for pts, length, wait in packets:
+        now += wait
+        out = intake.push(pts, tone(length), now)
+        assert len(out) <= length + MAX_GAP
+        assert out.dtype == np.int16
+
+
+@pytest.mark.parametrize("length", [120, 480, 1920, 2880, 5760])
+def test_packets_of_other_lengths_come_through_unchanged(length: int) -> None:
+    intake, out = Intake(0.0), []
+    for i in range(20):
+        now = (i + 1) * length / SOUND_RATE_HZ
+        out.append(intake.push(i * length, tone(length, start=i * length), now))
+    np.testing.assert_array_equal(np.concatenate(out), tone(20 * length))
+
+
+def test_sound_longer_than_its_time_stamps_say_stays_on_the_line() -> None:
+    """A sender that puts 120 ms into packets stamped 20 ms apart gains nothing by it."""
+    intake = Intake(0.0)
+    for i in range(100):
+        intake.push(i * PACKET_SAMPLES, tone(5760), (i + 1) * PACKET_S)
+    assert intake.fed <= 100 * PACKET_SAMPLES + 5760 * (1 + 100 // 10)
 
 
 def test_downsampling_gives_one_sample_for_three_at_once() -> None:

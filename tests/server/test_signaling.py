@@ -72,6 +72,23 @@ async def test_the_wanted_codec_comes_first(codec: str, name: str) -> None:
         await pc.close()
 
 
+async def test_video_of_the_viewer_is_not_taken() -> None:
+    viewer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    pc = signaling.make_connection(ServerSettings())
+    try:
+        viewer.addTransceiver(VideoStreamTrack(), direction="sendrecv")
+        viewer.addTransceiver("audio", direction="sendrecv")
+        await viewer.setLocalDescription(await viewer.createOffer())
+        tracks = {"audio": AudioStreamTrack(), "video": VideoStreamTrack()}
+        answer = await signaling.answer(pc, viewer.localDescription.sdp, tracks, "vp8")
+        video, audio = answer[answer.index("m=video") :].split("m=audio")
+        assert "a=sendonly" in video
+        assert "a=sendrecv" in audio
+    finally:
+        await viewer.close()
+        await pc.close()
+
+
 async def test_hidden_addresses_are_not_looked_up() -> None:
     viewer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     pc = signaling.make_connection(ServerSettings())
