@@ -18,13 +18,13 @@ MOTION = GraphSpec(
     "motion",
     (
         TensorSpec("features", (1, FRAMES, WIDTH)),
-        TensorSpec("memory", (1, 36, 128)),
+        TensorSpec("memory", (1, 36, 96)),
         TensorSpec("noise", (1, 1, 16)),
     ),
     (
         TensorSpec("coefficients", (1, arkit.COUNT)),
         TensorSpec("energy", (1, 1)),
-        TensorSpec("memory_after", (1, 36, 128)),
+        TensorSpec("memory_after", (1, 36, 96)),
     ),
     precision="f32",
 )

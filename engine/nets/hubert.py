@@ -26,7 +26,7 @@ class SpeechSettings:
     layers: int = 4
     heads: int = 4
     inner: int = 768
-    conv_dim: tuple[int, ...] = (32, 48, 64, 96, 128, 128, 128)
+    conv_dim: tuple[int, ...] = (16, 32, 48, 64, 96, 128, 128)
     context: int = 48  # earlier frames that attention sees
     position: int = 16  # frames under the positional convolution, all in the past
     mels: int = 40
@@ -102,13 +102,18 @@ def _mel_bank(mels: int, bins: int) -> Tensor:
 
 
 class StreamingHubert(nn.Module):
-    """PCM -> features, whole or hop by hop with the same result."""
+    """PCM -> features, whole or hop by hop with the same result.
+
+    The transformer hears the learnt convolutions and, added to them, the log-mel spectrum: learnt
+    from little data, the convolutions alone take far longer to become as good an ear.
+    """
 
     def __init__(self, settings: SpeechSettings) -> None:
         super().__init__()
         self.settings = settings
         self.hubert = HubertModel(settings.hubert())
         self.mel = LogMel(settings.mels)
+        self.spectral = nn.Linear(settings.mels, settings.hidden)
 
     def remember(self, batch: int = 1) -> Memory:
         """An empty memory of full size (zeros), the form the exported graph takes."""
@@ -141,7 +146,8 @@ class StreamingHubert(nn.Module):
         self, pcm: Tensor, front: Tensor, memory: Memory, mask: Tensor
     ) -> tuple[Tensor, Memory]:
         model, context = self.hubert, self.settings.context
-        x = model.feature_projection(front)
+        mel = self.mel(pcm)
+        x = model.feature_projection(front) + self.spectral(mel)
         seen = torch.cat([memory.position, x], 1)
         spread = model.encoder.pos_conv_embed
         x = x + spread.activation(_valid(spread.conv, seen.transpose(1, 2))).transpose(1, 2)
@@ -154,7 +160,7 @@ class StreamingHubert(nn.Module):
         after = Memory(
             seen[:, -(self.settings.position - 1) :], torch.stack(keys), torch.stack(values)
         )
-        return torch.cat([x, self.mel(pcm)], 2), after
+        return torch.cat([x, mel], 2), after
 
     def _layer(
         self, layer: nn.Module, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor

@@ -18,7 +18,7 @@ class MotionSettings:
     features: int = 232  # of one feature frame; a motion frame takes two
     channels: int = 12  # what it decides; the exported graph spreads them to 52 coefficients
     columns: int = 28  # animators' columns, an auxiliary answer in training
-    hidden: int = 128
+    hidden: int = 96
     latent: int = 16
     prior: tuple[int, ...] = (1, 2, 4, 8)  # dilations of the audio side
     decoder: tuple[int, ...] = (1, 2)

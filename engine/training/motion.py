@@ -35,14 +35,14 @@ PIECE = 250  # motion frames of one prepared piece
 class MotionTraining:
     """One training run."""
 
-    steps: int = 3000
-    batch: int = 24
-    frames: int = 112
+    steps: int = 1500
+    batch: int = 12
+    frames: int = 100
     rate: float = 1.5e-3
     animated_share: float = 0.45  # of the pieces
-    animated_pieces: int = 500  # prepared pieces of 10 s
-    synthetic_pieces: int = 900
-    noise_pieces: int = 60
+    animated_pieces: int = 240  # prepared pieces of 10 s
+    synthetic_pieces: int = 360
+    noise_pieces: int = 30
     kl: float = 0.02
     seed: int = 0
 

@@ -8,6 +8,7 @@ the mouth, and the spectrum its convolutions heard. A stopped run goes on from i
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -166,7 +167,7 @@ def train(clips: Sequence[Clip], config: SpeechTraining, work: Path, minutes: fl
             group["lr"] = config.rate * schedule(step, config.steps)
         losses = model({k: torch.from_numpy(v) for k, v in next(source).items()} | spread)
         total = sum((WEIGHTS[k] * v for k, v in losses.items()), torch.zeros(()))
-        optimiser.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -174,8 +175,9 @@ def train(clips: Sequence[Clip], config: SpeechTraining, work: Path, minutes: fl
         bar.update()
         bar.set_postfix({k: f"{v:.2f}" for k, v in mean.items()}, refresh=False)
         over = time.monotonic() - began > minutes * 60
-        if step % 100 == 99 or over or step == config.steps - 1:
-            save(path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
+        if step % 50 == 49 or over or step == config.steps - 1:
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
+            save(path, state | {"step": step + 1})
         if over:
             break
     bar.close()
@@ -190,7 +192,8 @@ def save(path: Path, state: dict[str, object]) -> None:
 
 def schedule(step: int, steps: int) -> float:
     """Warm-up over 5 % of the steps, then a cosine down to 2 %."""
-    return min(1.0, (step + 1) / (0.05 * steps)) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(step / steps, 1))))
+    fall = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1)))
+    return min(1.0, (step + 1) / (0.05 * steps)) * fall
 
 
 def main() -> None:

@@ -1,0 +1,184 @@
+"""Measures the ear and the mouth as they stream: `python -m engine.evaluation.motion --help`.
+
+Everything is measured on the exported graphs through the live code, hop by hop.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from engine import arkit
+from engine.config import EngineConfig
+from engine.backends import load_backend
+from engine.media import read_audio
+from engine.motion import MOTION, MotionDecoder
+from engine.motion_file import run
+from engine.speech import SPEECH, SpeechEncoder
+from engine.training.motion_data import HELD_OUT, load_animated
+from engine.training.motion_rules import CHANNELS, spread_matrix
+
+F32 = NDArray[np.float32]
+FPS = 25
+# Groups of coefficients and the channels whose sum stands for them.
+ARKIT_GROUPS: dict[str, tuple[str, ...]] = {
+    "jaw": ("jawOpen",),
+    "rounding": ("mouthFunnel", "mouthPucker"),
+    "press+roll": ("mouthPress", "mouthRollLower", "mouthRollUpper"),
+}
+
+
+def load(config: EngineConfig, threads: int = 1) -> tuple[SpeechEncoder, MotionDecoder]:
+    """The ear and the mouth of a weights folder."""
+    backend = load_backend(config.backend, threads=threads)
+    ear = SpeechEncoder(backend.load(SPEECH, config.weights / "speech.onnx"))
+    return ear, MotionDecoder(backend.load(MOTION, config.weights / "motion.onnx"), ear.silence)
+
+
+def channels_of(coefficients: F32) -> F32:
+    """Coefficients (T, 52) -> channels (T, 12): the mean of left and right."""
+    matrix = spread_matrix().T
+    return coefficients @ (matrix / matrix.sum(0))
+
+
+def correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Pearson correlation; 0 when one of them does not move."""
+    if a.std() < 1e-9 or b.std() < 1e-9:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def group(track: F32, name: str) -> F32:
+    """Sum of the channels of a group (T,)."""
+    return track[:, [CHANNELS.index(c) for c in ARKIT_GROUPS[name]]].sum(1)
+
+
+def held_out(ear: SpeechEncoder, mouth: MotionDecoder, folder: Path) -> dict[str, Any]:
+    """Correlation with the animators' weights on recordings never trained on."""
+    report: dict[str, Any] = {}
+    for clip in load_animated(folder)[0]:
+        if clip.name not in HELD_OUT:
+            continue
+        said = channels_of(run(ear, mouth, clip.pcm).coefficients)
+        frames = min(len(said), len(clip.mouth) // 2)
+        wanted = clip.mouth[: 2 * frames].reshape(frames, 2, -1).mean(1)
+        report[clip.name] = {
+            name: round(correlation(group(said[:frames], name), group(wanted, name)), 3)
+            for name in ARKIT_GROUPS
+        }
+    report["mean"] = {
+        name: round(float(np.mean([report[f][name] for f in HELD_OUT])), 3) for name in ARKIT_GROUPS
+    }
+    return report
+
+
+def aligned_phones(pcm: F32, words: str) -> list[tuple[str, float, float]]:
+    """Phones of real speech by forced alignment (pocketsphinx): name, start and end in seconds."""
+    from pocketsphinx import Decoder
+
+    decoder = Decoder(samprate=16_000, lm=None, loglevel="ERROR")
+    raw = (np.clip(pcm, -1, 1) * 32767).astype(np.int16).tobytes()
+    known = [w for w in "".join(c if c.isalpha() or c == "'" else " " for c in words.lower()).split()]
+    decoder.set_align_text(" ".join(w for w in known if decoder.lookup_word(w)))
+    for again in (False, True):
+        if again:
+            decoder.set_alignment()
+        decoder.start_utt()
+        decoder.process_raw(raw, full_utt=True)
+        decoder.end_utt()
+    return [
+        (phone.name, phone.start / 100, (phone.start + phone.duration) / 100)
+        for word in decoder.get_alignment()
+        for phone in word
+    ]
+
+
+def closure(channels: F32) -> F32:
+    """How far the lips are shut (T,): pressing, rolling in and closing, less opening."""
+    get = lambda name: channels[:, CHANNELS.index(name)]
+    shut = get("mouthPress") + get("mouthRollLower") + get("mouthRollUpper") + get("mouthClose")
+    return shut - get("jawOpen") - 0.5 * (get("mouthLowerDown") + get("mouthUpperUp"))
+
+
+def closures(ear: SpeechEncoder, mouth: MotionDecoder, folder: Path) -> dict[str, Any]:
+    """Share of p, b, m in real speech at which the lips meet, and of vowels at which they part."""
+    hits: dict[str, list[bool]] = {"pbm": [], "open vowel": []}
+    jaws = []
+    for line in (folder / "metadata.csv").read_text().splitlines():
+        name, *_, words = line.split("|")
+        pcm = read_audio(folder / f"{name}.flac")
+        said = channels_of(run(ear, mouth, pcm).coefficients)
+        jaws.append(said)
+        shut = closure(said)
+        for phone, start, end in aligned_phones(pcm, words):
+            first, last = int((start - 0.03) * FPS), int((end + 0.03) * FPS) + 1
+            if phone in ("P", "B", "M"):
+                hits["pbm"].append(bool(shut[max(first, 0) : last].max() > 0))
+            elif phone in ("AA", "AE", "AO", "AY", "AW"):
+                hits["open vowel"].append(bool(shut[max(first, 0) : last].min() < -0.1))
+    report: dict[str, Any] = {k: round(float(np.mean(v)), 3) for k, v in hits.items()}
+    report["count"] = {k: len(v) for k, v in hits.items()}
+    report["distribution"] = distribution(np.concatenate(jaws))
+    return report
+
+
+def distribution(channels: F32) -> dict[str, list[float]]:
+    """Mean, standard deviation and maximum of every channel."""
+    return {
+        name: [round(float(f(channels[:, i])), 3) for f in (np.mean, np.std, np.max)]
+        for i, name in enumerate(CHANNELS)
+    }
+
+
+def quiet(ear: SpeechEncoder, mouth: MotionDecoder, seconds: float = 8.0) -> dict[str, float]:
+    """Largest mouth coefficient over sounds in which nobody speaks."""
+    n, rng = int(seconds * 16_000), np.random.default_rng(0)
+    time = np.arange(n) / 16_000
+    swell = 0.03 * (1 + np.sin(2 * np.pi * 0.3 * time)) * rng.standard_normal(n)
+    sounds = {
+        "silence": np.zeros(n),
+        "hiss -50 dB": 10**-2.5 * rng.standard_normal(n),
+        "slow swell": swell,
+        "hum": 0.05 * np.sin(2 * np.pi * 100 * time),
+    }
+    return {
+        name: round(float(run(ear, mouth, s.astype(np.float32)).coefficients[:, arkit.MOUTH].max()), 3)
+        for name, s in sounds.items()
+    }
+
+
+def loudness(ear: SpeechEncoder, mouth: MotionDecoder, pcm: F32) -> dict[str, float]:
+    """Mean jaw opening at several levels over that at the level given."""
+    def jaw(decibel: float) -> float:
+        sound = (pcm * 10 ** (decibel / 20)).astype(np.float32)
+        return float(run(ear, mouth, sound).coefficients[:, arkit.index("jawOpen")].mean())
+
+    usual = jaw(0)
+    return {f"{d:+d} dB": round(jaw(d) / usual, 2) for d in (-20, -10, 6)}
+
+
+def main(
+    weights: Annotated[Path, typer.Option(help="folder with speech.onnx and motion.onnx")],
+    animated: Annotated[Path | None, typer.Option(help="folder of the animated recordings")] = None,
+    english: Annotated[Path | None, typer.Option(help="folder of LJSpeech clips, metadata.csv")] = None,
+) -> None:
+    """Print one JSON object."""
+    ear, mouth = load(EngineConfig(weights=weights))
+    report: dict[str, Any] = {"quiet": quiet(ear, mouth)}
+    if animated is not None:
+        report["held_out"] = held_out(ear, mouth, animated)
+    if english is not None:
+        report["english"] = closures(ear, mouth, english)
+        sounds: Sequence[Path] = sorted(english.glob("*.flac"))
+        report["loudness"] = loudness(ear, mouth, read_audio(sounds[0]))
+    typer.echo(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)
