@@ -63,7 +63,7 @@ function showPoster(id) {
 }
 
 function fitStage(width, height) {
-  if (width && height) $("stage").style.setProperty("--shape", `${width} / ${height}`);
+  if (width && height) $("stage").style.setProperty("--ratio", String(width / height));
 }
 
 // ---------------------------------------------------------------- what is spoken
