@@ -14,6 +14,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -213,32 +214,29 @@ class Viewer:
             self.report.server_stats.append(body)
 
     def _on_track(self, track: MediaStreamTrack) -> None:
-        watch = self._watch if track.kind == "video" else self._listen
-        self._tasks.append(asyncio.ensure_future(watch(track)))
+        take = self._picture if track.kind == "video" else self._sound
+        self._tasks.append(asyncio.ensure_future(self._follow(track, take)))
 
-    async def _watch(self, track: MediaStreamTrack) -> None:
+    async def _follow(self, track: MediaStreamTrack, take: Callable[[Any], None]) -> None:
         while True:
             try:
-                frame: Any = await track.recv()
+                take(await track.recv())
             except MediaStreamError:
                 return
-            now = time.monotonic()
-            if not self._shown:
-                self.report.first_frame_s = round(now - self._began, 3)
-                self.report.width, self.report.height = frame.width, frame.height
-            self._shown.append(now)
-            for see in self.on_picture:
-                see(frame)
 
-    async def _listen(self, track: MediaStreamTrack) -> None:
-        while True:
-            try:
-                frame: Any = await track.recv()
-            except MediaStreamError:
-                return
-            self.report.sound_packets += 1
-            for hear in self.on_sound:
-                hear(frame)
+    def _picture(self, frame: av.VideoFrame) -> None:
+        now = time.monotonic()
+        if not self._shown:
+            self.report.first_frame_s = round(now - self._began, 3)
+            self.report.width, self.report.height = frame.width, frame.height
+        self._shown.append(now)
+        for see in self.on_picture:
+            see(frame)
+
+    def _sound(self, frame: av.AudioFrame) -> None:
+        self.report.sound_packets += 1
+        for hear in self.on_sound:
+            hear(frame)
 
 
 def post_json(url: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -287,7 +285,13 @@ def main(
     record: Annotated[Path | None, typer.Option(help="Write an mp4 of what came back.")] = None,
 ) -> None:
     """Watch a talking portrait without a browser; the last line is JSON."""
-    report = asyncio.run(view(url, audio=audio, seconds=seconds, portrait=portrait, record=record))
+    try:
+        report = asyncio.run(
+            view(url, audio=audio, seconds=seconds, portrait=portrait, record=record)
+        )
+    except (RuntimeError, OSError) as error:
+        typer.echo(f"headless: {error}", err=True)
+        raise typer.Exit(1) from None
     for stats in report.server_stats:
         typer.echo(f"{stats['fps']:5.1f} fps  dropped {stats['dropped']}  {stats['legs_ms']}")
     typer.echo(json.dumps(asdict(report)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -169,6 +170,8 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
         async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
             await super().startup()
             if self.started:
+                gc.collect()
+                gc.freeze()  # what lives as long as the server is not looked through again
                 host, port = self.servers[0].sockets[0].getsockname()[:2]
                 shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
                 typer.echo(f"http://{shown}:{port}/")
