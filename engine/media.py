@@ -39,7 +39,9 @@ def read_audio(path: Path | str, *, longest_s: float = LONGEST_S) -> NDArray[np.
     return np.clip(sound, -1, 1)
 
 
-def _decode(container: av.container.InputContainer, name: str, longest_s: float) -> NDArray[np.float32]:
+def _decode(
+    container: av.container.InputContainer, name: str, longest_s: float
+) -> NDArray[np.float32]:
     if not container.streams.audio:
         raise MediaError(f"{name} has no sound track")
     resampler = AudioResampler(format="flt", layout="mono", rate=RATE)

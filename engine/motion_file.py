@@ -67,7 +67,9 @@ def motion(
     """
     out = Path(out)
     if out.suffix.lower() not in (".csv", ".npz"):
-        raise MediaError(f"{out.name}: motion is written as .csv or .npz; choose one of these names")
+        raise MediaError(
+            f"{out.name}: motion is written as .csv or .npz; choose one of these names"
+        )
     pcm = read_audio(audio)
     config = config or EngineConfig()
     backend = load_backend(config.backend, threads=config.threads)

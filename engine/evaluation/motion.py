@@ -84,7 +84,9 @@ def aligned_phones(pcm: F32, words: str) -> list[tuple[str, float, float]]:
 
     decoder = Decoder(samprate=16_000, lm=None, loglevel="ERROR")
     raw = (np.clip(pcm, -1, 1) * 32767).astype(np.int16).tobytes()
-    known = [w for w in "".join(c if c.isalpha() or c == "'" else " " for c in words.lower()).split()]
+    known = [
+        w for w in "".join(c if c.isalpha() or c == "'" else " " for c in words.lower()).split()
+    ]
     decoder.set_align_text(" ".join(w for w in known if decoder.lookup_word(w)))
     for again in (False, True):
         if again:
@@ -148,13 +150,16 @@ def quiet(ear: SpeechEncoder, mouth: MotionDecoder, seconds: float = 8.0) -> dic
         "hum": 0.05 * np.sin(2 * np.pi * 100 * time),
     }
     return {
-        name: round(float(run(ear, mouth, s.astype(np.float32)).coefficients[:, arkit.MOUTH].max()), 3)
+        name: round(
+            float(run(ear, mouth, s.astype(np.float32)).coefficients[:, arkit.MOUTH].max()), 3
+        )
         for name, s in sounds.items()
     }
 
 
 def loudness(ear: SpeechEncoder, mouth: MotionDecoder, pcm: F32) -> dict[str, float]:
     """Mean jaw opening at several levels over that at the level given."""
+
     def jaw(decibel: float) -> float:
         sound = (pcm * 10 ** (decibel / 20)).astype(np.float32)
         return float(run(ear, mouth, sound).coefficients[:, arkit.index("jawOpen")].mean())
@@ -166,7 +171,9 @@ def loudness(ear: SpeechEncoder, mouth: MotionDecoder, pcm: F32) -> dict[str, fl
 def main(
     weights: Annotated[Path, typer.Option(help="folder with speech.onnx and motion.onnx")],
     animated: Annotated[Path | None, typer.Option(help="folder of the animated recordings")] = None,
-    english: Annotated[Path | None, typer.Option(help="folder of LJSpeech clips, metadata.csv")] = None,
+    english: Annotated[
+        Path | None, typer.Option(help="folder of LJSpeech clips, metadata.csv")
+    ] = None,
 ) -> None:
     """Print one JSON object."""
     ear, mouth = load(EngineConfig(weights=weights))

@@ -138,7 +138,10 @@ class StreamingHubert(nn.Module):
         """
         front = self.front(pcm)
         blank = self.remember(len(pcm))
-        empty = Memory(blank.position.to(pcm.device), *(c[:, :, :0].to(pcm.device) for c in (blank.keys, blank.values)))
+        empty = Memory(
+            blank.position.to(pcm.device),
+            *(c[:, :, :0].to(pcm.device) for c in (blank.keys, blank.values)),
+        )
         mask = _band(front.shape[1], 0, self.settings.context, pcm.device)
         return self._run(pcm, front, empty, mask)[0], front
 

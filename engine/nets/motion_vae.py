@@ -60,7 +60,9 @@ class MotionVae(nn.Module):
     def __init__(self, settings: MotionSettings) -> None:
         super().__init__()
         s = self.settings = settings
-        self.enter = nn.Sequential(nn.Linear(2 * s.features, s.hidden), nn.GELU(), nn.Dropout(s.dropout))
+        self.enter = nn.Sequential(
+            nn.Linear(2 * s.features, s.hidden), nn.GELU(), nn.Dropout(s.dropout)
+        )
         self.sound = nn.ModuleList(Dilated(s.hidden, d, s.dropout) for d in s.prior)
         self.prior = nn.Linear(s.hidden, 2 * s.latent)
         self.guess = nn.Sequential(
@@ -122,7 +124,12 @@ class MotionVae(nn.Module):
         mean, log = self.guess(seen).transpose(1, 2).chunk(2, 2)
         prior_log, log = limit(prior_log), limit(log)
         z = mean + torch.randn_like(mean) * log.exp()
-        gap = prior_log - log + (log.exp() ** 2 + (mean - prior_mean) ** 2) / (2 * prior_log.exp() ** 2) - 0.5
+        gap = (
+            prior_log
+            - log
+            + (log.exp() ** 2 + (mean - prior_mean) ** 2) / (2 * prior_log.exp() ** 2)
+            - 0.5
+        )
         told = self.decode(sound, z, memory, after)
         return told, self.decode(sound, prior_mean, memory, after), gap.mean()
 
@@ -140,7 +147,9 @@ class MotionGraph(nn.Module):
         self.model = model
         self.register_buffer("spread", torch.from_numpy(spread))
 
-    def forward(self, features: Tensor, memory: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, memory: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """`features` (1, 2, width), `noise` (1, 1, latent) -> (1, 52), energy (1, 1), memory."""
         out = self.model(features, noise, memory)
         coefficients = torch.matmul(F.relu(out.channels[:, 0]), self.spread).clamp(0, 1)

@@ -80,7 +80,9 @@ def prepare(clips: Sequence[Clip], ear: StreamingHubert, config: MotionTraining)
     rng = np.random.RandomState(config.seed)
     plan = [(True, config.animated_pieces), (False, config.synthetic_pieces)]
     lessons = []
-    with tqdm(total=sum(n for _, n in plan) + config.noise_pieces, desc="hearing", unit="piece") as bar:
+    with tqdm(
+        total=sum(n for _, n in plan) + config.noise_pieces, desc="hearing", unit="piece"
+    ) as bar:
         for real, count in plan:
             group = [c for c in clips if c.real == real]
             share = np.array([len(c.mouth) for c in group], float)
@@ -115,19 +117,21 @@ def _hear_noise(ear: StreamingHubert, rng: np.random.RandomState) -> Lesson:
     return Lesson(heard, blank[0], blank[1], np.zeros(PIECE, np.float16), False)
 
 
-def batch_of(
-    lessons: Sequence[Lesson], config: MotionTraining, step: int
-) -> dict[str, Tensor]:
+def batch_of(lessons: Sequence[Lesson], config: MotionTraining, step: int) -> dict[str, Tensor]:
     """Batch number `step`: the features of each frame are heard `DELAY` frames after it."""
     rng = np.random.RandomState([config.seed, step])
     groups = {True: [x for x in lessons if x.real], False: [x for x in lessons if not x.real]}
-    rows: dict[str, list[NDArray[np.generic]]] = {k: [] for k in ("features", "mouth", "columns", "energy", "real")}
+    rows: dict[str, list[NDArray[np.generic]]] = {
+        k: [] for k in ("features", "mouth", "columns", "energy", "real")
+    }
     for _ in range(config.batch):
         group = groups[bool(groups[True]) and rng.rand() < config.animated_share]
         lesson = group[rng.randint(len(group))]
         first = rng.randint(0, PIECE - config.frames - DELAY)
         span = slice(first, first + config.frames)
-        rows["features"].append(lesson.features[2 * (first + DELAY) : 2 * (first + DELAY + config.frames)])
+        rows["features"].append(
+            lesson.features[2 * (first + DELAY) : 2 * (first + DELAY + config.frames)]
+        )
         rows["mouth"].append(lesson.mouth[span])
         rows["columns"].append(lesson.columns[span])
         rows["energy"].append(lesson.energy[span])
@@ -146,7 +150,9 @@ def loss_of(
         error = (answer.channels - batch["mouth"])[:, WARM:]
         channels = (error**2 / spread["mouth_var"]).mean()
         motion = (error.diff(dim=1) ** 2 / spread["mouth_var"]).mean()
-        columns = ((answer.columns - batch["columns"]) ** 2 / spread["columns_var"] * real)[:, WARM:]
+        columns = ((answer.columns - batch["columns"]) ** 2 / spread["columns_var"] * real)[
+            :, WARM:
+        ]
         return channels + 0.5 * motion + columns.mean() / real.mean().clamp_min(0.05)
 
     energy = ((likely.energy[..., 0] - batch["energy"])[:, WARM:] ** 2).mean()
@@ -211,7 +217,9 @@ def load_motion(path: Path) -> MotionVae:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--animated", type=Path, required=True, help="folder of the animated recordings")
+    parser.add_argument(
+        "--animated", type=Path, required=True, help="folder of the animated recordings"
+    )
     parser.add_argument("--speech", type=Path, required=True, help="folder made by speech_data")
     parser.add_argument("--work", type=Path, required=True, help="folder with speech.pt")
     parser.add_argument("--steps", type=int, default=MotionTraining().steps)

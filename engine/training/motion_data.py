@@ -120,7 +120,9 @@ def from_utterance(said: Utterance) -> Clip:
     frames = len(said.pcm) // 320
     pcm = said.pcm[: frames * 320]
     none = np.zeros((0, 28), np.float32)
-    return Clip(said.name, pcm, frame_phones(said.phones, frames), mouth(said.phones, pcm)[:frames], none)
+    return Clip(
+        said.name, pcm, frame_phones(said.phones, frames), mouth(said.phones, pcm)[:frames], none
+    )
 
 
 def load_synthetic(folder: Path) -> Iterator[Clip]:

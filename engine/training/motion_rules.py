@@ -20,7 +20,17 @@ CHANNELS: tuple[str, ...] = (
 )
 _AT = {name: i for i, name in enumerate(CHANNELS)}
 _CLOSERS = [_AT[n] for n in ("mouthPress", "mouthRollLower", "mouthRollUpper", "mouthClose")]
-_OPENERS = [_AT[n] for n in ("jawOpen", "mouthLowerDown", "mouthUpperUp", "mouthStretch", "mouthSmile", "tongueOut")]
+_OPENERS = [
+    _AT[n]
+    for n in (
+        "jawOpen",
+        "mouthLowerDown",
+        "mouthUpperUp",
+        "mouthStretch",
+        "mouthSmile",
+        "tongueOut",
+    )
+]
 _ROUND = [_AT["mouthFunnel"], _AT["mouthPucker"]]
 RATE_HZ = 100  # grid of the rules; the answer is asked for at `rate`
 
@@ -66,7 +76,12 @@ def _merge_silence(phones: Sequence[Phone], shortest: float = 0.15) -> list[Phon
     """Give a gap between words that is too short to rest in to its neighbour."""
     out: list[Phone] = []
     for phone in phones:
-        if phone.name == "sil" and out and phone.end - phone.start < shortest and out[-1].name != "sil":
+        if (
+            phone.name == "sil"
+            and out
+            and phone.end - phone.start < shortest
+            and out[-1].name != "sil"
+        ):
             out[-1] = Phone(out[-1].name, out[-1].start, phone.end)
         elif phone.name == "sil" and out and out[-1].name == "sil":
             out[-1] = Phone("sil", out[-1].start, phone.end)
@@ -138,7 +153,9 @@ def _close(track: F32, phones: Sequence[Phone], time: NDArray[np.float64]) -> No
         target = VISEMES[phone.name]
         lips = phone.name in BILABIAL
         for i in _OPENERS:
-            wanted = target.get(CHANNELS[i], 0.0) if not lips else (0.02 if i == _AT["jawOpen"] else 0)
+            wanted = (
+                target.get(CHANNELS[i], 0.0) if not lips else (0.02 if i == _AT["jawOpen"] else 0)
+            )
             track[:, i] += shut * (wanted - track[:, i])
         track[:, _ROUND] *= 1 - (0.35 if lips else 0.7) * shut[:, None]
         for i in _CLOSERS:

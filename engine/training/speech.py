@@ -90,7 +90,9 @@ def batches(
     """Endless batches; batch i depends on the seed and i alone."""
     real = [c for c in clips if c.real]
     made = [c for c in clips if not c.real]
-    weight = lambda group: np.array([len(c.mouth) for c in group], float) / sum(len(c.mouth) for c in group)
+    weight = lambda group: (
+        np.array([len(c.mouth) for c in group], float) / sum(len(c.mouth) for c in group)
+    )
     share = {True: weight(real), False: weight(made)}
     step = start
     while True:
@@ -117,7 +119,9 @@ def _silence(piece: Piece, frames: int, rng: np.random.RandomState) -> None:
 
 def collate(pieces: Sequence[Piece]) -> dict[str, NDArray[np.generic]]:
     """Pieces -> arrays with a batch axis."""
-    arrays = {k: np.stack([getattr(p, k) for p in pieces]) for k in ("pcm", "mouth", "columns", "teacher")}
+    arrays = {
+        k: np.stack([getattr(p, k) for p in pieces]) for k in ("pcm", "mouth", "columns", "teacher")
+    }
     flags = {k: np.array([getattr(p, k) for p in pieces], np.float32) for k in ("real", "taught")}
     return arrays | flags | {"phone": np.stack([p.phone for p in pieces]).astype(np.int64)}
 
@@ -130,7 +134,9 @@ def prepare(animated: Path, speech: Path, cache: Path, work: Path) -> list[Clip]
     add_teacher(taught, cache, work / "teacher")
     path = work / "projection.npz"
     if not path.exists():
-        mean, matrix = fit_projection(np.concatenate([c.teacher[::7] for c in taught])[:40_000], WIDTH)
+        mean, matrix = fit_projection(
+            np.concatenate([c.teacher[::7] for c in taught])[:40_000], WIDTH
+        )
         np.savez(path, mean=mean, matrix=matrix)
     with np.load(path) as file:
         for clip in taught:
@@ -199,7 +205,9 @@ def schedule(step: int, steps: int) -> float:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--animated", type=Path, required=True, help="folder of the animated recordings")
+    parser.add_argument(
+        "--animated", type=Path, required=True, help="folder of the animated recordings"
+    )
     parser.add_argument("--speech", type=Path, required=True, help="folder made by speech_data")
     parser.add_argument("--cache", type=Path, required=True, help="folder of downloaded packages")
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")

@@ -105,7 +105,9 @@ def _noise(n: int, rng: np.random.RandomState) -> F32:
     """Noise of unit level whose spectrum falls by a random power of frequency."""
     size = next_fast_len(n, real=True)
     shape = rfft(rng.standard_normal(size).astype(np.float32))
-    slope = np.maximum(np.arange(len(shape), dtype=np.float32), 20) ** np.float32(-rng.uniform(0, 1.1))
+    slope = np.maximum(np.arange(len(shape), dtype=np.float32), 20) ** np.float32(
+        -rng.uniform(0, 1.1)
+    )
     out = irfft(shape * slope, size)[:n]
     return out / (np.sqrt(np.mean(out**2)) + 1e-9)
 

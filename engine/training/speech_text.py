@@ -91,7 +91,9 @@ def pinyin_ipa(syllable: str) -> str:
     for glide, final in (("yu", "ü"), ("y", "i"), ("wu", "u"), ("w", "u")):
         if body.startswith(glide):
             body = (final + body[len(glide) :]).replace("ii", "i")
-            return _FINALS[{"uei": "ui", "iou": "iu", "uen": "un", "ien": "in"}.get(body, body)] + tone
+            return (
+                _FINALS[{"uei": "ui", "iou": "iu", "uen": "un", "ien": "in"}.get(body, body)] + tone
+            )
     for letters, sound in _INITIALS:
         if body.startswith(letters):
             final = body[len(letters) :]

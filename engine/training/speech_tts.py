@@ -196,10 +196,22 @@ class Kokoro:
         **{"ʤ": 82, "ə": 83, "ɛ": 86, "ɜ": 87, "ɡ": 92, "ɪ": 102, "ŋ": 112, "θ": 119, "ɹ": 123},
         **{"ɾ": 125, "ʃ": 131, "ʧ": 133, "ʊ": 135, "ʌ": 138, "ʒ": 147, "ʔ": 148, "ˈ": 156},
         **{"ˌ": 157, "ᵻ": 177, "ʦ": 20, "ʨ": 21, "ꭧ": 23, "x": 66, "y": 67, "ɕ": 77, "ɥ": 99},
-        **{"ɨ": 101, "ɻ": 126, "ʂ": 130, "ɤ": 140, "ʰ": 162, "↓": 169, "→": 171, "↗": 172, "↘": 173},
+        **{
+            "ɨ": 101,
+            "ɻ": 126,
+            "ʂ": 130,
+            "ɤ": 140,
+            "ʰ": 162,
+            "↓": 169,
+            "→": 171,
+            "↗": 172,
+            "↘": 173,
+        },
     }
 
-    def __init__(self, model: Path, voices: Sequence[Path], espeak: Espeak, threads: int = 1) -> None:
+    def __init__(
+        self, model: Path, voices: Sequence[Path], espeak: Espeak, threads: int = 1
+    ) -> None:
         self._espeak = espeak
         self._session = _with_output(model, "/encoder/Clip_output_0", threads)
         self._voices = [v for v in sorted(voices) if v.stem[0] in "ab"]
@@ -229,7 +241,9 @@ class Kokoro:
             },
         )
         seconds = np.cumsum(frames.reshape(-1)) * 0.025
-        return _to_rate(sound.reshape(-1), 24_000), _spread(["^", *symbols, "$"], seconds, self.LATE)
+        return _to_rate(sound.reshape(-1), 24_000), _spread(
+            ["^", *symbols, "$"], seconds, self.LATE
+        )
 
 
 def _with_output(model: Path, name: str, threads: int) -> ort.InferenceSession:

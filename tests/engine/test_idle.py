@@ -51,7 +51,9 @@ def test_blinks_come_every_two_to_six_seconds_and_look_like_blinks() -> None:
 
 def test_lids_close_faster_than_they_open() -> None:
     lid = draw(120)[1][:, BLINK]
-    peaks = [i for i in range(5, len(lid) - 6) if lid[i] > 0.7 and lid[i] == lid[i - 4 : i + 6].max()]
+    peaks = [
+        i for i in range(5, len(lid) - 6) if lid[i] > 0.7 and lid[i] == lid[i - 4 : i + 6].max()
+    ]
     rise = np.mean([lid[i] - lid[i - 2] for i in peaks])
     fall = np.mean([lid[i] - lid[i + 2] for i in peaks])
     assert rise > fall > 0

@@ -13,7 +13,9 @@ from engine.media import read_audio
 
 
 def tone(seconds: float, rate: int = 16_000, hertz: float = 440) -> np.ndarray:
-    return (0.3 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
+    return (0.3 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)).astype(
+        np.float32
+    )
 
 
 def write_wav(path: Path, pcm: np.ndarray, rate: int = 16_000, channels: int = 1) -> None:
@@ -26,7 +28,9 @@ def write_wav(path: Path, pcm: np.ndarray, rate: int = 16_000, channels: int = 1
 
 def float_wav(path: Path, samples: np.ndarray) -> None:
     data = samples.astype("<f4").tobytes()
-    head = b"RIFF" + (36 + len(data)).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
+    head = (
+        b"RIFF" + (36 + len(data)).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
+    )
     shape = (3).to_bytes(2, "little") + (1).to_bytes(2, "little") + (16_000).to_bytes(4, "little")
     shape += (64_000).to_bytes(4, "little") + (4).to_bytes(2, "little") + (32).to_bytes(2, "little")
     path.write_bytes(head + shape + b"data" + len(data).to_bytes(4, "little") + data)
@@ -48,7 +52,9 @@ def encoded(path: Path, codec: str, rate: int, pcm: np.ndarray) -> None:
         stream = out.add_stream(codec, rate=rate, layout="mono")
         frame = av.AudioFrame.from_ndarray(pcm[None], format="flt", layout="mono")
         frame.sample_rate = rate
-        resampler = av.AudioResampler(stream.format, "mono", rate, frame_size=stream.frame_size or None)
+        resampler = av.AudioResampler(
+            stream.format, "mono", rate, frame_size=stream.frame_size or None
+        )
         for piece in (*resampler.resample(frame), *resampler.resample(None)):
             out.mux(stream.encode(piece))
         out.mux(stream.encode(None))
@@ -160,7 +166,15 @@ def test_stereo_becomes_mono(tmp_path: Path) -> None:
     assert 0.1 < np.abs(pcm).max() < 0.3
 
 
-@pytest.mark.parametrize(("name", "codec", "rate"), [("a.flac", "flac", 44_100), ("a.mp3", "libmp3lame", 44_100), ("a.ogg", "libopus", 48_000), ("a.m4a", "aac", 44_100)])
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"),
+    [
+        ("a.flac", "flac", 44_100),
+        ("a.mp3", "libmp3lame", 44_100),
+        ("a.ogg", "libopus", 48_000),
+        ("a.m4a", "aac", 44_100),
+    ],
+)
 def test_common_formats_are_read(name: str, codec: str, rate: int, tmp_path: Path) -> None:
     encoded(tmp_path / name, codec, rate, tone(1, rate))
     pcm = read_audio(tmp_path / name)

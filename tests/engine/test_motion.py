@@ -1,0 +1,86 @@
+"""The mouth's Python on a graph that only counts."""
+
+import numpy as np
+import pytest
+
+from engine import arkit
+from engine.backends import GraphSpec, TensorSpec
+from engine.motion import LOOKAHEAD, MotionDecoder
+
+SPEC = GraphSpec(
+    "motion",
+    (
+        TensorSpec("features", (1, 2, 3)),
+        TensorSpec("memory", (1, 1, 1)),
+        TensorSpec("noise", (1, 1, 4)),
+    ),
+    (
+        TensorSpec("coefficients", (1, arkit.COUNT)),
+        TensorSpec("energy", (1, 1)),
+        TensorSpec("memory_after", (1, 1, 1)),
+    ),
+)
+
+
+class Echo:
+    """Coefficient 0 is the first feature, 1 the noise, 2 the hops heard."""
+
+    spec = SPEC
+
+    def __call__(self, **feeds: np.ndarray) -> dict[str, np.ndarray]:
+        self.spec.check(feeds)
+        out = np.zeros((1, arkit.COUNT), np.float32)
+        out[0, 0] = feeds["features"][0, 0, 0]
+        out[0, 1] = feeds["noise"].sum()
+        out[0, 2] = feeds["memory"][0, 0, 0]
+        energy = np.full((1, 1), feeds["features"][0, 1, 0], np.float32)
+        return {"coefficients": out, "energy": energy, "memory_after": feeds["memory"] + 1}
+
+
+def ramp(frames: int) -> np.ndarray:
+    return np.repeat(np.arange(frames, dtype=np.float32)[:, None], 3, 1)
+
+
+def test_a_frame_is_decided_two_hops_after_it() -> None:
+    mouth = MotionDecoder(Echo())
+    state = mouth.start()
+    assert len(mouth.step(state, ramp(2 * LOOKAHEAD))) == 0
+    assert len(mouth.step(state, ramp(2))) == 1
+
+
+def test_odd_feature_frames_wait_for_their_other_half() -> None:
+    mouth = MotionDecoder(Echo())
+    whole = mouth.step(mouth.start(), ramp(20))
+    state = mouth.start()
+    parts = [mouth.step(state, f) for f in np.split(ramp(20), [1, 2, 7, 12, 19])]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert whole.shape == (10 - LOOKAHEAD, arkit.COUNT)
+    np.testing.assert_array_equal(whole[:, 0], np.arange(4, 20, 2))
+
+
+def test_energy_belongs_to_the_frames_just_returned() -> None:
+    mouth = MotionDecoder(Echo())
+    state = mouth.start()
+    mouth.step(state, ramp(8))
+    np.testing.assert_array_equal(state.energy, [5, 7])
+    mouth.step(state, ramp(0))
+    assert len(state.energy) == 0
+
+
+def test_without_temperature_nothing_is_random_with_it_the_seed_decides() -> None:
+    assert not MotionDecoder(Echo()).step(MotionDecoder(Echo()).start(3), ramp(20))[:, 1].any()
+    lively = MotionDecoder(Echo(), temperature=0.5)
+    a, b, c = (lively.step(lively.start(seed), ramp(20))[:, 1] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).all()
+
+
+def test_a_new_stream_has_settled_in_silence() -> None:
+    mouth = MotionDecoder(Echo())
+    assert mouth.step(mouth.start(), ramp(6))[0, 2] >= 20
+
+
+def test_features_of_another_width_are_refused() -> None:
+    mouth = MotionDecoder(Echo())
+    with pytest.raises(ValueError, match=r"\(T, 3\)"):
+        mouth.step(mouth.start(), np.zeros((2, 4), np.float32))
