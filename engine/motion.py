@@ -20,6 +20,7 @@ MOTION = GraphSpec(
         TensorSpec("features", (1, FRAMES, WIDTH)),
         TensorSpec("memory", (1, 36, 96)),
         TensorSpec("noise", (1, 1, 16)),
+        TensorSpec("style", (1, 1)),
     ),
     (
         TensorSpec("coefficients", (1, arkit.COUNT)),
@@ -52,17 +53,27 @@ class MotionDecoder:
         graph: the loaded network.
         silence: features of silence (2, width): `SpeechEncoder.silence`; zeros when not given.
         temperature: 0 always takes the likeliest motion; above 0, seeded variety.
+        style: 0 articulates clearly, as the phone rules do; 1 as the animators of the recordings
+            did, who left out most lip pressing; between is a blend.
 
     Law:
         Frame t depends on the features before 2 * (t + 3) alone, however they were cut.
     """
 
-    def __init__(self, graph: Graph, silence: F32 | None = None, temperature: float = 0.0) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        silence: F32 | None = None,
+        *,
+        temperature: float = 0.0,
+        style: float = 0.0,
+    ) -> None:
         self._graph = graph
         shapes = {t.name: tuple(int(n) for n in t.shape) for t in graph.spec.inputs}
         self.width = shapes["features"][2]
         self._noise = shapes["noise"]
         self._temperature = temperature
+        self._style = np.full((1, 1), style, np.float32)
         self._settled = np.zeros(shapes["memory"], np.float32)
         quiet = np.zeros((FRAMES, self.width), np.float32) if silence is None else silence
         for _ in range(_SETTLE):
@@ -102,4 +113,4 @@ class MotionDecoder:
         return np.concatenate(rows)
 
     def _run(self, pair: F32, memory: F32, noise: F32) -> dict[str, F32]:
-        return self._graph(features=pair[None], memory=memory, noise=noise)
+        return self._graph(features=pair[None], memory=memory, noise=noise, style=self._style)

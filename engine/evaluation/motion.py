@@ -15,8 +15,8 @@ import typer
 from numpy.typing import NDArray
 
 from engine import arkit
-from engine.config import EngineConfig
 from engine.backends import load_backend
+from engine.config import EngineConfig
 from engine.media import read_audio
 from engine.motion import MOTION, MotionDecoder
 from engine.motion_file import run
@@ -34,11 +34,14 @@ ARKIT_GROUPS: dict[str, tuple[str, ...]] = {
 }
 
 
-def load(config: EngineConfig, threads: int = 1) -> tuple[SpeechEncoder, MotionDecoder]:
+def load(
+    config: EngineConfig, threads: int = 1, style: float = 0.0
+) -> tuple[SpeechEncoder, MotionDecoder]:
     """The ear and the mouth of a weights folder."""
     backend = load_backend(config.backend, threads=threads)
     ear = SpeechEncoder(backend.load(SPEECH, config.weights / "speech.onnx"))
-    return ear, MotionDecoder(backend.load(MOTION, config.weights / "motion.onnx"), ear.silence)
+    graph = backend.load(MOTION, config.weights / "motion.onnx")
+    return ear, MotionDecoder(graph, ear.silence, style=style)
 
 
 def channels_of(coefficients: F32) -> F32:
@@ -84,9 +87,7 @@ def aligned_phones(pcm: F32, words: str) -> list[tuple[str, float, float]]:
 
     decoder = Decoder(samprate=16_000, lm=None, loglevel="ERROR")
     raw = (np.clip(pcm, -1, 1) * 32767).astype(np.int16).tobytes()
-    known = [
-        w for w in "".join(c if c.isalpha() or c == "'" else " " for c in words.lower()).split()
-    ]
+    known = "".join(c if c.isalpha() or c == "'" else " " for c in words.lower()).split()
     decoder.set_align_text(" ".join(w for w in known if decoder.lookup_word(w)))
     for again in (False, True):
         if again:

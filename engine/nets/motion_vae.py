@@ -63,6 +63,7 @@ class MotionVae(nn.Module):
         self.enter = nn.Sequential(
             nn.Linear(2 * s.features, s.hidden), nn.GELU(), nn.Dropout(s.dropout)
         )
+        self.style = nn.Linear(1, s.hidden, bias=False)
         self.sound = nn.ModuleList(Dilated(s.hidden, d, s.dropout) for d in s.prior)
         self.prior = nn.Linear(s.hidden, 2 * s.latent)
         self.guess = nn.Sequential(
@@ -88,9 +89,14 @@ class MotionVae(nn.Module):
         """An empty memory (B, past, hidden)."""
         return torch.zeros(batch, self.past, self.settings.hidden)
 
-    def listen(self, features: Tensor, memory: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Features (B, 2 T, features) -> what the sound says (B, T, hidden), memories so far."""
-        x = self.enter(features.unflatten(1, (-1, 2)).flatten(2))
+    def listen(
+        self, features: Tensor, style: Tensor, memory: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Features (B, 2 T, features) -> what the sound says (B, T, hidden), memories so far.
+
+        `style` (B, 1) is whose mouths to make: 0 by the phone rules, 1 as the animators do.
+        """
+        x = self.enter(features.unflatten(1, (-1, 2)).flatten(2)) + self.style(style)[:, None]
         after, at = [], 0
         for layer in self.sound:
             x, past = layer(x, memory[:, at : at + layer.past])
@@ -109,16 +115,16 @@ class MotionVae(nn.Module):
         x = self.norm(x)
         return Decoded(self.channels(x), self.columns(x), self.energy(x), torch.cat(after, 1))
 
-    def forward(self, features: Tensor, noise: Tensor, memory: Tensor) -> Decoded:
+    def forward(self, features: Tensor, noise: Tensor, style: Tensor, memory: Tensor) -> Decoded:
         """Motion from sound alone; `noise` (B, T, latent), zeros for the likeliest motion."""
-        sound, after = self.listen(features, memory)
+        sound, after = self.listen(features, style, memory)
         mean, spread = self.prior(sound).chunk(2, 2)
         return self.decode(sound, mean + noise * limit(spread).exp(), memory, after)
 
-    def learn(self, features: Tensor, channels: Tensor) -> tuple[Decoded, Decoded, Tensor]:
+    def learn(self, features: Tensor, style: Tensor, channels: Tensor) -> tuple[Decoded, Decoded, Tensor]:
         """Both ways through: answers from the posterior, from the prior's mean, and their KL."""
         memory = self.remember(len(features)).to(features)
-        sound, after = self.listen(features, memory)
+        sound, after = self.listen(features, style, memory)
         prior_mean, prior_log = self.prior(sound).chunk(2, 2)
         seen = torch.cat([sound, channels], 2).transpose(1, 2)
         mean, log = self.guess(seen).transpose(1, 2).chunk(2, 2)
@@ -148,9 +154,9 @@ class MotionGraph(nn.Module):
         self.register_buffer("spread", torch.from_numpy(spread))
 
     def forward(
-        self, features: Tensor, memory: Tensor, noise: Tensor
+        self, features: Tensor, memory: Tensor, noise: Tensor, style: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`features` (1, 2, width), `noise` (1, 1, latent) -> (1, 52), energy (1, 1), memory."""
-        out = self.model(features, noise, memory)
+        out = self.model(features, noise, style, memory)
         coefficients = torch.matmul(F.relu(out.channels[:, 0]), self.spread).clamp(0, 1)
         return coefficients, out.energy[:, 0].clamp(0, 1), out.memory

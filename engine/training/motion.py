@@ -22,7 +22,7 @@ from engine.nets.hubert import PAST, SpeechSettings, StreamingHubert
 from engine.nets.motion_vae import Decoded, MotionSettings, MotionVae
 from engine.training.motion_data import HELD_OUT, Clip, load_animated, load_synthetic
 from engine.training.motion_rules import CHANNELS
-from engine.training.speech import save, schedule, variances
+from engine.training.speech import save, schedule
 from engine.training.speech_augment import cut, noise_only, roughen
 
 F16 = NDArray[np.float16]
@@ -107,7 +107,8 @@ def _pairs(track: NDArray[np.float32]) -> F16:
 def _hear(clip: Clip, ear: StreamingHubert, rng: np.random.RandomState) -> Lesson:
     piece = cut(clip, 2 * PIECE, rng, 0)
     energy = energy_of(piece.pcm, PIECE).astype(np.float16)
-    heard = _features(ear, roughen(piece.pcm, rng))
+    clean = piece.pcm * np.float32(10 ** rng.uniform(-0.7, 0.3))
+    heard = _features(ear, clean if rng.rand() < 0.4 else roughen(piece.pcm, rng))
     return Lesson(heard, _pairs(piece.mouth), _pairs(piece.columns), energy, clip.real)
 
 
@@ -143,13 +144,14 @@ def loss_of(
     model: MotionVae, batch: dict[str, Tensor], spread: dict[str, Tensor], kl: float
 ) -> dict[str, Tensor]:
     """Parts of the loss: answers of both ways, their changes in time, and the KL."""
-    told, likely, gap = model.learn(batch["features"], batch["mouth"])
+    told, likely, gap = model.learn(batch["features"], batch["real"][:, None], batch["mouth"])
     real = batch["real"][:, None, None]
+    scale = spread["mouth_var"][batch["real"].long()][:, None]
 
     def miss(answer: Decoded) -> Tensor:
         error = (answer.channels - batch["mouth"])[:, WARM:]
-        channels = (error**2 / spread["mouth_var"]).mean()
-        motion = (error.diff(dim=1) ** 2 / spread["mouth_var"]).mean()
+        channels = (error**2 / scale).mean()
+        motion = (error.diff(dim=1) ** 2 / scale).mean()
         columns = ((answer.columns - batch["columns"]) ** 2 / spread["columns_var"] * real)[
             :, WARM:
         ]
@@ -204,6 +206,18 @@ def train(
     return load_motion(path)
 
 
+def spreads(clips: Sequence[Clip]) -> dict[str, Tensor]:
+    """Variance of the channels by rule and as animated (2, channels), and of the columns (28,)."""
+    by_source = [
+        np.concatenate([c.mouth for c in clips if c.real == real]).var(0) for real in (False, True)
+    ]
+    columns = np.concatenate([c.columns for c in clips]).var(0)
+    return {
+        "mouth_var": torch.tensor(np.maximum(by_source, 3e-4)).float(),
+        "columns_var": torch.tensor(np.maximum(columns, 3e-4)).float(),
+    }
+
+
 def load_motion(path: Path) -> MotionVae:
     """The averaged network out of a `motion.pt` checkpoint, ready to be used."""
     saved = torch.load(path, weights_only=True)["average"]
@@ -230,7 +244,7 @@ def main() -> None:
     clips = [c for c in load_animated(args.animated)[0] if c.name not in HELD_OUT]
     clips += load_synthetic(args.speech)
     lessons = prepare(clips, load_ear(args.work / "speech.pt"), config)
-    train(lessons, variances(clips), config, args.work, args.minutes)
+    train(lessons, spreads(clips), config, args.work, args.minutes)
 
 
 if __name__ == "__main__":

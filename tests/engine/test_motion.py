@@ -13,6 +13,7 @@ SPEC = GraphSpec(
         TensorSpec("features", (1, 2, 3)),
         TensorSpec("memory", (1, 1, 1)),
         TensorSpec("noise", (1, 1, 4)),
+        TensorSpec("style", (1, 1)),
     ),
     (
         TensorSpec("coefficients", (1, arkit.COUNT)),
@@ -33,6 +34,7 @@ class Echo:
         out[0, 0] = feeds["features"][0, 0, 0]
         out[0, 1] = feeds["noise"].sum()
         out[0, 2] = feeds["memory"][0, 0, 0]
+        out[0, 3] = feeds["style"][0, 0]
         energy = np.full((1, 1), feeds["features"][0, 1, 0], np.float32)
         return {"coefficients": out, "energy": energy, "memory_after": feeds["memory"] + 1}
 
@@ -73,6 +75,11 @@ def test_without_temperature_nothing_is_random_with_it_the_seed_decides() -> Non
     a, b, c = (lively.step(lively.start(seed), ramp(20))[:, 1] for seed in (1, 1, 2))
     np.testing.assert_array_equal(a, b)
     assert (a != c).all()
+
+
+def test_style_reaches_the_graph() -> None:
+    mouth = MotionDecoder(Echo(), style=0.25)
+    assert (mouth.step(mouth.start(), ramp(8))[:, 3] == np.float32(0.25)).all()
 
 
 def test_a_new_stream_has_settled_in_silence() -> None:

@@ -1,5 +1,7 @@
 """Lessons of the mouth at tiny size."""
 
+# ruff: noqa: E402  torch may be missing
+
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +35,12 @@ def lesson(real: bool) -> Lesson:
 def test_frame_by_frame_decodes_what_the_whole_decodes() -> None:
     torch.manual_seed(0)
     net = MotionVae(TINY).eval()
-    features, noise = torch.randn(1, 40, 6), torch.randn(1, 20, 4)
+    features, noise, style = torch.randn(1, 40, 6), torch.randn(1, 20, 4), torch.ones(1, 1)
     with torch.no_grad():
-        whole = net(features, noise, net.remember()).channels
+        whole = net(features, noise, style, net.remember()).channels
         memory, parts = net.remember(), []
         for t in range(20):
-            out = net(features[:, 2 * t : 2 * t + 2], noise[:, t : t + 1], memory)
+            out = net(features[:, 2 * t : 2 * t + 2], noise[:, t : t + 1], style, memory)
             memory = out.memory
             parts.append(out.channels)
     torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-4)
@@ -49,12 +51,12 @@ def test_the_posterior_sees_the_motion_and_the_prior_does_not() -> None:
     net = MotionVae(TINY).eval()
     for head in (net.channels, net.columns):
         torch.nn.init.normal_(head.weight)
-    features, motion = torch.randn(1, 40, 6), torch.rand(1, 20, 12)
+    features, motion, style = torch.randn(1, 40, 6), torch.rand(1, 20, 12), torch.zeros(1, 1)
     with torch.no_grad():
         torch.manual_seed(1)
-        told, likely, gap = net.learn(features, motion)
+        told, likely, gap = net.learn(features, style, motion)
         torch.manual_seed(1)
-        told_other, likely_other, _ = net.learn(features, 1 - motion)
+        told_other, likely_other, _ = net.learn(features, style, 1 - motion)
     torch.testing.assert_close(likely.channels, likely_other.channels)
     assert (told.channels - told_other.channels).abs().max() > 1e-4
     assert gap > 0
@@ -74,7 +76,7 @@ def test_training_learns_and_goes_on_where_it_stopped(
 ) -> None:
     monkeypatch.setattr("engine.training.motion.MotionSettings", lambda features: TINY)
     torch.set_num_threads(1)
-    spread = {"mouth_var": torch.full((12,), 0.05), "columns_var": torch.full((28,), 0.05)}
+    spread = {"mouth_var": torch.full((2, 12), 0.05), "columns_var": torch.full((28,), 0.05)}
     lessons = [lesson(True), lesson(False)]
     train(lessons, spread, MotionTraining(steps=3, batch=2, frames=30), tmp_path, 10)
     train(lessons, spread, MotionTraining(steps=5, batch=2, frames=30), tmp_path, 10)

@@ -1,5 +1,7 @@
 """The rules that turn phones into mouths."""
 
+
+
 import numpy as np
 import pytest
 
