@@ -1,0 +1,107 @@
+"""The two laws for the whole engine, with the embedded weights and a real portrait."""
+
+import numpy as np
+import pytest
+
+from engine.avatar import AvatarEngine
+from engine.config import EngineConfig
+from engine.enroll import Identity
+from engine.errors import PortraitRefused
+from server.cli import BUNDLED_PORTRAIT
+from server.portraits import decode_image
+
+HOP = 640
+
+
+@pytest.fixture(scope="module")
+def engine() -> AvatarEngine:
+    return AvatarEngine.load(EngineConfig())
+
+
+@pytest.fixture(scope="module")
+def identity(engine: AvatarEngine) -> Identity:
+    return engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def sound() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    t = np.arange(20 * HOP) / 16_000
+    loud = np.clip(np.sin(2 * np.pi * 3 * t), 0, 1)
+    return (0.3 * loud * rng.standard_normal(len(t))).astype(np.float32)
+
+
+def whole(engine: AvatarEngine, identity: Identity, pcm: np.ndarray, seed: int = 3) -> np.ndarray:
+    state = engine.start(identity, seed=seed)
+    frames = engine.step(state, pcm) + engine.flush(state)
+    assert [f.index for f in frames] == list(range(len(frames)))
+    return np.stack([f.rgb for f in frames])
+
+
+@pytest.mark.parametrize("cut", [161, 640, 1000, 7000])
+def test_splitting_the_sound_never_changes_the_frames(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray, cut: int
+) -> None:
+    state = engine.start(identity, seed=3)
+    frames = [f for i in range(0, len(sound), cut) for f in engine.step(state, sound[i : i + cut])]
+    frames += engine.flush(state)
+    np.testing.assert_array_equal(np.stack([f.rgb for f in frames]), whole(engine, identity, sound))
+
+
+def test_later_sound_never_changes_earlier_frames(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    other = sound.copy()
+    other[12 * HOP :] = 0
+    decided = 12 - engine.config.stream.lookahead_frames
+    a, b = whole(engine, identity, sound), whole(engine, identity, other)
+    np.testing.assert_array_equal(a[:decided], b[:decided])
+    assert (a[decided + 4 :] != b[decided + 4 :]).any()
+
+
+def test_a_frame_comes_out_once_its_look_ahead_was_heard(
+    engine: AvatarEngine, identity: Identity
+) -> None:
+    state = engine.start(identity)
+    need = (1 + engine.config.stream.lookahead_frames) * HOP
+    assert engine.step(state, np.zeros(need - 1, np.float32)) == []
+    assert [f.index for f in engine.step(state, np.zeros(1, np.float32))] == [0]
+
+
+def test_the_same_seed_gives_the_same_stream_and_another_another(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    np.testing.assert_array_equal(
+        whole(engine, identity, sound, 5), whole(engine, identity, sound, 5)
+    )
+    assert (whole(engine, identity, sound, 5) != whole(engine, identity, sound, 6)).any()
+
+
+def test_streams_do_not_disturb_each_other(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    alone = whole(engine, identity, sound)
+    one, two = engine.start(identity, seed=3), engine.start(identity, seed=9)
+    frames = []
+    for start in range(0, len(sound), HOP):
+        frames += engine.step(one, sound[start : start + HOP])
+        engine.step(two, -sound[start : start + HOP])
+    frames += engine.flush(one)
+    np.testing.assert_array_equal(np.stack([f.rgb for f in frames]), alone)
+
+
+def test_a_silent_face_is_alive(engine: AvatarEngine, identity: Identity) -> None:
+    frames = whole(engine, identity, np.zeros(50 * HOP, np.float32))
+    assert (frames[0] != frames[-1]).any()
+
+
+def test_frames_have_the_size_of_the_portrait(engine: AvatarEngine, identity: Identity) -> None:
+    assert identity.size == (512, 512)
+    assert whole(engine, identity, np.zeros(HOP, np.float32)).shape == (1, 512, 512, 3)
+
+
+def test_a_picture_without_a_face_is_refused_with_a_reason(engine: AvatarEngine) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (400, 400, 3), dtype=np.uint8)
+    with pytest.raises(PortraitRefused) as refusal:
+        engine.enroll(noise)
+    assert refusal.value.code == "no_face"

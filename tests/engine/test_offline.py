@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from engine.avatar import AvatarEngine
+from engine.errors import MediaError
+from engine.offline import generate
+from server.cli import BUNDLED_PORTRAIT
+from server.portraits import decode_image
+
+
+@pytest.fixture(scope="module")
+def engine() -> AvatarEngine:
+    return AvatarEngine.load()
+
+
+@pytest.fixture(scope="module")
+def portrait() -> np.ndarray:
+    return decode_image(BUNDLED_PORTRAIT.read_bytes())
+
+
+@pytest.fixture
+def tone(tmp_path: Path) -> Path:
+    path = tmp_path / "tone.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=44_100, layout="mono")
+        t = np.arange(44_100 * 3 // 2) / 44_100
+        pcm = (8000 * np.sin(2 * np.pi * 220 * t)).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(pcm[None], "s16", "mono")
+        frame.sample_rate = 44_100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_a_video_has_all_frames_and_the_sound(
+    engine: AvatarEngine, portrait: np.ndarray, tone: Path, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, int]] = []
+    out = tmp_path / "out.mp4"
+    report = generate(
+        engine, portrait, tone, out, progress=lambda done, total: seen.append((done, total))
+    )
+    assert report.frames == 38  # 1.5 s at 25 fps, the last one half filled
+    assert seen[0] == (1, 38)
+    assert seen[-1] == (38, 38)
+    with av.open(str(out)) as container:
+        pictures = list(container.decode(video=0))
+        assert len(pictures) == 38
+        assert (pictures[0].width, pictures[0].height) == (512, 512)
+    with av.open(str(out)) as container:
+        samples = sum(f.samples for f in container.decode(audio=0))
+        assert samples / 48_000 == pytest.approx(1.5, abs=0.06)
+    assert [p.name for p in tmp_path.iterdir() if "part" in p.name] == []
+
+
+def test_a_wrong_name_is_refused_before_any_work(
+    engine: AvatarEngine, portrait: np.ndarray, tone: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(MediaError, match=r"\.mp4"):
+        generate(engine, portrait, tone, tmp_path / "out.txt")
+
+
+def test_nothing_is_left_behind_when_drawing_fails(
+    engine: AvatarEngine, portrait: np.ndarray, tone: Path, tmp_path: Path
+) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        generate(engine, portrait, tone, out, progress=stop)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tone.wav"]

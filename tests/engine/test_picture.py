@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+
+from engine.backends import load_backend
+from engine.config import EngineConfig
+from engine.picture import COMPOSE, ENROLL, PAINT, WARP, Canvas, PictureGraphs, make_canvas
+
+
+@pytest.fixture(scope="module")
+def graphs() -> PictureGraphs:
+    backend, weights = load_backend("openvino", threads=2), EngineConfig().weights
+    return PictureGraphs(
+        *(backend.load(s, weights / f"{s.name}.onnx") for s in (ENROLL, WARP, PAINT, COMPOSE))
+    )
+
+
+def portrait(height: int = 300, width: int = 260) -> np.ndarray:
+    """A picture with detail everywhere."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    channels = [127 + 90 * np.sin(x / a + y / b) for a, b in ((9, 31), (17, 13), (41, 7))]
+    return np.stack(channels, -1).astype(np.uint8)
+
+
+def canvas(rgb: np.ndarray, side: float = 90.0) -> Canvas:
+    centre = np.array([rgb.shape[1], rgb.shape[0]]) / 2
+    to_window = np.c_[np.eye(2) / side, 0.5 - centre / side].astype(np.float32)
+    return make_canvas(rgb, to_window)
+
+
+def nothing(graph: str, tensor: str) -> np.ndarray:
+    spec = {s.name: s for s in (WARP, COMPOSE)}[graph]
+    shape = next(t.shape for t in spec.inputs if t.name == tensor)
+    return np.zeros([int(n) for n in shape], np.float32)
+
+
+def trusted() -> np.ndarray:
+    """A painted window that says: believe the warp."""
+    patch = nothing("compose", "patch")
+    patch[:, 3] = 1
+    return patch
+
+
+def test_a_portrait_that_does_not_move_is_untouched(graphs: PictureGraphs) -> None:
+    rgb = portrait()
+    still = graphs.compose(
+        canvas(rgb), nothing("compose", "flow"), nothing("compose", "lids"), trusted()
+    )
+    assert np.abs(still.astype(int) - rgb).max() <= 1
+
+
+def test_nothing_outside_the_reach_of_the_head_changes(graphs: PictureGraphs) -> None:
+    rgb = portrait(900, 800)
+    place = canvas(rgb, side=60)
+    flow = nothing("compose", "flow") + 0.5
+    moved = graphs.compose(place, flow, nothing("compose", "lids"), trusted())
+    left, top, right, bottom = place.box
+    outside = np.ones(rgb.shape[:2], bool)
+    outside[top:bottom, left:right] = False
+    assert outside.any()
+    np.testing.assert_array_equal(moved[outside], rgb[outside])
+    assert (moved[top:bottom, left:right] != rgb[top:bottom, left:right]).any()
+
+
+def test_flow_is_in_window_units(graphs: PictureGraphs) -> None:
+    rgb, side = portrait(), 90.0
+    flow = nothing("compose", "flow")
+    flow[:, 0] = 6 / side  # read six pixels to the right
+    moved = graphs.compose(canvas(rgb, side), flow, nothing("compose", "lids"), trusted())
+    np.testing.assert_allclose(
+        moved[100:200, 80:180].astype(int), rgb[100:200, 86:186].astype(int), atol=2
+    )
+
+
+def test_paint_is_laid_inside_the_window_only_and_fades_at_its_border(
+    graphs: PictureGraphs,
+) -> None:
+    rgb, side = portrait(), 90.0
+    white = nothing("compose", "patch")
+    white[:, :3] = 1  # trust nothing, paint white
+    laid = graphs.compose(
+        canvas(rgb, side), nothing("compose", "flow"), nothing("compose", "lids"), white
+    )
+    middle = laid[140:160, 120:140]
+    assert middle.min() >= 254
+    change = np.abs(laid.astype(int) - rgb).max(-1)
+    y, x = np.nonzero(change > 1)
+    assert abs(y - 149.5).max() <= side / 2 + 1
+    assert abs(x - 129.5).max() <= side / 2 + 1
+    edge = change[150, 130 - int(side / 2) : 130 - int(side / 2) + 2]
+    assert edge.max() < 40, "the window must fade in, not begin"
+
+
+def test_lids_move_pixels_down_only_around_the_eyes(graphs: PictureGraphs) -> None:
+    rgb, side = portrait(), 60.0
+    lids = nothing("compose", "lids")
+    lids[:, :, 20:60, 20:90] = -4 / side
+    moved = graphs.compose(canvas(rgb, side), nothing("compose", "flow"), lids, trusted())
+    changed = np.abs(moved.astype(int) - rgb).max(-1) > 1
+    rows = np.nonzero(changed.any(1))[0]
+    assert 60 < rows.min()
+    assert rows.max() < 150
+
+
+@pytest.mark.parametrize("blink", [0.0, 1.0])
+def test_the_lid_field_closes_exactly_the_eyes(graphs: PictureGraphs, blink: float) -> None:
+    from engine.topology import RIGHT_LIDS
+
+    face = np.random.default_rng(0).uniform(0.2, 0.8, (478, 2)).astype(np.float32)
+    x = np.linspace(0.1, 0.4, 9)
+    arch = 0.05 * np.sin(np.linspace(0, np.pi, 9))
+    face[list(RIGHT_LIDS[0])] = np.c_[x, -0.45 - arch]
+    face[list(RIGHT_LIDS[1])] = np.c_[x, -0.45 + arch]
+    backend = load_backend("openvino", threads=1)
+    warp = backend.load(WARP, EngineConfig().weights / "warp.onnx")
+    lids = warp(
+        window=nothing("warp", "window"),
+        latents=nothing("warp", "latents"),
+        source=face[None],
+        target=face[None],
+        blink=np.array([[blink, 0]], np.float32),
+    )["lids"][0, 0]
+    if not blink:
+        assert np.abs(lids).max() < 1e-6
+        return
+    assert lids.min() == pytest.approx(-0.1, abs=0.02)  # the lid travels the eye's opening
+    assert lids.max() < 1e-6  # never the other way
