@@ -224,7 +224,7 @@ def main(
     sheet: Annotated[Path | None, typer.Option(help="write the drawn portraits here")] = None,
 ) -> None:
     """Measure, print a table, end in one JSON line."""
-    backend, label = load_backend("openvino", threads=2), Labeller(landmarker)
+    backend, label = load_backend("openvino", threads=1), Labeller(landmarker)
     reader = FaceReader(
         backend.load(FINDER, weights / "finder.onnx"),
         backend.load(LANDMARKS, weights / "landmarks.onnx"),

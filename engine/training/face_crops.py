@@ -137,8 +137,8 @@ def jitter(rng: Rng, landmarks: F32) -> Window:
         base, spread = Window((left + right) / 2, (top + bottom) / 2, side * CROP_SCALE), 0.09
         stretch, turn = rng.uniform(0.8, 1.3), rng.uniform(-0.5, 0.5)
     else:
-        base, spread = aligned_window(landmarks), 0.03
-        stretch, turn = np.exp(rng.normal(0, 0.06)), rng.normal(0, 0.07)
+        base, spread = aligned_window(landmarks), 0.045
+        stretch, turn = np.exp(rng.normal(0, 0.09)), rng.normal(0, 0.07)
     dx, dy = rng.normal(0, spread, 2) * base.side / CROP_SCALE
     return Window(base.x + dx, base.y + dy, base.side * stretch, base.roll + turn)
 
