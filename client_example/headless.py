@@ -196,12 +196,11 @@ class Viewer:
 
     def finish(self) -> Report:
         """Work out the figures of what was seen so far."""
-        shown, report = self._shown, self.report
-        report.frames = len(shown)
-        if len(shown) > 1:
-            report.fps = round((len(shown) - 1) / (shown[-1] - shown[0]), 2)
-            report.longest_gap_s = round(float(np.diff(shown).max()), 3)
-        return report
+        self.report.frames = len(self._shown)
+        if len(gaps := np.diff(self._shown)):
+            self.report.fps = round(1 / float(gaps.mean()), 2)
+            self.report.longest_gap_s = round(float(gaps.max()), 3)
+        return self.report
 
     def _on_state(self) -> None:
         self.report.state = self.pc.connectionState

@@ -173,7 +173,8 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
                 gc.collect()
                 gc.freeze()  # what lives as long as the server is not looked through again
                 host, port = self.servers[0].sockets[0].getsockname()[:2]
-                shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
+                shown = f"[{host}]" if ":" in host else host
+                shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else shown
                 typer.echo(f"http://{shown}:{port}/")
 
     config = uvicorn.Config(

@@ -96,7 +96,7 @@ class Playout:
         self._pictures: deque[Picture] = deque()
         self._sounds: deque[SoundPacket] = deque()
         self._queued = 0  # samples ever queued
-        self._sent = 0  # samples ever sent, made-up ones included
+        self._sent = 0  # samples whose time has come: sent, made up or expired
         self._shift = 0  # place in what is sent = place in what was queued + shift
         self._last_sound: SoundPacket | None = None
         self._last_picture: Picture | None = None
@@ -114,7 +114,7 @@ class Playout:
             self.dropped += 1
             return
         if wait > self._limit_s:
-            self._drop_waiting()
+            self._drop_waiting(now)
             self._pacer.restart(now)
         at = self._pacer.leave_at(now)
         self._pictures.append(Picture(at, self._queued, clip))
@@ -126,10 +126,10 @@ class Playout:
         self._queued += len(clip.sound)
         self._expire(now - self._limit_s)
 
-    def interrupt(self, generation: int) -> None:
+    def interrupt(self, generation: int, now: float) -> None:
         """Drop what waits and let nothing of an older generation in again."""
         self.generation = generation
-        self._drop_waiting()
+        self._drop_waiting(now)
 
     def picture_due(self) -> float | None:
         """When to call `take_picture` next; None when nothing is there to be sent."""
@@ -200,9 +200,10 @@ class Playout:
             self.dropped += 1
         while self._sounds and self._sounds[0].at < before:
             self._sounds.popleft()
-            self._shift -= PACKET_SAMPLES
+            self._sent += PACKET_SAMPLES  # its time is over: the time stamps step over it
 
-    def _drop_waiting(self) -> None:
+    def _drop_waiting(self, now: float) -> None:
+        self._expire(now)
         self.dropped += len(self._pictures)
         self._shift -= PACKET_SAMPLES * len(self._sounds)
         self._pictures.clear()

@@ -28,6 +28,7 @@ from server.worker import EngineWorker
 
 log = logging.getLogger(__name__)
 MAX_MESSAGE = 4096  # characters of a control message; a longer one is ignored
+MAX_UNREAD = 64 * 1024  # bytes of our own messages that may wait for the viewer
 TICK_S = PACKET_SAMPLES / SOUND_RATE_HZ
 REPORT_S = 1.0
 WATCH_S = 0.5
@@ -86,7 +87,7 @@ class Session:
         """Drop all that waits, in both queues and in flight; the face goes on with what is next."""
         self.generation += 1
         self.stream.interrupt()
-        self.playout.interrupt(self.generation)
+        self.playout.interrupt(self.generation, time.monotonic())
 
     def end(self) -> None:
         """Ask for the end; returns at once."""
@@ -228,8 +229,11 @@ class Session:
             self._send({"type": "pong", "t": body.get("t")})
 
     def _send(self, body: dict[str, Any]) -> None:
-        if self._control is not None and self._control.readyState == "open":
-            self._control.send(json.dumps(body))
+        """Tell the viewer; one that has stopped listening is told no more."""
+        channel = self._control
+        if channel is None or channel.readyState != "open" or channel.bufferedAmount > MAX_UNREAD:
+            return
+        channel.send(json.dumps(body))
 
     def _from_engine(self, function: Callable[[Any], None], argument: Any) -> None:
         """Hand over from the engine thread; a loop that has ended needs nothing more."""
@@ -272,7 +276,7 @@ class Session:
         self.stream.close()
         self.video.stop()
         self.audio.stop()
-        self.playout.interrupt(self.generation + 1)
+        self.playout.interrupt(self.generation + 1, time.monotonic())
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self.pc.close()

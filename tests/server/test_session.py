@@ -195,6 +195,7 @@ async def test_a_viewer_that_never_connects_is_freed() -> None:
     async with serving(settings=ServerSettings(connect_timeout_s=0.6)) as live:
         viewer = Viewer(live.url)
         viewer.pc.addTransceiver("video", direction="recvonly")
+        viewer.pc.addTransceiver("audio", direction="recvonly")
         await viewer.pc.setLocalDescription(await viewer.pc.createOffer())
         sdp = "\r\n".join(
             line
@@ -244,6 +245,7 @@ async def test_one_viewer_too_many_is_told_to_wait_until_a_place_is_free() -> No
 async def an_offer() -> str:
     viewer = Viewer("")
     viewer.pc.addTransceiver("video", direction="recvonly")
+    viewer.pc.addTransceiver("audio", direction="recvonly")
     await viewer.pc.setLocalDescription(await viewer.pc.createOffer())
     sdp = viewer.pc.localDescription.sdp
     await viewer.close()
