@@ -54,7 +54,9 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 50:
-            raise ConfigError(f"steps={self.steps} is out of range; 1 to 50 denoising steps a frame")
+            raise ConfigError(
+                f"steps={self.steps} is out of range; 1 to 50 denoising steps a frame"
+            )
         if not 128 <= self.max_side <= 2048:
             raise ConfigError(f"max_side={self.max_side} is out of range; 128 to 2048 pixels")
         if self.threads < 1:

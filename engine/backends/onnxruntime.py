@@ -41,10 +41,8 @@ class OnnxRuntimeBackend:
         if not path.exists():
             raise WeightsError(f"{spec.name}: no file {path}; reinstall, or name a weights folder")
         try:
-            session = ort.InferenceSession(
-                path, self._options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # noqa: BLE001  its exception types are not importable
+            session = ort.InferenceSession(path, self._options, providers=["CPUExecutionProvider"])
+        except Exception as error:
             raise WeightsError(f"{spec.name}: {path} is not a readable ONNX file") from error
         have = {t.name for t in (*session.get_inputs(), *session.get_outputs())}
         missing = [t.name for t in (*spec.inputs, *spec.outputs) if t.name not in have]

@@ -24,6 +24,7 @@ from engine.topology import (
 # narrow one the lips; each is the eighth power of the one before it, so one exp serves all three.
 SIGMA_WIDE = 0.27
 KERNEL_WEIGHTS = (0.002, 0.03, 1.0)
+FLOOR = 3e-7  # of the summed weight: far from every point the flow fades to nothing
 
 
 def unit_grid(n: int) -> Tensor:
@@ -52,17 +53,19 @@ def flow_at(points: Tensor, reference: Tensor, target: Tensor) -> Tensor:
         (B, N, 2): kernel-weighted mean of `reference - target`.
     """
     points = points.expand(len(target), -1, 2)
-    square = (
-        points.square().sum(-1, keepdim=True)
-        + target.square().sum(-1)[:, None]
-        - 2 * points @ target.transpose(1, 2)
+    # |p - q|^2 as one product: [p, |p|^2, 1] . [-2 q, 1, |q|^2]
+    ones = torch.ones_like(target[..., :1])
+    rows = torch.cat(
+        [points, points.square().sum(-1, keepdim=True), torch.ones_like(points[..., :1])], -1
     )
-    wide = torch.exp(square * (-1 / (2 * SIGMA_WIDE**2)))
+    columns = torch.cat([-2 * target, ones, target.square().sum(-1, keepdim=True)], -1)
+    wide = torch.exp(rows @ columns.transpose(1, 2) * (-1 / (2 * SIGMA_WIDE**2)))
     middle = wide.square().square().square()
     narrow = middle.square().square().square()
     a, b, c = KERNEL_WEIGHTS
-    weight = a * wide + b * middle + c * narrow + 1e-9
-    return weight @ (reference - target) / weight.sum(-1, keepdim=True)
+    weight = a * wide + b * middle + c * narrow
+    sums = weight @ torch.cat([reference - target, ones], -1)  # (B, N, 3): offsets and their weight
+    return sums[..., :2] / (sums[..., 2:] + FLOOR)
 
 
 def warp(picture: Tensor, flow: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,9 @@ class Memory:
 class LogMel(nn.Module):
     """Log-mel spectrum of the same 25 ms windows as the network's frames."""
 
+    basis: Tensor
+    bank: Tensor
+
     def __init__(self, mels: int) -> None:
         super().__init__()
         size, bins = 512, 257
@@ -111,7 +115,7 @@ class StreamingHubert(nn.Module):
     def __init__(self, settings: SpeechSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.hubert = HubertModel(settings.hubert())
+        self.hubert: Any = HubertModel(settings.hubert())
         self.mel = LogMel(settings.mels)
         self.spectral = nn.Linear(settings.mels, settings.hidden)
 
@@ -123,7 +127,8 @@ class StreamingHubert(nn.Module):
 
     def front(self, pcm: Tensor) -> Tensor:
         """`pcm` (B, PAST + 320 T) -> output of the convolutions (B, T, conv_dim[-1])."""
-        return self.hubert.feature_extractor(pcm).transpose(1, 2)
+        out: Tensor = self.hubert.feature_extractor(pcm).transpose(1, 2)
+        return out
 
     def step(self, pcm: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """New frames on top of a full memory: `pcm` (B, PAST + 320 T) -> (B, T, features)."""
@@ -166,21 +171,21 @@ class StreamingHubert(nn.Module):
         return torch.cat([x, mel], 2), after
 
     def _layer(
-        self, layer: nn.Module, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+        self, layer: Any, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         attention, heads = layer.attention, self.settings.heads
         y = layer.layer_norm(x)
         keys = torch.cat([keys, attention.k_proj(y)], 1)
         values = torch.cat([values, attention.v_proj(y)], 1)
-        split = [
+        query, key, value = (
             t.unflatten(2, (heads, -1)).transpose(1, 2) for t in (attention.q_proj(y), keys, values)
-        ]
-        out = F.scaled_dot_product_attention(*split, attn_mask=mask)
+        )
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         x = x + layer.dropout(attention.out_proj(out.transpose(1, 2).flatten(2)))
         return x + layer.feed_forward(layer.final_layer_norm(x)), keys, values
 
 
-def _valid(conv: nn.Module, x: Tensor) -> Tensor:
+def _valid(conv: Any, x: Tensor) -> Tensor:
     """Apply the positional convolution without its own padding: the past is already there."""
     return F.conv1d(x, conv.weight, conv.bias, groups=conv.groups)
 

@@ -97,7 +97,9 @@ class IdentityNet(nn.Module):
     def __init__(self, widths: tuple[int, int, int]) -> None:
         super().__init__()
         a, b, c = widths
-        self.time = nn.Sequential(nn.Linear(64, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
+        self.time = nn.Sequential(
+            nn.Linear(64, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING)
+        )
         self.enter = nn.Conv2d(2 * LATENT_CHANNELS, a, 3, padding=1)
         self.down_a = ResBlock(a, embedding=EMBEDDING)
         self.to_b = nn.Conv2d(a, b, 3, stride=2, padding=1)

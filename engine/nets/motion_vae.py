@@ -83,7 +83,7 @@ class MotionVae(nn.Module):
     @property
     def past(self) -> int:
         """Frames of memory, all layers in a row."""
-        return sum(layer.past for layer in (*self.sound, *self.voice))
+        return sum(layer.past for layer in (*_layers(self.sound), *_layers(self.voice)))
 
     def remember(self, batch: int = 1) -> Tensor:
         """An empty memory (B, past, hidden)."""
@@ -97,8 +97,9 @@ class MotionVae(nn.Module):
         `style` (B, 1) is whose mouths to make: 0 by the phone rules, 1 as the animators do.
         """
         x = self.enter(features.unflatten(1, (-1, 2)).flatten(2)) + self.style(style)[:, None]
-        after, at = [], 0
-        for layer in self.sound:
+        after: list[Tensor] = []
+        at = 0
+        for layer in _layers(self.sound):
             x, past = layer(x, memory[:, at : at + layer.past])
             after.append(past)
             at += layer.past
@@ -107,8 +108,9 @@ class MotionVae(nn.Module):
     def decode(self, sound: Tensor, z: Tensor, memory: Tensor, after: list[Tensor]) -> Decoded:
         """Motion of latent `z` (B, T, latent) for what the sound says."""
         x = self.mix(torch.cat([sound, z], 2))
-        after, at = list(after), sum(layer.past for layer in self.sound)
-        for layer in self.voice:
+        after = list(after)
+        at = sum(layer.past for layer in _layers(self.sound))
+        for layer in _layers(self.voice):
             x, past = layer(x, memory[:, at : at + layer.past])
             after.append(past)
             at += layer.past
@@ -140,6 +142,10 @@ class MotionVae(nn.Module):
         return told, self.decode(sound, prior_mean, memory, after), gap.mean()
 
 
+def _layers(stack: nn.ModuleList) -> list[Dilated]:
+    return [layer for layer in stack if isinstance(layer, Dilated)]
+
+
 def limit(log: Tensor) -> Tensor:
     """Keep a log standard deviation within (-4, 1)."""
     return -1.5 + 2.5 * torch.tanh(log / 2.5)
@@ -147,6 +153,8 @@ def limit(log: Tensor) -> Tensor:
 
 class MotionGraph(nn.Module):
     """The exported form: two feature frames in, 52 coefficients of one motion frame out."""
+
+    spread: Tensor
 
     def __init__(self, model: MotionVae, spread: NDArray[np.float32]) -> None:
         super().__init__()

@@ -79,7 +79,12 @@ class Painter(nn.Module):
         return Reference(latents, self.identity_net.write(h1, h2), identity)
 
     def condition(
-        self, window: Tensor, reference: Reference, source: Tensor, target: Tensor, placement: Tensor
+        self,
+        window: Tensor,
+        reference: Reference,
+        source: Tensor,
+        target: Tensor,
+        placement: Tensor,
     ) -> Condition:
         """Draw the geometry of a frame; `source` and `target` are landmarks in window units."""
         warped, latents, maps, opening = self.geometry(window, reference.latents, source, target)
@@ -93,7 +98,11 @@ class Painter(nn.Module):
     def guide(self, condition: Condition, cache: Cache) -> tuple[Tensor, Tensor, Tensor]:
         """AnimateNet's guidance of one frame."""
         guidance: tuple[Tensor, Tensor, Tensor] = self.animate_net(
-            condition.maps, condition.warped_latents, cache.latents, condition.landmarks, condition.placement
+            condition.maps,
+            condition.warped_latents,
+            cache.latents,
+            condition.landmarks,
+            condition.placement,
         )
         return guidance
 
@@ -112,7 +121,12 @@ class Painter(nn.Module):
         return Cache(z_0, keys)
 
     def sample(
-        self, condition: Condition, reference: Reference, cache: Cache, noise: Tensor, steps: int = 1
+        self,
+        condition: Condition,
+        reference: Reference,
+        cache: Cache,
+        noise: Tensor,
+        steps: int = 1,
     ) -> tuple[Tensor, Tensor, Cache]:
         """Paint one frame in `steps` steps; returns window, trust of the warp, new cache."""
         guidance = self.guide(condition, cache)

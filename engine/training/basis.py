@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from engine import arkit
 from engine.errors import DataError
 from engine.landmarks import apply, similarity, window_transform
-from engine.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, OUTER_LOWER_LIP, OUTER_UPPER_LIP, STABLE
+from engine.topology import (
+    INNER_LOWER_LIP,
+    INNER_UPPER_LIP,
+    OUTER_LOWER_LIP,
+    OUTER_UPPER_LIP,
+    STABLE,
+)
 
 F64 = NDArray[np.float64]
 LIPS = [*INNER_UPPER_LIP, *INNER_LOWER_LIP, *OUTER_UPPER_LIP, *OUTER_LOWER_LIP]
@@ -77,7 +83,9 @@ def fit_basis(
 
 def mean_depth(points: F64) -> F64:
     """Mean depth of each point in window units, larger is farther: (478,)."""
-    unit = np.array([np.linalg.det(window_transform(p[:, :2].astype(np.float32))[:, :2]) for p in points])
+    unit = np.array(
+        [np.linalg.det(window_transform(p[:, :2].astype(np.float32))[:, :2]) for p in points]
+    )
     return np.mean(points[:, :, 2] * np.sqrt(unit)[:, None], 0)
 
 

