@@ -7,7 +7,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import picture
 from engine.backends import Backend, Graph, GraphSpec, load_backend
 from engine.config import EngineConfig
 from engine.enroll import Identity, enroll
@@ -66,9 +65,7 @@ class AvatarEngine:
             FaceReader(load(FINDER), load(LANDMARKS)),
             speech,
             MotionDecoder(load(MOTION), speech.silence),
-            PictureGraphs(
-                *map(load, (picture.ENROLL, picture.WARP, picture.PAINT, picture.COMPOSE))
-            ),
+            PictureGraphs(load),
             FaceBasis.load(config.weights / "basis.npz"),
         )
 

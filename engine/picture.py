@@ -1,12 +1,14 @@
 """The eye's counterpart: graphs that draw, and the numpy that ties a portrait to them.
 
-Four graphs share the work of a frame: `enroll` once a portrait; then `warp` (geometry, always fp32),
-`paint` (AnimateNet, IdentityNet x steps, decoder) and `compose` (the portrait at its own resolution,
-moved by the flow, with the painted window laid in where the warp is not to be trusted).
+`enroll` runs once a portrait; then, for each frame, `warp` (geometry, always fp32) and `paint`
+(AnimateNet, IdentityNet x steps, decoder). Three small graphs without weights finish it at the
+portrait's own resolution: `move` (the head by the flow), `blink` (the eyes again, with the lids, only
+while they move) and `inlay` (the painted window, where the warp is not to be trusted).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,19 +25,21 @@ WINDOW, LATENT, CHANNELS = 128, 32, 16
 LINE_MAPS = 13  # two sets of line groups and the opening
 KEYS = ((256, 192), (64, 256), (256, 192))  # tokens and widths of the cached keys/values
 
+FEATHER = 0.1  # how far inside its border the painted window has faded in, window units
+
 # Lines of the flow grid in window units: dense over the face, sparse over hair and shoulders.
 GRID_X = np.concatenate(
-    [np.linspace(-1.7, -0.45, 9), np.linspace(-0.35, 1.35, 46), np.linspace(1.45, 2.7, 9)]
+    [np.linspace(-1.5, -0.5, 8), np.linspace(-0.38, 1.38, 46), np.linspace(1.5, 2.5, 8)]
 ).astype(np.float32)
 GRID_Y = np.concatenate(
-    [np.linspace(-2.5, -1.35, 8), np.linspace(-1.25, 1.25, 64), np.linspace(1.35, 2.4, 8)]
+    [np.linspace(-2.4, -1.4, 8), np.linspace(-1.28, 1.28, 64), np.linspace(1.4, 2.0, 5)]
 ).astype(np.float32)
 # The finer field of the eyelids.
 EYES_X = np.linspace(-0.15, 1.15, 112).astype(np.float32)
 EYES_Y = np.linspace(-0.95, -0.05, 80).astype(np.float32)
 # Points that stay where they are: the frame of everything the head does not carry.
 ANCHORS = np.array(
-    [(x, y) for y in (-2.45, 2.0) for x in np.linspace(-1.5, 2.5, 9)]
+    [(x, y) for y in (-2.4, 2.0) for x in np.linspace(-1.5, 2.5, 9)]
     + [(x, y) for x in (-1.5, 2.5) for y in np.linspace(-2.0, 1.7, 8)]
     + [(x, 1.75) for x in (-1.0, -0.5, 1.5, 2.0)],
     np.float32,
@@ -48,6 +52,9 @@ def _keys(prefix: str) -> tuple[TensorSpec, ...]:
 
 _LATENTS = (1, CHANNELS, LATENT, LATENT)
 _POINTS = (1, POINTS, 2)
+
+_FLOW = TensorSpec("flow", (1, 2, len(GRID_Y), len(GRID_X)))
+_LIDS = TensorSpec("lids", (1, 1, len(EYES_Y), len(EYES_X)))
 
 ENROLL = GraphSpec(
     "enroll",
@@ -68,8 +75,8 @@ WARP = GraphSpec(
         TensorSpec("warped_latents", _LATENTS),
         TensorSpec("maps", (1, LINE_MAPS, LATENT, LATENT)),
         TensorSpec("opening", (1, 1, 64, 64)),
-        TensorSpec("flow", (1, 2, len(GRID_Y), len(GRID_X))),
-        TensorSpec("lids", (1, 1, len(EYES_Y), len(EYES_X))),
+        _FLOW,
+        _LIDS,
     ),
     precision="f32",
 )
@@ -89,40 +96,53 @@ PAINT = GraphSpec(
         TensorSpec("target", _POINTS),
         TensorSpec("placement", (1, 6)),
     ),
-    (TensorSpec("patch", (1, 4, WINDOW, WINDOW)), TensorSpec("made_latents", _LATENTS), *_keys("made")),
-)
-COMPOSE = GraphSpec(
-    "compose",
     (
-        TensorSpec("portrait", (1, 3, "H", "W")),
-        TensorSpec("flow", (1, 2, len(GRID_Y), len(GRID_X))),
-        TensorSpec("lids", (1, 1, len(EYES_Y), len(EYES_X))),
         TensorSpec("patch", (1, 4, WINDOW, WINDOW)),
-        TensorSpec("flow_at", (1, "h", "w", 2)),
-        TensorSpec("lids_at", (1, "h", "w", 2)),
-        TensorSpec("base_at", (1, "h", "w", 2)),
-        TensorSpec("patch_at", (1, "h", "w", 2)),
-        TensorSpec("flow_scale", (2, 2)),
-        TensorSpec("feather", (1, 1, "h", "w")),
+        TensorSpec("made_latents", _LATENTS),
+        *_keys("made"),
     ),
-    (TensorSpec("rgb", ("h", "w", 3), "uint8"),),
+)
+_PORTRAIT = (TensorSpec("portrait", (1, 3, "H", "W")), TensorSpec("flow_scale", (2, 2)))
+_AT = (TensorSpec("flow_at", (1, "h", "w", 2)), TensorSpec("base_at", (1, "h", "w", 2)))
+_RGB = (TensorSpec("rgb", ("h", "w", 3), "uint8"),)
+MOVE = GraphSpec("move", (*_PORTRAIT, _FLOW, *_AT), _RGB, precision="f32")
+BLINK = GraphSpec(
+    "blink",
+    (*_PORTRAIT, _FLOW, *_AT, _LIDS, TensorSpec("lids_at", (1, "h", "w", 2))),
+    _RGB,
     precision="f32",
 )
+INLAY = GraphSpec(
+    "inlay",
+    (
+        TensorSpec("moved", ("h", "w", 3), "uint8"),
+        TensorSpec("patch", (1, 4, WINDOW, WINDOW)),
+        TensorSpec("patch_at", (1, "h", "w", 2)),
+        TensorSpec("feather", (1, 1, "h", "w")),
+    ),
+    _RGB,
+    precision="f32",
+)
+SPECS = (ENROLL, WARP, PAINT, MOVE, BLINK, INLAY)
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """An upright box of a portrait and where its pixels find what they need."""
+
+    box: tuple[slice, slice]  # rows, columns
+    at: dict[str, F32]  # sampling positions (1, h, w, 2), named as in the graph's spec
 
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
     """Where one portrait's pixels find their flow and their painted window. Read-only."""
 
-    portrait: F32  # (1, 3, H, W) in [0, 255]
     rgb: RgbImage  # (H, W, 3) the portrait itself
-    box: tuple[int, int, int, int]  # left, top, right, bottom of what can move
-    flow_at: F32  # (1, h, w, 2) of the moving box, for grid sampling
-    lids_at: F32
-    base_at: F32
-    patch_at: F32
-    flow_scale: F32  # (2, 2) window units -> sampling units of the portrait
-    feather: F32  # (1, 1, h, w) 1 inside the window, 0 at its border and outside
+    portrait: dict[str, F32]  # the pixels as floats and the size of a window unit
+    head: Region  # all that can move
+    eyes: Region
+    window: Region
 
 
 def _sampling(pixel: NDArray[np.float32], size: int) -> NDArray[np.float32]:
@@ -144,27 +164,42 @@ def make_canvas(rgb: RgbImage, to_window: Affine) -> Canvas:
         to_window: affine from pixels of `rgb` to window units.
     """
     height, width = rgb.shape[:2]
-    corners = np.array(
-        [(x, y) for x in (GRID_X[0], GRID_X[-1]) for y in (GRID_Y[0], GRID_Y[-1])], np.float32
-    )
-    reach = apply(invert(to_window), corners)
-    left, top = np.clip(np.floor(reach.min(0)), 0, (width, height)).astype(int)
-    right, bottom = np.clip(np.ceil(reach.max(0)), 0, (width, height)).astype(int)
-    y, x = np.mgrid[top:bottom, left:right].astype(np.float32) + 0.5
-    unit = apply(to_window, np.stack([x, y], -1))  # (h, w, 2)
-    edge = np.abs(unit - 0.5).max(-1)  # 0.5 on the border of the window
-    feather = np.clip((0.5 - edge) / 0.1, 0, 1)
-    back = invert(to_window)[:, :2]
+    back = invert(to_window)
+
+    def region(x: F32, y: F32) -> tuple[Region, F32]:
+        corners = np.array([(a, b) for a in (x[0], x[-1]) for b in (y[0], y[-1])], np.float32)
+        reach = apply(back, corners)
+        left, top = np.clip(np.floor(reach.min(0)), 0, (width - 1, height - 1)).astype(int)
+        right, bottom = np.clip(np.ceil(reach.max(0)), (left + 1, top + 1), (width, height)).astype(
+            int
+        )
+        rows, columns = np.mgrid[top:bottom, left:right].astype(np.float32) + 0.5
+        unit = apply(to_window, np.stack([columns, rows], -1))  # (h, w, 2)
+        base = np.stack([_sampling(columns, width), _sampling(rows, height)], -1)[None]
+        at = {"flow_at": _look_up(unit, GRID_X, GRID_Y), "base_at": base}
+        return Region((slice(top, bottom), slice(left, right)), at), unit
+
+    ends = np.array([0, 1], np.float32)
+    head, _ = region(GRID_X, GRID_Y)
+    eyes, of_eyes = region(EYES_X, EYES_Y)
+    window, of_window = region(ends, ends)
+    edge = np.clip((0.5 - np.abs(of_window - 0.5).max(-1)) / FEATHER, 0, 1)
+    to_sampling = back[:, :2] * np.array([[2 / width], [2 / height]])
     return Canvas(
-        portrait=np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32),
         rgb=rgb,
-        box=(int(left), int(top), int(right), int(bottom)),
-        flow_at=_look_up(unit, GRID_X, GRID_Y),
-        lids_at=_look_up(unit, EYES_X, EYES_Y),
-        base_at=np.stack([_sampling(x, width), _sampling(y, height)], -1)[None],
-        patch_at=(unit * 2 - 1)[None].astype(np.float32),
-        flow_scale=np.ascontiguousarray((back * np.array([[2 / width], [2 / height]])).T, np.float32),
-        feather=(feather * feather * (3 - 2 * feather))[None, None].astype(np.float32),
+        portrait={
+            "portrait": np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32),
+            "flow_scale": np.ascontiguousarray(to_sampling, np.float32),
+        },
+        head=head,
+        eyes=Region(eyes.box, {**eyes.at, "lids_at": _look_up(of_eyes, EYES_X, EYES_Y)}),
+        window=Region(
+            window.box,
+            {
+                "patch_at": (of_window * 2 - 1)[None].astype(np.float32),
+                "feather": (edge * edge * (3 - 2 * edge))[None, None].astype(np.float32),
+            },
+        ),
     )
 
 
@@ -187,10 +222,11 @@ class FrameCache:
 
 
 class PictureGraphs:
-    """The four graphs, and the one order in which they draw a frame."""
+    """The graphs of `SPECS`, and the one order in which they draw a frame."""
 
-    def __init__(self, enroll: Graph, warp: Graph, paint: Graph, compose: Graph) -> None:
-        self._enroll, self._warp, self._paint, self._compose = enroll, warp, paint, compose
+    def __init__(self, load: Callable[[GraphSpec], Graph]) -> None:
+        self._enroll, self._warp, self._paint = load(ENROLL), load(WARP), load(PAINT)
+        self._move, self._blink, self._inlay = load(MOVE), load(BLINK), load(INLAY)
 
     def enroll(self, window: F32, source: F32, canvas: Canvas) -> Face:
         """Run the once-a-portrait part."""
@@ -228,7 +264,7 @@ class PictureGraphs:
             target=points,
             blink=blink[None],
         )
-        fields = geometry.pop("flow"), geometry.pop("lids")
+        flow, lids = geometry.pop("flow"), geometry.pop("lids")
         painted = self._paint(
             noise=noise,
             **face.kept,
@@ -238,26 +274,19 @@ class PictureGraphs:
             target=points,
             placement=placement[None],
         )
-        rgb = self.compose(face.canvas, *fields, painted["patch"])
+        rgb = self.compose(face.canvas, flow, lids if blink.any() else None, painted["patch"])
         return rgb, FrameCache(
             painted["made_latents"], tuple(painted[f"made{i}"] for i in range(len(KEYS)))
         )
 
-    def compose(self, canvas: Canvas, flow: F32, lids: F32, patch: F32) -> RgbImage:
-        """Move the portrait by `flow` and `lids` and lay the painted `patch` in."""
-        moved = self._compose(
-            portrait=canvas.portrait,
-            flow=flow,
-            lids=lids,
-            patch=patch,
-            flow_at=canvas.flow_at,
-            lids_at=canvas.lids_at,
-            base_at=canvas.base_at,
-            patch_at=canvas.patch_at,
-            flow_scale=canvas.flow_scale,
-            feather=canvas.feather,
-        )["rgb"]
-        left, top, right, bottom = canvas.box
+    def compose(self, canvas: Canvas, flow: F32, lids: F32 | None, patch: F32) -> RgbImage:
+        """Move the portrait by `flow` and `lids` and lay the painted `patch` in: (H, W, 3)."""
         frame = canvas.rgb.copy()
-        frame[top:bottom, left:right] = moved
+        frame[canvas.head.box] = self._move(**canvas.portrait, flow=flow, **canvas.head.at)["rgb"]
+        if lids is not None:
+            eyes = self._blink(**canvas.portrait, flow=flow, lids=lids, **canvas.eyes.at)
+            frame[canvas.eyes.box] = eyes["rgb"]
+        under = np.ascontiguousarray(frame[canvas.window.box])
+        laid = self._inlay(moved=under, patch=patch, **canvas.window.at)
+        frame[canvas.window.box] = laid["rgb"]
         return frame

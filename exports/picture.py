@@ -1,4 +1,4 @@
-"""Exports the picture graphs `enroll`, `warp`, `paint` and `compose` from a trained painter."""
+"""Exports the picture graphs (`engine.picture.SPECS`) from a trained painter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from engine.nets.geometry import blink_field, control_points, flow_at
 from engine.nets.painter import Cache, Condition, Painter, Reference
-from engine.picture import ANCHORS, COMPOSE, ENROLL, EYES_X, EYES_Y, GRID_X, GRID_Y, PAINT, WARP
+from engine.picture import ANCHORS, EYES_X, EYES_Y, GRID_X, GRID_Y, SPECS
 from engine.topology import POINTS
 from exports.onnx import export
 
@@ -77,33 +77,45 @@ class Paint(nn.Module):
         return patch, made.latents, *made.keys
 
 
-class Compose(nn.Module):
-    """The portrait moved by the flow, the painted window laid in; no weights."""
+class Move(nn.Module):
+    """The head moved by the flow, and by the lids when they are given; no weights."""
 
     def forward(
         self,
         portrait: Tensor,
+        flow_scale: Tensor,
         flow: Tensor,
-        lids: Tensor,
-        patch: Tensor,
         flow_map: Tensor,
-        lids_map: Tensor,
         base: Tensor,
-        patch_map: Tensor,
-        scale: Tensor,
-        feather: Tensor,
+        lids: Tensor | None = None,
+        lids_map: Tensor | None = None,
     ) -> Tensor:
-        """See `engine.picture.COMPOSE`."""
-        offset = F.grid_sample(flow, flow_map, align_corners=False, padding_mode="border")
-        lid = F.grid_sample(lids, lids_map, align_corners=False, padding_mode="border")
-        offset = offset + torch.cat([torch.zeros_like(lid), lid], 1)
-        where = base + torch.einsum("bchw,cd->bhwd", offset, scale)
+        """See `engine.picture.MOVE` and `BLINK`."""
+        scaled = torch.einsum("dc,bchw->bdhw", flow_scale, flow)  # few points: cheap here
+        offset = F.grid_sample(scaled, flow_map, align_corners=False, padding_mode="border")
+        if lids is not None and lids_map is not None:
+            down = torch.einsum("dc,bchw->bdhw", flow_scale[:, 1:], lids)
+            offset = offset + F.grid_sample(down, lids_map, align_corners=False)
+        where = base + offset.permute(0, 2, 3, 1)
         moved = F.grid_sample(portrait, where, align_corners=False, padding_mode="border")
+        return _picture(moved)
+
+
+class Inlay(nn.Module):
+    """The painted window laid into the moved portrait; no weights."""
+
+    def forward(self, moved: Tensor, patch: Tensor, patch_map: Tensor, feather: Tensor) -> Tensor:
+        """See `engine.picture.INLAY`."""
         laid = F.grid_sample(patch, patch_map, align_corners=False, padding_mode="border")
         trust = 1 - feather * (1 - laid[:, 3:])
         # the painter works in [-1, 1], the portrait in [0, 255]
-        mixed = trust * moved + feather * (laid[:, :3] + 1 - laid[:, 3:]) * 127.5
-        return mixed[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
+        paint = feather * (laid[:, :3] + 1 - laid[:, 3:]) * 127.5
+        return _picture(trust * moved.permute(2, 0, 1)[None].float() + paint)
+
+
+def _picture(rgb: Tensor) -> Tensor:
+    """(1, 3, h, w) in [0, 255] -> (h, w, 3) uint8."""
+    return (rgb[0].permute(1, 2, 0).clamp(0, 255) + 0.5).to(torch.uint8)
 
 
 def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
@@ -121,6 +133,10 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
     previous = {f"previous{i}": k * 0.9 for i, k in enumerate(keys)}
     line = torch.linspace(-1, 1, 40)
     grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)[None]
+    still = {
+        **{"portrait": torch.rand(1, 3, 64, 64) * 255, "flow_scale": torch.eye(2)},
+        "flow": flow * 0.1,
+    }
     return {
         "enroll": {"window": window},
         "warp": {
@@ -138,29 +154,32 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
             },
             **{"target": target, "placement": torch.zeros(1, 6)},
         },
-        "compose": {
-            **{"portrait": torch.rand(1, 3, 64, 64) * 255, "flow": flow * 0.1},
-            **{"lids": lids, "patch": torch.rand(1, 4, 128, 128)},
-            **{"flow_at": grid, "lids_at": grid, "base_at": grid, "patch_at": grid},
-            **{"flow_scale": torch.eye(2), "feather": torch.rand(1, 1, 40, 40)},
+        "move": {**still, "flow_at": grid, "base_at": grid},
+        "blink": {**still, "flow_at": grid, "base_at": grid, "lids": lids, "lids_at": grid},
+        "inlay": {
+            "moved": torch.randint(0, 255, (40, 40, 3), dtype=torch.uint8),
+            **{"patch": torch.rand(1, 4, 128, 128), "patch_at": grid},
+            "feather": torch.rand(1, 1, 40, 40),
         },
     }
 
 
 def export_picture(painter: Painter, out: Path, steps: int = 1) -> dict[str, float]:
-    """Write the four graphs and return the parity error of each."""
+    """Write the graphs and return the parity error of each."""
     feeds = samples(painter)
     modules: dict[str, tuple[nn.Module, float]] = {
         "enroll": (Enroll(painter), 1e-3),
         "warp": (Warp(painter), 1e-3),
         "paint": (Paint(painter, steps), 5e-3),
-        "compose": (Compose(), 1.0),  # one grey level of rounding
+        **{name: (Move(), 1.0) for name in ("move", "blink")},  # one grey level of rounding
+        "inlay": (Inlay(), 1.0),
     }
-    specs = {spec.name: spec for spec in (ENROLL, WARP, PAINT, COMPOSE)}
-    return {
-        name: export(module, specs[name], feeds[name], out / f"{name}.onnx", tolerance=tolerance)
-        for name, (module, tolerance) in modules.items()
-    }
+    errors = {}
+    for spec in SPECS:
+        module, tolerance = modules[spec.name]
+        path = out / f"{spec.name}.onnx"
+        errors[spec.name] = export(module, spec, feeds[spec.name], path, tolerance=tolerance)
+    return errors
 
 
 def load_painter(checkpoint: Path) -> Painter:

@@ -85,7 +85,7 @@ def test_run_times_are_imported_in_one_file(package: str) -> None:
 def test_the_engine_runs_without_calling_home(tmp_path: Path) -> None:
     code = (
         "import engine.avatar as a, engine.backends as b, pathlib, engine.picture as p, sys\n"
-        "g = b.load_backend('openvino', threads=1).load(p.COMPOSE, a.EngineConfig().weights / 'compose.onnx')\n"
+        "g = b.load_backend('openvino', threads=1).load(p.MOVE, a.EngineConfig().weights / 'move.onnx')\n"
         "assert 'torch' not in sys.modules and 'cv2' not in sys.modules\n"
     )
     keep = {k: v for k, v in os.environ.items() if k in ("PATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV")}

@@ -3,15 +3,13 @@ import pytest
 
 from engine.backends import load_backend
 from engine.config import EngineConfig
-from engine.picture import COMPOSE, ENROLL, PAINT, WARP, Canvas, PictureGraphs, make_canvas
+from engine.picture import BLINK, INLAY, WARP, Canvas, PictureGraphs, make_canvas
 
 
 @pytest.fixture(scope="module")
 def graphs() -> PictureGraphs:
     backend, weights = load_backend("openvino", threads=2), EngineConfig().weights
-    return PictureGraphs(
-        *(backend.load(s, weights / f"{s.name}.onnx") for s in (ENROLL, WARP, PAINT, COMPOSE))
-    )
+    return PictureGraphs(lambda spec: backend.load(spec, weights / f"{spec.name}.onnx"))
 
 
 def portrait(height: int = 300, width: int = 260) -> np.ndarray:
@@ -28,14 +26,14 @@ def canvas(rgb: np.ndarray, side: float = 90.0) -> Canvas:
 
 
 def nothing(graph: str, tensor: str) -> np.ndarray:
-    spec = {s.name: s for s in (WARP, COMPOSE)}[graph]
+    spec = {s.name: s for s in (WARP, BLINK, INLAY)}[graph]
     shape = next(t.shape for t in spec.inputs if t.name == tensor)
     return np.zeros([int(n) for n in shape], np.float32)
 
 
 def trusted() -> np.ndarray:
     """A painted window that says: believe the warp."""
-    patch = nothing("compose", "patch")
+    patch = nothing("inlay", "patch")
     patch[:, 3] = 1
     return patch
 
@@ -43,7 +41,7 @@ def trusted() -> np.ndarray:
 def test_a_portrait_that_does_not_move_is_untouched(graphs: PictureGraphs) -> None:
     rgb = portrait()
     still = graphs.compose(
-        canvas(rgb), nothing("compose", "flow"), nothing("compose", "lids"), trusted()
+        canvas(rgb), nothing("blink", "flow"), nothing("blink", "lids"), trusted()
     )
     assert np.abs(still.astype(int) - rgb).max() <= 1
 
@@ -51,21 +49,20 @@ def test_a_portrait_that_does_not_move_is_untouched(graphs: PictureGraphs) -> No
 def test_nothing_outside_the_reach_of_the_head_changes(graphs: PictureGraphs) -> None:
     rgb = portrait(900, 800)
     place = canvas(rgb, side=60)
-    flow = nothing("compose", "flow") + 0.5
-    moved = graphs.compose(place, flow, nothing("compose", "lids"), trusted())
-    left, top, right, bottom = place.box
+    flow = nothing("blink", "flow") + 0.5
+    moved = graphs.compose(place, flow, nothing("blink", "lids"), trusted())
     outside = np.ones(rgb.shape[:2], bool)
-    outside[top:bottom, left:right] = False
+    outside[place.head.box] = False
     assert outside.any()
     np.testing.assert_array_equal(moved[outside], rgb[outside])
-    assert (moved[top:bottom, left:right] != rgb[top:bottom, left:right]).any()
+    assert (moved[place.head.box] != rgb[place.head.box]).any()
 
 
 def test_flow_is_in_window_units(graphs: PictureGraphs) -> None:
     rgb, side = portrait(), 90.0
-    flow = nothing("compose", "flow")
+    flow = nothing("blink", "flow")
     flow[:, 0] = 6 / side  # read six pixels to the right
-    moved = graphs.compose(canvas(rgb, side), flow, nothing("compose", "lids"), trusted())
+    moved = graphs.compose(canvas(rgb, side), flow, nothing("blink", "lids"), trusted())
     np.testing.assert_allclose(
         moved[100:200, 80:180].astype(int), rgb[100:200, 86:186].astype(int), atol=2
     )
@@ -75,10 +72,10 @@ def test_paint_is_laid_inside_the_window_only_and_fades_at_its_border(
     graphs: PictureGraphs,
 ) -> None:
     rgb, side = portrait(), 90.0
-    white = nothing("compose", "patch")
+    white = nothing("inlay", "patch")
     white[:, :3] = 1  # trust nothing, paint white
     laid = graphs.compose(
-        canvas(rgb, side), nothing("compose", "flow"), nothing("compose", "lids"), white
+        canvas(rgb, side), nothing("blink", "flow"), nothing("blink", "lids"), white
     )
     middle = laid[140:160, 120:140]
     assert middle.min() >= 254
@@ -92,9 +89,9 @@ def test_paint_is_laid_inside_the_window_only_and_fades_at_its_border(
 
 def test_lids_move_pixels_down_only_around_the_eyes(graphs: PictureGraphs) -> None:
     rgb, side = portrait(), 60.0
-    lids = nothing("compose", "lids")
+    lids = nothing("blink", "lids")
     lids[:, :, 20:60, 20:90] = -4 / side
-    moved = graphs.compose(canvas(rgb, side), nothing("compose", "flow"), lids, trusted())
+    moved = graphs.compose(canvas(rgb, side), nothing("blink", "flow"), lids, trusted())
     changed = np.abs(moved.astype(int) - rgb).max(-1) > 1
     rows = np.nonzero(changed.any(1))[0]
     assert 60 < rows.min()
