@@ -47,7 +47,7 @@ class ServerProcess:
         args: tuple[str, ...] = (),
         *,
         port: int | None = None,
-        ready_s: float = 60.0,
+        ready_s: float = 120.0,
     ) -> None:
         self.log = log
         self.port = port or free_port()

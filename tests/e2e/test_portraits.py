@@ -119,17 +119,20 @@ def test_a_large_photo_is_made_smaller_in_the_browser(
 def bad_portrait(code: str, face: Image.Image) -> Image.Image:
     """A picture that the server under test refuses with `code`.
 
-    The fake engine goes by colour; the real one looks.
+    The fake engine goes by colour; the real one looks. `face` is the bundled portrait, 512 px.
     """
     if server_command() == FAKE:
         colours = {"no_face": "black", "several_faces": "white", "face_too_small": "#808080"}
         return Image.new("RGB", (640, 640), colours[code])
-    canvas = Image.new("RGB", (1024, 640), (120, 125, 130))
+    head = face.crop((100, 0, 340, 240))
+    if code == "face_too_small":
+        canvas = Image.new("RGB", (420, 320), (120, 125, 130))
+        canvas.paste(head.resize((100, 100)), (160, 90))
+        return canvas
+    canvas = Image.new("RGB", (1024, 512), (120, 125, 130))
     if code == "several_faces":
-        canvas.paste(face, (0, 60))
-        canvas.paste(face.transpose(Image.Transpose.FLIP_LEFT_RIGHT), (512, 60))
-    elif code == "face_too_small":
-        canvas.paste(face.resize((64, 64)), (400, 250))
+        canvas.paste(head.resize((512, 512)), (0, 0))
+        canvas.paste(head.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((512, 512)), (512, 0))
     return canvas
 
 
