@@ -28,8 +28,10 @@ _LIVE_LINK = list(arkit.NAMES)
 for _a, _b in (("jawLeft", "jawRight"), ("mouthLeft", "mouthRight")):
     _i, _j = _LIVE_LINK.index(_a), _LIVE_LINK.index(_b)
     _LIVE_LINK[_i], _LIVE_LINK[_j] = _b, _a
-_TURNS = ("HeadYaw", "HeadPitch", "HeadRoll", "LeftEyeYaw", "LeftEyePitch", "LeftEyeRoll")
-_TURNS += ("RightEyeYaw", "RightEyePitch", "RightEyeRoll")
+_TURNS = (
+    *("HeadYaw", "HeadPitch", "HeadRoll", "LeftEyeYaw", "LeftEyePitch", "LeftEyeRoll"),
+    *("RightEyeYaw", "RightEyePitch", "RightEyeRoll"),
+)
 CSV_COLUMNS: tuple[str, ...] = (
     "Timecode",
     "BlendShapeCount",
@@ -140,8 +142,11 @@ def timecode(frame: int) -> str:
 
 def _eye_turns(v: F32) -> F32:
     """Yaw, pitch and roll (always 0) of left and right eye (T, 6) in radians from the gaze."""
-    get = lambda name: v[:, arkit.index(name)]
-    columns = []
+
+    def get(name: str) -> F32:
+        return v[:, arkit.index(name)]
+
+    columns: list[F32] = []
     for side, outward in (("Left", 1), ("Right", -1)):
         yaw = (get(f"eyeLookOut{side}") - get(f"eyeLookIn{side}")) * outward
         pitch = get(f"eyeLookDown{side}") - get(f"eyeLookUp{side}")

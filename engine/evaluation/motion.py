@@ -6,7 +6,6 @@ Everything is measured on the exported graphs through the live code, hop by hop.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ from engine.media import read_audio
 from engine.motion import MOTION, MotionDecoder
 from engine.motion_file import run
 from engine.speech import SPEECH, SpeechEncoder
-from engine.training.motion_data import HELD_OUT, load_animated
+from engine.training.motion_data import HELD_OUT, load_animated, load_synthetic
 from engine.training.motion_rules import CHANNELS, spread_matrix
 
 F32 = NDArray[np.float32]
@@ -104,7 +103,10 @@ def aligned_phones(pcm: F32, words: str) -> list[tuple[str, float, float]]:
 
 def closure(channels: F32) -> F32:
     """How far the lips are shut (T,): pressing, rolling in and closing, less opening."""
-    get = lambda name: channels[:, CHANNELS.index(name)]
+
+    def get(name: str) -> F32:
+        return channels[:, CHANNELS.index(name)]
+
     shut = get("mouthPress") + get("mouthRollLower") + get("mouthRollUpper") + get("mouthClose")
     return shut - get("jawOpen") - 0.5 * (get("mouthLowerDown") + get("mouthUpperUp"))
 
@@ -158,6 +160,19 @@ def quiet(ear: SpeechEncoder, mouth: MotionDecoder, seconds: float = 8.0) -> dic
     }
 
 
+def by_rule(ear: SpeechEncoder, mouth: MotionDecoder, folder: Path) -> dict[str, Any]:
+    """Correlation with the phone rules on synthetic voices, by group of coefficients."""
+    said, wanted = [], []
+    for clip in load_synthetic(folder):
+        frames = len(clip.mouth) // 2
+        said.append(channels_of(run(ear, mouth, clip.pcm).coefficients)[:frames])
+        wanted.append(clip.mouth[: 2 * frames].reshape(frames, 2, -1).mean(1))
+    a, b = np.concatenate(said), np.concatenate(wanted)
+    report = {name: round(correlation(group(a, name), group(b, name)), 3) for name in ARKIT_GROUPS}
+    report["lip gap"] = round(correlation(closure(a), closure(b)), 3)
+    return report
+
+
 def loudness(ear: SpeechEncoder, mouth: MotionDecoder, pcm: F32) -> dict[str, float]:
     """Mean jaw opening at several levels over that at the level given."""
 
@@ -175,16 +190,23 @@ def main(
     english: Annotated[
         Path | None, typer.Option(help="folder of LJSpeech clips, metadata.csv")
     ] = None,
+    synthetic: Annotated[
+        Path | None, typer.Option(help="folder of unseen synthetic speech (speech_data)")
+    ] = None,
 ) -> None:
     """Print one JSON object."""
     ear, mouth = load(EngineConfig(weights=weights))
     report: dict[str, Any] = {"quiet": quiet(ear, mouth)}
     if animated is not None:
-        report["held_out"] = held_out(ear, mouth, animated)
+        _, as_animated = load(EngineConfig(weights=weights), style=1.0)
+        report["held_out, style 1"] = held_out(ear, as_animated, animated)
+        report["held_out, style 0"] = held_out(ear, mouth, animated)
     if english is not None:
         report["english"] = closures(ear, mouth, english)
-        sounds: Sequence[Path] = sorted(english.glob("*.flac"))
-        report["loudness"] = loudness(ear, mouth, read_audio(sounds[0]))
+        first = sorted(english.glob("*.flac"))[0]
+        report["loudness"] = loudness(ear, mouth, read_audio(first))
+    if synthetic is not None:
+        report["synthetic"] = by_rule(ear, mouth, synthetic)
     typer.echo(json.dumps(report, indent=1))
 
 

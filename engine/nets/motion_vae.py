@@ -123,7 +123,9 @@ class MotionVae(nn.Module):
         mean, spread = self.prior(sound).chunk(2, 2)
         return self.decode(sound, mean + noise * limit(spread).exp(), memory, after)
 
-    def learn(self, features: Tensor, style: Tensor, channels: Tensor) -> tuple[Decoded, Decoded, Tensor]:
+    def learn(
+        self, features: Tensor, style: Tensor, channels: Tensor
+    ) -> tuple[Decoded, Decoded, Tensor]:
         """Both ways through: answers from the posterior, from the prior's mean, and their KL."""
         memory = self.remember(len(features)).to(features)
         sound, after = self.listen(features, style, memory)

@@ -136,7 +136,7 @@ def batch_of(lessons: Sequence[Lesson], config: MotionTraining, step: int) -> di
         rows["mouth"].append(lesson.mouth[span])
         rows["columns"].append(lesson.columns[span])
         rows["energy"].append(lesson.energy[span])
-        rows["real"].append(np.float32(lesson.real))
+        rows["real"].append(np.array(lesson.real))
     return {k: torch.from_numpy(np.stack(v).astype(np.float32)) for k, v in rows.items()}
 
 
@@ -182,7 +182,8 @@ def train(
         average.load_state_dict(saved["average"])
         optimiser.load_state_dict(saved["optimiser"])
         first = int(saved["step"])
-    began, mean = time.monotonic(), {}
+    began = time.monotonic()
+    mean: dict[str, float] = {}
     bar = tqdm(total=config.steps, initial=first, desc="motion", unit="step")
     for step in range(first, config.steps):
         for group in optimiser.param_groups:

@@ -90,14 +90,11 @@ def batches(
     """Endless batches; batch i depends on the seed and i alone."""
     real = [c for c in clips if c.real]
     made = [c for c in clips if not c.real]
-    weight = lambda group: (
-        np.array([len(c.mouth) for c in group], float) / sum(len(c.mouth) for c in group)
-    )
-    share = {True: weight(real), False: weight(made)}
+    share = {True: _share(real), False: _share(made)}
     step = start
     while True:
         rng = np.random.RandomState([config.seed, step])
-        pieces = []
+        pieces: list[Piece] = []
         for _ in range(config.batch):
             group = real if rng.rand() < config.animated_share else made
             clip = group[rng.choice(len(group), p=share[group is real])]
@@ -108,6 +105,11 @@ def batches(
             pieces.append(piece)
         yield collate(pieces)
         step += 1
+
+
+def _share(clips: Sequence[Clip]) -> NDArray[np.float64]:
+    lengths = np.array([len(c.mouth) for c in clips], np.float64)
+    return lengths / lengths.sum()
 
 
 def _silence(piece: Piece, frames: int, rng: np.random.RandomState) -> None:
@@ -165,7 +167,9 @@ def train(clips: Sequence[Clip], config: SpeechTraining, work: Path, minutes: fl
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
         first = int(saved["step"])
-    spread, began, mean = variances(clips), time.monotonic(), {}
+    spread = variances(clips)
+    began = time.monotonic()
+    mean: dict[str, float] = {}
     bar = tqdm(total=config.steps, initial=first, desc="speech", unit="step")
     source = batches(clips, config, first)
     for step in range(first, config.steps):
