@@ -7,6 +7,7 @@ the eyes. Every picture is labelled anew after the edit, so labels never trust t
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,7 +249,11 @@ def generate(
 def _load_or_fit(path: Path, generator: FaceGenerator, label: Labeller) -> Directions:
     if not path.exists():
         directions, held_out = fit_directions(generator, label)
-        arrays: dict[str, Any] = {"mean": directions.mean, "std": directions.std, **directions.edits}
+        arrays: dict[str, Any] = {
+            "mean": directions.mean,
+            "std": directions.std,
+            **directions.edits,
+        }
         np.savez(path, **arrays)
         tqdm.write(
             "held-out correlation of the edits: "
@@ -295,3 +300,43 @@ def _write_chunk(
         names=np.array(names),
     )
     partial.rename(target)
+
+
+def contact_sheet(folder: Path, path: Path, people: int = 12, tile: int = 160) -> None:
+    """Draw the first people of a data folder, a person a row, landmarks in green."""
+    rows = []
+    with np.load(sorted(folder.glob("chunk_????.npz"))[0]) as saved:
+        for person in np.unique(saved["person"])[:people]:
+            tiles = []
+            for index in np.flatnonzero(saved["person"] == person):
+                blob = saved["bytes"][saved["offsets"][index] : saved["offsets"][index + 1]]
+                picture = cv2.resize(cv2.imdecode(blob, cv2.IMREAD_COLOR), (tile, tile))
+                for x, y in saved["landmarks"][index, ::3, :2] * tile:
+                    cv2.circle(picture, (int(x), int(y)), 0, (0, 255, 0), -1)
+                tiles.append(picture)
+            rows.append(np.concatenate(tiles, 1))
+    width = max(row.shape[1] for row in rows)
+    sheet = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
+    cv2.imwrite(str(path), np.concatenate(sheet))
+
+
+def main() -> None:
+    """Draw, label and write the faces; a second run goes on where the first one stopped."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the chunks")
+    parser.add_argument("--landmarker", type=Path, required=True, help="face_landmarker.task")
+    parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="downloaded tools")
+    parser.add_argument("--people", type=int, default=640)
+    parser.add_argument("--edits", type=int, default=6, help="pictures of each person")
+    parser.add_argument("--seed", type=int, default=7)
+    args = parser.parse_args()
+    generate(
+        *(args.out, args.people, args.edits, args.seed),
+        cache=args.cache,
+        landmarker=args.landmarker,
+    )
+    contact_sheet(args.out, args.out / "sheet.png")
+
+
+if __name__ == "__main__":
+    main()

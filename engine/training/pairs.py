@@ -66,7 +66,7 @@ def load_people(folder: Path, least: int = 3) -> list[list[Face]]:
     files = sorted(folder.glob("chunk_????.npz"))
     if not files:
         raise DataError(
-            f"no chunk_NNNN.npz under {folder}; run `python -m engine.training faces` first"
+            f"no chunk_NNNN.npz under {folder}; run `python -m engine.training.faces` first"
         )
     people: list[list[Face]] = []
     for file in files:
