@@ -91,6 +91,8 @@ class Playout:
         self.generation = 0
         self.dropped = 0  # frames made that will not be shown
         self.replaced = 0  # packets of sound made up because the true ones were late
+        self.picture_at = 0.0  # when the picture taken last was to leave
+        self.sound_at = 0.0  # the same of the sound
         self._limit_s = limit_s
         self._pacer = Pacer(1 / fps)
         self._pictures: deque[Picture] = deque()
@@ -152,6 +154,7 @@ class Playout:
             return None
         pts = place * (VIDEO_RATE_HZ // 1000) // (SOUND_RATE_HZ // 1000)
         self._video_pts = max(pts, self._video_pts + 1)
+        self.picture_at = now if picture is self._last_picture else picture.at
         self._last_picture, self._shown_at = picture, now
         return picture.clip, self._video_pts
 
@@ -172,7 +175,7 @@ class Playout:
             packet = self._make_up(self._last_sound, now)
         else:
             return None
-        self._last_sound = packet
+        self._last_sound, self.sound_at = packet, packet.at
         pts = self._sent
         self._sent += PACKET_SAMPLES
         return packet.pcm, pts

@@ -23,7 +23,7 @@ from server.metrics import Legs, Metrics
 from server.pacing import Playout
 from server.receive import packets_of
 from server.settings import ServerSettings
-from server.tracks import AvatarAudioTrack, AvatarVideoTrack
+from server.tracks import AvatarAudioTrack, AvatarVideoTrack, PacedTrack
 from server.worker import EngineWorker
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Session:
 
     async def answer(self, sdp: str) -> str:
         """Return the answer to the viewer's offer; raises `BadSdp`."""
-        tracks: dict[str, MediaStreamTrack] = {"audio": self.audio, "video": self.video}
+        tracks: dict[str, PacedTrack] = {"audio": self.audio, "video": self.video}
         return await signaling.answer(self.pc, sdp, tracks, self.settings.codec)
 
     def interrupt(self) -> None:

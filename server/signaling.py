@@ -17,12 +17,13 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationError
-from aiortc.mediastreams import MediaStreamTrack
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 
 from engine.errors import AvatarError
 from server.receive import install_mic_buffer
+from server.reports import report_release_times
 from server.settings import ServerSettings
+from server.tracks import PacedTrack
 
 # What the library raises on text that is no session description.
 _PARSER_ERRORS = (ValueError, LookupError, AttributeError, TypeError, AssertionError)
@@ -92,9 +93,7 @@ def _preferences(kind: str, codec: str) -> list[RTCRtpCodecCapability]:
     return wanted + [c for c in known if c not in wanted]
 
 
-async def answer(
-    pc: RTCPeerConnection, sdp: str, tracks: dict[str, MediaStreamTrack], codec: str
-) -> str:
+async def answer(pc: RTCPeerConnection, sdp: str, tracks: dict[str, PacedTrack], codec: str) -> str:
     """Apply an offer to a fresh connection and return the answer, candidates included.
 
     Raises:
@@ -102,7 +101,7 @@ async def answer(
     """
     for kind in check_offer(sdp):  # in another order the library loses the bundled transport
         if kind in tracks:
-            pc.addTrack(tracks[kind])
+            report_release_times(pc.addTrack(tracks[kind]), tracks[kind])
     for transceiver in pc.getTransceivers():
         transceiver.setCodecPreferences(_preferences(transceiver.kind, codec))
         if transceiver.kind == "video":

@@ -22,12 +22,18 @@ VIDEO_TIME_BASE = Fraction(1, VIDEO_RATE_HZ)
 SOUND_TIME_BASE = Fraction(1, SOUND_RATE_HZ)
 
 
+def _wall(at: float) -> float:
+    """Unix time of a monotonic time."""
+    return time.time() - time.monotonic() + at
+
+
 class PacedTrack(MediaStreamTrack):
     """Waits for the next due piece; `wake` makes it look again."""
 
     def __init__(self, playout: Playout) -> None:
         super().__init__()
         self.playout = playout
+        self.released_at: float | None = None  # Unix time when the last piece was to leave
         self._changed = asyncio.Event()
 
     def wake(self) -> None:
@@ -76,6 +82,7 @@ class AvatarVideoTrack(PacedTrack):
                 break
             await self._sleep_until(self.playout.picture_due())
         clip, pts = taken
+        self.released_at = _wall(self.playout.picture_at)
         repeated, self._last = clip is self._last, clip
         picture = self._picture(clip.rgb, None if repeated else clip.beep)
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
@@ -112,6 +119,7 @@ class AvatarAudioTrack(PacedTrack):
                 break
             await self._sleep_until(self.playout.sound_due())
         pcm, pts = taken
+        self.released_at = _wall(self.playout.sound_at)
         frame = av.AudioFrame.from_ndarray(pcm[None, :], format="s16", layout="mono")
         frame.sample_rate = SOUND_RATE_HZ
         frame.pts, frame.time_base = pts, SOUND_TIME_BASE
