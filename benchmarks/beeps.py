@@ -17,6 +17,7 @@ import numpy as np
 BEEP_S = 0.03
 BEEP_HZ = 2000
 HEALTHY_CLOCK = 0.995  # of real time; below it the browser's sound devices are starved
+MOST_OTHERS_CORES = 0.3  # what other programs may take of the machine meanwhile
 SLOWEST_MS = 3000.0  # a beep that took longer counts as lost
 SMOOTHING_MS = 3000.0  # half the span over which a sound clock is fitted to the wall clock
 FLAG_BEEP = 1
@@ -228,6 +229,24 @@ class Clocks:
     def healthy(self) -> bool:
         """Whether latencies of this run mean anything."""
         return min(self.microphone, self.playout) >= HEALTHY_CLOCK
+
+
+def objections(clocks: Clocks, others_cores: float, connections: int) -> list[str]:
+    """Why a run must not count; empty for a good run."""
+    found = []
+    if not clocks.healthy:
+        found.append(
+            f"a sound clock of the browser ran at {min(clocks.microphone, clocks.playout)} "
+            f"of real time, {HEALTHY_CLOCK} is the least"
+        )
+    if others_cores > MOST_OTHERS_CORES:
+        found.append(
+            f"other programs took {others_cores} cores of the machine, "
+            f"{MOST_OTHERS_CORES} is the most"
+        )
+    if connections != 1:
+        found.append(f"the page connected {connections} times instead of once")
+    return found
 
 
 def clocks(before: Mapping[str, float], after: Mapping[str, float]) -> Clocks:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+TICKS_HZ = os.sysconf("SC_CLK_TCK")
 PACKAGES = ("openvino", "onnxruntime", "numpy", "av", "aiortc", "starlette", "uvicorn")
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
@@ -55,17 +57,71 @@ def commit() -> str:
     return f"{head}+changes" if changed else head
 
 
-def idle_clock() -> tuple[float, float]:
-    """Idle and total CPU seconds of the machine since it started; differences give the idle share."""
+@dataclass(frozen=True, slots=True)
+class CpuClock:
+    """CPU seconds so far: of the whole machine, idle, and our own."""
+
+    total_s: float
+    idle_s: float
+    ours_s: float
+
+    def since(self, before: CpuClock) -> CpuShares:
+        """How the machine was shared between `before` and now."""
+        total_s = self.total_s - before.total_s
+        idle_s = self.idle_s - before.idle_s
+        ours_s = self.ours_s - before.ours_s
+        cores = (os.cpu_count() or 1) / total_s
+        return CpuShares(
+            idle_cores=round(idle_s * cores, 2),
+            ours_cores=round(ours_s * cores, 2),
+            others_cores=round(max(0.0, total_s - idle_s - ours_s) * cores, 2),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CpuShares:
+    """Cores that were idle, used by us, and used by anybody else (stolen time included)."""
+
+    idle_cores: float
+    ours_cores: float
+    others_cores: float
+
+
+def cpu_clock(root: int | None = None) -> CpuClock:
+    """Read the clocks; ours are process `root` (this one) and all that it started."""
     fields = [int(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    ticks = os.sysconf("SC_CLK_TCK")
-    return (fields[3] + fields[4]) / ticks, sum(fields) / ticks
+    ours = sum(_processes_cpu_s(root or os.getpid()))
+    return CpuClock(sum(fields) / TICKS_HZ, (fields[3] + fields[4]) / TICKS_HZ, ours)
 
 
 def process_cpu_s(pid: int) -> float:
-    """CPU seconds a process has used, its threads included."""
+    """CPU seconds a process has used, its threads included; 0 when it is gone."""
+    try:
+        return _read_stat(pid)[1]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+
+
+def _processes_cpu_s(root: int) -> list[float]:
+    """CPU seconds of `root` and of every living process below it."""
+    parents: dict[int, tuple[int, float]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = _read_stat(int(entry.name))
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended meanwhile
+    found, below = [], {root}
+    while below:
+        found += [parents[pid][1] for pid in below if pid in parents]
+        below = {pid for pid, (parent, _) in parents.items() if parent in below}
+    return found
+
+
+def _read_stat(pid: int) -> tuple[int, float]:
+    """Parent and CPU seconds of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return int(fields[1]), (int(fields[11]) + int(fields[12])) / TICKS_HZ
 
 
 def print_header(title: str, about: dict[str, Any]) -> None:

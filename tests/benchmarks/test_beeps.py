@@ -16,6 +16,7 @@ from benchmarks.beeps import (
     full_stamp,
     longest_gap_s,
     match,
+    objections,
     percentiles,
     read_frames,
     write_beeps,
@@ -154,3 +155,20 @@ def test_clocks_are_measured_against_the_wall() -> None:
 @pytest.mark.parametrize("slow", [Clocks(0.994, 1.0), Clocks(1.0, 0.9), Clocks(0.99, 0.99)])
 def test_one_slow_clock_spoils_a_run(slow: Clocks) -> None:
     assert not slow.healthy
+
+
+def test_a_good_run_meets_no_objection() -> None:
+    assert objections(Clocks(0.999, 1.0), others_cores=0.1, connections=1) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "word"),
+    [
+        (objections(Clocks(0.98, 1.0), 0.0, 1), "clock"),
+        (objections(Clocks(1.0, 1.0), 1.2, 1), "other programs took 1.2"),
+        (objections(Clocks(1.0, 1.0), 0.0, 2), "connected 2 times"),
+    ],
+)
+def test_a_spoiled_run_says_why(found: list[str], word: str) -> None:
+    assert len(found) == 1
+    assert word in found[0]

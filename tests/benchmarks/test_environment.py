@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+import sys
 import time
 
 import pytest
 
-from benchmarks.environment import describe, idle_clock, print_header, process_cpu_s
+from benchmarks.environment import cpu_clock, describe, print_header, process_cpu_s
 
 
 def test_the_description_names_machine_versions_and_commit() -> None:
@@ -28,14 +30,42 @@ def test_the_header_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     assert about["hardware"]["cpu"] in text
 
 
-def test_idle_time_is_a_part_of_all_time() -> None:
-    idle, total = idle_clock()
-    assert 0 < idle < total
+def busy(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
 
 
 def test_the_cpu_time_of_a_process_grows_with_its_work() -> None:
     before = process_cpu_s(os.getpid())
-    end = time.process_time() + 0.1
-    while time.process_time() < end:
-        pass
+    busy(0.1)
     assert process_cpu_s(os.getpid()) - before >= 0.08
+    assert process_cpu_s(2**22 + 1) == 0
+
+
+def test_work_of_this_process_and_its_children_is_ours() -> None:
+    before = cpu_clock()
+    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        busy(0.3)
+        time.sleep(0.5)
+        shares = cpu_clock().since(before)
+    finally:
+        child.kill()
+        child.wait()
+    assert shares.ours_cores > 0.2
+    assert min(shares.idle_cores, shares.others_cores) >= 0
+    total = shares.ours_cores + shares.others_cores + shares.idle_cores
+    assert total == pytest.approx(os.cpu_count(), rel=0.1)
+
+
+def test_work_of_other_processes_is_not_ours() -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        before = cpu_clock(root=stranger.pid)
+        busy(0.5)
+        shares = cpu_clock(root=stranger.pid).since(before)
+    finally:
+        stranger.kill()
+        stranger.wait()
+    assert shares.others_cores > 0.1
