@@ -28,13 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def server_command() -> tuple[str, ...]:
-    """The real server once all its weights are there, else the one with a fake engine."""
+    """The real server if weights are there, else the fake engine; PORTRAITTALK_SERVER names another."""
     named = os.environ.get("PORTRAITTALK_SERVER")
     if named:
         return tuple(shlex.split(named))
     weights = ROOT / "engine" / "weights" / "tiny"
-    needed = ("finder", "landmarks", "speech", "motion", "enroll", "warp", "paint", "compose")
-    return SERVE if all((weights / f"{name}.onnx").exists() for name in needed) else FAKE
+    return SERVE if any(weights.glob("*.onnx")) else FAKE
 
 
 @pytest.fixture(scope="session")
