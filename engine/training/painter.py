@@ -80,13 +80,13 @@ def mouth_crop(picture: Tensor, landmarks: Tensor, side: int = 72) -> Tensor:
 class Trainer:
     """One run: networks, optimisers, step counter; saves and resumes exactly these."""
 
-    def __init__(self, settings: PainterTraining, cache: Path) -> None:
+    def __init__(self, settings: PainterTraining, perceptual: nn.Module) -> None:
         torch.manual_seed(settings.seed)
         self.settings = settings
         self.net = Painter().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
         self.judge = Discriminator()
-        self.lpips = Lpips(cache).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.lpips = perceptual
         self.optimiser = torch.optim.AdamW(
             self.net.parameters(), settings.rate, betas=(0.9, 0.98), weight_decay=1e-4
         )
@@ -188,6 +188,7 @@ class Trainer:
     def train_step(self, batch: Triple) -> dict[str, float]:
         """One step of the networks and, once it has begun, of their judge."""
         s = self.settings
+        torch.manual_seed(s.seed * 1_000_003 + self.step)  # a resumed run equals an unbroken one
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate()
         codec = self.step < s.codec_steps
@@ -233,7 +234,7 @@ class Trainer:
 
 @torch.no_grad()
 def evaluate(
-    net: Painter, triple: Triple, lpips: Lpips, steps: tuple[int, ...] = (1, 2, 4)
+    net: Painter, triple: Triple, lpips: nn.Module, steps: tuple[int, ...] = (1, 2, 4)
 ) -> dict[str, dict[str, float]]:
     """LPIPS and PSNR of the window and LPIPS of the mouth crop on held-out people."""
     reference = net.enroll(triple.reference)
@@ -285,10 +286,14 @@ def sheet(net: Painter, triple: Triple, path: Path, rows: int = 10) -> None:
     cv2.imwrite(str(path), ((rgb.clamp(-1, 1) + 1) * 127.5).byte().numpy()[:, :, ::-1])
 
 
-def _feed(pairs: Pairs, batch: int, seed: int, ready: queue.Queue[Triple]) -> None:
-    rng = np.random.RandomState(seed)
-    while True:
-        ready.put(pairs.batch(batch, rng))
+def batch_of(pairs: Pairs, settings: PainterTraining, step: int) -> Triple:
+    """The batch of one step: the same whether the run was broken off before it or not."""
+    return pairs.batch(settings.batch, np.random.RandomState([settings.seed, step]))
+
+
+def _feed(pairs: Pairs, settings: PainterTraining, start: int, ready: queue.Queue[Triple]) -> None:
+    for step in range(start, settings.steps):
+        ready.put(batch_of(pairs, settings, step))
 
 
 def main() -> None:
@@ -317,16 +322,14 @@ def main() -> None:
     mirror = mirror_order(people)
     held_out = Pairs(people[::HOLD_OUT], mirror, augment=False).fixed()
     train = Pairs([p for i, p in enumerate(people) if i % HOLD_OUT], mirror)
-    trainer = Trainer(settings, args.cache)
+    trainer = Trainer(settings, Lpips(args.cache))
     checkpoint = args.run / "painter.pt"
     if checkpoint.exists():
         trainer.load(checkpoint)
     if args.compile:
         trainer.compile()
     ready: queue.Queue[Triple] = queue.Queue(4)
-    threading.Thread(
-        target=_feed, args=(train, settings.batch, settings.seed + trainer.step, ready), daemon=True
-    ).start()
+    threading.Thread(target=_feed, args=(train, settings, trainer.step, ready), daemon=True).start()
     log = (args.run / "log.jsonl").open("a")
     smooth: dict[str, float] = {}
     bar = tqdm(initial=trainer.step, total=settings.steps, desc="painter", unit="step")

@@ -1,0 +1,87 @@
+"""What is exported computes what the modules compute, in both run times."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engine.backends import GraphSpec, TensorSpec, load_backend
+from engine.errors import BackendUnavailable, ExportMismatch, WeightsError
+from engine.nets.painter import Painter
+from engine.picture import PAINT, SPECS, WARP
+from exports.onnx import export
+from exports.picture import export_picture, samples
+
+pytestmark = pytest.mark.train
+SMALL = GraphSpec("small", (TensorSpec("x", (1, 3)),), (TensorSpec("y", (1, 3)),))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Painter, Path]:
+    torch.manual_seed(0)
+    painter, out = Painter().eval(), tmp_path_factory.mktemp("graphs")
+    with torch.no_grad():
+        for p in painter.parameters():
+            p.add_(0.02 * torch.randn_like(p))
+    errors = export_picture(painter, out)
+    assert set(errors) == {spec.name for spec in SPECS}
+    return painter, out
+
+
+def test_both_run_times_agree(exported: tuple[Painter, Path]) -> None:
+    painter, out = exported
+    feeds = samples(painter)
+    for spec in SPECS:
+        strict = GraphSpec(spec.name, spec.inputs, spec.outputs, precision="f32")
+        first, second = (
+            load_backend(name, threads=2).load(strict, out / f"{spec.name}.onnx")(
+                **{n: t.numpy() for n, t in feeds[spec.name].items()}
+            )
+            for name in ("openvino", "onnxruntime")
+        )
+        for tensor in spec.outputs:
+            a, b = first[tensor.name].astype(np.float64), second[tensor.name].astype(np.float64)
+            limit = 1.0 if tensor.dtype == "uint8" else 2e-3
+            assert np.abs(a - b).max() <= limit, (spec.name, tensor.name)
+
+
+class Fickle(nn.Module):
+    """Computes something else each time it is asked."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls = getattr(self, "calls", 0) + 1
+        return x + self.calls
+
+
+def test_an_export_that_computes_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportMismatch, match="largest difference"):
+        export(Fickle(), SMALL, {"x": torch.zeros(1, 3)}, tmp_path / "small.onnx")
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_bad_weight_files_are_refused_in_words(backend: str, tmp_path: Path) -> None:
+    runtime = load_backend(backend, threads=1)
+    with pytest.raises(WeightsError, match="no file"):
+        runtime.load(WARP, tmp_path / "missing.onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"\x08not a graph")
+    with pytest.raises(WeightsError, match="not a readable"):
+        runtime.load(WARP, tmp_path / "broken.onnx")
+    export(nn.Identity(), SMALL, {"x": torch.zeros(1, 3)}, tmp_path / "other.onnx")
+    with pytest.raises(WeightsError, match="lacks"):
+        runtime.load(PAINT, tmp_path / "other.onnx")
+
+
+def test_a_wrong_tensor_is_named(exported: tuple[Painter, Path]) -> None:
+    graph = load_backend("openvino", threads=1).load(WARP, exported[1] / "warp.onnx")
+    feeds = {n: t.numpy() for n, t in samples(exported[0])["warp"].items()}
+    with pytest.raises(ValueError, match="source: wants float32"):
+        graph(**{**feeds, "source": feeds["source"][:, :10]})
+    with pytest.raises(ValueError, match="wants inputs"):
+        graph(**{k: v for k, v in feeds.items() if k != "blink"})
+
+
+def test_an_unknown_run_time_is_refused() -> None:
+    with pytest.raises(BackendUnavailable, match="known: onnxruntime, openvino"):
+        load_backend("abacus", threads=1)
