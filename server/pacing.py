@@ -91,8 +91,7 @@ class Playout:
         self.generation = 0
         self.dropped = 0  # frames made that will not be shown
         self.replaced = 0  # packets of sound made up because the true ones were late
-        self.picture_at = 0.0  # when the picture taken last was to leave
-        self.sound_at = 0.0  # the same of the sound
+        self.began: float | None = None  # when the first frame was to leave: time stamp 0
         self._limit_s = limit_s
         self._pacer = Pacer(1 / fps)
         self._pictures: deque[Picture] = deque()
@@ -119,6 +118,7 @@ class Playout:
             self._drop_waiting(now)
             self._pacer.restart(now)
         at = self._pacer.leave_at(now)
+        self.began = at if self.began is None else self.began
         self._pictures.append(Picture(at, self._queued, clip))
         parts = range(0, len(clip.sound), PACKET_SAMPLES)
         step = self._pacer.period / len(parts)
@@ -154,7 +154,6 @@ class Playout:
             return None
         pts = place * (VIDEO_RATE_HZ // 1000) // (SOUND_RATE_HZ // 1000)
         self._video_pts = max(pts, self._video_pts + 1)
-        self.picture_at = now if picture is self._last_picture else picture.at
         self._last_picture, self._shown_at = picture, now
         return picture.clip, self._video_pts
 
@@ -175,7 +174,7 @@ class Playout:
             packet = self._make_up(self._last_sound, now)
         else:
             return None
-        self._last_sound, self.sound_at = packet, packet.at
+        self._last_sound = packet
         pts = self._sent
         self._sent += PACKET_SAMPLES
         return packet.pcm, pts

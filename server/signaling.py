@@ -21,7 +21,7 @@ from aiortc.sdp import SessionDescription, candidate_from_sdp
 
 from engine.errors import AvatarError
 from server.receive import install_mic_buffer
-from server.reports import report_release_times
+from server.reports import report_media_times
 from server.settings import ServerSettings
 from server.tracks import PacedTrack
 
@@ -101,7 +101,7 @@ async def answer(pc: RTCPeerConnection, sdp: str, tracks: dict[str, PacedTrack],
     """
     for kind in check_offer(sdp):  # in another order the library loses the bundled transport
         if kind in tracks:
-            report_release_times(pc.addTrack(tracks[kind]), tracks[kind])
+            report_media_times(pc.addTrack(tracks[kind]), tracks[kind])
     for transceiver in pc.getTransceivers():
         transceiver.setCodecPreferences(_preferences(transceiver.kind, codec))
         if transceiver.kind == "video":

@@ -22,18 +22,13 @@ VIDEO_TIME_BASE = Fraction(1, VIDEO_RATE_HZ)
 SOUND_TIME_BASE = Fraction(1, SOUND_RATE_HZ)
 
 
-def _wall(at: float) -> float:
-    """Unix time of a monotonic time."""
-    return time.time() - time.monotonic() + at
-
-
 class PacedTrack(MediaStreamTrack):
     """Waits for the next due piece; `wake` makes it look again."""
 
     def __init__(self, playout: Playout) -> None:
         super().__init__()
         self.playout = playout
-        self.released_at: float | None = None  # Unix time when the last piece was to leave
+        self.media_time: float | None = None  # Unix time of the last piece on the media line
         self._changed = asyncio.Event()
 
     def wake(self) -> None:
@@ -53,6 +48,12 @@ class PacedTrack(MediaStreamTrack):
                 await self._changed.wait()
         except TimeoutError:
             pass
+
+    def _note(self, pts: int, time_base: Fraction) -> None:
+        """Note the place of a piece on the line that both tracks share, as a wall time."""
+        if self.playout.began is not None:
+            to_wall = time.time() - time.monotonic()
+            self.media_time = to_wall + self.playout.began + float(pts * time_base)
 
     def _check_live(self) -> None:
         if self.readyState != "live":
@@ -82,7 +83,7 @@ class AvatarVideoTrack(PacedTrack):
                 break
             await self._sleep_until(self.playout.picture_due())
         clip, pts = taken
-        self.released_at = _wall(self.playout.picture_at)
+        self._note(pts, VIDEO_TIME_BASE)
         repeated, self._last = clip is self._last, clip
         picture = self._picture(clip.rgb, None if repeated else clip.beep)
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
@@ -119,7 +120,7 @@ class AvatarAudioTrack(PacedTrack):
                 break
             await self._sleep_until(self.playout.sound_due())
         pcm, pts = taken
-        self.released_at = _wall(self.playout.sound_at)
+        self._note(pts, SOUND_TIME_BASE)
         frame = av.AudioFrame.from_ndarray(pcm[None, :], format="s16", layout="mono")
         frame.sample_rate = SOUND_RATE_HZ
         frame.pts, frame.time_base = pts, SOUND_TIME_BASE

@@ -9,7 +9,7 @@ from typing import Any
 from aiortc.clock import datetime_to_ntp
 from aiortc.rtp import RtcpSdesPacket, RtcpSenderInfo, RtcpSrPacket
 
-from server.reports import report_release_times
+from server.reports import report_media_times
 
 
 class Sender:
@@ -29,15 +29,15 @@ def report(ntp: int = 5) -> RtcpSrPacket:
     return RtcpSrPacket(ssrc=1, sender_info=RtcpSenderInfo(ntp, 90, 1, 1))
 
 
-async def test_a_report_says_when_the_last_encoded_piece_was_to_leave() -> None:
-    sender, track = Sender(["frame", None, "frame"]), SimpleNamespace(released_at=None)
-    report_release_times(sender, track)  # type: ignore[arg-type]
+async def test_a_report_says_the_media_time_of_the_last_encoded_piece() -> None:
+    sender, track = Sender(["frame", None, "frame"]), SimpleNamespace(media_time=None)
+    report_media_times(sender, track)  # type: ignore[arg-type]
     await sender._send_rtcp([report(7)])
-    assert sender.sent[-1].sender_info.ntp_timestamp == 7  # nothing released: left alone
-    track.released_at = 1_800_000_000.25
+    assert sender.sent[-1].sender_info.ntp_timestamp == 7  # nothing sent yet: left alone
+    track.media_time = 1_800_000_000.25
     assert await sender._next_encoded_frame("codec") == "frame"
     want = datetime_to_ntp(datetime.fromtimestamp(1_800_000_000.25, UTC))
-    track.released_at = 1_800_000_001.0
+    track.media_time = 1_800_000_001.0
     assert await sender._next_encoded_frame("codec") is None  # nothing came of that one
     await sender._send_rtcp([report(), RtcpSdesPacket(chunks=[])])
     assert sender.sent[-2].sender_info.ntp_timestamp == want

@@ -51,6 +51,21 @@ async def test_sound_leaves_in_packets_of_20_ms() -> None:
     np.testing.assert_array_equal(whole, clip(0).sound)
 
 
+async def test_both_tracks_note_the_same_line() -> None:
+    playout = Playout(25)
+    audio = AvatarAudioTrack(playout)
+    video = AvatarVideoTrack(playout, lambda clip, now: None, code=False)
+    assert (audio.media_time, video.media_time) == (None, None)
+    playout.push(clip(0), time.monotonic())
+    await video.recv()
+    await audio.recv()
+    assert audio.media_time == pytest.approx(video.media_time, abs=0.001)
+    assert audio.media_time == pytest.approx(time.time(), abs=1)
+    first = audio.media_time
+    await audio.recv()
+    assert audio.media_time - first == pytest.approx(0.02, abs=0.001)
+
+
 @pytest.mark.parametrize("kind", ["video", "audio"])
 async def test_a_stopped_track_raises_the_one_error_the_library_expects(kind: str) -> None:
     playout = Playout(25)
