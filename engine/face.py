@@ -30,10 +30,10 @@ REFINEMENTS = 2
 
 MAX_CANDIDATES = 6
 # On real portraits the finder's score of the face is 0.38-0.86 and the landmark net's presence,
-# once aligned, over 0.995; what is no face stays under 0.9. So the landmark net decides.
-MIN_FINDER = 0.20  # below this a cell is no candidate
+# once aligned, over 0.995; almost all that is no face stays under 0.9: the landmark net decides.
+MIN_FINDER = 0.25  # below this a cell is no candidate
 WORTH_ALIGNING = 0.20  # presence in the rough crop below which a candidate is dropped
-MIN_PRESENCE = 0.95  # presence in the aligned crop of a face
+MIN_PRESENCE = 0.97  # presence in the aligned crop of a face
 MIN_FACE_PX = 80  # face side below which lips and eyelids are too few pixels
 RIVAL_SIDE = 0.40  # a second face counts from this part of the first one's side
 MAX_YAW = math.radians(40)
