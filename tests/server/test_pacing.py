@@ -241,7 +241,9 @@ def test_whatever_happens_stamps_rise_and_sound_stays_with_its_picture(
             stamps.append(sound[1])
             if sound[0][1] == 5000 and sound[0][0] != 5000:
                 heard[int(sound[0][0])] = float(now)
-    assert stamps == [960 * n for n in range(len(stamps))]
+    steps = np.diff(stamps)
+    assert ((steps == 960) | (steps == 1920)).all()  # a packet just due is stepped over, if cut
+    assert (steps == 1920).sum() <= len(interruptions)
     assert all(step >= 1800 for step in np.diff(video))
     for index in shown.keys() & heard.keys():
         assert abs(shown[index] - heard[index]) <= 0.021
