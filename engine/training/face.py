@@ -98,7 +98,7 @@ class Run:
         self.net = net
         self.average = AveragedModel(
             net,
-            multi_avg_fn=get_ema_multi_avg_fn(0.998),  # type: ignore[no-untyped-call]
+            multi_avg_fn=get_ema_multi_avg_fn(0.998),
             use_buffers=True,
         )
         self.optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.02)
@@ -134,7 +134,7 @@ class Run:
                 group["lr"] = self.rate * warm * max(float(falling), 0.01)
             parts = loss(np.random.default_rng([seed, step]))
             self.optimizer.zero_grad()
-            torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack(list(parts.values())).sum().backward()
             nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
             self.optimizer.step()
             self.average.update_parameters(self.net)
