@@ -100,7 +100,8 @@ def curve_height(landmarks: Tensor, row: tuple[int, ...], x: Tensor, sigma: floa
     return (near * py[:, :, None]).sum(1)
 
 
-LID_SKIN = 0.55  # height of the lid's skin above an open eye, in eye openings
+LID_SKIN = 0.75  # height of the lid's skin above an open eye, in eye openings
+LASHES = 0.22  # of it, next to the eye, that moves without being stretched
 
 
 def blink_field(landmarks: Tensor, amount: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -121,7 +122,8 @@ def blink_field(landmarks: Tensor, amount: Tensor, x: Tensor, y: Tensor) -> Tens
         skin = LID_SKIN * (low - top) + 1e-4  # above the lid's edge
         drop = amount[:, eye, None, None] * (low - top)
         below_crease = y[None, :, None] - (top - skin)  # (B, m, n)
-        lid = drop * (below_crease / (skin + drop)).clamp(0, 1)
+        stretched = (1 - LASHES / LID_SKIN) * skin + drop
+        lid = drop * (below_crease / stretched).clamp(0, 1)
         rest = (low - y[None, :, None]).clamp(min=0) / (low - top - drop + 1e-4)
         offset = torch.minimum(lid, drop * rest.clamp(max=1))
         ends = landmarks[:, [upper[0], upper[-1]], 0]
