@@ -81,7 +81,11 @@ def held_out(ear: SpeechEncoder, mouth: MotionDecoder, folder: Path) -> dict[str
 
 
 def aligned_phones(pcm: F32, words: str) -> list[tuple[str, float, float]]:
-    """Phones of real speech by forced alignment (pocketsphinx): name, start and end in seconds."""
+    """Phones of real speech by forced alignment (pocketsphinx): name, start and end in seconds.
+
+    Raises:
+        RuntimeError: the words do not fit the sound.
+    """
     from pocketsphinx import Decoder
 
     decoder = Decoder(samprate=16_000, lm=None, loglevel="ERROR")
@@ -114,21 +118,27 @@ def closure(channels: F32) -> F32:
 def closures(ear: SpeechEncoder, mouth: MotionDecoder, folder: Path) -> dict[str, Any]:
     """Share of p, b, m in real speech at which the lips meet, and of vowels at which they part."""
     hits: dict[str, list[bool]] = {"pbm": [], "open vowel": []}
-    jaws = []
+    jaws: list[F32] = []
+    skipped = 0
     for line in (folder / "metadata.csv").read_text().splitlines():
         name, *_, words = line.split("|")
         pcm = read_audio(folder / f"{name}.flac")
         said = channels_of(run(ear, mouth, pcm).coefficients)
         jaws.append(said)
         shut = closure(said)
-        for phone, start, end in aligned_phones(pcm, words):
+        try:
+            phones = aligned_phones(pcm, words)
+        except RuntimeError:
+            skipped += 1
+            continue
+        for phone, start, end in phones:
             first, last = int((start - 0.03) * FPS), int((end + 0.03) * FPS) + 1
             if phone in ("P", "B", "M"):
                 hits["pbm"].append(bool(shut[max(first, 0) : last].max() > 0))
             elif phone in ("AA", "AE", "AO", "AY", "AW"):
                 hits["open vowel"].append(bool(shut[max(first, 0) : last].min() < -0.1))
     report: dict[str, Any] = {k: round(float(np.mean(v)), 3) for k, v in hits.items()}
-    report["count"] = {k: len(v) for k, v in hits.items()}
+    report["count"] = {k: len(v) for k, v in hits.items()} | {"clips not aligned": skipped}
     report["distribution"] = distribution(np.concatenate(jaws))
     return report
 
