@@ -129,11 +129,11 @@ class IdleLife:
         sway = (0.8 + 0.9 * state.loud) * _SIZE * parts.sum(0)
         breath = np.sin(2 * np.pi * time / _BREATH_S + state.breath)
         _nod(state, energy)
-        pose = self._amount * sway
+        pose = np.asarray(self._amount * sway, np.float32)
         pose[1] += self._amount * state.nod
         pose[4] += self._amount * 0.006 * breath
         pose[5] = 1 + pose[5] + self._amount * 0.0015 * breath
-        return pose.astype(np.float32)
+        return pose
 
 
 def _waves(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -174,7 +174,7 @@ def _lid(since: float) -> float:
     if 0 <= since < _CLOSE:
         return float(np.sin(np.pi / 2 * since / _CLOSE) ** 2)
     if _CLOSE <= since < _CLOSE + _OPEN:
-        return float(0.5 + 0.5 * np.cos(np.pi * (since - _CLOSE) / _OPEN)) ** 1.3
+        return float((0.5 + 0.5 * np.cos(np.pi * (since - _CLOSE) / _OPEN)) ** 1.3)
     return 0.0
 
 

@@ -50,10 +50,14 @@ def _decode(
     for frame in container.decode(audio=0):
         frame.pts = None  # a broken clock in the file must not stretch the sound
         for out in resampler.resample(frame):
-            pieces.append(out.to_ndarray().reshape(-1))
+            pieces.append(_samples(out))
             length += out.samples
         if length > limit:
             raise MediaError(f"{name} is longer than {longest_s / 60:g} minutes; cut it first")
     if pieces:
-        pieces += [out.to_ndarray().reshape(-1) for out in resampler.resample(None)]
-    return np.concatenate(pieces).astype(np.float32) if pieces else np.zeros(0, np.float32)
+        pieces += [_samples(out) for out in resampler.resample(None)]
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+
+
+def _samples(frame: av.AudioFrame) -> NDArray[np.float32]:
+    return frame.to_ndarray().reshape(-1).astype(np.float32)

@@ -88,7 +88,7 @@ def read_shard(path: Path) -> Iterator[Utterance]:
             Phone(names[data["phone"][j]], float(data["start"][j]), float(data["end"][j]))
             for j in row
         )
-        yield Utterance(f"{path.stem}/{i}", sound.astype(np.float32) / 32768, phones)
+        yield Utterance(f"{path.stem}/{i}", (sound / 32768).astype(np.float32), phones)
 
 
 def generate(out: Path, voice_name: str, minutes: float, *, cache: Path, seed: int = 0) -> None:

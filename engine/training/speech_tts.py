@@ -76,7 +76,7 @@ class Espeak:
 
     def _receive(self, samples: Any, count: int, events: Any) -> int:
         if samples and count:
-            self._sound.append(np.ctypeslib.as_array(samples, (count,)).astype(np.float32) / 32768)
+            self._sound.append((np.ctypeslib.as_array(samples, (count,)) / 32768).astype(np.float32))
         i = 0
         while events[i].type:
             if events[i].type == _PHONEME:
@@ -134,7 +134,7 @@ class Flite:
                 raise DataError("flite did not run: apt-get install flite") from error
             with wave.open(str(out)) as file:
                 raw = np.frombuffer(file.readframes(file.getnframes()), np.int16)
-                sound = _to_rate(raw.astype(np.float32) / 32768, file.getframerate())
+                sound = _to_rate((raw / 32768).astype(np.float32), file.getframerate())
         return sound, _flite_phones(done.stdout)
 
 
@@ -185,9 +185,11 @@ class Kokoro:
     """A good neural voice in many speakers; slow on a CPU."""
 
     LATE = 0.05  # seconds by which its labels trail its sound
-    _SPELL = (("aɪ", "I"), ("eɪ", "A"), ("oʊ", "O"), ("əʊ", "Q"), ("aʊ", "W"), ("ɔɪ", "Y"))
-    _SPELL += (("dʒ", "ʤ"), ("tʃ", "ʧ"), ("r", "ɹ"), ("ɚ", "əɹ"), ("ɝ", "ɜɹ"), ("ɐ", "ə"))
-    _SPELL += (("ː", ""), ("ʲ", ""), ("ɬ", "l"), ("g", "ɡ"))
+    _SPELL = (
+        *(("aɪ", "I"), ("eɪ", "A"), ("oʊ", "O"), ("əʊ", "Q"), ("aʊ", "W"), ("ɔɪ", "Y")),
+        *(("dʒ", "ʤ"), ("tʃ", "ʧ"), ("r", "ɹ"), ("ɚ", "əɹ"), ("ɝ", "ɜɹ"), ("ɐ", "ə")),
+        *(("ː", ""), ("ʲ", ""), ("ɬ", "l"), ("g", "ɡ")),
+    )
     _VOCAB = {
         **{",": 3, ".": 4, "!": 5, "?": 6, " ": 16, "A": 24, "I": 25, "O": 31, "Q": 33, "W": 39},
         **{"Y": 41, "ᵊ": 42, "a": 43, "b": 44, "d": 46, "e": 47, "f": 48, "h": 50, "i": 51},
