@@ -1,0 +1,1 @@
+"""Data, training and distillation by command. Nothing here is needed live."""
