@@ -76,7 +76,9 @@ class Espeak:
 
     def _receive(self, samples: Any, count: int, events: Any) -> int:
         if samples and count:
-            self._sound.append((np.ctypeslib.as_array(samples, (count,)) / 32768).astype(np.float32))
+            self._sound.append(
+                (np.ctypeslib.as_array(samples, (count,)) / 32768).astype(np.float32)
+            )
         i = 0
         while events[i].type:
             if events[i].type == _PHONEME:

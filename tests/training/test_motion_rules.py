@@ -1,7 +1,5 @@
 """The rules that turn phones into mouths."""
 
-
-
 import numpy as np
 import pytest
 
