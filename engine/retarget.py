@@ -118,7 +118,8 @@ def turn_head(face: F32, depth: F32, pose: F32) -> F32:
     down, away = cp * down - sp * away, sp * down + cp * away
     cr, sr = np.cos(roll), np.sin(roll)
     turned = np.stack([cr * across - sr * down, sr * across + cr * down], 1) * np.exp(log_scale)
-    return (turned + PIVOT[:2] + np.array([x, y])).astype(np.float32)
+    placed: F32 = (turned + PIVOT[:2] + np.array([x, y])).astype(np.float32)
+    return placed
 
 
 def retarget(neutral: F32, basis: FaceBasis, coefficients: F32, pose: F32) -> F32:

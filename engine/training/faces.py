@@ -310,7 +310,8 @@ def contact_sheet(folder: Path, path: Path, people: int = 12, tile: int = 160) -
             tiles = []
             for index in np.flatnonzero(saved["person"] == person):
                 blob = saved["bytes"][saved["offsets"][index] : saved["offsets"][index + 1]]
-                picture = cv2.resize(cv2.imdecode(blob, cv2.IMREAD_COLOR), (tile, tile))
+                whole: Any = cv2.imdecode(blob, cv2.IMREAD_COLOR)
+                picture = cv2.resize(whole, (tile, tile))
                 for x, y in saved["landmarks"][index, ::3, :2] * tile:
                     cv2.circle(picture, (int(x), int(y)), 0, (0, 255, 0), -1)
                 tiles.append(picture)
