@@ -174,7 +174,9 @@ async def candidates(request: Request) -> Response:
 
 async def close_session(request: Request) -> Response:
     """End a session; a second time it is unknown."""
-    await _service(request).find_session(request.path_params["id"]).close()
+    session = _service(request).sessions.get(request.path_params["id"])
+    if session is not None:  # closing twice is no mistake: a page that leaves does it
+        await session.close()
     return Response(status_code=204)
 
 

@@ -91,3 +91,35 @@ def test_features_of_another_width_are_refused() -> None:
     mouth = MotionDecoder(Echo())
     with pytest.raises(ValueError, match=r"\(T, 3\)"):
         mouth.step(mouth.start(), np.zeros((2, 4), np.float32))
+
+
+class Steady(Echo):
+    """Always the same mouth."""
+
+    def __init__(self, **values: float) -> None:
+        self.values = values
+
+    def __call__(self, **feeds: np.ndarray) -> dict[str, np.ndarray]:
+        out = super().__call__(**feeds)
+        for name, value in self.values.items():
+            out["coefficients"][0, arkit.NAMES.index(name)] = value
+        return out
+
+
+def jaw(value: float, style: float) -> float:
+    mouth = MotionDecoder(Steady(jawOpen=value, mouthPucker=0.3), style=style)
+    rows = mouth.step(mouth.start(), ramp(8))
+    assert rows[0, arkit.NAMES.index("mouthPucker")] == pytest.approx(0.3)
+    return float(rows[0, arkit.NAMES.index("jawOpen")])
+
+
+def test_averaged_mouths_are_stretched_but_stay_in_range() -> None:
+    assert jaw(0.0, 0.0) == 0
+    assert jaw(0.05, 0.0) == 0, "between words the mouth closes"
+    assert jaw(0.11, 0.0) == pytest.approx(0.07, abs=1e-6)
+    assert jaw(0.30, 0.0) > 0.35
+    assert jaw(1.0, 0.0) == 1
+
+
+def test_the_recorded_style_is_left_as_it_was_learnt() -> None:
+    assert jaw(0.05, 1.0) == pytest.approx(0.05)
