@@ -173,7 +173,7 @@ async def candidates(request: Request) -> Response:
 
 
 async def close_session(request: Request) -> Response:
-    """End a session; a second time it is unknown."""
+    """End a session; ending it again is no error."""
     session = _service(request).sessions.get(request.path_params["id"])
     if session is not None:  # closing twice is no mistake: a page that leaves does it
         await session.close()
