@@ -107,15 +107,14 @@ class AvatarEngine:
         placed = pose * np.array([1, 1, 1, who.span, who.span, 1], np.float32)
         placed[5] = np.log(pose[5])
         target = retarget(who.neutral, self._basis, coefficients, placed)
-        placement = placed / np.array([1, 1, 1, who.span, who.span, 1], np.float32)
-        rgb, state.cache = self._graphs.draw(
-            who.face,
-            state.cache,
-            target,
-            np.clip(coefficients[BLINKS], 0, 1),
-            placement.astype(np.float32),
-            state.noise,
-        )
+        placement = (placed / np.array([1, 1, 1, who.span, who.span, 1])).astype(np.float32)
+        blink = np.clip(coefficients[BLINKS], 0, 1)
+        if state.next_index % self.config.paint_every:
+            rgb = self._graphs.draw_between(who.face, state.cache, target, blink)
+        else:
+            rgb, state.cache = self._graphs.draw(
+                who.face, state.cache, target, blink, placement, state.noise
+            )
         frame = VideoFrame(state.next_index, rgb)
         state.next_index += 1
         return frame

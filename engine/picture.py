@@ -1,7 +1,8 @@
 """The eye's counterpart: graphs that draw, and the numpy that ties a portrait to them.
 
 `enroll` runs once a portrait; then, for each frame, `warp` (geometry, always fp32) and `paint`
-(AnimateNet, IdentityNet x steps, decoder). Three small graphs without weights finish it at the
+(AnimateNet, IdentityNet x steps, decoder). Between two painted frames `carry` moves the last painted
+window along with the lips, which costs a third. Three small graphs without weights finish it at the
 portrait's own resolution: `move` (the head by the flow), `blink` (the eyes again, with the lids, only
 while they move) and `inlay` (the painted window, where the warp is not to be trusted).
 """
@@ -29,10 +30,10 @@ FEATHER = 0.1  # how far inside its border the painted window has faded in, wind
 
 # Lines of the flow grid in window units: dense over the face, sparse over hair and shoulders.
 GRID_X = np.concatenate(
-    [np.linspace(-1.5, -0.5, 8), np.linspace(-0.38, 1.38, 46), np.linspace(1.5, 2.5, 8)]
+    [np.linspace(-1.5, -0.5, 7), np.linspace(-0.36, 1.36, 41), np.linspace(1.5, 2.5, 7)]
 ).astype(np.float32)
 GRID_Y = np.concatenate(
-    [np.linspace(-2.4, -1.4, 8), np.linspace(-1.28, 1.28, 64), np.linspace(1.4, 2.0, 5)]
+    [np.linspace(-2.4, -1.4, 7), np.linspace(-1.26, 1.26, 57), np.linspace(1.4, 2.0, 5)]
 ).astype(np.float32)
 # The finer field of the eyelids.
 EYES_X = np.linspace(-0.15, 1.15, 112).astype(np.float32)
@@ -80,6 +81,18 @@ WARP = GraphSpec(
     ),
     precision="f32",
 )
+CARRY = GraphSpec(
+    "carry",
+    (
+        TensorSpec("patch", (1, 4, WINDOW, WINDOW)),
+        TensorSpec("source", _POINTS),
+        TensorSpec("before", _POINTS),
+        TensorSpec("target", _POINTS),
+        TensorSpec("blink", (1, 2)),
+    ),
+    (TensorSpec("carried", (1, 4, WINDOW, WINDOW)), _FLOW, _LIDS),
+    precision="f32",
+)
 PAINT = GraphSpec(
     "paint",
     (
@@ -123,7 +136,7 @@ INLAY = GraphSpec(
     _RGB,
     precision="f32",
 )
-SPECS = (ENROLL, WARP, PAINT, MOVE, BLINK, INLAY)
+SPECS = (ENROLL, WARP, CARRY, PAINT, MOVE, BLINK, INLAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +228,15 @@ class Face:
 
 @dataclass(slots=True)
 class FrameCache:
-    """What a frame hands to the next: its latents and keys/values of the last denoising step."""
+    """What a frame hands to the next: its latents and keys/values of the last denoising step.
+
+    `patch` and `target` are the last painted window and the landmarks it was painted for.
+    """
 
     latents: F32
     keys: tuple[F32, ...]
+    patch: F32 | None = None  # (1, 4, 128, 128)
+    target: F32 | None = None  # (1, 478, 2)
 
 
 class PictureGraphs:
@@ -226,6 +244,7 @@ class PictureGraphs:
 
     def __init__(self, load: Callable[[GraphSpec], Graph]) -> None:
         self._enroll, self._warp, self._paint = load(ENROLL), load(WARP), load(PAINT)
+        self._carry = load(CARRY)
         self._move, self._blink, self._inlay = load(MOVE), load(BLINK), load(INLAY)
 
     def enroll(self, window: F32, source: F32, canvas: Canvas) -> Face:
@@ -248,7 +267,7 @@ class PictureGraphs:
         placement: F32,
         noise: F32,
     ) -> tuple[RgbImage, FrameCache]:
-        """Draw one frame.
+        """Draw one frame, painting its window afresh.
 
         Args:
             target: landmarks (478, 2) in window units, eyes open.
@@ -276,8 +295,29 @@ class PictureGraphs:
         )
         rgb = self.compose(face.canvas, flow, lids if blink.any() else None, painted["patch"])
         return rgb, FrameCache(
-            painted["made_latents"], tuple(painted[f"made{i}"] for i in range(len(KEYS)))
+            painted["made_latents"],
+            tuple(painted[f"made{i}"] for i in range(len(KEYS))),
+            painted["patch"],
+            points,
         )
+
+    def draw_between(self, face: Face, cache: FrameCache, target: F32, blink: F32) -> RgbImage:
+        """Draw one frame whose painted window is the last one, moved along with the lips.
+
+        Raises:
+            ValueError: nothing was painted before.
+        """
+        if cache.patch is None or cache.target is None:
+            raise ValueError("a frame between two painted ones needs a painted one before it")
+        moved = self._carry(
+            patch=cache.patch,
+            source=face.source,
+            before=cache.target,
+            target=target[None],
+            blink=blink[None],
+        )
+        lids = moved["lids"] if blink.any() else None
+        return self.compose(face.canvas, moved["flow"], lids, moved["carried"])
 
     def compose(self, canvas: Canvas, flow: F32, lids: F32 | None, patch: F32) -> RgbImage:
         """Move the portrait by `flow` and `lids` and lay the painted `patch` in: (H, W, 3)."""

@@ -66,6 +66,16 @@ FLOW_POINTS = tuple(
 )
 FLOW_MIDPOINTS = tuple(pair for row in LIP_ROWS for pair in zip(row[:-1], row[1:], strict=True))
 
+# The same for the head as a whole, whose grid is too coarse for what lies between the lips' rows.
+HEAD_POINTS = tuple(
+    sorted({*FLOW_POINTS} - {p for r in (*UPPER_RINGS, *LOWER_RINGS) for p in r[1:-1]})
+)
+HEAD_MIDPOINTS = tuple(
+    pair
+    for row in (OUTER_UPPER_LIP, OUTER_LOWER_LIP, INNER_UPPER_LIP, INNER_LOWER_LIP)
+    for pair in zip(row[:-1], row[1:], strict=True)
+)
+
 # Polylines drawn as separate maps for the painted window.
 LINE_GROUPS = (
     *(JAW, OUTER_LOWER_LIP, OUTER_UPPER_LIP, INNER_LOWER_LIP, INNER_UPPER_LIP),

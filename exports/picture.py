@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.nets.geometry import blink_field, control_points, flow_at
+from engine.nets.geometry import blink_field, control_points, flow_at, unit_grid, warp
 from engine.nets.painter import Cache, Condition, Painter, Reference
 from engine.picture import ANCHORS, EYES_X, EYES_Y, GRID_X, GRID_Y, SPECS
-from engine.topology import POINTS
+from engine.topology import HEAD_MIDPOINTS, HEAD_POINTS, POINTS
 from exports.onnx import export
 
 
@@ -51,11 +51,34 @@ class Warp(nn.Module):
     ) -> tuple[Tensor, ...]:
         """See `engine.picture.WARP`."""
         drawn = self.painter.geometry(window, latents, source, target)
-        before = torch.cat([control_points(source), self.anchors], 1)
-        after = torch.cat([control_points(target), self.anchors], 1)
+        return *drawn, *self.fields(source, target, blink)
+
+    def fields(self, source: Tensor, target: Tensor, blink: Tensor) -> tuple[Tensor, Tensor]:
+        """Flow of the head and of the lids."""
+        before, after = (
+            torch.cat([control_points(face, HEAD_POINTS, HEAD_MIDPOINTS), self.anchors], 1)
+            for face in (source, target)
+        )
         flow = flow_at(self.grid, before, after).transpose(1, 2)
         lids = blink_field(target, blink, self.eyes_x, self.eyes_y)
-        return *drawn, flow.view(1, 2, len(GRID_Y), len(GRID_X)), lids
+        return flow.view(1, 2, len(GRID_Y), len(GRID_X)), lids
+
+
+class Carry(nn.Module):
+    """A painted window moved from the landmarks it was painted for to those of the frame."""
+
+    def __init__(self, painter: Painter) -> None:
+        super().__init__()
+        self.warp = Warp(painter)
+
+    def forward(
+        self, patch: Tensor, source: Tensor, before: Tensor, target: Tensor, blink: Tensor
+    ) -> tuple[Tensor, ...]:
+        """See `engine.picture.CARRY`."""
+        n = self.warp.painter.geometry.grid
+        after = control_points(target)
+        window_flow = flow_at(unit_grid(n), control_points(before), after).view(-1, n, n, 2)
+        return warp(patch, window_flow), *self.warp.fields(source, target, blink)
 
 
 class Paint(nn.Module):
@@ -143,6 +166,10 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
             **{"window": window, "latents": latents, "source": source, "target": target},
             "blink": blink,
         },
+        "carry": {
+            **{"patch": torch.rand(1, 4, 128, 128), "source": source, "before": target},
+            **{"target": target + 0.01, "blink": blink},
+        },
         "paint": {
             **{"noise": painter.noise(1), "latents": latents, "identity": identity, **reference},
             **{"previous_latents": latents * 0.9, **previous},
@@ -170,6 +197,7 @@ def export_picture(painter: Painter, out: Path, steps: int = 1) -> dict[str, flo
     modules: dict[str, tuple[nn.Module, float]] = {
         "enroll": (Enroll(painter), 1e-3),
         "warp": (Warp(painter), 1e-3),
+        "carry": (Carry(painter), 1e-3),
         "paint": (Paint(painter, steps), 5e-3),
         **{name: (Move(), 1.0) for name in ("move", "blink")},  # one grey level of rounding
         "inlay": (Inlay(), 1.0),

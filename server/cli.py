@@ -114,7 +114,7 @@ def generate(
     if not portrait.is_file():
         raise MediaError(f"no file {portrait}")
     picture = decode_image(portrait.read_bytes())
-    engine = AvatarEngine.load(EngineConfig(threads=threads, max_side=max_side))
+    engine = AvatarEngine.load(EngineConfig(threads=threads, max_side=max_side, paint_every=1))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -34,11 +34,15 @@ def unit_grid(n: int) -> Tensor:
     return torch.stack([x, y], -1).reshape(-1, 2)
 
 
-def control_points(landmarks: Tensor) -> Tensor:
-    """The points that drive the flow: (B, 478, 2) -> (B, P, 2)."""
-    first, second = (list(side) for side in zip(*FLOW_MIDPOINTS, strict=True))
+def control_points(
+    landmarks: Tensor,
+    points: tuple[int, ...] = FLOW_POINTS,
+    pairs: tuple[tuple[int, int], ...] = FLOW_MIDPOINTS,
+) -> Tensor:
+    """The points that drive a flow, and midpoints of pairs: (B, 478, 2) -> (B, P, 2)."""
+    first, second = (list(side) for side in zip(*pairs, strict=True))
     middle = (landmarks[:, first] + landmarks[:, second]) / 2
-    return torch.cat([landmarks[:, list(FLOW_POINTS)], middle], 1)
+    return torch.cat([landmarks[:, list(points)], middle], 1)
 
 
 def flow_at(points: Tensor, reference: Tensor, target: Tensor) -> Tensor:

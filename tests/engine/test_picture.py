@@ -3,7 +3,17 @@ import pytest
 
 from engine.backends import load_backend
 from engine.config import EngineConfig
-from engine.picture import BLINK, INLAY, WARP, Canvas, PictureGraphs, make_canvas
+from engine.picture import (
+    BLINK,
+    CARRY,
+    INLAY,
+    WARP,
+    Canvas,
+    Face,
+    FrameCache,
+    PictureGraphs,
+    make_canvas,
+)
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +131,31 @@ def test_the_lid_field_closes_exactly_the_eyes(graphs: PictureGraphs, blink: flo
         return
     assert lids.min() == pytest.approx(-0.1, abs=0.02)  # the lid travels the eye's opening
     assert lids.max() < 1e-6  # never the other way
+
+
+def test_a_carried_window_follows_the_lips(graphs: PictureGraphs) -> None:
+
+    backend = load_backend("openvino", threads=1)
+    carry = backend.load(CARRY, EngineConfig().weights / "carry.onnx")
+    before = np.random.default_rng(0).uniform(0, 1, (1, 478, 2)).astype(np.float32)
+    patch = np.zeros((1, 4, 128, 128), np.float32)
+    patch[:, 0, 60:68, 40:48] = 1
+    still = {
+        "patch": patch,
+        "source": before,
+        "before": before,
+        "blink": np.zeros((1, 2), np.float32),
+    }
+    np.testing.assert_allclose(carry(**still, target=before)["carried"], patch, atol=1e-3)
+    shifted = before + np.array([10 / 128, 0], np.float32)  # the face goes ten pixels to the right
+    moved = carry(**still, target=shifted)["carried"][0, 0]
+    row = moved[60:68].sum(0)
+    assert float((row * np.arange(128)).sum() / row.sum()) == pytest.approx(43.5 + 10, abs=0.7)
+
+
+def test_a_frame_between_needs_a_painted_one(graphs: PictureGraphs) -> None:
+
+    face = Face(nothing("warp", "window"), nothing("warp", "source"), {}, canvas(portrait()))
+    cold = FrameCache(nothing("warp", "latents"), ())
+    with pytest.raises(ValueError, match="painted one before"):
+        graphs.draw_between(face, cold, np.zeros((478, 2), np.float32), np.zeros(2, np.float32))
