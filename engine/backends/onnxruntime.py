@@ -5,6 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+)
 
 from engine.backends.base import Array, GraphSpec
 from engine.errors import WeightsError
@@ -42,7 +48,7 @@ class OnnxRuntimeBackend:
             raise WeightsError(f"{spec.name}: no file {path}; reinstall, or name a weights folder")
         try:
             session = ort.InferenceSession(path, self._options, providers=["CPUExecutionProvider"])
-        except Exception as error:
+        except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf) as error:
             raise WeightsError(f"{spec.name}: {path} is not a readable ONNX file") from error
         have = {t.name for t in (*session.get_inputs(), *session.get_outputs())}
         missing = [t.name for t in (*spec.inputs, *spec.outputs) if t.name not in have]
