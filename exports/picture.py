@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from engine.nets.geometry import blink_field, control_points, flow_at, unit_grid, warp
@@ -226,7 +227,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the ONNX files")
     parser.add_argument("--steps", type=int, default=1, help="denoising steps a frame")
     args = parser.parse_args()
-    print(export_picture(load_painter(args.checkpoint), args.out, args.steps))  # noqa: T201
+    args.out.mkdir(parents=True, exist_ok=True)
+    painter = load_painter(args.checkpoint)
+    halves = {name: tensor.half().contiguous() for name, tensor in painter.state_dict().items()}
+    save_file(halves, args.out / "painter.safetensors")  # what the next training starts from
+    print(export_picture(painter, args.out, args.steps))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -185,6 +186,12 @@ class Trainer:
         losses = self._compare(painted, batch)
         return {**losses, "latent": F.mse_loss(made.latents, true)}, painted
 
+    def start_from(self, path: Path) -> None:
+        """Begin a new run with the weights of an earlier one (`painter.safetensors`)."""
+        weights = {name: tensor.float() for name, tensor in load_file(path).items()}
+        self.net.load_state_dict(weights)
+        self.ema.load_state_dict(weights)
+
     def train_step(self, batch: Triple) -> dict[str, float]:
         """One step of the networks and, once it has begun, of their judge."""
         s = self.settings
@@ -307,6 +314,9 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=PainterTraining.__dataclass_fields__["steps"].default
     )
+    parser.add_argument(
+        "--start", type=Path, help="painter.safetensors of an earlier run to begin with"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--compile", action="store_true", help="compile the networks first (minutes)"
@@ -326,6 +336,8 @@ def main() -> None:
     checkpoint = args.run / "painter.pt"
     if checkpoint.exists():
         trainer.load(checkpoint)
+    elif args.start is not None:
+        trainer.start_from(args.start)
     if args.compile:
         trainer.compile()
     ready: queue.Queue[Triple] = queue.Queue(4)

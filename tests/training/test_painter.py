@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from engine.errors import DataError
@@ -181,3 +182,16 @@ def test_mirroring_swaps_the_sides() -> None:
 def test_an_empty_data_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no chunk"):
         load_people(tmp_path)
+
+
+def test_a_new_run_can_start_from_published_weights(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    kept = shaken(Painter())
+    save_file(
+        {n: t.half().contiguous() for n, t in kept.state_dict().items()}, tmp_path / "p.safetensors"
+    )
+    trainer = Trainer(SETTINGS, Blurred())
+    trainer.start_from(tmp_path / "p.safetensors")
+    for net in (trainer.net, trainer.ema):
+        for a, b in zip(net.parameters(), kept.parameters(), strict=True):
+            torch.testing.assert_close(a, b, atol=2e-3, rtol=2e-3)
