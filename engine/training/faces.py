@@ -39,6 +39,7 @@ EDITS: dict[str, tuple[float, float]] = {
     "brow": (-2, 3),
     "smile": (-4, 1),
 }
+STRENGTH = 0.8  # of the edits; from about 1.5 on people change with their mouths
 MOUTH_EDITS = ("gap", "width", "jaw", "pucker", "smile")
 
 
@@ -207,9 +208,14 @@ def fit_directions(
 
 
 def person_styles(
-    generator: FaceGenerator, directions: Directions, person: int, edits: int, seed: int
+    generator: FaceGenerator,
+    directions: Directions,
+    person: int,
+    edits: int,
+    seed: int,
+    strength: float = STRENGTH,
 ) -> list[F32]:
-    """Style vectors of one person: the plain one and `edits - 1` expressions."""
+    """Style vectors of one person: the plain one and `edits - 1` expressions of some strength."""
     rng = np.random.RandomState([seed, person])
     style = generator.map(rng.randn(1, 512).astype(np.float32))[0]
     base = directions.mean + 0.75 * (style - directions.mean)
@@ -218,12 +224,19 @@ def person_styles(
         names = set(rng.choice(MOUTH_EDITS, size=rng.randint(1, 4), replace=False))
         names |= set(rng.choice(list(EDITS), size=rng.randint(0, 3), replace=False))
         move = sum(rng.uniform(*EDITS[n]) * directions.edits[n] for n in sorted(names))
-        styles.append(base + 0.8 * move * directions.std)
+        styles.append(base + strength * move * directions.std)
     return [s.astype(np.float32) for s in styles]
 
 
 def generate(
-    out: Path, people: int, edits: int, seed: int, *, cache: Path, landmarker: Path
+    out: Path,
+    people: int,
+    edits: int,
+    seed: int,
+    *,
+    cache: Path,
+    landmarker: Path,
+    strength: float = STRENGTH,
 ) -> None:
     """Write `people` x `edits` labelled pictures under `out`; finished chunks are skipped.
 
@@ -241,7 +254,7 @@ def generate(
         if not target.exists():
             _write_chunk(
                 target,
-                _draw_people(generator, directions, label, members, edits, seed),
+                _draw_people(generator, directions, label, members, edits, seed, strength),
                 label.names,
             )
 
@@ -270,9 +283,10 @@ def _draw_people(
     members: Iterable[int],
     edits: int,
     seed: int,
+    strength: float,
 ) -> Iterator[tuple[int, U8, FaceLabel]]:
     for person in members:
-        styles = person_styles(generator, directions, person, edits, seed)
+        styles = person_styles(generator, directions, person, edits, seed, strength)
         for picture in generator.draw(styles):
             if (found := label(picture)) is not None:
                 yield person, picture, found
@@ -330,11 +344,13 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=640)
     parser.add_argument("--edits", type=int, default=6, help="pictures of each person")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--strength", type=float, default=STRENGTH, help="of the edits")
     args = parser.parse_args()
     generate(
         *(args.out, args.people, args.edits, args.seed),
         cache=args.cache,
         landmarker=args.landmarker,
+        strength=args.strength,
     )
     contact_sheet(args.out, args.out / "sheet.png")
 

@@ -41,8 +41,8 @@ class SpeechTraining:
     batch: int = 8
     frames: int = 150  # of 20 ms in a piece
     rate: float = 1.2e-3
-    animated_share: float = 0.3  # of the pieces
-    noise_share: float = 0.05
+    animated_share: float = 0.4  # of the pieces
+    noise_share: float = 0.07
     seed: int = 0
 
 
@@ -69,6 +69,7 @@ class Lessons(nn.Module):
         teacher = (self.teacher(hidden) - late["teacher"]) ** 2 * taught
         mouth = (self.mouth(hidden) - late["mouth"] / batch["mouth_var"] ** 0.5) ** 2
         columns = (self.columns(hidden) - late["columns"] / batch["columns_var"] ** 0.5) ** 2 * real
+        columns = columns * batch["columns_used"]
         phones = F.cross_entropy(
             self.phone(hidden).flatten(0, 1), late["phone"].flatten(), ignore_index=-1
         )
@@ -147,24 +148,44 @@ def prepare(animated: Path, speech: Path, cache: Path, work: Path) -> list[Clip]
 
 
 def variances(clips: Sequence[Clip]) -> dict[str, Tensor]:
-    """Spread of each mouth channel and animators' column, floored so that rare ones do not rule."""
+    """Spread of each mouth channel and animators' column, floored so that rare ones do not rule.
+
+    `columns_used` weighs the columns: those that hardly move are left out.
+    """
     mouth = np.concatenate([c.mouth for c in clips]).var(0)
     columns = np.concatenate([c.columns for c in clips]).var(0)
+    used = columns > 3e-4
     return {
+        "columns_used": torch.tensor(used / used.mean()).float(),
         "mouth_var": torch.tensor(np.maximum(mouth, 1e-3)).float(),
         "columns_var": torch.tensor(np.maximum(columns, 3e-4)).float(),
     }
 
 
-def train(clips: Sequence[Clip], config: SpeechTraining, work: Path, minutes: float) -> Lessons:
-    """Train until `config.steps` or for `minutes`; writes `speech.pt` and goes on from it."""
+def train(
+    clips: Sequence[Clip],
+    config: SpeechTraining,
+    work: Path,
+    minutes: float,
+    start: Path | None = None,
+) -> Lessons:
+    """Train until `config.steps` or for `minutes`; writes `speech.pt` and goes on from it.
+
+    `start` is another run's `speech.pt`, whose averaged weights a new run begins with.
+    """
     torch.manual_seed(config.seed)
     model = Lessons(SpeechSettings()).train()
+    if start is not None:
+        model.load_state_dict(torch.load(start, weights_only=True)["model"])
     optimiser = torch.optim.AdamW(model.parameters(), config.rate, (0.9, 0.98), weight_decay=0.01)
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.997)
+    )
     path, first = work / "speech.pt", 0
     if path.exists():
         saved = torch.load(path, weights_only=True)
-        model.load_state_dict(saved["model"])
+        model.load_state_dict(saved["raw"])
+        average.load_state_dict(saved["average"])
         optimiser.load_state_dict(saved["optimiser"])
         first = int(saved["step"])
     spread = variances(clips)
@@ -181,17 +202,19 @@ def train(clips: Sequence[Clip], config: SpeechTraining, work: Path, minutes: fl
         total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
+        average.update_parameters(model)
         mean = {k: 0.98 * mean.get(k, v.item()) + 0.02 * v.item() for k, v in losses.items()}
         bar.update()
         bar.set_postfix({k: f"{v:.2f}" for k, v in mean.items()}, refresh=False)
         over = time.monotonic() - began > minutes * 60
         if step % 50 == 49 or over or step == config.steps - 1:
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
+            state = {"model": average.module.state_dict(), "raw": model.state_dict()}
+            state |= {"average": average.state_dict(), "optimiser": optimiser.state_dict()}
             save(path, state | {"step": step + 1})
         if over:
             break
     bar.close()
-    return model
+    return average.module
 
 
 def save(path: Path, state: dict[str, object]) -> None:
@@ -217,11 +240,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--steps", type=int, default=SpeechTraining().steps)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after this long")
+    parser.add_argument("--start", type=Path, help="speech.pt of another run to begin with")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.work.mkdir(parents=True, exist_ok=True)
     clips = prepare(args.animated, args.speech, args.cache, args.work)
-    train(clips, SpeechTraining(steps=args.steps), args.work, args.minutes)
+    train(clips, SpeechTraining(steps=args.steps), args.work, args.minutes, args.start)
 
 
 if __name__ == "__main__":
