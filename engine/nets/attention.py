@@ -1,0 +1,250 @@
+"""Attention processors for diffusers' UNet: decoupled identity, reference and previous keys/values.
+
+Nothing a call carries stays on a module: an `AttentionCall` goes in through
+`cross_attention_kwargs`, each self-attention leaves its own keys and values in it, and the caller
+takes them out. The processors define `__call__`, not `forward`: diffusers reads its signature to know
+which keyword arguments to hand on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+KeyValue = tuple[Tensor, Tensor]  # K and V of one self-attention, each (B, S, C)
+KeyValues = tuple[KeyValue, ...]  # one pair a self-attention, in the order of `layer_order`
+
+
+@dataclass(slots=True)
+class AttentionCall:
+    """What one evaluation of a UNet or ControlNet carries to its attention layers and back.
+
+    Shapes: identity (B, N, C); scale (layers,); landmarks (B, 68, C); placement (B, 8, C);
+    reference and previous: one (K, V) a layer, batch B or 1.
+    """
+
+    identity: Tensor | None = None
+    scale: Tensor | None = None
+    reference: KeyValues | None = None
+    previous: KeyValues | None = None
+    landmarks: Tensor | None = None
+    placement: Tensor | None = None
+    own: dict[int, KeyValue] = field(default_factory=dict)
+
+    def keys_values(self) -> KeyValues:
+        """What the self-attentions of this call computed, in layer order."""
+        return tuple(self.own[i] for i in range(len(self.own)))
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, S, C) -> (B, heads, S, C / heads)."""
+    B, S, C = x.shape
+    return x.view(B, S, heads, C // heads).transpose(1, 2)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Scaled dot-product attention: (B, S, C), (B, T, C), (B, T, C) -> (B, S, C)."""
+    q, k, v = (split_heads(x, heads) for x in (query, key, value))
+    mixed = F.scaled_dot_product_attention(q, k, v)
+    return mixed.transpose(1, 2).reshape(query.shape)
+
+
+def with_cached(own: KeyValue, *cached: KeyValue | None) -> KeyValue:
+    """Append cached keys and values along the tokens; a cache of batch 1 serves every row."""
+    B = len(own[0])
+    pairs = [own, *((k.expand(B, -1, -1), v.expand(B, -1, -1)) for k, v in filter(None, cached))]
+    if len(pairs) == 1:
+        return own
+    return torch.cat([k for k, _ in pairs], 1), torch.cat([v for _, v in pairs], 1)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention over [current, reference, previous]; records its own keys and values."""
+
+    def __init__(self, layer: int, *, previous: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        self.previous = previous  # False: the cached frame is not looked at
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        call: AttentionCall | None = None,
+    ) -> Tensor:
+        """(B, S, C) -> (B, S, C)."""
+        call = call or AttentionCall()
+        own = (attn.to_k(hidden_states), attn.to_v(hidden_states))
+        call.own[self.layer] = own
+        key, value = with_cached(
+            own,
+            call.reference[self.layer] if call.reference else None,
+            call.previous[self.layer] if call.previous and self.previous else None,
+        )
+        mixed = attend(attn.to_q(hidden_states), key, value, attn.heads)
+        out: Tensor = attn.to_out[1](attn.to_out[0](mixed))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Text cross-attention as it is; what diffusers itself would compute."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        call: AttentionCall | None = None,
+    ) -> Tensor:
+        """(B, S, C), (B, T, D) -> (B, S, C)."""
+        mixed = self.mix(attn, attn.to_q(hidden_states), encoder_hidden_states, call)
+        out: Tensor = attn.to_out[1](attn.to_out[0](mixed))
+        return out
+
+    def mix(self, attn: Any, query: Tensor, text: Tensor, call: AttentionCall | None) -> Tensor:
+        """Query (B, S, C) over the text (B, T, D), before the output projection."""
+        return attend(query, attn.to_k(text), attn.to_v(text), attn.heads)
+
+
+class DecoupledCrossAttention(CrossAttention):
+    """One query; the text's keys and values as they are, the identity's own, with a scale.
+
+    Shapes:
+        to_k_ip, to_v_ip: (C, D), the names of IP-Adapter's files.
+    """
+
+    def __init__(self, layer: int, channels: int, context: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.to_k_ip = nn.Linear(context, channels, bias=False)
+        self.to_v_ip = nn.Linear(context, channels, bias=False)
+
+    def mix(self, attn: Any, query: Tensor, text: Tensor, call: AttentionCall | None) -> Tensor:
+        """Attn(Q, text) + scale * Attn(Q, identity)."""
+        mixed = super().mix(attn, query, text, call)
+        if call is None or call.identity is None:
+            return mixed
+        key, value = self.to_k_ip(call.identity), self.to_v_ip(call.identity)
+        added = attend(query, key, value, attn.heads)
+        if call.scale is None:
+            return mixed + added
+        return mixed + call.scale[self.layer].to(added.dtype) * added
+
+
+class UnifiedCrossAttention(CrossAttention):
+    """The ablation: identity tokens simply follow the text, through the text's keys and values.
+
+    It has no strength of its own, so `scale` does nothing here.
+    """
+
+    def mix(self, attn: Any, query: Tensor, text: Tensor, call: AttentionCall | None) -> Tensor:
+        """Attn(Q, [text, identity])."""
+        if call is not None and call.identity is not None:
+            text = torch.cat([text, call.identity.to(text.dtype)], 1)
+        return super().mix(attn, query, text, call)
+
+
+class ZeroAttention(nn.Module):
+    """A cross-attention that is added to a block and starts as adding nothing."""
+
+    def __init__(self, channels: int, context: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(channels, channels, bias=False)
+        self.key = nn.Linear(context, channels, bias=False)
+        self.value = nn.Linear(context, channels, bias=False)
+        self.out = nn.Linear(channels, channels)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """(B, S, C), (B, T, D) -> what to add, (B, S, C)."""
+        out: Tensor = self.out(
+            attend(self.query(x), self.key(tokens), self.value(tokens), self.heads)
+        )
+        return out
+
+
+class GuidedCrossAttention(CrossAttention):
+    """ControlNet's text attention plus landmark and placement attentions of their own."""
+
+    def __init__(self, channels: int, context: int, heads: int, *, placement: bool) -> None:
+        super().__init__()
+        self.landmarks = ZeroAttention(channels, context, heads)
+        self.placement = ZeroAttention(channels, context, heads) if placement else None
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        call: AttentionCall | None = None,
+    ) -> Tensor:
+        """(B, S, C), (B, T, D) -> (B, S, C)."""
+        out = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, call)
+        if call is None:
+            return out
+        if call.landmarks is not None:
+            out = out + self.landmarks(hidden_states, call.landmarks)
+        if self.placement is not None and call.placement is not None:
+            out = out + self.placement(hidden_states, call.placement)
+        return out
+
+
+class TemporalSelfAttention(SelfAttention):
+    """ControlNet's self-attention plus a zero-initialised look at the previous frame's cache.
+
+    The current frame's own keys and values are recorded for the next frame. Unlike the UNet's, the
+    cached tokens do not join the self-attention, so a public ControlNet is unchanged by them.
+    """
+
+    def __init__(self, layer: int, channels: int, *, previous: bool) -> None:
+        super().__init__(layer, previous=False)
+        self.query = nn.Linear(channels, channels, bias=False) if previous else None
+        self.out = nn.Linear(channels, channels) if previous else None
+        if self.out is not None:
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.bias)
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        call: AttentionCall | None = None,
+    ) -> Tensor:
+        """(B, S, C) -> (B, S, C)."""
+        out = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, call)
+        if call is None or call.previous is None or self.query is None or self.out is None:
+            return out
+        B = len(hidden_states)
+        key, value = (x.expand(B, -1, -1) for x in call.previous[self.layer])
+        looked = attend(self.query(hidden_states), key, value, attn.heads)
+        return out + self.out(looked)
+
+
+def layer_order(names: Iterable[str]) -> list[str]:
+    """Names of transformer blocks in the order data flows: down, middle, up.
+
+    `names` are those of `attn_processors`; the order of that dictionary is another one (middle
+    last), and public IP-Adapter files are numbered by it.
+    """
+    place = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
+    blocks = dict.fromkeys(name.rpartition(".attn")[0] for name in names)
+    return sorted(blocks, key=lambda name: place[name.partition(".")[0]])
+
+
+def channels_of(model: nn.Module, block: str) -> tuple[int, int, int]:
+    """Channels, context channels and heads of the cross-attention of transformer block `block`."""
+    attn: Any = model.get_submodule(f"{block}.attn2")
+    return attn.to_q.in_features, attn.to_k.in_features, attn.heads

@@ -1,0 +1,124 @@
+"""AnimateNet at full size: a ControlNet with landmark, placement and temporal attention of its own.
+
+Every attention that a public ControlNet does not have starts as adding nothing, so a freshly loaded
+one computes what it did before.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import ControlNetModel
+from torch import Tensor, nn
+
+from engine.nets.attention import (
+    AttentionCall,
+    GuidedCrossAttention,
+    KeyValues,
+    TemporalSelfAttention,
+    channels_of,
+    layer_order,
+)
+from engine.nets.identity_unet import unet_arguments
+from engine.nets.sd15_config import PLACEMENT, PLACEMENT_TOKENS, Sd15Config
+
+
+class LandmarkTokens(nn.Module):
+    """Each landmark becomes a token, told apart by a learned place: (B, 68, 3) -> (B, 68, D)."""
+
+    def __init__(self, count: int, context: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, context), nn.SiLU(), nn.Linear(context, context))
+        self.place = nn.Parameter(torch.randn(count, context) * 0.02)
+
+    def forward(self, landmarks: Tensor) -> Tensor:
+        """Compute the tokens."""
+        out: Tensor = self.body(landmarks) + self.place
+        return out
+
+
+class PlacementTokens(nn.Module):
+    """The placement vector becomes 8 tokens: (B, 8) -> (B, 8, D)."""
+
+    def __init__(self, context: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(PLACEMENT, context),
+            nn.SiLU(),
+            nn.Linear(context, PLACEMENT_TOKENS * context),
+        )
+
+    def forward(self, placement: Tensor) -> Tensor:
+        """Compute the tokens."""
+        out: Tensor = self.body(placement)
+        return out.view(len(placement), PLACEMENT_TOKENS, -1)
+
+
+class AnimateControlNet(nn.Module):
+    """Guidance for IdentityNet from the drawn face, landmarks, placement and the previous frame.
+
+    Shapes:
+        in: z_t (B, 4, h, w); t (B,); text (B, 77, D); control_image (B, 3, 8 h, 8 w) in [0, 1];
+            landmarks (B, 68, 3) and placement (B, 8) as `engine.nets.placement` makes them, None
+            for neither; previous: 7 (K, V) pairs of the frame before.
+        out: 13 residuals, 12 for the skips and one for the middle; its own 7 (K, V) pairs.
+    """
+
+    def __init__(self, net: ControlNetModel, config: Sd15Config, count: int = 68) -> None:
+        super().__init__()
+        self.config = config
+        self.net = net
+        context = config.unet.cross_attention_dim
+        self.landmark_tokens = LandmarkTokens(count, context)
+        self.placement_tokens = PlacementTokens(context) if config.placement else None
+        self.layers = layer_order(net.attn_processors)
+        net.set_attn_processor(self._processors())
+
+    @classmethod
+    def build(cls, config: Sd15Config) -> AnimateControlNet:
+        """With random weights."""
+        arguments = unet_arguments(config.unet)
+        for name in ("sample_size", "out_channels", "up_block_types"):
+            del arguments[name]
+        net = ControlNetModel(
+            **arguments,
+            conditioning_embedding_out_channels=config.unet.conditioning_channels,
+        )
+        return cls(net, config)
+
+    def _processors(self) -> dict[str, nn.Module]:
+        made: dict[str, nn.Module] = {}
+        for layer, block in enumerate(self.layers):
+            channels, context, heads = channels_of(self.net, block)
+            made[f"{block}.attn1.processor"] = TemporalSelfAttention(
+                layer, channels, previous=self.config.temporal
+            )
+            made[f"{block}.attn2.processor"] = GuidedCrossAttention(
+                channels, context, heads, placement=self.config.placement
+            )
+        return made
+
+    def forward(
+        self,
+        z_t: Tensor,
+        t: Tensor,
+        text: Tensor,
+        control_image: Tensor,
+        landmarks: Tensor | None,
+        placement: Tensor | None,
+        previous: KeyValues | None = None,
+    ) -> tuple[tuple[Tensor, ...], KeyValues]:
+        """One evaluation."""
+        call = AttentionCall(previous=previous)
+        if landmarks is not None:
+            call.landmarks = self.landmark_tokens(landmarks)
+        if placement is not None and self.placement_tokens is not None:
+            call.placement = self.placement_tokens(placement)
+        down, middle = self.net(
+            z_t,
+            t,
+            text,
+            controlnet_cond=control_image,
+            cross_attention_kwargs={"call": call},
+            return_dict=False,
+        )
+        return (*down, middle), call.keys_values()

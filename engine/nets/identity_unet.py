@@ -1,0 +1,139 @@
+"""IdentityNet at full size: diffusers' UNet of Stable Diffusion 1.5 with our attention processors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from engine.nets.attention import (
+    AttentionCall,
+    CrossAttention,
+    DecoupledCrossAttention,
+    KeyValues,
+    SelfAttention,
+    UnifiedCrossAttention,
+    channels_of,
+    layer_order,
+)
+from engine.nets.sd15_config import Sd15Config, UnetSizes
+
+Control = tuple[Tensor, ...]  # 13 residuals of a ControlNet, or one stem map of a pose guider
+
+
+def unet_arguments(sizes: UnetSizes) -> dict[str, Any]:
+    """`sizes` in the words of diffusers' configuration file."""
+    levels = len(sizes.block_out_channels)
+    return {
+        "sample_size": sizes.sample_size,
+        "in_channels": sizes.latent_channels,
+        "out_channels": sizes.latent_channels,
+        "down_block_types": ("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
+        "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
+        "block_out_channels": sizes.block_out_channels,
+        "layers_per_block": sizes.layers_per_block,
+        "cross_attention_dim": sizes.cross_attention_dim,
+        "attention_head_dim": sizes.heads,  # diffusers' old name for the number of heads
+        "norm_num_groups": sizes.norm_num_groups,
+    }
+
+
+class GuidedConv(nn.Conv2d):
+    """`conv_in` that also takes a stem map in the channels after its own, and adds it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 4, h, w) or (B, 4 + C, h, w) -> (B, C, h, w)."""
+        own, map_ = x[:, : self.in_channels], x[:, self.in_channels :]
+        out = super().forward(own)
+        return out + map_ if map_.shape[1] else out
+
+    @classmethod
+    def around(cls, conv: nn.Conv2d) -> GuidedConv:
+        """The same convolution with the same parameters (not copies)."""
+        made = cls(conv.in_channels, conv.out_channels, 3, padding=1, device="meta")
+        made.weight, made.bias = conv.weight, conv.bias
+        return made
+
+
+class IdentityUnet(nn.Module):
+    """Predicts the noise of latents under text, identity, guidance and cached keys/values.
+
+    Shapes:
+        in: z_t (B, 4, h, w); t (B,); text (B, 77, D); identity (B, N, D) or None; scale (16,),
+            the strength of the identity per transformer block in the order down, middle, up;
+            control: 13 residuals, or one map (B, C, h, w) added after the first convolution;
+            reference, previous: 16 (K, V) pairs, each (B or 1, S, C).
+        out: noise (B, 4, h, w), its own 16 (K, V) pairs.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, config: Sd15Config) -> None:
+        super().__init__()
+        self.config = config
+        self.unet = unet
+        if config.guider == "pose_guider":
+            unet.conv_in = GuidedConv.around(unet.conv_in)
+        self.layers = layer_order(unet.attn_processors)
+        unet.set_attn_processor(self._processors())
+
+    @classmethod
+    def build(cls, config: Sd15Config) -> IdentityUnet:
+        """With random weights."""
+        return cls(UNet2DConditionModel(**unet_arguments(config.unet)), config)
+
+    def _processors(self) -> dict[str, nn.Module]:
+        made: dict[str, nn.Module] = {}
+        for layer, block in enumerate(self.layers):
+            channels, context, _ = channels_of(self.unet, block)
+            cross: nn.Module = CrossAttention()
+            if self.config.face_encoder and self.config.attention == "decoupled":
+                cross = DecoupledCrossAttention(layer, channels, context)
+            elif self.config.face_encoder:
+                cross = UnifiedCrossAttention()
+            made[f"{block}.attn1.processor"] = SelfAttention(layer, previous=self.config.temporal)
+            made[f"{block}.attn2.processor"] = cross
+        return made
+
+    def forward(
+        self,
+        z_t: Tensor,
+        t: Tensor,
+        text: Tensor,
+        identity: Tensor | None,
+        *,
+        scale: Tensor | None = None,
+        control: Control | None = None,
+        reference: KeyValues | None = None,
+        previous: KeyValues | None = None,
+    ) -> tuple[Tensor, KeyValues]:
+        """One evaluation. `scale` None means full strength in every block."""
+        call = AttentionCall(identity, scale, reference, previous)
+        residuals: dict[str, Any] = {}
+        if control is not None and len(control) == 1:
+            z_t = torch.cat([z_t, control[0].to(z_t.dtype)], 1)
+        elif control is not None:
+            residuals["down_block_additional_residuals"] = control[:-1]
+            residuals["mid_block_additional_residual"] = control[-1]
+        noise: Tensor = self.unet(
+            z_t, t, text, cross_attention_kwargs={"call": call}, return_dict=False, **residuals
+        )[0]
+        return noise, call.keys_values()
+
+    def write_reference(self, latents: Tensor, text: Tensor, identity: Tensor | None) -> KeyValues:
+        """Keys and values of clean portraits, at t = 0, once a portrait.
+
+        Several references stand one behind the other along the tokens.
+
+        Shapes:
+            in: latents (B, 4, h, w) or (B, R, 4, h, w); text (B, 77, D); identity (B, N, D).
+            out: 16 (K, V) pairs, each (B, R * S, C).
+        """
+        if latents.ndim == 4:
+            latents = latents[:, None]
+        still = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
+        written = [self(z, still, text, identity)[1] for z in latents.unbind(1)]
+        return tuple(
+            (torch.cat([k for k, _ in layer], 1), torch.cat([v for _, v in layer], 1))
+            for layer in zip(*written, strict=True)
+        )

@@ -1,0 +1,136 @@
+"""Sizes and switches of the full-size system as frozen data; a small one is the same classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.errors import ConfigError
+
+PLACEMENT = 8  # see engine.nets.placement
+LANDMARK_TOKENS = 68
+PLACEMENT_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnetSizes:
+    """A UNet of Stable Diffusion 1.x: `blocks` resolutions, attention in all but the deepest."""
+
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: int = 2
+    cross_attention_dim: int = 768
+    heads: int = 8
+    norm_num_groups: int = 32
+    latent_channels: int = 4
+    sample_size: int = 64  # latent side, 8 x less than the picture's
+    conditioning_channels: tuple[int, ...] = (16, 32, 96, 256)  # stem of the control image
+
+    def __post_init__(self) -> None:
+        for width in self.block_out_channels:
+            if width % self.heads or width % self.norm_num_groups:
+                raise ConfigError(
+                    f"block_out_channels has {width}, not a multiple of heads={self.heads} and "
+                    f"norm_num_groups={self.norm_num_groups}"
+                )
+
+    @property
+    def attention_layers(self) -> int:
+        """Transformer blocks of the UNet: down, middle, up (16 for Stable Diffusion 1.5)."""
+        levels = len(self.block_out_channels) - 1
+        return levels * self.layers_per_block + 1 + levels * (self.layers_per_block + 1)
+
+    @property
+    def control_layers(self) -> int:
+        """Transformer blocks of a ControlNet of this size: down and middle (7)."""
+        return (len(self.block_out_channels) - 1) * self.layers_per_block + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSizes:
+    """The CLIP text encoder (ViT-L/14 by default)."""
+
+    vocabulary: int = 49408
+    hidden: int = 768
+    layers: int = 12
+    heads: int = 12
+    intermediate: int = 3072
+    length: int = 77
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecSizes:
+    """The SD autoencoder (`vae_channels`) and the tiny one (`tiny_channels`, `tiny_blocks`)."""
+
+    vae_channels: tuple[int, ...] = (128, 256, 512, 512)
+    vae_layers: int = 2
+    norm_num_groups: int = 32
+    scaling_factor: float = 0.18215
+    tiny_channels: tuple[int, ...] = (64, 64, 64, 64)
+    tiny_blocks: tuple[int, ...] = (1, 3, 3, 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sd15Config:
+    """One full system. The five fields after `unet` are the paper's ablations, each one switch.
+
+    `references`: "first" uses only the first portrait for tokens and keys/values.
+    `placement`: off, no placement attention is built and landmarks are drawn centred, at one size.
+    `temporal`: off, neither net looks at the previous frame.
+    """
+
+    unet: UnetSizes = UnetSizes()
+    attention: Literal["decoupled", "unified"] = "decoupled"
+    face_encoder: bool = True
+    references: Literal["all", "first"] = "all"
+    placement: bool = True
+    temporal: bool = True
+    reference_writer: Literal["self", "reference_net"] = "self"
+    guider: Literal["control_net", "pose_guider"] = "control_net"
+    projection: Literal["faceid", "portrait"] = "faceid"
+    face_embedding: int = 512  # what the face encoder gives
+    text: TextSizes = TextSizes()
+    codec: CodecSizes = CodecSizes()
+
+    def __post_init__(self) -> None:
+        if self.text.hidden != self.unet.cross_attention_dim:
+            raise ConfigError(
+                f"text.hidden={self.text.hidden} and unet.cross_attention_dim="
+                f"{self.unet.cross_attention_dim} must be equal"
+            )
+
+    @property
+    def identity_tokens(self) -> int:
+        """Tokens one reference gives: 4 (FaceID) or 16 (portrait)."""
+        return 4 if self.projection == "faceid" else 16
+
+    @property
+    def picture_side(self) -> int:
+        """Side in pixels that the latent size stands for."""
+        return 8 * self.unet.sample_size
+
+    @classmethod
+    def full(cls) -> Sd15Config:
+        """The real sizes of Stable Diffusion 1.5."""
+        return cls()
+
+    @classmethod
+    def small(cls) -> Sd15Config:
+        """The same layers, a few hundred thousand weights: for tests and training on a CPU."""
+        return cls(
+            unet=UnetSizes(
+                block_out_channels=(16, 32, 32, 32),
+                cross_attention_dim=32,
+                heads=2,
+                norm_num_groups=4,
+                sample_size=8,
+                conditioning_channels=(8, 8, 16, 16),
+            ),
+            text=TextSizes(vocabulary=512, hidden=32, layers=2, heads=2, intermediate=64),
+            codec=CodecSizes(
+                vae_channels=(16, 16, 32, 32),
+                vae_layers=1,
+                norm_num_groups=4,
+                tiny_channels=(16, 16, 16, 16),
+                tiny_blocks=(1, 1, 1, 1),
+            ),
+        )
