@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from engine.backends import Backend, Graph, GraphSpec, load_backend
 from engine.config import EngineConfig
 from engine.enroll import Identity, enroll
+from engine.expression import ExpressionState, Prompt, parse
 from engine.face import FINDER, LANDMARKS, FaceReader
 from engine.idle import IdleLife
 from engine.motion import MOTION, MotionDecoder
 from engine.picture import PictureGraphs
-from engine.retarget import BLINKS, FaceBasis, retarget
+from engine.retarget import BLINKS, PRESSED, FaceBasis, retarget
 from engine.speech import SPEECH, SpeechEncoder
 from engine.state import StreamState
 from engine.types import Pcm, RgbImage, VideoFrame
@@ -87,28 +88,49 @@ class AvatarEngine:
             self._speech.start(),
             self._motion.start(seed),
             self._idle.start(seed),
+            ExpressionState.start(),
             self._graphs.cold(identity.face),
             noise,
         )
+
+    def read_prompt(self, text: str) -> Prompt:
+        """Read words such as "smile 0.6, brows up"; raises `PromptRefused` with what is known."""
+        expression, others = parse(text)
+        return Prompt(expression, self._graphs.read_words(text, others))
+
+    def express(self, state: StreamState, prompt: Prompt, *, at: int | None = None) -> None:
+        """Change the prompt of a stream from frame `at` on, or from the next frame it draws.
+
+        The change and its frame are input like the sound is: the two laws hold with them.
+
+        Raises:
+            ValueError: frame `at` was drawn already.
+        """
+        drawn = state.next_index
+        state.expression.change(prompt, drawn if at is None else at, drawn)
 
     def step(self, state: StreamState, pcm: Pcm) -> list[VideoFrame]:
         """Take 16 kHz PCM of any length and return every frame it completed."""
         spoken = self._motion.step(state.motion, self._speech.step(state.speech, pcm))
         pose, alive = self._idle.step(state.idle, len(spoken), state.motion.energy)
-        return [self._draw(state, c, p) for c, p in zip(spoken + alive, pose, strict=True)]
+        rows = zip(spoken + alive, pose, state.motion.energy, strict=True)
+        return [self._draw(state, c, p, float(energy)) for c, p, energy in rows]
 
     def flush(self, state: StreamState) -> list[VideoFrame]:
         """Return the frames still held back by the look-ahead, as if silence followed."""
         stream = self.config.stream
         return self.step(state, np.zeros(stream.lookahead_frames * stream.hop_samples, np.float32))
 
-    def _draw(self, state: StreamState, coefficients: F32, pose: F32) -> VideoFrame:
+    def _draw(self, state: StreamState, coefficients: F32, pose: F32, energy: float) -> VideoFrame:
         who = state.identity
+        pressed = float(coefficients[PRESSED].max())
+        offsets = state.expression.step(state.next_index, energy, pressed)
+        shown = np.tensordot(offsets, who.shapes, 1).astype(np.float32)
         placed = pose * np.array([1, 1, 1, who.span, who.span, 1], np.float32)
         placed[5] = np.log(pose[5])
-        target = retarget(who.neutral, self._basis, coefficients, placed)
+        target = retarget(who.neutral, self._basis, coefficients, placed, shown)
         placement = (placed / np.array([1, 1, 1, who.span, who.span, 1])).astype(np.float32)
-        blink = np.clip(coefficients[BLINKS], 0, 1)
+        blink = np.clip(np.maximum(coefficients[BLINKS], offsets[BLINKS]), 0, 1)
         if state.next_index % self.config.paint_every:
             rgb = self._graphs.draw_between(who.face, state.cache, target, blink)
         else:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from engine import arkit
 from engine.face import SCORE_NAMES, FaceReader
+from engine.face_shapes import face_shapes
 from engine.landmarks import Affine, apply, invert, window_transform
 from engine.picture import WINDOW, Face, PictureGraphs, make_canvas
 from engine.retarget import FaceBasis, neutral_face
@@ -26,6 +27,7 @@ class Identity:
     face: Face
     neutral: F32  # (478, 2) window units, mouth closed
     span: float  # inter-ocular distance in window units
+    shapes: F32  # (52, 478, 2) what an expression's coefficients move, see `engine.face_shapes`
 
     @property
     def size(self) -> tuple[int, int]:
@@ -74,4 +76,6 @@ def enroll(
     scores = np.append(read.scores, 0)[_COLUMNS].astype(np.float32)
     face = graphs.enroll(cut_window(rgb, to_window), source[None], make_canvas(rgb, to_window))
     span = float(np.linalg.norm(source[33] - source[263]))
-    return Identity(face, neutral_face(source, scores, basis), span)
+    neutral = neutral_face(source, scores, basis)
+    shapes = face_shapes(neutral, basis.basis[arkit.index("jawOpen")])
+    return Identity(face, neutral, span, shapes)

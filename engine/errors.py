@@ -38,3 +38,7 @@ class PortraitRefused(AvatarError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class PromptRefused(AvatarError):
+    """A prompt asks for what the profile cannot show; the message says what it can."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends import Graph, GraphSpec, TensorSpec
+from engine.expression import refuse_words
 from engine.landmarks import Affine, apply, invert
 from engine.topology import POINTS
 from engine.types import RgbImage
@@ -250,6 +251,11 @@ class PictureGraphs:
     def enroll(self, window: F32, source: F32, canvas: Canvas) -> Face:
         """Run the once-a-portrait part."""
         return Face(window, source, self._enroll(window=window), canvas)
+
+    @staticmethod
+    def read_words(text: str, others: tuple[str, ...]) -> None:
+        """Nothing is painted from words here; raises `PromptRefused` if any are asked for."""
+        refuse_words(others)
 
     @staticmethod
     def cold(face: Face) -> FrameCache:

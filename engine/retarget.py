@@ -33,6 +33,8 @@ _MOUTH = np.array([n.startswith(("mouth", "jaw", "cheek")) for n in arkit.NAMES]
 _SMILE = np.array([n.startswith(("mouthSmile", "mouthDimple", "cheekSquint")) for n in arkit.NAMES])
 BLINKS = [arkit.NAMES.index(n) for n in ("eyeBlinkRight", "eyeBlinkLeft")]
 
+PRESSED = [i for i, n in enumerate(arkit.NAMES) if n.startswith(("mouthRoll", "mouthPress"))]
+
 
 @dataclass(frozen=True, slots=True)
 class FaceBasis:
@@ -122,7 +124,13 @@ def turn_head(face: F32, depth: F32, pose: F32) -> F32:
     return placed
 
 
-def retarget(neutral: F32, basis: FaceBasis, coefficients: F32, pose: F32) -> F32:
-    """Landmarks (478, 2) of one frame from coefficients (52,) and pose (6,)."""
-    face = uncross_lips(neutral + basis.move(coefficients))
+def retarget(
+    neutral: F32, basis: FaceBasis, coefficients: F32, pose: F32, expression: F32 | float = 0.0
+) -> F32:
+    """Landmarks (478, 2) of one frame from coefficients (52,) and pose (6,).
+
+    Args:
+        expression: displacement (478, 2) that an expression adds to the neutral face.
+    """
+    face = uncross_lips(neutral + basis.move(coefficients) + expression)
     return turn_head(face, basis.depth, pose)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.enroll import Identity
+from engine.expression import ExpressionState
 from engine.idle import IdleState
 from engine.motion import MotionState
 from engine.picture import FrameCache
@@ -22,6 +23,7 @@ class StreamState:
     speech: SpeechState
     motion: MotionState
     idle: IdleState
+    expression: ExpressionState
     cache: FrameCache
     noise: NDArray[np.float32]  # (1, 16, 32, 32), the same for every frame of the stream
     next_index: int = 0

@@ -38,6 +38,8 @@ LEFT_LIDS = (
 )
 RIGHT_BROW = (70, 63, 105, 66, 107)
 LEFT_BROW = (336, 296, 334, 293, 300)
+# Their lower edges: without them a raised brow is stretched, not moved.
+BROW_EDGES = (46, 53, 52, 65, 55, 276, 283, 282, 295, 285)
 NOSE_RIDGE = (168, 6, 197, 195, 5, 4, 1, 2)
 NOSTRILS = (98, 97, 2, 326, 327)
 RIGHT_IRIS = (468, 469, 470, 471, 472)
@@ -68,7 +70,10 @@ FLOW_MIDPOINTS = tuple(pair for row in LIP_ROWS for pair in zip(row[:-1], row[1:
 
 # The same for the head as a whole, whose grid is too coarse for what lies between the lips' rows.
 HEAD_POINTS = tuple(
-    sorted({*FLOW_POINTS} - {p for r in (*UPPER_RINGS, *LOWER_RINGS) for p in r[1:-1]})
+    sorted(
+        ({*FLOW_POINTS} | {*BROW_EDGES})
+        - {p for r in (*UPPER_RINGS, *LOWER_RINGS) for p in r[1:-1]}
+    )
 )
 HEAD_MIDPOINTS = tuple(
     pair

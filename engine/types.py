@@ -40,6 +40,12 @@ class Engine(Protocol):
     def start(self, identity: Any, *, seed: int = 0) -> Any:
         """Make the state of a new stream."""
 
+    def read_prompt(self, text: str) -> Any:
+        """Read the words of a prompt; raises `PromptRefused`. `str()` gives its shortest form."""
+
+    def express(self, state: Any, prompt: Any, *, at: int | None = None) -> None:
+        """Change what a stream expresses from frame `at` on, or from its next frame."""
+
     def step(self, state: Any, pcm: Pcm) -> list[VideoFrame]:
         """Take 16 kHz PCM of any length and return every frame it completed."""
 

@@ -6,7 +6,7 @@ import pytest
 from engine.avatar import AvatarEngine
 from engine.config import EngineConfig
 from engine.enroll import Identity
-from engine.errors import PortraitRefused
+from engine.errors import PortraitRefused, PromptRefused
 from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
 
@@ -105,3 +105,41 @@ def test_a_picture_without_a_face_is_refused_with_a_reason(engine: AvatarEngine)
     with pytest.raises(PortraitRefused) as refusal:
         engine.enroll(noise)
     assert refusal.value.code == "no_face"
+
+
+SMILE_AT = 7
+
+
+def smiling(engine: AvatarEngine, identity: Identity, pcm: np.ndarray, cut: int) -> np.ndarray:
+    state = engine.start(identity, seed=3)
+    engine.express(state, engine.read_prompt("smile, brows up 0.5"), at=SMILE_AT)
+    frames = [f for i in range(0, len(pcm), cut) for f in engine.step(state, pcm[i : i + cut])]
+    return np.stack([f.rgb for f in frames + engine.flush(state)])
+
+
+def test_the_laws_hold_with_a_prompt_in_the_middle(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    together = smiling(engine, identity, sound, len(sound))
+    np.testing.assert_array_equal(smiling(engine, identity, sound, 900), together)
+    plain = whole(engine, identity, sound)
+    np.testing.assert_array_equal(together[:SMILE_AT], plain[:SMILE_AT])
+    assert np.abs(together[-1].astype(int) - plain[-1]).max() > 20
+
+
+def test_a_prompt_for_the_next_frame_needs_no_number(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    state = engine.start(identity, seed=3)
+    frames = engine.step(state, sound[: (SMILE_AT + 2) * HOP])
+    assert len(frames) == SMILE_AT
+    engine.express(state, engine.read_prompt("smile, brows up 0.5"))
+    frames += engine.step(state, sound[(SMILE_AT + 2) * HOP :]) + engine.flush(state)
+    np.testing.assert_array_equal(
+        np.stack([f.rgb for f in frames]), smiling(engine, identity, sound, len(sound))
+    )
+
+
+def test_words_beyond_the_face_are_refused(engine: AvatarEngine) -> None:
+    with pytest.raises(PromptRefused, match="older"):
+        engine.read_prompt("smile, older")
