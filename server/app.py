@@ -19,6 +19,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from engine.errors import AvatarError
+from engine.expression import MAX_PROMPT, WORDS
 from engine.types import Engine, RgbImage
 from server.errors import ApiError, refusal
 from server.service import AvatarService
@@ -36,6 +37,13 @@ class OfferBody(BaseModel):
     sdp: str
     type: Literal["offer"]
     portrait_id: str = Field("default", max_length=100)
+    prompt: str = Field("", max_length=MAX_PROMPT)
+
+
+class SessionBody(BaseModel):
+    """PATCH /api/sessions/{id}."""
+
+    prompt: str = Field(max_length=MAX_PROMPT)
 
 
 class Candidate(BaseModel):
@@ -127,6 +135,8 @@ async def config(request: Request) -> Response:
             "lookahead_ms": round(stream.lookahead_frames * stream.frame_ms),
             "max_sessions": service.settings.max_sessions,
             "version": app_version(),
+            "profile": service.worker.engine.config.profile,
+            "expressions": list(WORDS),
             "ice_servers": [{"urls": url} for url in service.settings.ice_servers],
         }
     )
@@ -159,7 +169,7 @@ async def add_portrait(request: Request) -> Response:
 async def offer(request: Request) -> Response:
     """Open a session."""
     body = await read_json(request, OfferBody)
-    session, sdp = await _service(request).open_session(body.sdp, body.portrait_id)
+    session, sdp = await _service(request).open_session(body.sdp, body.portrait_id, body.prompt)
     return JSONResponse({"sdp": sdp, "type": "answer", "session_id": session.id})
 
 
@@ -170,6 +180,14 @@ async def candidates(request: Request) -> Response:
     for each in body.candidates:
         await add_candidate(session.pc, each.candidate, each.sdpMid, each.sdpMLineIndex)
     return Response(status_code=204)
+
+
+async def change_session(request: Request) -> Response:
+    """Change the prompt of an open session, from its next frame on."""
+    body = await read_json(request, SessionBody)
+    service = _service(request)
+    session = service.find_session(request.path_params["id"])
+    return JSONResponse({"prompt": await service.express(session, body.prompt)})
 
 
 async def close_session(request: Request) -> Response:
@@ -221,6 +239,7 @@ def create_app(engine: Engine, settings: ServerSettings, default: RgbImage, name
         Route("/api/portraits/{id}/image", portrait_image),
         Route("/api/offer", offer, methods=["POST"]),
         Route("/api/offer", candidates, methods=["PATCH"]),
+        Route("/api/sessions/{id}", change_session, methods=["PATCH"]),
         Route("/api/sessions/{id}", close_session, methods=["DELETE"]),
         Route("/api/test/events", test_events),
         Mount("/page", StaticFiles(directory=page_folder(), check_dir=False)),

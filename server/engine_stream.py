@@ -76,6 +76,7 @@ class EngineStream:
         self._chunks: deque[Chunk] = deque()
         self._waiting = 0  # samples in the queue
         self._open = True
+        self._prompt: Any = None  # to be shown from the next frame on
         # The rest is touched by the engine thread alone.
         self._to_16k = Downsampler()
         self._finder = BeepFinder()
@@ -100,6 +101,11 @@ class EngineStream:
                 self.dropped_s += lost / SOUND_RATE_HZ
                 self._metrics.dropped.labels(queue="sound").inc()
 
+    def express(self, prompt: Any) -> None:
+        """Show `prompt` from the next frame on; a newer one replaces it. Any thread may call."""
+        with self._lock:
+            self._prompt = prompt
+
     def interrupt(self) -> None:
         """Drop the sound that waits; what is pushed next has a newer generation."""
         with self._lock:
@@ -121,10 +127,12 @@ class EngineStream:
 
     def run(self) -> None:
         """Step the engine by at most one frame of sound."""
-        chunks, state = self._take()
+        chunks, state, prompt = self._take()
         if not chunks or state is None:
             return
         began = time.monotonic()
+        if prompt is not None:
+            self._engine.express(state, prompt)
         for chunk in chunks:
             self._note(chunk)
         pcm = np.concatenate([chunk.pcm for chunk in chunks])
@@ -146,7 +154,8 @@ class EngineStream:
         self.close()
         self._failed(error)
 
-    def _take(self) -> tuple[list[Chunk], Any]:
+    def _take(self) -> tuple[list[Chunk], Any, Any]:
+        """Take at most a frame of sound, the state, and the prompt if there is a new one."""
         with self._lock:
             chunks: list[Chunk] = []
             total = 0
@@ -154,7 +163,10 @@ class EngineStream:
                 chunks.append(self._chunks.popleft())
                 total += len(chunks[-1].pcm)
             self._waiting -= total
-            return chunks, self._state
+            prompt = None
+            if chunks:
+                prompt, self._prompt = self._prompt, None
+            return chunks, self._state, prompt
 
     def _note(self, chunk: Chunk) -> None:
         """Remember where a generation begins and, in test mode, the beeps in the chunk."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.exceptions import HTTPException
 
-from engine.errors import AvatarError, PortraitRefused
+from engine.errors import AvatarError, PortraitRefused, PromptRefused
 from server.limits import RETRY_AFTER_S, ServerFull
 from server.portraits import BadImage, ImageTooLarge
 from server.signaling import BadSdp
@@ -29,6 +29,7 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     BadSdp: (400, "bad_sdp"),
     ServerFull: (503, "server_full"),
     WorkerBusy: (503, "server_full"),
+    PromptRefused: (422, "bad_prompt"),
 }
 
 

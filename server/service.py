@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import secrets
+from typing import Any
 
 from engine.types import Engine, RgbImage
 from server.beeps import BeepLog
@@ -62,16 +63,21 @@ class AvatarService:
         finally:
             self._enrolling -= 1
 
-    async def open_session(self, sdp: str, portrait_id: str) -> tuple[Session, str]:
+    async def open_session(
+        self, sdp: str, portrait_id: str, prompt: str = ""
+    ) -> tuple[Session, str]:
         """Open a session on an offer and return it with the answer.
 
         Raises:
-            BadSdp, ServerFull, WorkerBusy, ApiError: it cannot be.
+            BadSdp, ServerFull, WorkerBusy, PromptRefused, ApiError: it cannot be.
         """
         check_offer(sdp)
         portrait = self.find_portrait(portrait_id)
+        expressed = await self._read_prompt(prompt) if prompt else None
         session = await self.sessions.open(lambda: self._make_session(portrait))
         self.metrics.sessions.set(len(self.sessions))
+        if expressed is not None:
+            session.stream.express(expressed)
         answered = False
         try:
             answer = await session.answer(sdp)
@@ -80,6 +86,21 @@ class AvatarService:
             if not answered:
                 await session.close()
         return session, answer
+
+    async def express(self, session: Session, prompt: str) -> str:
+        """Change what a session's portrait expresses; returns the prompt as it was understood.
+
+        Raises:
+            PromptRefused: the profile cannot show it; nothing is changed.
+            WorkerBusy: too many calls wait for the engine.
+        """
+        expressed = await self._read_prompt(prompt)
+        session.stream.express(expressed)
+        return str(expressed)
+
+    async def _read_prompt(self, prompt: str) -> Any:
+        engine = self.worker.engine  # reading may mean running a text encoder
+        return await self.worker.call(lambda: engine.read_prompt(prompt))
 
     def find_portrait(self, portrait_id: str) -> Portrait:
         """Return a portrait; raises `ApiError` unknown_portrait."""

@@ -1,6 +1,7 @@
 // Ties the page together: the connection, what is spoken, the portrait and the live figures.
 
 import { Connection } from "./connection.js";
+import { startExpressions } from "./expressions.js";
 import { startFigures } from "./figures.js";
 import { PortraitChooser } from "./portraits.js";
 import { getConfig, getPortraits, portraitImage } from "./server.js";
@@ -251,6 +252,7 @@ async function main() {
   showPoster(portraitId);
   const config = await getConfig().catch(() => ({ fps: 25, ice_servers: [] }));
   startFigures(connection, config);
+  startExpressions(connection, config);
   connection.connect(portraitId, config.ice_servers);
   const portraits = await getPortraits().catch(() => []);
   const shown = portraits.find((portrait) => portrait.id === portraitId);

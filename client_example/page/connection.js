@@ -1,6 +1,6 @@
 // One live session with the server, kept alive: connects, notices trouble, tries again.
 
-import { ServerError, deleteSession, patchCandidates, postOffer } from "./server.js";
+import { ServerError, deleteSession, patchCandidates, patchPrompt, postOffer } from "./server.js";
 
 const BACK_OFF_S = [1, 2, 4, 8, 15];
 const GATHERING_LIMIT_MS = 500; // later candidates are sent by PATCH
@@ -20,6 +20,7 @@ export class Connection extends EventTarget {
   #failures = 0;
   #portraitId = "default";
   #iceServers = [];
+  #prompt = "";
   #sessionId = null;
   #channel = null;
   #sender = null;
@@ -55,6 +56,12 @@ export class Connection extends EventTarget {
   async speak(track) {
     this.#track = track;
     await this.#sender?.replaceTrack(track);
+  }
+
+  /** Express this from now on, also after a reconnect. Rejects with ServerError on words it cannot show. */
+  async express(prompt) {
+    if (this.#sessionId) await patchPrompt(this.#sessionId, prompt);
+    this.#prompt = prompt;
   }
 
   /** Send a JSON message if the control channel is open. */
@@ -112,7 +119,7 @@ export class Connection extends EventTarget {
     await gathered(pc, GATHERING_LIMIT_MS);
     if (attempt !== this.#attempt) return;
     offered = true;
-    const answer = await postOffer(pc.localDescription, this.#portraitId);
+    const answer = await postOffer(pc.localDescription, this.#portraitId, this.#prompt);
     if (attempt !== this.#attempt) {
       await deleteSession(answer.session_id);
       return;

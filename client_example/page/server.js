@@ -43,14 +43,20 @@ export async function postPortrait(picture) {
 }
 
 /** Send an offer; resolves to {sdp, type, session_id}. */
-export async function postOffer(description, portraitId) {
-  const body = { sdp: description.sdp, type: description.type, portrait_id: portraitId };
+export async function postOffer(description, portraitId, prompt) {
+  const body = { sdp: description.sdp, type: description.type, portrait_id: portraitId, prompt };
   return (await check(await json("POST", "api/offer", body))).json();
 }
 
 /** Send ICE candidates found after the offer left. */
 export async function patchCandidates(sessionId, candidates) {
   await check(await json("PATCH", "api/offer", { session_id: sessionId, candidates }));
+}
+
+/** Change what a session's portrait expresses; resolves to the prompt as the server understood it. */
+export async function patchPrompt(sessionId, prompt) {
+  const path = `api/sessions/${encodeURIComponent(sessionId)}`;
+  return (await (await check(await json("PATCH", path, { prompt }))).json()).prompt;
 }
 
 /** Free a session. `keepalive` lets the request outlive the page. */

@@ -37,6 +37,7 @@ export const SOUND = {
   tooLarge: "This sound file is too big. Files up to 100 MB work.",
 };
 
+export const EXPRESSION_LOST = "The expression could not be sent. Try again.";
 export const LOST_PORTRAIT = "The server no longer has that portrait, so here is the first one. You can upload it again.";
 export const NO_WEBRTC = "This browser cannot show live video. A recent Chrome, Edge, Firefox or Safari can.";
 export const SLOW = "Live, but the computer or the connection is slow";

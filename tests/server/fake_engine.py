@@ -10,6 +10,7 @@ from PIL import Image
 
 from engine.config import EngineConfig
 from engine.errors import PortraitRefused
+from engine.expression import Prompt, parse, refuse_words
 from engine.types import Pcm, RgbImage, VideoFrame
 
 
@@ -19,6 +20,7 @@ class FakeState:
     pcm: Pcm = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     next_frame: int = 0
     fail_at: int | None = None
+    prompts: list[tuple[int, str]] = field(default_factory=list)
 
 
 class FakeEngine:
@@ -55,6 +57,14 @@ class FakeEngine:
 
     def start(self, identity: RgbImage, *, seed: int = 0) -> FakeState:
         return FakeState(identity, fail_at=self.fail_at)
+
+    def read_prompt(self, text: str) -> Prompt:
+        expression, others = parse(text)
+        refuse_words(others)
+        return Prompt(expression)
+
+    def express(self, state: FakeState, prompt: Prompt, *, at: int | None = None) -> None:
+        state.prompts.append((state.next_frame if at is None else at, str(prompt)))
 
     def step(self, state: FakeState, pcm: Pcm) -> list[VideoFrame]:
         if pcm.ndim != 1 or pcm.dtype != np.float32:

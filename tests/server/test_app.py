@@ -57,7 +57,11 @@ async def test_health_and_config(http: httpx.AsyncClient) -> None:
     assert (health.status_code, health.json()) == (200, {"status": "ok", "sessions": 0})
     config = (await http.get("/api/config")).json()
     assert config.pop("version")
-    assert config == {"fps": 25, "lookahead_ms": 80, "max_sessions": 1, "ice_servers": []}
+    assert "smile" in config.pop("expressions")
+    assert config == {
+        **{"fps": 25, "lookahead_ms": 80, "max_sessions": 1, "ice_servers": []},
+        "profile": "tiny",
+    }
 
 
 async def test_a_stopped_engine_is_not_healthy(http: httpx.AsyncClient) -> None:
@@ -264,6 +268,39 @@ async def test_candidates_are_taken_late(http: httpx.AsyncClient) -> None:
     assert (response.status_code, code_of(response)) == (400, "bad_json")
     response = await http.patch("/api/offer", json={"session_id": session_id})
     assert (response.status_code, code_of(response)) == (422, "bad_request")
+
+
+async def test_the_prompt_of_a_session_can_change(http: httpx.AsyncClient) -> None:
+    body = {"sdp": await offer_sdp(), "type": "offer", "prompt": "sad"}
+    path = f"/api/sessions/{(await http.post('/api/offer', json=body)).json()['session_id']}"
+    for text, read in (
+        ("smile 60%, raised brows", "smile 0.6, brows up 1"),
+        ("", "neutral"),
+        ("Slightly angry", "angry 0.4"),
+    ):
+        response = await http.patch(path, json={"prompt": text})
+        assert (response.status_code, response.json()) == (200, {"prompt": read}), text
+
+
+async def test_a_prompt_that_cannot_be_shown_is_refused_in_words(http: httpx.AsyncClient) -> None:
+    offer = {"sdp": await offer_sdp(), "type": "offer"}
+    response = await http.post("/api/offer", json={**offer, "prompt": "older"})
+    assert (response.status_code, code_of(response)) == (422, "bad_prompt")
+    assert (await http.get("/healthz")).json()["sessions"] == 0
+    session = (await http.post("/api/offer", json=offer)).json()["session_id"]
+    for body, code in (
+        ({"prompt": "smile, pencil sketch"}, "bad_prompt"),
+        ({"prompt": "smile 7"}, "bad_prompt"),
+        ({"prompt": "smile " * 100}, "bad_request"),
+        ({"prompt": 3}, "bad_request"),
+        ({}, "bad_request"),
+    ):
+        response = await http.patch(f"/api/sessions/{session}", json=body)
+        assert (response.status_code, code_of(response)) == (422, code), body
+    said = await http.patch(f"/api/sessions/{session}", json={"prompt": "smyle"})
+    assert "smile" in said.json()["error"]["message"]
+    response = await http.patch("/api/sessions/nobody", json={"prompt": "smile"})
+    assert (response.status_code, code_of(response)) == (404, "unknown_session")
 
 
 async def test_closing_a_session_that_is_over_is_no_error(http: httpx.AsyncClient) -> None:

@@ -24,9 +24,10 @@ class Bench:
         self.clips: list[Clip] = []
         self.errors: list[Exception] = []
         self.metrics = Metrics()
+        self.state = self.engine.start(self.engine.enroll(IMAGE))
         self.stream = EngineStream(
             self.engine,
-            self.engine.start(self.engine.enroll(IMAGE)),
+            self.state,
             self.clips.extend,
             self.errors.append,
             metrics=self.metrics,
@@ -153,3 +154,33 @@ def test_a_beep_travels_with_the_frame_that_holds_its_onset() -> None:
     assert clip.beep is not None
     assert (clip.beep.pcm, clip.beep.mic_packet) == (pytest.approx(0.1), pytest.approx(0.099))
     assert clip.beep.frame_made == clip.made
+
+
+def test_a_prompt_is_shown_from_the_next_frame_on() -> None:
+    bench = Bench()
+    bench.push(ramp(0, 1920 * 4))
+    bench.work()
+    assert len(bench.clips) == 2
+    for text in ("sad", "smile 0.5"):  # the newer one replaces the one that waits
+        bench.stream.express(bench.engine.read_prompt(text))
+    assert bench.state.prompts == []  # the state belongs to the engine thread
+    bench.push(ramp(1920 * 4, 1920))
+    bench.work()
+    bench.push(ramp(1920 * 5, 1920))
+    bench.work()
+    assert bench.state.prompts == [(2, "smile 0.5")]
+
+
+def test_an_interruption_keeps_the_prompt_and_the_end_drops_it() -> None:
+    bench = Bench()
+    bench.push(ramp(0, 960))
+    bench.stream.express(bench.engine.read_prompt("sad"))
+    bench.stream.interrupt()
+    bench.push(ramp(0, 1920), generation=1)
+    bench.work()
+    assert bench.state.prompts == [(0, "sad 1")]
+    bench.stream.close()
+    bench.stream.express(bench.engine.read_prompt("smile"))
+    bench.push(ramp(0, 1920), generation=1)
+    bench.work()
+    assert len(bench.state.prompts) == 1
