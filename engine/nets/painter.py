@@ -134,8 +134,7 @@ class Painter(nn.Module):
         for step in range(steps):
             now = 1 - step / steps
             made = self.denoise(z_t, torch.full((len(noise),), now), guidance, reference, cache)
-            left = 1 - (step + 1) / steps
-            z_t = z_t + (left - now) * (z_t - made.latents) / now
+            z_t = toward(z_t, made.latents, now, 1 - (step + 1) / steps)
         painted, trust = self.decoder(made.latents, condition.warped, condition.opening)
         return painted, trust, made
 
@@ -144,3 +143,11 @@ class Painter(nn.Module):
         """The fixed noise of a stream."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(batch, LATENT_CHANNELS, LATENT, LATENT, generator=generator)
+
+
+def toward(z_t: Tensor, z_0: Tensor, now: Tensor | float, left: Tensor | float) -> Tensor:
+    """One step of the sampler (Euler on the rectified path): latents at time `left` < `now`."""
+    share = left / now
+    if isinstance(share, Tensor):
+        share = share[:, None, None, None]
+    return z_0 + share * (z_t - z_0)

@@ -1,7 +1,10 @@
 """Trains the picture networks: the codec first, then ReferenceNet, AnimateNet and IdentityNet.
 
-Once the codec stands its encoder is frozen and its decoder learns on. Half of the samples sit at t = 1 so that one step works from the start; the previous frame is the
-network's own, rolled out through the very cache of inference, or the cold start.
+Once the codec stands its encoder is frozen and its decoder learns on. Most samples sit at t = 1 so
+that one step works from the start; others sit where the sampler's own earlier steps led, so that
+further steps mend what the first ones missed; some are true latents with noise, as in plain
+diffusion. The previous frame is the network's own, rolled out through the very cache of inference,
+or the cold start.
 """
 
 from __future__ import annotations
@@ -24,8 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from engine.evaluation.lpips import Lpips
-from engine.nets.geometry import mouth_opening
-from engine.nets.painter import Cache, Painter, Reference
+from engine.nets.painter import Cache, Painter, Reference, toward
 from engine.training.pairs import Pairs, Triple, load_people, mirror_order
 
 HOLD_OUT = 40  # every 40th person is never trained on
@@ -41,30 +43,12 @@ class PainterTraining:
     rate: float = 5e-4
     warm_up: int = 150
     codec_share: float = 0.25  # of a batch decodes the true latents
-    full_noise: float = 0.5  # of the samples at t = 1
+    full_noise: float = 0.75  # of the samples of a step that is not rolled sit at t = 1
+    rolled: float = 0.4  # of the steps go on from the sampler's own first steps
+    rolled_steps: tuple[int, ...] = (2, 3, 4, 6)  # lengths of the sampler, drawn at random
     cold: float = 0.4  # of the steps start from the cold cache
-    adversarial_from: int = 800
-    adversarial: float = 0.08
     ema: float = 0.998
     seed: int = 0
-
-
-class Discriminator(nn.Module):
-    """Judges the mouth crop beside the mask of the opening, patch by patch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        norm = nn.utils.parametrizations.spectral_norm
-        widths = (4, 32, 64, 128)
-        layers: list[nn.Module] = []
-        for a, b in zip(widths[:-1], widths[1:], strict=True):
-            layers += [norm(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(0.2)]
-        self.body = nn.Sequential(*layers, norm(nn.Conv2d(128, 1, 3, padding=1)))
-
-    def forward(self, mouth: Tensor, opening: Tensor) -> Tensor:
-        """(B, 3, n, n), (B, 1, n, n) -> scores (B, 1, n / 8, n / 8)."""
-        scores: Tensor = self.body(torch.cat([mouth, opening], 1))
-        return scores
 
 
 def mouth_crop(picture: Tensor, landmarks: Tensor, side: int = 72) -> Tensor:
@@ -86,14 +70,12 @@ class Trainer:
         self.settings = settings
         self.net = Painter().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
-        self.judge = Discriminator()
         self.lpips = perceptual
         self.optimiser = torch.optim.AdamW(
             self.net.parameters(), settings.rate, betas=(0.9, 0.98), weight_decay=1e-4
         )
-        self.judge_optimiser = torch.optim.AdamW(self.judge.parameters(), 2e-4, betas=(0.5, 0.9))
         self.step = 0
-        self.parts = ("net", "ema", "judge", "optimiser", "judge_optimiser")
+        self.parts = ("net", "ema", "optimiser")
 
     def compile(self) -> None:
         """Compile what runs every step (minutes once, then a third less time a step)."""
@@ -146,14 +128,14 @@ class Trainer:
             blur = 0.15 * torch.rand(size, 1, 1, 1) * torch.randn_like(made.latents)
         return Cache(made.latents + blur, made.keys)
 
-    def _codec(self, batch: Triple) -> tuple[dict[str, Tensor], Tensor]:
+    def _codec(self, batch: Triple) -> dict[str, Tensor]:
         true = self.net.encoder(batch.target)
         with torch.no_grad():
             warped, _, _, opening = self.net.geometry(
                 batch.reference, true, batch.reference_landmarks, batch.target_landmarks
             )
         painted, _ = self.net.decoder(true, warped, opening)
-        return self._compare(painted, batch), painted
+        return self._compare(painted, batch)
 
     def _compare(self, painted: Tensor, batch: Triple) -> dict[str, Tensor]:
         mouth, wanted = (mouth_crop(x, batch.target_landmarks) for x in (painted, batch.target))
@@ -164,7 +146,7 @@ class Trainer:
             "mouth_lpips": self.lpips(mouth, wanted).mean(),
         }
 
-    def _diffusion(self, batch: Triple) -> tuple[dict[str, Tensor], Tensor]:
+    def _diffusion(self, batch: Triple) -> dict[str, Tensor]:
         s = self.settings
         size = len(batch.target)
         with torch.no_grad():
@@ -176,15 +158,39 @@ class Trainer:
                 *(batch.target_landmarks, batch.target_placement),
             )
         cache = self._previous(batch, reference)
-        t = torch.where(torch.rand(size) < s.full_noise, torch.ones(size), torch.rand(size))
-        mix = t[:, None, None, None]
-        z_t = (1 - mix) * true + mix * torch.randn_like(true)
-        made = self.net.denoise(z_t, t, self.net.guide(condition, cache), reference, cache)
+        guidance = self.net.guide(condition, cache)
+        if torch.rand(()) < s.rolled:
+            z_t, t = self._rolled(torch.randn_like(true), guidance, reference, cache)
+        else:
+            t = torch.where(torch.rand(size) < s.full_noise, torch.ones(size), torch.rand(size))
+            mix = t[:, None, None, None]
+            z_t = (1 - mix) * true + mix * torch.randn_like(true)
+        made = self.net.denoise(z_t, t, guidance, reference, cache)
         head = round(size * s.codec_share)
         latents = torch.cat([true[:head], made.latents[head:]])
         painted, trust = self.net.decoder(latents, condition.warped, condition.opening)
         losses = self._compare(painted, batch)
-        return {**losses, "latent": F.mse_loss(made.latents, true)}, painted
+        return {**losses, "latent": F.mse_loss(made.latents, true)}
+
+    @torch.no_grad()
+    def _rolled(
+        self,
+        noise: Tensor,
+        guidance: tuple[Tensor, Tensor, Tensor],
+        reference: Reference,
+        cache: Cache,
+    ) -> tuple[Tensor, Tensor]:
+        """Where the sampler stands after some of its steps: z_t and t."""
+        choices = self.settings.rolled_steps
+        steps = choices[int(torch.randint(len(choices), ()))]
+        done = int(torch.randint(1, steps, ()))
+        z_t, t = noise, torch.ones(len(noise))
+        for step in range(done):
+            made = self.net.denoise(z_t, t, guidance, reference, cache)
+            left = torch.full_like(t, 1 - (step + 1) / steps)
+            z_t = toward(z_t, made.latents, t, left)
+            t = left
+        return z_t, t
 
     def start_from(self, path: Path) -> None:
         """Begin a new run with the weights of an earlier one (`painter.safetensors`)."""
@@ -193,43 +199,26 @@ class Trainer:
         self.ema.load_state_dict(weights)
 
     def train_step(self, batch: Triple) -> dict[str, float]:
-        """One step of the networks and, once it has begun, of their judge."""
+        """One step of the networks."""
         s = self.settings
         torch.manual_seed(s.seed * 1_000_003 + self.step)  # a resumed run equals an unbroken one
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate()
         codec = self.step < s.codec_steps
         self.net.encoder.requires_grad_(codec)
-        losses, painted = self._codec(batch) if codec else self._diffusion(batch)
+        losses = self._codec(batch) if codec else self._diffusion(batch)
         total = losses["l1"] + losses["lpips"] + 0.6 * losses["mouth"]
         total = total + 0.7 * losses["mouth_lpips"]
         if not codec:
             total = total + 0.15 * losses["latent"]
-        judging = self.step >= s.adversarial_from
-        landmarks = batch.target_landmarks
-        made, real, opening = (
-            mouth_crop(x, landmarks) for x in (painted, batch.target, mouth_opening(landmarks, 64))
-        )
-        if judging:
-            total = total - s.adversarial * self.judge(made, opening).mean()
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
         values = {name: loss.item() for name, loss in losses.items()}
-        if judging:
-            values["judge"] = self._judge_step(made.detach(), real, opening)
         self._average()
         self.step += 1
         return values
-
-    def _judge_step(self, made: Tensor, real: Tensor, opening: Tensor) -> float:
-        gap = F.relu(1 - self.judge(real, opening)).mean()
-        gap = gap + F.relu(1 + self.judge(made, opening)).mean()
-        self.judge_optimiser.zero_grad(set_to_none=True)
-        gap.backward()
-        self.judge_optimiser.step()
-        return float(gap.item())
 
     def _average(self) -> None:
         s = self.settings
@@ -241,7 +230,7 @@ class Trainer:
 
 @torch.no_grad()
 def evaluate(
-    net: Painter, triple: Triple, lpips: nn.Module, steps: tuple[int, ...] = (1, 2, 4)
+    net: Painter, triple: Triple, lpips: nn.Module, steps: tuple[int, ...] = (1, 2, 4, 25)
 ) -> dict[str, dict[str, float]]:
     """LPIPS and PSNR of the window and LPIPS of the mouth crop on held-out people."""
     reference = net.enroll(triple.reference)
@@ -308,7 +297,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder of `faces` chunks")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="folders of `faces` chunks"
+    )
     parser.add_argument("--run", type=Path, required=True, help="checkpoints and sheets go here")
     parser.add_argument("--cache", type=Path, required=True, help="downloaded tools")
     parser.add_argument(
@@ -317,6 +308,9 @@ def main() -> None:
     parser.add_argument(
         "--start", type=Path, help="painter.safetensors of an earlier run to begin with"
     )
+    parser.add_argument(
+        "--rate", type=float, default=PainterTraining.__dataclass_fields__["rate"].default
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--compile", action="store_true", help="compile the networks first (minutes)"
@@ -324,11 +318,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
-    settings = PainterTraining(steps=args.steps)
+    settings = PainterTraining(steps=args.steps, rate=args.rate)
     args.run.mkdir(parents=True, exist_ok=True)
     (args.run / "config.json").write_text(json.dumps(asdict(settings), indent=1))
 
-    people = load_people(args.data)
+    people = [person for folder in args.data for person in load_people(folder)]
     mirror = mirror_order(people)
     held_out = Pairs(people[::HOLD_OUT], mirror, augment=False).fixed()
     train = Pairs([p for i, p in enumerate(people) if i % HOLD_OUT], mirror)
