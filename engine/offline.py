@@ -33,10 +33,11 @@ class Report:
 
 
 def frames_of(
-    engine: AvatarEngine, identity: Identity, pcm: Pcm, seed: int = 0
+    engine: AvatarEngine, identity: Identity, pcm: Pcm, seed: int = 0, prompt: str = ""
 ) -> Iterator[VideoFrame]:
     """Draw every frame of 16 kHz `pcm` (N,), a second of sound at a time."""
     state = engine.start(identity, seed=seed)
+    engine.express(state, engine.read_prompt(prompt))
     hop = engine.config.stream.hop_samples
     padded = np.pad(pcm, (0, -len(pcm) % hop))
     second = hop * engine.config.stream.fps
@@ -57,19 +58,23 @@ def generate(
     out: Path,
     *,
     seed: int = 0,
+    prompt: str = "",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Make `out` from a portrait (H, W, 3) and a sound file; the same seed gives the same frames.
 
     Args:
+        prompt: what the face expresses, such as "smile 0.6, brows up".
         progress: called with (frames done, frames in all) after each frame.
 
     Raises:
         MediaError: the sound cannot be read, or `out` has no video suffix.
         PortraitRefused: there is not exactly one usable face.
+        PromptRefused: the profile cannot show it.
     """
     if out.suffix.lower() not in SUFFIXES:
         raise MediaError(f"{out.name}: wanted a name ending in one of {', '.join(SUFFIXES)}")
+    engine.read_prompt(prompt)  # refused before any work is done
     pcm = read_audio(audio)
     identity = engine.enroll(portrait)
     total = frame_count(engine, pcm)
@@ -81,7 +86,7 @@ def generate(
                 container,
                 engine,
                 identity,
-                frames_of(engine, identity, pcm, seed),
+                frames_of(engine, identity, pcm, seed, prompt),
                 audio,
                 total,
                 progress,

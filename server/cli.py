@@ -95,6 +95,9 @@ def generate(
     portrait: Annotated[Path, typer.Option("--portrait", "-p", help="Picture of one person.")],
     audio: Annotated[Path, typer.Option("--audio", "-a", help="Any file with a sound track.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Video to write: .mp4, .mkv or .mov.")],
+    prompt: Annotated[
+        str, typer.Option(help='What the face expresses: "smile 0.6, brows up", "sad".')
+    ] = "",
     seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
     max_side: Annotated[
         int, typer.Option(help="Scale the portrait down to this many pixels.")
@@ -125,6 +128,7 @@ def generate(
         report = make(
             *(engine, picture, audio, out),
             seed=seed,
+            prompt=prompt,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     typer.echo(

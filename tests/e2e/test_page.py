@@ -228,3 +228,22 @@ def test_leaving_the_page_frees_the_session(server: ServerProcess, open_page: Op
     assert sessions(server) == 1
     page.close()
     wait_until(watcher, "the session is freed", lambda: sessions(server) == 0, 3)
+
+
+def test_an_expression_can_be_chosen_or_written(server: ServerProcess, open_page: OpenPage) -> None:
+    page = open_page(server.url)
+    wait_live(page)
+    smile = page.get_by_role("button", name="Smile", exact=True)
+    with page.expect_response(lambda r: r.request.method == "PATCH") as answer:
+        smile.click()
+    assert answer.value.json() == {"prompt": "smile 1"}
+    page.wait_for_function("document.querySelector('[data-word=smile]').ariaPressed === 'true'")
+    words = page.get_by_role("textbox", name="Expression in words")
+    words.fill("older, smiling")
+    words.press("Enter")
+    page.get_by_text("cannot change age").wait_for()
+    words.fill("sad 0.4, brows up")
+    with page.expect_response(lambda r: r.request.method == "PATCH") as answer:
+        words.press("Enter")
+    assert answer.value.json() == {"prompt": "sad 0.4, brows up 1"}
+    page.wait_for_function("document.getElementById('notice').hidden")

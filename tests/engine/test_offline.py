@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from engine.avatar import AvatarEngine
-from engine.errors import MediaError
-from engine.offline import generate
+from engine.errors import MediaError, PromptRefused
+from engine.offline import frames_of, generate
 from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
 
@@ -73,3 +73,24 @@ def test_nothing_is_left_behind_when_drawing_fails(
     with pytest.raises(KeyboardInterrupt):
         generate(engine, portrait, tone, out, progress=stop)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tone.wav"]
+
+
+def test_a_prompt_is_shown_from_the_first_frame_on(
+    engine: AvatarEngine, portrait: np.ndarray
+) -> None:
+    identity, pcm = engine.enroll(portrait), np.zeros(3 * 640, np.float32)
+    plain, smiling = (
+        np.stack([f.rgb for f in frames_of(engine, identity, pcm, 1, prompt)]).astype(int)
+        for prompt in ("", "smile")
+    )
+    assert (np.abs(plain - smiling).max((1, 2, 3)) > 20).all()
+
+
+def test_a_prompt_that_cannot_be_shown_is_refused_before_any_work(
+    engine: AvatarEngine, portrait: np.ndarray, tmp_path: Path
+) -> None:
+    with pytest.raises(PromptRefused, match="pencil sketch"):
+        generate(
+            *(engine, portrait, tmp_path / "missing.wav", tmp_path / "out.mp4"),
+            prompt="pencil sketch",
+        )
