@@ -231,7 +231,7 @@ def test_leaving_the_page_frees_the_session(server: ServerProcess, open_page: Op
 
 
 def test_an_expression_can_be_chosen_or_written(server: ServerProcess, open_page: OpenPage) -> None:
-    page = open_page(server.url)
+    page = open_page(server.url, allow="422")
     wait_live(page)
     smile = page.get_by_role("button", name="Smile", exact=True)
     with page.expect_response(lambda r: r.request.method == "PATCH") as answer:
