@@ -58,7 +58,7 @@ class AnimateControlNet(nn.Module):
 
     Shapes:
         in: z_t (B, 4, h, w); t (B,); text (B, 77, D); control_image (B, 3, 8 h, 8 w) in [0, 1];
-            landmarks (B, 68, 3) and placement (B, 8) as `engine.nets.placement` makes them, None
+            landmarks (B, 68, 3) and placement (B, 8) as `engine.placement` makes them, None
             for neither; previous: 7 (K, V) pairs of the frame before.
         out: 13 residuals, 12 for the skips and one for the middle; its own 7 (K, V) pairs.
     """

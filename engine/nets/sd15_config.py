@@ -7,7 +7,7 @@ from typing import Literal
 
 from engine.errors import ConfigError
 
-PLACEMENT = 8  # see engine.nets.placement
+PLACEMENT = 8  # numbers of `engine.placement.placement`
 LANDMARK_TOKENS = 68
 PLACEMENT_TOKENS = 8
 
