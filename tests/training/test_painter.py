@@ -67,7 +67,7 @@ def run(pairs: Pairs, trainer: Trainer, until: int) -> list[dict[str, float]]:
 
 @pytest.mark.timeout(400)
 def test_a_resumed_run_equals_an_unbroken_one(pairs: Pairs, tmp_path: Path) -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     whole = Trainer(SETTINGS, Blurred())
     log = run(pairs, whole, 16)
     assert "latent" not in log[0], "the codec comes first"
