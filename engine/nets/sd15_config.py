@@ -67,6 +67,7 @@ class CodecSizes:
     scaling_factor: float = 0.18215
     tiny_channels: tuple[int, ...] = (64, 64, 64, 64)
     tiny_blocks: tuple[int, ...] = (1, 3, 3, 3)
+    output_scale: Literal[1, 2] = 1  # decoded pictures are this many times 8 latents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ class Sd15Config:
 
     @property
     def picture_side(self) -> int:
-        """Side in pixels that the latent size stands for."""
+        """Side in pixels of encoded pictures and control images; the output's may be another."""
         return 8 * self.unet.sample_size
 
     @classmethod

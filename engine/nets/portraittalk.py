@@ -1,0 +1,190 @@
+"""The full-size system whole: text, identity, AnimateNet, IdentityNet and the codec together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from engine.nets.attention import KeyValues
+from engine.nets.control_net import AnimateControlNet
+from engine.nets.face_lines import FaceLines
+from engine.nets.identity_unet import IdentityUnet
+from engine.nets.pose_guider import PoseGuider
+from engine.nets.projection import IdentityProjection
+from engine.nets.sd15_config import Sd15Config, TextSizes
+from engine.nets.sd_codec import SdCodec
+from engine.topology import STABLE
+
+Caches = tuple[KeyValues, KeyValues]  # what a frame hands on: IdentityNet's and AnimateNet's K/V
+CENTRED_EYES = 0.25  # outer eye distance of a centred face, of the picture's side
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """What AnimateNet is told about one frame.
+
+    Shapes: image (B, 3, 8 h, 8 w); landmarks (B, 68, 3); placement (B, 8), None with it off.
+    """
+
+    image: Tensor
+    landmarks: Tensor
+    placement: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What stays the same over a stream: words, person, the portraits' keys and values.
+
+    Shapes: text (B, 77, D); identity (B, N, D), None without a face encoder; scale (16,) strength
+    of the identity per transformer block, None for 1 everywhere.
+    """
+
+    text: Tensor
+    identity: Tensor | None
+    reference: KeyValues | None = None
+    scale: Tensor | None = None
+
+
+def text_encoder(sizes: TextSizes) -> CLIPTextModel:
+    """A CLIP text encoder with random weights."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=sizes.vocabulary,
+            hidden_size=sizes.hidden,
+            num_hidden_layers=sizes.layers,
+            num_attention_heads=sizes.heads,
+            intermediate_size=sizes.intermediate,
+            max_position_embeddings=sizes.length,
+            projection_dim=sizes.hidden,
+            bos_token_id=sizes.vocabulary - 2,
+            eos_token_id=sizes.vocabulary - 1,
+        )
+    )
+
+
+def centred(landmarks: Tensor, points: Tensor) -> Tensor:
+    """Move `points` so that the face of `landmarks` stands in the middle at one size.
+
+    Shapes:
+        in: landmarks (B, 478, 2); points (B, P, 2 or 3). out: like `points`.
+    """
+    middle = landmarks[:, list(STABLE)].mean(1, keepdim=True)
+    eyes = (landmarks[:, 263] - landmarks[:, 33]).norm(dim=-1)
+    factor = (CENTRED_EYES / eyes.clamp(min=1e-4))[:, None, None]
+    flat = (points[..., :2] - middle) * factor + 0.5
+    return torch.cat([flat, points[..., 2:] * factor], -1)
+
+
+class PortraitTalkModel(nn.Module):
+    """All networks of one system; sampling, training and the live engine call these parts.
+
+    Attributes:
+        reference_net: writes the portraits' keys and values; None when the UNet does so itself.
+        projection: None without a face encoder.
+    """
+
+    def __init__(
+        self,
+        config: Sd15Config,
+        *,
+        unet: IdentityUnet,
+        animate: AnimateControlNet | PoseGuider,
+        projection: IdentityProjection | None,
+        reference_net: IdentityUnet | None,
+        codec: SdCodec,
+        text: CLIPTextModel,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.unet = unet
+        self.animate = animate
+        self.projection = projection
+        self.reference_net = reference_net
+        self.codec = codec
+        self.text = text
+        self.lines = FaceLines(config.picture_side)
+
+    @classmethod
+    def build(cls, config: Sd15Config) -> PortraitTalkModel:
+        """With random weights."""
+        guider = AnimateControlNet if config.guider == "control_net" else PoseGuider
+        own = config.reference_writer == "reference_net"
+        return cls(
+            config,
+            unet=IdentityUnet.build(config),
+            animate=guider.build(config),
+            projection=IdentityProjection.build(config) if config.face_encoder else None,
+            reference_net=IdentityUnet.build(writer_config(config)) if own else None,
+            codec=SdCodec.build(config.codec),
+            text=text_encoder(config.text),
+        )
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Token numbers (B, 77) -> text (B, 77, D)."""
+        out: Tensor = self.text(ids).last_hidden_state
+        return out
+
+    def identify(self, embeddings: Tensor) -> Tensor | None:
+        """Face embeddings (B, R, E) -> identity tokens (B, R * N, D); None without a face encoder.
+
+        Zeros mean nobody: the unconditional side of guidance.
+        """
+        if self.projection is None:
+            return None
+        return self.projection(self._used(embeddings))
+
+    def write_reference(self, latents: Tensor, text: Tensor, identity: Tensor | None) -> KeyValues:
+        """Keys and values of the portraits' clean latents (B, R, 4, h, w), once a portrait."""
+        writer = self.reference_net or self.unet
+        return writer.write_reference(
+            self._used(latents), text, identity if writer is self.unet else None
+        )
+
+    def _used(self, references: Tensor) -> Tensor:
+        return references[:, :1] if self.config.references == "first" else references
+
+    def guidance(self, landmarks: Tensor, points: Tensor, placement: Tensor) -> Guidance:
+        """What AnimateNet sees of a face.
+
+        With placement off, neither the drawing nor the tokens say where the head is or how large.
+
+        Shapes:
+            in: landmarks (B, 478, 2) in [0, 1]; points (B, 68, 3) of `engine.placement`;
+            placement (B, 8) of the frame before.
+        """
+        if self.config.placement:
+            return Guidance(self.lines(landmarks), points, placement)
+        image = self.lines(centred(landmarks, landmarks))
+        return Guidance(image, centred(landmarks, points), None)
+
+    def forward(
+        self,
+        z_t: Tensor,
+        t: Tensor,
+        conditions: Conditions,
+        guidance: Guidance,
+        previous: Caches | None = None,
+    ) -> tuple[Tensor, Caches]:
+        """One evaluation: noise (B, 4, h, w) and what the frame cache keeps of it."""
+        before, animate_before = previous or (None, None)
+        image = guidance.image.to(z_t.dtype)
+        control, animate_own = self.animate(
+            *(z_t, t, conditions.text, image, guidance.landmarks, guidance.placement),
+            previous=animate_before if self.config.temporal else None,
+        )
+        noise, own = self.unet(
+            *(z_t, t, conditions.text, conditions.identity),
+            scale=conditions.scale,
+            control=control,
+            reference=conditions.reference,
+            previous=before,
+        )
+        return noise, (own, animate_own)
+
+
+def writer_config(config: Sd15Config) -> Sd15Config:
+    """ReferenceNet's own configuration: a plain UNet that reads text and no identity tokens."""
+    return replace(config, face_encoder=False, guider="control_net")
