@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engine import arkit
 from engine.backends import load_backend
 from engine.config import EngineConfig
+from engine.evaluation.alignment import Aligner, read_transcripts, spell_like_espeak
 from engine.media import read_audio
 from engine.motion import MOTION, MotionDecoder
 from engine.motion_file import run
@@ -80,31 +81,6 @@ def held_out(ear: SpeechEncoder, mouth: MotionDecoder, folder: Path) -> dict[str
     return report
 
 
-def aligned_phones(pcm: F32, words: str) -> list[tuple[str, float, float]]:
-    """Phones of real speech by forced alignment (pocketsphinx): name, start and end in seconds.
-
-    Raises:
-        RuntimeError: the words do not fit the sound.
-    """
-    from pocketsphinx import Decoder
-
-    decoder = Decoder(samprate=16_000, lm=None, loglevel="ERROR")
-    raw = (np.clip(pcm, -1, 1) * 32767).astype(np.int16).tobytes()
-    known = "".join(c if c.isalpha() or c == "'" else " " for c in words.lower()).split()
-    decoder.set_align_text(" ".join(w for w in known if decoder.lookup_word(w)))
-    for again in (False, True):
-        if again:
-            decoder.set_alignment()
-        decoder.start_utt()
-        decoder.process_raw(raw, full_utt=True)
-        decoder.end_utt()
-    return [
-        (phone.name, phone.start / 100, (phone.start + phone.duration) / 100)
-        for word in decoder.get_alignment()
-        for phone in word
-    ]
-
-
 def closure(channels: F32) -> F32:
     """How far the lips are shut (T,): pressing, rolling in and closing, less opening."""
 
@@ -119,26 +95,20 @@ def closures(ear: SpeechEncoder, mouth: MotionDecoder, folder: Path) -> dict[str
     """Share of p, b, m in real speech at which the lips meet, and of vowels at which they part."""
     hits: dict[str, list[bool]] = {"pbm": [], "open vowel": []}
     jaws: list[F32] = []
-    skipped = 0
-    for line in (folder / "metadata.csv").read_text().splitlines():
-        name, *_, words = line.split("|")
+    aligner = Aligner(spell_like_espeak())
+    for name, words in read_transcripts(folder).items():
         pcm = read_audio(folder / f"{name}.flac")
         said = channels_of(run(ear, mouth, pcm).coefficients)
         jaws.append(said)
         shut = closure(said)
-        try:
-            phones = aligned_phones(pcm, words)
-        except RuntimeError:
-            skipped += 1
-            continue
-        for phone, start, end in phones:
-            first, last = int((start - 0.03) * FPS), int((end + 0.03) * FPS) + 1
-            if phone in ("P", "B", "M"):
+        for phone in aligner.align(pcm, words):
+            first, last = int((phone.start - 0.03) * FPS), int((phone.end + 0.03) * FPS) + 1
+            if phone.name in ("P", "B", "M"):
                 hits["pbm"].append(bool(shut[max(first, 0) : last].max() > 0))
-            elif phone in ("AA", "AE", "AO", "AY", "AW"):
+            elif phone.name in ("AA", "AE", "AO", "AY", "AW"):
                 hits["open vowel"].append(bool(shut[max(first, 0) : last].min() < -0.1))
     report: dict[str, Any] = {k: round(float(np.mean(v)), 3) for k, v in hits.items()}
-    report["count"] = {k: len(v) for k, v in hits.items()} | {"clips not aligned": skipped}
+    report["count"] = {k: len(v) for k, v in hits.items()}
     report["distribution"] = distribution(np.concatenate(jaws))
     return report
 

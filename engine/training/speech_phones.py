@@ -78,6 +78,17 @@ def from_ipa(text: str) -> str | None:
     return None
 
 
+def phones_from_ipa(text: str) -> list[str]:
+    """Names of all phones of an IPA string, in order; marks and unknown signs are passed over."""
+    out = []
+    while text:
+        symbol = next((s for s in _LONGEST if text.startswith(s)), None)
+        if symbol is not None:
+            out.append(_IPA[symbol])
+        text = text[len(symbol or " ") :]
+    return out
+
+
 # How far a phone moves the mouth, by coefficient. `jawOpen` of a vowel is scaled by its energy.
 # Numbers are peak targets; blending and the match to real statistics come afterwards.
 _OPEN = {"mouthLowerDown": 0.22, "mouthUpperUp": 0.20}

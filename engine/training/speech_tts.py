@@ -100,12 +100,20 @@ class Espeak:
     def say(self, rng: random.Random) -> tuple[F32, list[Phone]]:
         """Speak one random sentence with a random voice, speed and pitch."""
         voice = rng.choice(self.VOICES)
-        self._lib.espeak_SetVoiceByName((voice + rng.choice(self.VARIANTS)).encode())
-        for parameter, value in ((1, rng.randint(130, 200)), (3, rng.randint(25, 75))):
+        voice += rng.choice(self.VARIANTS)
+        speed, pitch = rng.randint(130, 200), rng.randint(25, 75)
+        return self.speak(voice, sentence(rng), speed, pitch)
+
+    def speak(
+        self, voice: str, text: str, speed: int = 160, pitch: int = 50
+    ) -> tuple[F32, list[Phone]]:
+        """Speak `text`; speed in words a minute, pitch 0-99."""
+        self._lib.espeak_SetVoiceByName(voice.encode())
+        for parameter, value in ((1, speed), (3, pitch)):
             self._lib.espeak_SetParameter(parameter, value, 0)
         self._sound, self._events = [], []
-        text = sentence(rng).encode()
-        self._lib.espeak_Synth(text, len(text) + 1, 0, 1, 0, _UTF8, None, None)
+        said = text.encode()
+        self._lib.espeak_Synth(said, len(said) + 1, 0, 1, 0, _UTF8, None, None)
         self._lib.espeak_Synchronize()
         sound = _to_rate(np.concatenate(self._sound), self._rate)
         ends = [t for t, _ in self._events[1:]] + [len(sound) / RATE]
@@ -124,12 +132,16 @@ class Flite:
     def say(self, rng: random.Random) -> tuple[F32, list[Phone]]:
         """Speak one random sentence with a random voice and speed."""
         voice, stretch = rng.choice(self.VOICES), rng.uniform(0.85, 1.25)
+        return self.speak(voice, sentence(rng), stretch)
+
+    def speak(self, voice: str, text: str, stretch: float = 1.0) -> tuple[F32, list[Phone]]:
+        """Speak `text`; a larger stretch is slower."""
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "a.wav"
             command = ["flite", "-voice", voice, "-psdur", "--setf", f"duration_stretch={stretch}"]
             try:
                 done = subprocess.run(
-                    [*command, "-t", sentence(rng), "-o", str(out)],
+                    [*command, "-t", text, "-o", str(out)],
                     capture_output=True, text=True, check=True,
                 )  # fmt: skip
             except (OSError, subprocess.CalledProcessError) as error:
@@ -230,10 +242,20 @@ class Kokoro:
             text = "".join(pinyin_ipa(s) for s in mandarin(rng))
         else:
             voice = rng.choice(self._voices)
-            accent = "en-us" if voice.stem[0] == "a" else "en-gb-x-rp"
-            text = self._espeak.ipa(sentence(rng), accent) + "."
-            for old, new in self._SPELL:
-                text = text.replace(old, new)
+            text = self._english(sentence(rng), british=voice.stem[0] == "b")
+        return self._synthesise(voice, text, rng.uniform(0.85, 1.2))
+
+    def speak(self, voice: Path, text: str, speed: float = 1.0) -> tuple[F32, list[Phone]]:
+        """Speak English `text` with the speaker of file `voice`."""
+        return self._synthesise(voice, self._english(text), speed)
+
+    def _english(self, text: str, *, british: bool = False) -> str:
+        said = self._espeak.ipa(text, "en-gb-x-rp" if british else "en-us") + "."
+        for old, new in self._SPELL:
+            said = said.replace(old, new)
+        return said
+
+    def _synthesise(self, voice: Path, text: str, speed: float) -> tuple[F32, list[Phone]]:
         symbols = [s for s in text if s in self._VOCAB][:500]
         styles = np.fromfile(voice, np.float32).reshape(-1, 1, 256)
         sound, frames = self._session.run(
@@ -241,7 +263,7 @@ class Kokoro:
             {
                 "input_ids": np.array([[0, *(self._VOCAB[s] for s in symbols), 0]], np.int64),
                 "style": styles[len(symbols)],
-                "speed": np.array([rng.uniform(0.85, 1.2)], np.float32),
+                "speed": np.array([speed], np.float32),
             },
         )
         seconds = np.cumsum(frames.reshape(-1)) * 0.025
