@@ -14,7 +14,7 @@ from engine.expression import ExpressionState, Prompt, parse
 from engine.face import FINDER, LANDMARKS, FaceReader
 from engine.idle import IdleLife
 from engine.motion import MOTION, MotionDecoder
-from engine.picture import PictureGraphs
+from engine.picture import Picture, PictureGraphs, Shot
 from engine.retarget import BLINKS, PRESSED, FaceBasis, retarget
 from engine.speech import SPEECH, SpeechEncoder
 from engine.state import StreamState
@@ -36,19 +36,25 @@ class AvatarEngine:
         reader: FaceReader,
         speech: SpeechEncoder,
         motion: MotionDecoder,
-        graphs: PictureGraphs,
+        picture: Picture,
         basis: FaceBasis,
     ) -> None:
         self.config = config
         self._reader, self._speech, self._motion = reader, speech, motion
-        self._graphs, self._basis, self._idle = graphs, basis, IdleLife()
+        self._picture, self._basis, self._idle = picture, basis, IdleLife()
 
     @classmethod
-    def load(cls, config: EngineConfig | None = None, backend: Backend | None = None) -> Self:
+    def load(
+        cls,
+        config: EngineConfig | None = None,
+        backend: Backend | None = None,
+        picture: Picture | None = None,
+    ) -> Self:
         """Load every network of the profile.
 
         Args:
             backend: the run time, when it is not the one that `config` names.
+            picture: the part that draws, when it is not made of the profile's graphs.
 
         Raises:
             BackendUnavailable: the run time is not installed.
@@ -66,7 +72,7 @@ class AvatarEngine:
             FaceReader(load(FINDER), load(LANDMARKS)),
             speech,
             MotionDecoder(load(MOTION), speech.silence),
-            PictureGraphs(load),
+            picture or PictureGraphs(load),
             FaceBasis.load(config.weights / "basis.npz"),
         )
 
@@ -75,28 +81,27 @@ class AvatarEngine:
         return enroll(
             image,
             reader=self._reader,
-            graphs=self._graphs,
+            picture=self._picture,
             basis=self._basis,
             max_side=self.config.max_side,
         )
 
     def start(self, identity: Identity, *, seed: int = 0) -> StreamState:
         """Make the state of a new stream; the same seed gives the same stream."""
-        noise = np.random.default_rng(seed).standard_normal((1, 16, 32, 32), np.float32)
         return StreamState(
             identity,
             self._speech.start(),
             self._motion.start(seed),
             self._idle.start(seed),
             ExpressionState.start(),
-            self._graphs.cold(identity.face),
-            noise,
+            self._picture.cold(identity.face),
+            self._picture.noise(seed),
         )
 
     def read_prompt(self, text: str) -> Prompt:
         """Read words such as "smile 0.6, brows up"; raises `PromptRefused` with what is known."""
         expression, others = parse(text)
-        return Prompt(expression, self._graphs.read_words(text, others))
+        return Prompt(expression, self._picture.read_words(text, others))
 
     def express(self, state: StreamState, prompt: Prompt, *, at: int | None = None) -> None:
         """Change the prompt of a stream from frame `at` on, or from the next frame it draws.
@@ -128,15 +133,17 @@ class AvatarEngine:
         shown = np.tensordot(offsets, who.shapes, 1).astype(np.float32)
         placed = pose * np.array([1, 1, 1, who.span, who.span, 1], np.float32)
         placed[5] = np.log(pose[5])
-        target = retarget(who.neutral, self._basis, coefficients, placed, shown)
-        placement = (placed / np.array([1, 1, 1, who.span, who.span, 1])).astype(np.float32)
-        blink = np.clip(np.maximum(coefficients[BLINKS], offsets[BLINKS]), 0, 1)
+        shot = Shot(
+            target=retarget(who.neutral, self._basis, coefficients, placed, shown),
+            blink=np.clip(np.maximum(coefficients[BLINKS], offsets[BLINKS]), 0, 1),
+            placement=(placed / np.array([1, 1, 1, who.span, who.span, 1])).astype(np.float32),
+            noise=state.noise,
+            index=state.next_index,
+            words=state.expression.prompt.words,
+        )
         if state.next_index % self.config.paint_every:
-            rgb = self._graphs.draw_between(who.face, state.cache, target, blink)
+            rgb = self._picture.draw_between(who.face, state.cache, shot)
         else:
-            rgb, state.cache = self._graphs.draw(
-                who.face, state.cache, target, blink, placement, state.noise
-            )
-        frame = VideoFrame(state.next_index, rgb)
+            rgb, state.cache = self._picture.draw(who.face, state.cache, shot)
         state.next_index += 1
-        return frame
+        return VideoFrame(shot.index, rgb)

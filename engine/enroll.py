@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,8 @@ from PIL import Image
 from engine import arkit
 from engine.face import SCORE_NAMES, FaceReader
 from engine.face_shapes import face_shapes
-from engine.landmarks import Affine, apply, invert, window_transform
-from engine.picture import WINDOW, Face, PictureGraphs, make_canvas
+from engine.landmarks import window_transform
+from engine.picture import Picture, Portrait
 from engine.retarget import FaceBasis, neutral_face
 from engine.types import RgbImage
 
@@ -24,7 +25,7 @@ _COLUMNS = [SCORE_NAMES.index(n) if n in SCORE_NAMES else -1 for n in arkit.NAME
 class Identity:
     """An enrolled portrait. Read-only, shared by every stream that shows it."""
 
-    face: Face
+    face: Any  # what the picture part enrolled
     neutral: F32  # (478, 2) window units, mouth closed
     span: float  # inter-ocular distance in window units
     shapes: F32  # (52, 478, 2) what an expression's coefficients move, see `engine.face_shapes`
@@ -32,8 +33,8 @@ class Identity:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the frames."""
-        height, width = self.face.canvas.rgb.shape[:2]
-        return height, width
+        size: tuple[int, int] = self.face.size
+        return size
 
 
 def fit_size(rgb: RgbImage, max_side: int) -> RgbImage:
@@ -46,21 +47,8 @@ def fit_size(rgb: RgbImage, max_side: int) -> RgbImage:
     return np.asarray(Image.fromarray(rgb).resize(target, Image.Resampling.LANCZOS))
 
 
-def cut_window(rgb: RgbImage, to_window: Affine) -> F32:
-    """The window of a portrait: (1, 3, 128, 128) in [-1, 1]."""
-    back = invert(to_window)  # window units -> pixels; PIL wants window pixels -> pixels
-    shrink = max(1, int(np.hypot(back[0, 0], back[1, 0]) / WINDOW))
-    picture = Image.fromarray(rgb)
-    small = picture.reduce(shrink) if shrink > 1 else picture
-    matrix = np.c_[back[:, :2] / WINDOW, back[:, 2]] / shrink
-    cut = small.transform(
-        (WINDOW, WINDOW), Image.Transform.AFFINE, tuple(matrix.ravel()), Image.Resampling.BICUBIC
-    )
-    return np.ascontiguousarray(np.asarray(cut, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1)
-
-
 def enroll(
-    image: RgbImage, *, reader: FaceReader, graphs: PictureGraphs, basis: FaceBasis, max_side: int
+    image: RgbImage, *, reader: FaceReader, picture: Picture, basis: FaceBasis, max_side: int
 ) -> Identity:
     """Enrol a portrait (H, W, 3).
 
@@ -71,11 +59,10 @@ def enroll(
     rgb = fit_size(image, max_side)
     scale = np.array([rgb.shape[1] / image.shape[1], rgb.shape[0] / image.shape[0]], np.float32)
     landmarks = read.landmarks * scale
-    to_window = window_transform(landmarks)
-    source = apply(to_window, landmarks)
+    portrait = Portrait(rgb, landmarks, window_transform(landmarks))
+    source = portrait.source
     scores = np.append(read.scores, 0)[_COLUMNS].astype(np.float32)
-    face = graphs.enroll(cut_window(rgb, to_window), source[None], make_canvas(rgb, to_window))
     span = float(np.linalg.norm(source[33] - source[263]))
     neutral = neutral_face(source, scores, basis)
     shapes = face_shapes(neutral, basis.basis[arkit.index("jawOpen")])
-    return Identity(face, neutral, span, shapes)
+    return Identity(picture.enroll(portrait), neutral, span, shapes)

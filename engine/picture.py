@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from engine.backends import Graph, GraphSpec, TensorSpec
 from engine.expression import refuse_words
@@ -170,6 +172,19 @@ def _look_up(unit: F32, x: F32, y: F32) -> F32:
     return np.stack([_sampling(column, len(x)), _sampling(row, len(y))], -1)[None]
 
 
+def cut_window(rgb: RgbImage, to_window: Affine) -> F32:
+    """The window of a portrait: (1, 3, 128, 128) in [-1, 1]."""
+    back = invert(to_window)  # window units -> pixels; PIL wants window pixels -> pixels
+    shrink = max(1, int(np.hypot(back[0, 0], back[1, 0]) / WINDOW))
+    picture = Image.fromarray(rgb)
+    small = picture.reduce(shrink) if shrink > 1 else picture
+    matrix = np.c_[back[:, :2] / WINDOW, back[:, 2]] / shrink
+    cut = small.transform(
+        (WINDOW, WINDOW), Image.Transform.AFFINE, tuple(matrix.ravel()), Image.Resampling.BICUBIC
+    )
+    return np.ascontiguousarray(np.asarray(cut, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1)
+
+
 def make_canvas(rgb: RgbImage, to_window: Affine) -> Canvas:
     """Prepare the look-up maps of a portrait.
 
@@ -218,6 +233,32 @@ def make_canvas(rgb: RgbImage, to_window: Affine) -> Canvas:
 
 
 @dataclass(frozen=True, slots=True)
+class Portrait:
+    """A portrait whose face was read; what every picture part enrols."""
+
+    rgb: RgbImage  # (H, W, 3)
+    landmarks: F32  # (478, 2) pixels
+    to_window: Affine  # pixels -> window units
+
+    @property
+    def source(self) -> F32:
+        """Landmarks (478, 2) in window units."""
+        return apply(self.to_window, self.landmarks)
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """What one frame is to show."""
+
+    target: F32  # landmarks (478, 2) in window units, eyes open
+    blink: F32  # (2,) how far the right and the left eye close, in [0, 1]
+    placement: F32  # (6,) head pose
+    noise: Any  # of the stream
+    index: int = 0  # of the frame
+    words: Any = None  # of the prompt, where the picture part reads any
+
+
+@dataclass(frozen=True, slots=True)
 class Face:
     """A portrait enrolled for drawing: its window, what the networks keep of it, its canvas."""
 
@@ -225,6 +266,12 @@ class Face:
     source: F32  # (1, 478, 2) landmarks in window units
     kept: dict[str, F32]  # latents, identity, reference keys/values
     canvas: Canvas
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames."""
+        height, width = self.canvas.rgb.shape[:2]
+        return height, width
 
 
 @dataclass(slots=True)
@@ -240,6 +287,31 @@ class FrameCache:
     target: F32 | None = None  # (1, 478, 2)
 
 
+class Picture(Protocol):
+    """The part of an engine that draws; all it is given but the last frame's cache is read-only.
+
+    A face and a cache are opaque to the caller. `words` is what `read_words` made of the prompt.
+    """
+
+    def read_words(self, text: str, others: tuple[str, ...]) -> Any:
+        """Read a prompt, of which `others` are no expressions; raises `PromptRefused`."""
+
+    def enroll(self, portrait: Portrait) -> Any:
+        """Run the once-a-portrait part."""
+
+    def noise(self, seed: int) -> Any:
+        """Draw the noise of a stream."""
+
+    def cold(self, face: Any) -> Any:
+        """Make the cache before the first frame."""
+
+    def draw(self, face: Any, cache: Any, shot: Shot) -> tuple[RgbImage, Any]:
+        """Draw one frame afresh; returns it and the cache for the next."""
+
+    def draw_between(self, face: Any, cache: Any, shot: Shot) -> RgbImage:
+        """Draw one frame by moving the last one that was drawn afresh."""
+
+
 class PictureGraphs:
     """The graphs of `SPECS`, and the one order in which they draw a frame."""
 
@@ -248,9 +320,16 @@ class PictureGraphs:
         self._carry = load(CARRY)
         self._move, self._blink, self._inlay = load(MOVE), load(BLINK), load(INLAY)
 
-    def enroll(self, window: F32, source: F32, canvas: Canvas) -> Face:
+    def enroll(self, portrait: Portrait) -> Face:
         """Run the once-a-portrait part."""
-        return Face(window, source, self._enroll(window=window), canvas)
+        window = cut_window(portrait.rgb, portrait.to_window)
+        canvas = make_canvas(portrait.rgb, portrait.to_window)
+        return Face(window, portrait.source[None], self._enroll(window=window), canvas)
+
+    @staticmethod
+    def noise(seed: int) -> F32:
+        """The noise (1, 16, 32, 32) of a stream, the same for all its frames."""
+        return np.random.default_rng(seed).standard_normal(_LATENTS, np.float32)
 
     @staticmethod
     def read_words(text: str, others: tuple[str, ...]) -> None:
@@ -264,24 +343,9 @@ class PictureGraphs:
             face.kept["latents"], tuple(face.kept[f"reference{i}"] for i in range(len(KEYS)))
         )
 
-    def draw(
-        self,
-        face: Face,
-        cache: FrameCache,
-        target: F32,
-        blink: F32,
-        placement: F32,
-        noise: F32,
-    ) -> tuple[RgbImage, FrameCache]:
-        """Draw one frame, painting its window afresh.
-
-        Args:
-            target: landmarks (478, 2) in window units, eyes open.
-            blink: (2,) how far the right and the left eye close, in [0, 1].
-            placement: (6,) head pose.
-            noise: (1, 16, 32, 32) of the stream.
-        """
-        points = target[None]
+    def draw(self, face: Face, cache: FrameCache, shot: Shot) -> tuple[RgbImage, FrameCache]:
+        """Draw one frame, painting its window afresh."""
+        points, blink = shot.target[None], shot.blink
         geometry = self._warp(
             window=face.window,
             latents=face.kept["latents"],
@@ -291,13 +355,13 @@ class PictureGraphs:
         )
         flow, lids = geometry.pop("flow"), geometry.pop("lids")
         painted = self._paint(
-            noise=noise,
+            noise=shot.noise,
             **face.kept,
             previous_latents=cache.latents,
             **{f"previous{i}": key for i, key in enumerate(cache.keys)},
             **geometry,
             target=points,
-            placement=placement[None],
+            placement=shot.placement[None],
         )
         rgb = self.compose(face.canvas, flow, lids if blink.any() else None, painted["patch"])
         return rgb, FrameCache(
@@ -307,7 +371,7 @@ class PictureGraphs:
             points,
         )
 
-    def draw_between(self, face: Face, cache: FrameCache, target: F32, blink: F32) -> RgbImage:
+    def draw_between(self, face: Face, cache: FrameCache, shot: Shot) -> RgbImage:
         """Draw one frame whose painted window is the last one, moved along with the lips.
 
         Raises:
@@ -319,10 +383,10 @@ class PictureGraphs:
             patch=cache.patch,
             source=face.source,
             before=cache.target,
-            target=target[None],
-            blink=blink[None],
+            target=shot.target[None],
+            blink=shot.blink[None],
         )
-        lids = moved["lids"] if blink.any() else None
+        lids = moved["lids"] if shot.blink.any() else None
         return self.compose(face.canvas, moved["flow"], lids, moved["carried"])
 
     def compose(self, canvas: Canvas, flow: F32, lids: F32 | None, patch: F32) -> RgbImage:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from engine.enroll import Identity
 from engine.expression import ExpressionState
 from engine.idle import IdleState
 from engine.motion import MotionState
-from engine.picture import FrameCache
 from engine.speech import SpeechState
 
 
@@ -24,6 +21,6 @@ class StreamState:
     motion: MotionState
     idle: IdleState
     expression: ExpressionState
-    cache: FrameCache
-    noise: NDArray[np.float32]  # (1, 16, 32, 32), the same for every frame of the stream
+    cache: Any  # what the last painted frame hands to the next
+    noise: Any  # of the picture part, the same for the whole stream
     next_index: int = 0

@@ -12,6 +12,7 @@ from engine.picture import (
     Face,
     FrameCache,
     PictureGraphs,
+    Shot,
     make_canvas,
 )
 
@@ -157,5 +158,6 @@ def test_a_frame_between_needs_a_painted_one(graphs: PictureGraphs) -> None:
 
     face = Face(nothing("warp", "window"), nothing("warp", "source"), {}, canvas(portrait()))
     cold = FrameCache(nothing("warp", "latents"), ())
+    still = Shot(np.zeros((478, 2), np.float32), np.zeros(2, np.float32), np.zeros(6, "f"), None)
     with pytest.raises(ValueError, match="painted one before"):
-        graphs.draw_between(face, cold, np.zeros((478, 2), np.float32), np.zeros(2, np.float32))
+        graphs.draw_between(face, cold, still)
