@@ -159,6 +159,42 @@ def motion(
     typer.echo(f"{out}: {frames} frames")
 
 
+@app.command()
+def models(
+    models_dir: Annotated[
+        Path, typer.Option("--models-dir", help="Your folder of checkpoints.")
+    ] = Path("models"),
+    profile: Annotated[str, typer.Option(help="Whose checkpoints to list.")] = "sd15",
+) -> None:
+    """List every checkpoint PROFILE can use: licence, here or not, the command that brings it.
+
+    Nothing is fetched. --models-dir and the hub's own cache are both looked in.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from engine.loaders.registry import rows
+
+    listed = rows(models_dir, profile=profile)
+    if not listed:
+        typer.echo(f"{profile}: nothing to bring, its weights are in the package")
+        return
+    table = Table("id", box=None)
+    table.columns[0].no_wrap = True
+    for heading in ("file", "size", "licence", "here"):
+        table.add_column(heading, overflow="fold")
+    for row in listed:
+        here = "yes" if row.present else "needed" if row.needed else "no"
+        table.add_row(row.id, row.file, row.size, row.licence, here)
+    console = Console()
+    console.print(table)
+    for row in listed:
+        if not row.present:
+            console.print(
+                f"{row.id}:\n  {row.command}", soft_wrap=True, highlight=False, markup=False
+            )
+
+
 def run_server(engine: Engine, settings: ServerSettings) -> None:
     """Serve `engine` until interrupted; prints the address once everything is warm."""
     import uvicorn

@@ -1,0 +1,1 @@
+"""Public checkpoints, one file a format. Nothing here fetches; see `portraittalk models`."""
