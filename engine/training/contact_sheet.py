@@ -38,9 +38,8 @@ def _row(clip: Clip) -> list[RgbImage]:
     frames = np.linspace(0, len(clip) - 1, PICTURES).round().astype(int)
     cells = [_dotted(clip, int(i)) for i in frames]
     small = np.asarray(Image.fromarray(clip.frame(0)).resize((CELL, CELL)))
-    for mask in (head_mask, lower_face_mask):
-        cells.append((small * mask(clip.landmarks[0], CELL)[..., None]).astype(np.uint8))
-    return cells
+    masks = (mask(clip.landmarks[0], CELL)[..., None] for mask in (head_mask, lower_face_mask))
+    return [*cells, *((small * mask).astype(np.uint8) for mask in masks)]
 
 
 def _dotted(clip: Clip, index: int) -> RgbImage:

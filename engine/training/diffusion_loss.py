@@ -1,0 +1,59 @@
+"""Stable Diffusion's noise, and the losses of the paper's stages: epsilon-MSE (formulas 1 and 2)."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+STEPS = 1000
+
+
+class NoiseSchedule(nn.Module):
+    """z_t = a_t z + s_t noise with Stable Diffusion's scaled-linear betas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        scheduler = DDPMScheduler(
+            num_train_timesteps=STEPS,
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+        )
+        alphas: Tensor = scheduler.alphas_cumprod
+        self.signal: Tensor
+        self.spread: Tensor
+        self.register_buffer("signal", alphas.sqrt(), persistent=False)
+        self.register_buffer("spread", (1 - alphas).sqrt(), persistent=False)
+
+    def at(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """a_t and s_t (B, 1, 1, 1) of t (B,)."""
+        return self.signal[t].view(-1, 1, 1, 1), self.spread[t].view(-1, 1, 1, 1)
+
+    def add(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Noised latents (B, 4, h, w)."""
+        a, s = self.at(t)
+        return a * z + s * noise
+
+    def clean(self, z_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the latents would be if `eps` is their noise."""
+        a, s = self.at(t)
+        return (z_t - s * eps) / a
+
+    def noise_of(self, z_t: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """The noise that leads from `z_t` back to `z`."""
+        a, s = self.at(t)
+        return (z_t - a * z) / s
+
+    def weight(self, t: Tensor, gamma: float) -> Tensor:
+        """min(snr, gamma) / snr (B,) (arXiv 2303.09556); 1 for `gamma` 0."""
+        if gamma <= 0:
+            return torch.ones(len(t), device=t.device)
+        a, s = self.at(t)
+        snr = (a / s).square().flatten()
+        return snr.clamp(max=gamma) / snr
+
+
+def epsilon_loss(eps: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared error of noise (B, 4, h, w), each sample weighed by `weight` (B,)."""
+    return ((eps.float() - wanted).square().mean((1, 2, 3)) * weight).mean()

@@ -1,0 +1,283 @@
+"""Trains one stage: `portraittalk train STAGE --config C`. Killed and run again it goes on exactly.
+
+Random numbers of a step come from the seed, the step and the process, so nothing of a generator
+has to be kept: a checkpoint is weights, their running mean, the optimiser and the step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from engine.errors import DataError
+from engine.training.diffusion_loss import epsilon_loss
+from engine.training.stage_config import STAGES, DataSettings, Stage, StageSettings
+from engine.training.stages import FRAMES, StageLoss, trained_names
+from engine.training.talking_data import TalkBatch, TalkData
+from engine.training.talking_system import TalkingSystem
+
+WEIGHTS = "weights.safetensors"  # what a stage leaves: running means of what it trained
+CHECKPOINT = "checkpoint.pt"
+CHECKED = (100, 300, 500, 700, 900)  # timesteps of the held-out loss
+BETAS = (0.9, 0.999)
+RESTORED_AT = 600  # the timestep a masked picture is restored from, to look at
+
+
+class RunningMean:
+    """Exponential running mean of named parameters."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
+        self._live, self._decay = parameters, decay
+        self.kept = {n: p.detach().clone() for n, p in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take the live weights in; faster during the first steps."""
+        decay = min(self._decay, (step + 1) / (step + 10))
+        for name, live in self._live.items():
+            self.kept[name].lerp_(live, 1 - decay)
+
+    def swap(self) -> None:
+        """Exchange live weights and means (twice is nothing)."""
+        for name, live in self._live.items():
+            live.data, self.kept[name] = self.kept[name], live.data
+
+
+class StageTrainer:
+    """One run of one stage: networks, optimiser, running mean and step; saves exactly these.
+
+    Args:
+        accelerator: places tensors and spreads the work; `Accelerator(cpu=True)` for small runs.
+        clips: data of the training people; `held_out` of others, or the same to see it learn by
+            heart.
+    """
+
+    def __init__(
+        self,
+        system: TalkingSystem,
+        stage: Stage,
+        settings: StageSettings,
+        data: TalkData,
+        held_out: TalkData,
+        accelerator: Accelerator,
+    ) -> None:
+        self.stage, self.settings, self.data = stage, settings, data
+        self.accelerator, self.system = accelerator, system
+        self.step = 0
+        names = trained_names(system.model, stage, settings)
+        if not names:
+            raise DataError(f"stage {stage} has nothing to train in this configuration")
+        choose(system, names, checkpointing=settings.gradient_checkpointing)
+        system.to(accelerator.device)
+        self.trained = {n: system.model.get_parameter(n) for n in names}
+        optimiser = torch.optim.AdamW(
+            self.trained.values(), settings.rate, BETAS, weight_decay=settings.weight_decay
+        )
+        self.loss, self.optimiser = accelerator.prepare(
+            StageLoss(system, stage, settings), optimiser
+        )
+        self.mean = RunningMean(self.trained, settings.ema)
+        self.fixed = held_out.fixed(8).to(accelerator.device)
+
+    def train_step(self) -> dict[str, float]:
+        """One update of the weights."""
+        s, ranks = self.settings, self.accelerator.num_processes
+        rate = rate_at(s, self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        size = max(1, s.batch // s.accumulate // ranks)
+        total = 0.0
+        for part in range(s.accumulate):
+            seed = (s.seed, self.step, part, self.accelerator.process_index)
+            batch = self.data.batch(size, seed).to(self.accelerator.device)
+            torch.manual_seed(int(np.random.RandomState(list(seed)).randint(2**31)))
+            with self.accelerator.autocast():
+                loss = self.loss(batch) / s.accumulate
+            self.accelerator.backward(loss)
+            total += float(loss.detach())
+        norm = self.accelerator.clip_grad_norm_(list(self.trained.values()), s.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.mean.update(self.step)
+        self.step += 1
+        return {"loss": total, "gradient": float(norm), "rate": rate}
+
+    def save(self, folder: Path) -> None:
+        """Write what a resumed run needs, and what the next stage starts from."""
+        if not self.accelerator.is_main_process:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "weights": {n: p.detach() for n, p in self.trained.items()},
+            "mean": self.mean.kept,
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+        }
+        part = folder / (CHECKPOINT + ".part")
+        torch.save(state, part)
+        part.replace(folder / CHECKPOINT)
+        part = folder / (WEIGHTS + ".part")
+        save_file({n: p.contiguous().cpu() for n, p in self.mean.kept.items()}, part)
+        part.replace(folder / WEIGHTS)
+
+    def load(self, folder: Path) -> None:
+        """Go on where `folder` was saved.
+
+        Raises:
+            DataError: it holds other weights than this stage trains, or is damaged.
+        """
+        path = folder / CHECKPOINT
+        try:
+            state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+        except (OSError, RuntimeError, EOFError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        if state["weights"].keys() != self.trained.keys():
+            raise DataError(
+                f"{path} was made with another configuration; name another run folder, or "
+                "train with the configuration it was made with"
+            )
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(state["weights"][name])
+                self.mean.kept[name].copy_(state["mean"][name])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step = int(state["step"])
+
+    @torch.no_grad()
+    def held_out_loss(self) -> float:
+        """Plain loss on fixed samples, noise and timesteps, nothing dropped: to compare runs."""
+        batch, losses = self.fixed, []
+        if self.stage == "codec":
+            return float(self.loss(batch))
+        told = self.system.conditions(batch)
+        z = self.system.encode(batch.frames[:, -1])
+        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
+        previous = None
+        if self.stage == "joint":
+            still = torch.full((len(z),), CHECKED[0], device=z.device)
+            before = self.system.schedule.add(self.system.encode(batch.frames[:, -2]), noise, still)
+            guide = self.system.guidance(batch, -2)
+            previous = self.system.evaluate(before, still, told, guide, None)[1]
+        for time in CHECKED:
+            t = torch.full((len(z),), time, device=z.device)
+            z_t = self.system.schedule.add(z, noise, t)
+            if self.stage == "identity":
+                eps = self.system.unguided(z_t, t, told)
+            else:
+                guide = self.system.guidance(batch, -1)
+                eps = self.system.evaluate(z_t, t, told, guide, previous)[0]
+            losses.append(float(epsilon_loss(eps, noise, torch.ones_like(t))))
+        return float(np.mean(losses))
+
+    @torch.no_grad()
+    def pictures(self) -> NDArray[np.uint8]:
+        """A sheet of what the running mean makes of the fixed samples, a sample a row."""
+        self.mean.swap()
+        columns = self._columns(self.fixed)
+        self.mean.swap()
+        return sheet(columns)
+
+    def _columns(self, batch: TalkBatch) -> list[Tensor]:
+        last, system = batch.frames[:, -1], self.system
+        if self.stage == "codec":
+            return [last, system.decode(system.model.codec.encode(last, tiny=True))]
+        noise = torch.randn(
+            system.encode(last).shape, generator=torch.Generator().manual_seed(1)
+        ).to(last)
+        told = system.conditions(batch)
+        if self.stage == "identity":
+            hidden = system.encode(last * batch.mask)
+            t = torch.full((len(last),), RESTORED_AT, device=last.device)
+            z_t = system.schedule.add(hidden, noise, t)
+            eps = system.unguided(z_t, t, told)
+            restored = system.decode(system.schedule.clean(z_t, eps, t))
+            return [batch.references[:, 0], last * batch.mask, restored, last]
+        steps = self.settings.sample_steps
+        cold = self.stage == "animate"
+        made, cache = system.denoise(
+            noise, steps, told, system.guidance(batch, 0, cold=not cold), None
+        )
+        shown = [system.decode(made)]
+        for frame in range(1, batch.frames.shape[1]):
+            made, cache = system.denoise(noise, steps, told, system.guidance(batch, frame), cache)
+            shown.append(system.decode(made))
+        drawn = system.guidance(batch, -1).image * 2 - 1
+        return [batch.references[:, 0], drawn, *shown, last]
+
+
+def choose(system: TalkingSystem, names: list[str], *, checkpointing: bool) -> None:
+    """Let only `names` learn; keep activations or compute them again."""
+    system.requires_grad_(False)
+    for name in names:
+        system.model.get_parameter(name).requires_grad_(True)
+    if checkpointing:
+        for net in (system.model.unet.unet, getattr(system.model.animate, "net", None)):
+            if net is not None:
+                net.enable_gradient_checkpointing()
+
+
+def rate_at(settings: StageSettings, step: int) -> float:
+    """Learning rate of a step: a linear warm-up, then flat or down a cosine to a tenth."""
+    warm = min(1.0, (step + 1) / max(1, settings.warm_up))
+    if settings.decay == "none":
+        return settings.rate * warm
+    along = min(1.0, step / settings.steps)
+    return settings.rate * warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * along)))
+
+
+def sheet(columns: list[Tensor]) -> NDArray[np.uint8]:
+    """Pictures side by side, a sample a row: columns of (B, 3, S, S) -> (B * S, n * S, 3)."""
+    wide = torch.cat([c.detach().float().cpu() for c in columns], 3).permute(0, 2, 3, 1)
+    rows = wide.reshape(-1, wide.shape[2], 3)
+    return np.asarray(((rows.clamp(-1, 1) + 1) * 127.5).round().byte())
+
+
+def start_from(system: TalkingSystem, folders: list[Path]) -> list[Path]:
+    """Load what earlier stages left; returns the files found.
+
+    Raises:
+        DataError: a file holds tensors that this model does not have.
+    """
+    found = [folder / WEIGHTS for folder in folders if (folder / WEIGHTS).exists()]
+    own = dict(system.model.named_parameters())
+    for path in found:
+        for name, tensor in load_file(path).items():
+            if name not in own or own[name].shape != tensor.shape:
+                raise DataError(
+                    f"{path} holds {name} {tuple(tensor.shape)}, which this model does not have; "
+                    "it was trained with another [model]"
+                )
+            own[name].data.copy_(tensor)
+    return found
+
+
+def earlier(stage: str) -> tuple[Stage, ...]:
+    """The stages whose weights `stage` starts from."""
+    return STAGES if stage == "distill" else STAGES[: STAGES.index(stage)]  # type: ignore[arg-type]
+
+
+def stage_data(
+    clips: Any, data: DataSettings, settings: StageSettings, stage: Stage, depth: Any, width: int
+) -> TalkData:
+    """The samples a stage draws."""
+    return TalkData(
+        clips,
+        data,
+        depth,
+        frames=FRAMES[stage],
+        masked=settings.masked if stage == "identity" else 0.0,
+        hole_share=settings.holes,
+        embedding=width,
+    )
+
+
+Progress = Callable[[int, int, dict[str, float]], None]

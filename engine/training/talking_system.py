@@ -1,0 +1,157 @@
+"""The networks of one training run behind a few calls: where losses and samplers meet the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from engine.nets.attention import KeyValues
+from engine.nets.portraittalk import Caches, Conditions, Guidance, PortraitTalkModel
+from engine.nets.sampling import sample
+from engine.training.diffusion_loss import NoiseSchedule
+from engine.training.stage_config import ModelSettings
+from engine.training.talking_data import TalkBatch
+
+Tokenise = Callable[[Sequence[str]], Tensor]  # prompts -> token numbers (B, 77)
+
+
+class WordNumbers:
+    """Prompts -> token numbers for small text encoders, which have no tokenizer: a word is a hash."""
+
+    def __init__(self, vocabulary: int, length: int = 77) -> None:
+        self._words, self._length = vocabulary - 2, length  # the last two begin and end
+
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """(B, length) int64, padded with the end."""
+        rows = []
+        for prompt in prompts:
+            words = [zlib.crc32(w.encode()) % self._words for w in prompt.lower().split()]
+            row = [self._words, *words[: self._length - 2]]
+            rows.append(row + [self._words + 1] * (self._length - len(row)))
+        return torch.tensor(rows)
+
+
+def noised(caches: Caches, amount: float) -> Caches:
+    """Keys and values with Gaussian noise of `amount` of each tensor's own spread."""
+
+    def one(pairs: KeyValues) -> KeyValues:
+        return tuple((_noised(k, amount), _noised(v, amount)) for k, v in pairs)
+
+    unet, animate = caches
+    return one(unet), one(animate)
+
+
+def _noised(x: Tensor, amount: float) -> Tensor:
+    return x + amount * x.std() * torch.randn_like(x)
+
+
+class TalkingSystem(nn.Module):
+    """A `PortraitTalkModel`, its noise schedule, its tokenizer, and whose encoder makes latents."""
+
+    def __init__(
+        self, model: PortraitTalkModel, settings: ModelSettings, tokenise: Tokenise
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.schedule = NoiseSchedule()
+        self.settings, self._tokenise = settings, tokenise
+
+    @classmethod
+    def small(cls, settings: ModelSettings, side: int) -> TalkingSystem:
+        """With random weights from the settings' seed, for pictures of `side` pixels."""
+        config = settings.config(side)
+        with torch.random.fork_rng():
+            torch.manual_seed(settings.seed)
+            model = PortraitTalkModel.build(config)
+        return cls(model, settings, WordNumbers(config.text.vocabulary, config.text.length))
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Pictures (..., 3, S, S) in [-1, 1] -> latents (..., 4, S / 8, S / 8); no gradient."""
+        flat = pictures.flatten(0, -4)
+        with torch.no_grad():
+            z = self.model.codec.encode(flat, tiny=self.settings.latents == "tiny")
+        return z.float().unflatten(0, pictures.shape[:-3])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, 4, h, w) -> pictures (B, 3, S, S), by the tiny decoder that is deployed."""
+        return self.model.codec.decode(latents, tiny=True)
+
+    def conditions(
+        self,
+        batch: TalkBatch,
+        drop_text: Tensor | None = None,
+        drop_identity: Tensor | None = None,
+    ) -> Conditions:
+        """Conditions of a batch; the dropped rows (B,) get no words, or nobody's embedding."""
+        prompts = list(batch.prompts)
+        if drop_text is not None:
+            prompts = ["" if d else p for p, d in zip(prompts, drop_text.tolist(), strict=True)]
+        with torch.no_grad():
+            text = self.model.read(self._tokenise(prompts).to(batch.frames.device))
+        embeddings = batch.embeddings
+        if drop_identity is not None:
+            embeddings = embeddings * (~drop_identity)[:, None, None]
+        identity = self.model.identify(embeddings)
+        reference = self.model.write_reference(self.encode(batch.references), text, identity)
+        return Conditions(text, identity, reference)
+
+    def guidance(self, batch: TalkBatch, frame: int, *, cold: bool = False) -> Guidance:
+        """What frame `frame` of each run is told; `cold`: the portrait is the frame before."""
+        placed = batch.reference_placement if cold else batch.placement[:, frame]
+        with torch.no_grad():
+            return self.model.guidance(batch.landmarks[:, frame], batch.points[:, frame], placed)
+
+    def unguided(self, z_t: Tensor, t: Tensor, told: Conditions) -> Tensor:
+        """IdentityNet alone: noise (B, 4, h, w)."""
+        eps, _ = self.model.unet(z_t, t, told.text, told.identity, reference=told.reference)
+        out: Tensor = eps.float()
+        return out
+
+    def evaluate(
+        self, z_t: Tensor, t: Tensor, told: Conditions, guide: Guidance, before: Caches | None
+    ) -> tuple[Tensor, Caches]:
+        """One evaluation of both nets: noise (B, 4, h, w) and this frame's caches."""
+        eps, caches = self.model(z_t, t, told, guide, before)
+        return eps.float(), caches
+
+    def denoise(
+        self,
+        noise: Tensor,
+        steps: int,
+        told: Conditions,
+        guide: Guidance,
+        before: Caches | None,
+        *,
+        gradient: bool = False,
+    ) -> tuple[Tensor, Caches]:
+        """Make a frame with the sampler of inference (DDIM, from pure noise): latents, its caches.
+
+        With `gradient` it flows through the last step alone.
+        """
+        asked = 0
+        left: Caches = ((), ())
+
+        def model(z_t: Tensor, t: Tensor) -> Tensor:
+            nonlocal asked, left
+            asked += 1
+            with torch.set_grad_enabled(gradient and asked == steps):
+                eps, left = self.evaluate(z_t, t, told, guide, before)
+            return eps
+
+        return sample(model, noise, "ddim", steps, trailing=True), left
+
+
+def detached(told: Conditions) -> Conditions:
+    """The same conditions without their gradient."""
+    reference = told.reference
+    return dataclasses.replace(
+        told,
+        identity=None if told.identity is None else told.identity.detach(),
+        reference=None
+        if reference is None
+        else tuple((k.detach(), v.detach()) for k, v in reference),
+    )
