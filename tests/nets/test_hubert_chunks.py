@@ -1,0 +1,102 @@
+"""The public HuBERT heard in chunks: the two laws, for both of its families."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from transformers import HubertConfig, HubertModel
+
+from engine.errors import ConfigError
+from engine.nets.hubert_chunks import FIELD, STRIDE, ChunkedHubert, HubertWindow
+
+pytestmark = pytest.mark.train
+WINDOW = HubertWindow(left=10, hop=4, ahead=2)
+
+
+def small(norm: str) -> HubertModel:
+    """HuBERT of base's ("group") or large's ("layer") make, a thousand times smaller."""
+    torch.manual_seed(0)
+    config = HubertConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        conv_dim=(8,) * 7,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+        feat_extract_norm=norm,
+        do_stable_layer_norm=norm == "layer",
+    )
+    return HubertModel(config).eval()
+
+
+MODELS = {norm: small(norm) for norm in ("group", "layer")}
+
+
+def noise(samples: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(samples).astype(np.float32) * 0.1
+
+
+@pytest.mark.parametrize("norm", MODELS)
+@settings(max_examples=8, deadline=None)
+@given(cuts=st.lists(st.integers(0, 9000), max_size=5))
+def test_the_cuts_do_not_matter(norm: str, cuts: list[int]) -> None:
+    ear, pcm = ChunkedHubert(MODELS[norm], WINDOW), noise(9000)
+    whole = ear.step(ear.start(), pcm)
+    state = ear.start()
+    pieces = [ear.step(state, piece) for piece in np.split(pcm, sorted(cuts))]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+@pytest.mark.parametrize("norm", MODELS)
+def test_later_sound_changes_nothing_earlier(norm: str) -> None:
+    ear, pcm = ChunkedHubert(MODELS[norm], WINDOW), noise(12_000)
+    other = pcm.copy()
+    other[6000:] = 0.5
+    a, b = (ear.step(ear.start(), x) for x in (pcm, other))
+    known = [
+        k
+        for k in range(len(a))
+        if STRIDE * (WINDOW.hop * (k // WINDOW.hop + 1) + WINDOW.ahead) + FIELD - STRIDE <= 6000
+    ]
+    np.testing.assert_array_equal(a[known], b[known])
+    assert not np.allclose(a[len(known)], b[len(known)])
+
+
+def test_a_window_is_what_the_public_model_says_of_it() -> None:
+    model, pcm = MODELS["group"], noise(20 * STRIDE)
+    ear = ChunkedHubert(model, WINDOW)
+    heard = ear.step(ear.start(), pcm)
+    first = 2 * WINDOW.hop  # the third window, whose past is not yet all its own
+    cut = np.concatenate([np.zeros(2 * STRIDE, np.float32), pcm])[: 16 * STRIDE + FIELD - STRIDE]
+    cut = (cut - cut.mean()) / np.sqrt(cut.var() + 1e-7)
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(cut)[None]).last_hidden_state[0, 10:14].numpy()
+    np.testing.assert_allclose(heard[first : first + 4], wanted, atol=1e-5)
+
+
+def test_lengths_and_delay() -> None:
+    ear = ChunkedHubert(MODELS["layer"], WINDOW)
+    state = ear.start()
+    need = (WINDOW.hop + WINDOW.ahead) * STRIDE + FIELD - STRIDE
+    assert len(ear.step(state, noise(need - 1))) == 0
+    assert ear.step(state, noise(1)).shape == (WINDOW.hop, ear.width)
+    assert HubertWindow().delay_ms == 245
+
+
+def test_silence_stays_finite() -> None:
+    ear = ChunkedHubert(MODELS["group"], WINDOW)
+    assert np.isfinite(ear.step(ear.start(), np.zeros(8000, np.float32))).all()
+
+
+@pytest.mark.parametrize("bad", [{"hop": 3}, {"hop": 0}, {"left": -1}, {"ahead": -1}])
+def test_impossible_windows_are_refused(bad: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="even hop"):
+        HubertWindow(**bad)
+
+
+def test_sound_of_another_shape_is_refused() -> None:
+    ear = ChunkedHubert(MODELS["group"], WINDOW)
+    with pytest.raises(ValueError, match="float32"):
+        ear.step(ear.start(), np.zeros((2, 10), np.float32))
