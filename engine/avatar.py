@@ -18,7 +18,7 @@ from engine.picture import Picture, PictureGraphs, Shot
 from engine.retarget import BLINKS, PRESSED, FaceBasis, retarget
 from engine.speech import SPEECH, SpeechEncoder
 from engine.state import StreamState
-from engine.types import Pcm, RgbImage, VideoFrame
+from engine.types import Pcm, Quality, RgbImage, VideoFrame
 
 F32 = NDArray[np.float32]
 
@@ -114,22 +114,36 @@ class AvatarEngine:
         drawn = state.next_index
         state.expression.change(prompt, drawn if at is None else at, drawn)
 
+    def limit(self, state: StreamState, quality: Quality) -> None:
+        """Draw the frames of a stream at another quality from the next one on."""
+        state.quality = quality
+
     def step(self, state: StreamState, pcm: Pcm) -> list[VideoFrame]:
         """Take 16 kHz PCM of any length and return every frame it completed."""
         spoken = self._motion.step(state.motion, self._speech.step(state.speech, pcm))
         pose, alive = self._idle.step(state.idle, len(spoken), state.motion.energy)
         rows = zip(spoken + alive, pose, state.motion.energy, strict=True)
-        return [self._draw(state, c, p, float(energy)) for c, p, energy in rows]
+        return [self._frame(state, c, p, float(energy)) for c, p, energy in rows]
 
     def flush(self, state: StreamState) -> list[VideoFrame]:
         """Return the frames still held back by the look-ahead, as if silence followed."""
         stream = self.config.stream
         return self.step(state, np.zeros(stream.lookahead_frames * stream.hop_samples, np.float32))
 
-    def _draw(self, state: StreamState, coefficients: F32, pose: F32, energy: float) -> VideoFrame:
-        who = state.identity
+    def _frame(self, state: StreamState, coefficients: F32, pose: F32, energy: float) -> VideoFrame:
+        index = state.next_index
+        state.next_index += 1
         pressed = float(coefficients[PRESSED].max())
-        offsets = state.expression.step(state.next_index, energy, pressed)
+        offsets = state.expression.step(index, energy, pressed)
+        fresh = state.shown is None or index % state.quality.draw_every == 0
+        if state.shown is None or fresh:
+            state.shown = self._draw(state, index, coefficients, offsets, pose)
+        return VideoFrame(index, state.shown, fresh)
+
+    def _draw(
+        self, state: StreamState, index: int, coefficients: F32, offsets: F32, pose: F32
+    ) -> RgbImage:
+        who = state.identity
         shown = np.tensordot(offsets, who.shapes, 1).astype(np.float32)
         placed = pose * np.array([1, 1, 1, who.span, who.span, 1], np.float32)
         placed[5] = np.log(pose[5])
@@ -138,12 +152,12 @@ class AvatarEngine:
             blink=np.clip(np.maximum(coefficients[BLINKS], offsets[BLINKS]), 0, 1),
             placement=(placed / np.array([1, 1, 1, who.span, who.span, 1])).astype(np.float32),
             noise=state.noise,
-            index=state.next_index,
+            index=index,
             words=state.expression.prompt.words,
         )
-        if state.next_index % self.config.paint_every:
-            rgb = self._picture.draw_between(who.face, state.cache, shot)
-        else:
-            rgb, state.cache = self._picture.draw(who.face, state.cache, shot)
-        state.next_index += 1
-        return VideoFrame(shot.index, rgb)
+        paint_every = state.quality.paint_every or self.config.paint_every
+        if state.painted is not None and index - state.painted < paint_every:
+            return self._picture.draw_between(who.face, state.cache, shot)
+        rgb, state.cache = self._picture.draw(who.face, state.cache, shot)
+        state.painted = index
+        return rgb

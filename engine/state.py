@@ -10,6 +10,7 @@ from engine.expression import ExpressionState
 from engine.idle import IdleState
 from engine.motion import MotionState
 from engine.speech import SpeechState
+from engine.types import Quality, RgbImage
 
 
 @dataclass(slots=True)
@@ -24,3 +25,6 @@ class StreamState:
     cache: Any  # what the last painted frame hands to the next
     noise: Any  # of the picture part, the same for the whole stream
     next_index: int = 0
+    quality: Quality = Quality()
+    painted: int | None = None  # the last frame whose mouth was painted afresh
+    shown: RgbImage | None = None  # the last picture drawn

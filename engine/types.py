@@ -21,6 +21,15 @@ class VideoFrame:
 
     index: int
     rgb: RgbImage
+    fresh: bool = True  # False: the picture before it, shown again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """What the frames of one stream may cost."""
+
+    paint_every: int = 0  # frames from one painted mouth to the next; 0: as the engine is set
+    draw_every: int = 1  # frames from one drawn picture to the next; those between repeat it
 
 
 class Engine(Protocol):
@@ -35,7 +44,10 @@ class Engine(Protocol):
         """The settings the engine was loaded with."""
 
     def enroll(self, image: RgbImage) -> Any:
-        """Make an identity from a portrait (H, W, 3); raises `PortraitRefused`."""
+        """Make an identity from a portrait (H, W, 3); raises `PortraitRefused`.
+
+        May run beside the other calls, on a thread of its own; only one at a time.
+        """
 
     def start(self, identity: Any, *, seed: int = 0) -> Any:
         """Make the state of a new stream."""
@@ -45,6 +57,9 @@ class Engine(Protocol):
 
     def express(self, state: Any, prompt: Any, *, at: int | None = None) -> None:
         """Change what a stream expresses from frame `at` on, or from its next frame."""
+
+    def limit(self, state: Any, quality: Quality) -> None:
+        """Draw the frames of a stream at another quality from the next one on."""
 
     def step(self, state: Any, pcm: Pcm) -> list[VideoFrame]:
         """Take 16 kHz PCM of any length and return every frame it completed."""

@@ -16,6 +16,7 @@ from engine.types import Engine, RgbImage
 from server.beeps import Beep, BeepFinder, BeepLog
 from server.intake import SOUND_RATE_HZ, Downsampler, Pcm48
 from server.metrics import Metrics
+from server.quality import Ladder
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Clip:
     queued_s: float = 0.0  # how long the chunk that completed it waited for the engine
     step_s: float = 0.0
     beep: Beep | None = None
+    fresh: bool = True  # False: the picture was shown before, only the sound is new
 
 
 class EngineStream:
@@ -50,6 +52,7 @@ class EngineStream:
     Bound: `limit_s` of sound. Overflow: all that waits is dropped but the newest chunk, so that
     overload never becomes a lasting delay. What is dropped is missing from picture and sound
     alike: frame i always shows samples [i * n, (i + 1) * n) of the sound that was taken.
+    Before it comes to that, a `Ladder` lowers the quality of the pictures, and the sound stays whole.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class EngineStream:
         self._open = True
         self._prompt: Any = None  # to be shown from the next frame on
         # The rest is touched by the engine thread alone.
+        self._ladder = Ladder()
         self._to_16k = Downsampler()
         self._finder = BeepFinder()
         self._sound: Pcm48 = np.zeros(0, dtype=np.int16)  # taken, its frame not yet made
@@ -133,6 +137,7 @@ class EngineStream:
         began = time.monotonic()
         if prompt is not None:
             self._engine.express(state, prompt)
+        self._keep_up(state, began - chunks[0].queued, began)
         for chunk in chunks:
             self._note(chunk)
         pcm = np.concatenate([chunk.pcm for chunk in chunks])
@@ -142,8 +147,10 @@ class EngineStream:
             return
         made = time.monotonic()
         self._metrics.step_seconds.observe(made - began)
+        self._metrics.made.labels(quality=str(self._ladder.level)).inc(len(frames))
         clips = [self._clip(frame.index, frame.rgb, made) for frame in frames]
-        for clip in clips:
+        for frame, clip in zip(frames, clips, strict=True):
+            clip.fresh = frame.fresh
             clip.queued_s = began - chunks[-1].queued
             clip.step_s = (made - began) / len(clips)
         self._deliver(clips)
@@ -167,6 +174,19 @@ class EngineStream:
             if chunks:
                 prompt, self._prompt = self._prompt, None
             return chunks, self._state, prompt
+
+    def _keep_up(self, state: Any, behind_s: float, now: float) -> None:
+        """Lower the quality when the engine falls behind, raise it when it keeps up again."""
+        before = self._ladder.level
+        if not self._ladder.watch(behind_s, now):
+            return
+        level, quality = self._ladder.level, self._ladder.quality
+        self._engine.limit(state, quality)
+        log.log(
+            logging.WARNING if level > before else logging.INFO,
+            "quality %s to step %d, %.0f ms behind: %s",
+            *("lowered" if level > before else "raised", level, 1000 * behind_s, quality),
+        )
 
     def _note(self, chunk: Chunk) -> None:
         """Remember where a generation begins and, in test mode, the beeps in the chunk."""

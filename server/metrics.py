@@ -22,6 +22,12 @@ class Metrics:
             buckets=_STEP_BUCKETS,
             registry=self.registry,
         )
+        self.made = Counter(
+            "portraittalk_frames_made",
+            "Frames made by the engine; quality 0 is the full one",
+            ["quality"],
+            registry=self.registry,
+        )
         self.dropped = Counter(
             "portraittalk_dropped",
             "Pieces dropped by the rule of their queue",

@@ -84,7 +84,7 @@ class Playout:
 
     Bound: `limit_s` of media ahead, and as much that is overdue because nobody took it. Overflow
     ahead: all that waits is dropped and the newest frame is next. Overdue: the oldest goes.
-    A picture whose successor is due as well is dropped.
+    A picture whose successor is due as well is dropped; one that was shown before is not sent again.
     """
 
     def __init__(self, fps: int, limit_s: float = 0.4) -> None:
@@ -119,7 +119,8 @@ class Playout:
             self._pacer.restart(now)
         at = self._pacer.leave_at(now)
         self.began = at if self.began is None else self.began
-        self._pictures.append(Picture(at, self._queued, clip))
+        if clip.fresh or clip.beep is not None:
+            self._pictures.append(Picture(at, self._queued, clip))
         parts = range(0, len(clip.sound), PACKET_SAMPLES)
         step = self._pacer.period / len(parts)
         for i, begin in enumerate(parts):

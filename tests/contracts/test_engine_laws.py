@@ -7,6 +7,7 @@ from engine.avatar import AvatarEngine
 from engine.config import EngineConfig
 from engine.enroll import Identity
 from engine.errors import PortraitRefused, PromptRefused
+from engine.types import Quality
 from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
 
@@ -75,6 +76,22 @@ def test_the_same_seed_gives_the_same_stream_and_another_another(
         whole(engine, identity, sound, 5), whole(engine, identity, sound, 5)
     )
     assert (whole(engine, identity, sound, 5) != whole(engine, identity, sound, 6)).any()
+
+
+def test_a_lower_quality_repeats_pictures_and_a_higher_one_draws_all_again(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    state = engine.start(identity, seed=3)
+    full = engine.step(state, sound[: 6 * HOP])  # frames 0-3
+    engine.limit(state, Quality(paint_every=5, draw_every=2))
+    half = engine.step(state, sound[6 * HOP : 12 * HOP])
+    engine.limit(state, Quality())
+    again = engine.step(state, sound[12 * HOP : 15 * HOP])
+    assert [f.fresh for f in full + half + again] == [True] * 4 + [True, False] * 3 + [True] * 3
+    assert [f.index for f in full + half + again] == list(range(13))
+    for drawn, repeated in zip(half[::2], half[1::2], strict=True):
+        np.testing.assert_array_equal(drawn.rgb, repeated.rgb)
+    np.testing.assert_array_equal(full[0].rgb, whole(engine, identity, sound)[0])
 
 
 def test_streams_do_not_disturb_each_other(

@@ -11,7 +11,7 @@ from PIL import Image
 from engine.config import EngineConfig
 from engine.errors import PortraitRefused
 from engine.expression import Prompt, parse, refuse_words
-from engine.types import Pcm, RgbImage, VideoFrame
+from engine.types import Pcm, Quality, RgbImage, VideoFrame
 
 
 @dataclass
@@ -21,13 +21,16 @@ class FakeState:
     next_frame: int = 0
     fail_at: int | None = None
     prompts: list[tuple[int, str]] = field(default_factory=list)
+    quality: Quality = Quality()
+    shown: RgbImage | None = None
 
 
 class FakeEngine:
     """Draws a mouth that opens with the energy of a frame's own 40 ms; two frames of look-ahead.
 
     A wholly black picture has no face, a white one two, a grey one a small one, a blue one turns away.
-    A stream started while `fail_at` is set raises at that frame; `step_seconds` is spent on each.
+    A stream started while `fail_at` is set raises at that frame; `step_seconds` is spent on each
+    that is drawn.
     """
 
     def __init__(
@@ -66,6 +69,9 @@ class FakeEngine:
     def express(self, state: FakeState, prompt: Prompt, *, at: int | None = None) -> None:
         state.prompts.append((state.next_frame if at is None else at, str(prompt)))
 
+    def limit(self, state: FakeState, quality: Quality) -> None:
+        state.quality = quality
+
     def step(self, state: FakeState, pcm: Pcm) -> list[VideoFrame]:
         if pcm.ndim != 1 or pcm.dtype != np.float32:
             raise ValueError(f"step() wants float32 (N,), got {pcm.dtype} {pcm.shape}")
@@ -87,6 +93,8 @@ class FakeEngine:
         if index == state.fail_at:
             raise RuntimeError(f"the fake engine fails at frame {index}, as asked")
         state.next_frame += 1
+        if state.shown is not None and index % state.quality.draw_every:
+            return VideoFrame(index=index, rgb=state.shown, fresh=False)
         if self.step_seconds:
             time.sleep(self.step_seconds)
         rgb = state.identity.copy()
@@ -95,4 +103,5 @@ class FakeEngine:
         sway = 6 * np.sin(index / 12)
         rows = slice(int(360 * unit), int((360 + opening) * unit) + 1)
         rgb[rows, int((216 + sway) * unit) : int((296 + sway) * unit)] = (90, 20, 30)
+        state.shown = rgb
         return VideoFrame(index=index, rgb=rgb)

@@ -1,0 +1,126 @@
+"""Overload lowers quality and never adds delay; it comes back, and does not swing."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import numpy as np
+import pytest
+
+from server.engine_stream import Chunk
+from server.quality import LADDER, LONGEST_S, Ladder
+from server.worker import EngineWorker
+from tests.server.fake_engine import FakeEngine
+from tests.server.test_engine_stream import Bench, ramp
+
+FRAME_S = 0.04
+
+
+class Simulated:
+    """Frames of sound arrive every 40 ms; each costs what its level costs times `load`."""
+
+    def __init__(self, costs_ms: tuple[float, ...]) -> None:
+        self.ladder = Ladder()
+        self.costs = [cost / 1000 for cost in costs_ms]
+        self.now = self.arrives = 0.0
+        self.waiting: deque[float] = deque()
+        self.levels: list[int] = []
+        self.changes: list[float] = []
+        self.longest_wait = 0.0
+
+    def run(self, seconds: float, load: float = 1.0) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            while self.arrives <= self.now:
+                self.waiting.append(self.arrives)
+                self.arrives += FRAME_S
+            if not self.waiting:
+                self.now = self.arrives
+                continue
+            wait = self.now - self.waiting.popleft()
+            self.longest_wait = max(self.longest_wait, wait)
+            if self.ladder.watch(wait, self.now):
+                self.changes.append(self.now)
+            self.levels.append(self.ladder.level)
+            self.now += self.costs[self.ladder.level] * load
+
+
+def test_an_engine_that_keeps_up_is_left_alone() -> None:
+    sim = Simulated((30, 25, 15, 8))
+    sim.run(60)
+    assert set(sim.levels) == {0}
+
+
+def test_a_single_stall_changes_nothing() -> None:
+    sim = Simulated((20, 18, 10, 5))
+    sim.run(5)
+    sim.now += 0.08  # something else took the engine for 80 ms
+    sim.run(5)
+    assert set(sim.levels) == {0}
+
+
+@pytest.mark.parametrize(("load", "level"), [(1.5, 1), (2.0, 2), (4.0, 3)])
+def test_the_first_step_that_fits_is_taken_before_sound_is_lost(load: float, level: int) -> None:
+    sim = Simulated((30, 24, 15, 8))
+    sim.run(10)
+    sim.run(20, load)
+    assert max(sim.levels) == level
+    assert sim.longest_wait < 0.4  # where the queue would begin to drop sound
+    late = sim.levels[-50:]
+    assert sum(late) / len(late) > level - 0.5
+
+
+def test_quality_returns_when_the_load_is_gone() -> None:
+    sim = Simulated((30, 24, 15, 8))
+    sim.run(10, 4.0)
+    assert sim.ladder.level == 3
+    sim.run(120)
+    assert sim.ladder.level == 0
+
+
+def test_a_machine_that_is_too_slow_tries_ever_less_often() -> None:
+    sim = Simulated((50, 45, 15, 8))
+    sim.run(600)
+    early = sum(change < 60 for change in sim.changes)
+    late = sum(change > 540 for change in sim.changes)
+    assert late <= 4 < early
+    assert sim.longest_wait < 0.4
+    assert sim.ladder._patience <= LONGEST_S
+
+
+def test_the_steps_lower_the_painting_first_and_then_the_frame_rate() -> None:
+    assert LADDER[0].draw_every == 1
+    assert LADDER[0].paint_every == 0
+    assert LADDER[1].draw_every == 1
+    assert LADDER[1].paint_every == 5
+    draws = [quality.draw_every for quality in LADDER]
+    assert draws == sorted(draws)
+
+
+def test_a_slow_engine_shows_fewer_pictures_and_loses_no_sound() -> None:
+    """A frame takes 60 ms; 3 s of sound come in real time."""
+    bench = Bench(FakeEngine(step_seconds=0.06, side=64))
+    worker = EngineWorker(bench.engine)
+    worker.attach(bench.stream)
+    worker.start()
+    began = time.monotonic()
+    for i in range(150):
+        time.sleep(max(0.0, began + 0.02 * i - time.monotonic()))
+        bench.stream.push(Chunk(ramp(i * 960, 960), 0, None, time.monotonic()))
+        worker.wake()
+    time.sleep(0.3)
+    worker.stop()
+    assert bench.stream.dropped_s == 0
+    assert len(bench.clips) == 150 // 2 - 2
+    for clip in bench.clips:
+        np.testing.assert_array_equal(clip.sound, ramp(clip.index * 1920, 1920))
+    fresh = [clip.fresh for clip in bench.clips[-25:]]
+    assert 5 <= sum(fresh) <= 13  # every second or fourth picture is drawn
+    assert max(clip.queued_s for clip in bench.clips[-25:]) < 0.1
+    made = [
+        bench.metrics.registry.get_sample_value("portraittalk_frames_made_total", {"quality": q})
+        for q in "0123"
+    ]
+    assert sum(n or 0 for n in made) == len(bench.clips)
+    assert (made[2] or 0) + (made[3] or 0) > 25
