@@ -122,6 +122,18 @@ class Portrait:
     identity: Any  # the engine's, opaque
 
 
+def make_portrait(name: str, rgb: RgbImage, identity: Any, *, default: bool = False) -> Portrait:
+    """An enrolled picture (H, W, 3) with a new id."""
+    return Portrait(
+        id=DEFAULT_ID if default else f"p-{secrets.token_urlsafe(12)}",
+        name=name,
+        width=rgb.shape[1],
+        height=rgb.shape[0],
+        jpeg=encode_jpeg(rgb),
+        identity=identity,
+    )
+
+
 class PortraitRegistry:
     """Enrolled portraits by id.
 
@@ -135,23 +147,14 @@ class PortraitRegistry:
         self._default: Portrait | None = None
         self._uploads: OrderedDict[str, Portrait] = OrderedDict()
 
-    def add(self, name: str, rgb: RgbImage, identity: Any, *, default: bool = False) -> Portrait:
-        """Register an enrolled picture and return it with its id."""
-        portrait = Portrait(
-            id=DEFAULT_ID if default else f"p-{secrets.token_urlsafe(12)}",
-            name=name,
-            width=rgb.shape[1],
-            height=rgb.shape[0],
-            jpeg=encode_jpeg(rgb),
-            identity=identity,
-        )
-        if default:
+    def add(self, portrait: Portrait) -> None:
+        """Register a portrait."""
+        if portrait.id == DEFAULT_ID:
             self._default = portrait
-            return portrait
+            return
         self._uploads[portrait.id] = portrait
         while len(self._uploads) > self._kept:
             self._uploads.popitem(last=False)
-        return portrait
 
     def get(self, portrait_id: str) -> Portrait | None:
         """Return a portrait and mark it as used."""

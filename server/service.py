@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from engine.types import Engine, RgbImage
@@ -12,7 +14,7 @@ from server.beeps import BeepLog
 from server.errors import ApiError
 from server.limits import SessionBook
 from server.metrics import Metrics
-from server.portraits import Portrait, PortraitRegistry, decode_image
+from server.portraits import Portrait, PortraitRegistry, decode_image, make_portrait
 from server.session import Session
 from server.settings import ServerSettings
 from server.signaling import check_offer, configure_library
@@ -31,20 +33,21 @@ class AvatarService:
         self.portraits = PortraitRegistry(settings.portraits_kept)
         self.sessions = SessionBook(settings.max_sessions)
         self._enrolling = 0
-        self._one_decoder = asyncio.Semaphore(1)
+        # Pictures are read and enrolled beside the engine thread, one at a time: no stream waits.
+        self._enroller = ThreadPoolExecutor(1, thread_name_prefix="enroll")
         self.beeps = BeepLog() if settings.frame_code else None
         configure_library(settings)
 
     async def start(self, default: RgbImage, name: str) -> None:
         """Start the engine thread and enrol the bundled portrait."""
         self.worker.start()
-        identity = await self.worker.call(lambda: self.worker.engine.enroll(default))
-        self.portraits.add(name, default, identity, default=True)
+        self.portraits.add(await self._beside(lambda: self._enroll(name, default, bundled=True)))
 
     async def stop(self) -> None:
         """Close all sessions, then the engine thread."""
         await self.sessions.close_all()
         await asyncio.to_thread(self.worker.stop)
+        await asyncio.to_thread(self._enroller.shutdown, cancel_futures=True)
 
     async def enroll(self, data: bytes) -> Portrait:
         """Register an image file.
@@ -56,12 +59,17 @@ class AvatarService:
             raise WorkerBusy(f"{self._enrolling} pictures are being looked at; try again soon")
         self._enrolling += 1
         try:
-            async with self._one_decoder:  # decoding shares its threads with the video encoders
-                rgb = await asyncio.to_thread(decode_image, data)
-            identity = await self.worker.call(lambda: self.worker.engine.enroll(rgb))
-            return self.portraits.add("Upload", rgb, identity)
+            portrait = await self._beside(lambda: self._enroll("Upload", decode_image(data)))
         finally:
             self._enrolling -= 1
+        self.portraits.add(portrait)
+        return portrait
+
+    async def _beside(self, work: Callable[[], Portrait]) -> Portrait:
+        return await asyncio.get_running_loop().run_in_executor(self._enroller, work)
+
+    def _enroll(self, name: str, rgb: RgbImage, *, bundled: bool = False) -> Portrait:
+        return make_portrait(name, rgb, self.worker.engine.enroll(rgb), default=bundled)
 
     async def open_session(
         self, sdp: str, portrait_id: str, prompt: str = ""

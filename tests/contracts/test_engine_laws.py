@@ -1,5 +1,7 @@
 """The two laws for the whole engine, with the embedded weights and a real portrait."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,21 @@ def test_the_same_seed_gives_the_same_stream_and_another_another(
         whole(engine, identity, sound, 5), whole(engine, identity, sound, 5)
     )
     assert (whole(engine, identity, sound, 5) != whole(engine, identity, sound, 6)).any()
+
+
+def test_enrolling_beside_a_stream_changes_neither(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    picture = decode_image(BUNDLED_PORTRAIT.read_bytes())
+    alone = whole(engine, identity, sound)
+    with ThreadPoolExecutor(1) as other:
+        beside = [other.submit(engine.enroll, picture) for _ in range(3)]
+        together = whole(engine, identity, sound)
+    np.testing.assert_array_equal(together, alone)
+    for enrolled in beside:
+        np.testing.assert_array_equal(enrolled.result().neutral, identity.neutral)
+        for name, kept in identity.face.kept.items():
+            np.testing.assert_array_equal(enrolled.result().face.kept[name], kept)
 
 
 def test_a_lower_quality_repeats_pictures_and_a_higher_one_draws_all_again(

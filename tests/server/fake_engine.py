@@ -34,11 +34,17 @@ class FakeEngine:
     """
 
     def __init__(
-        self, *, step_seconds: float = 0.0, fail_at: int | None = None, side: int = 512
+        self,
+        *,
+        step_seconds: float = 0.0,
+        enroll_seconds: float = 0.0,
+        fail_at: int | None = None,
+        side: int = 512,
     ) -> None:
         self.config = EngineConfig()
         self.side = side
         self.step_seconds = step_seconds
+        self.enroll_seconds = enroll_seconds
         self.fail_at = fail_at
         self.enrolled = 0
 
@@ -55,6 +61,7 @@ class FakeEngine:
         for colour, code in codes.items():
             if np.abs(means - colour).max() < 3 and image.std(axis=(0, 1)).max() < 3:
                 raise PortraitRefused(code, f"the fake engine says {code}")
+        time.sleep(self.enroll_seconds)
         self.enrolled += 1
         return np.asarray(Image.fromarray(image).resize((self.side, self.side)), dtype=np.uint8)
 

@@ -13,6 +13,7 @@ from server.portraits import (
     PortraitRegistry,
     decode_image,
     encode_jpeg,
+    make_portrait,
 )
 from tests.server.pictures import ACCEPTED, REFUSED, encoded, photo
 
@@ -83,8 +84,9 @@ def test_a_portrait_is_given_back_without_its_metadata() -> None:
 
 def test_the_bundled_portrait_comes_first_and_uploads_are_listed_to_nobody() -> None:
     registry = PortraitRegistry(kept=2)
-    upload = registry.add("Upload", RGB, "identity")
-    registry.add("Astronaut", RGB, "bundled", default=True)
+    upload = make_portrait("Upload", RGB, "identity")
+    registry.add(upload)
+    registry.add(make_portrait("Astronaut", RGB, "bundled", default=True))
     assert [p.id for p in registry.listed()] == ["default"]
     assert registry.get(upload.id) is upload
     assert (upload.width, upload.height) == (70, 80)
@@ -93,10 +95,12 @@ def test_the_bundled_portrait_comes_first_and_uploads_are_listed_to_nobody() -> 
 
 def test_the_least_recently_used_upload_goes_the_bundled_one_stays() -> None:
     registry = PortraitRegistry(kept=2)
-    registry.add("Astronaut", RGB, "bundled", default=True)
-    first, second = (registry.add("Upload", RGB, i) for i in range(2))
+    registry.add(make_portrait("Astronaut", RGB, "bundled", default=True))
+    first, second, third = (make_portrait("Upload", RGB, i) for i in range(3))
+    registry.add(first)
+    registry.add(second)
     registry.get(first.id)
-    third = registry.add("Upload", RGB, 3)
+    registry.add(third)
     assert registry.get(second.id) is None
     assert registry.get(first.id) is first
     assert registry.get(third.id) is third

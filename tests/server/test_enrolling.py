@@ -1,0 +1,73 @@
+"""Pictures are enrolled beside the streams, one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from server.engine_stream import Chunk
+from server.service import MAX_ENROLLING, AvatarService
+from server.settings import ServerSettings
+from server.worker import WorkerBusy
+from tests.server.fake_engine import FakeEngine
+from tests.server.pictures import encoded, photo
+from tests.server.test_engine_stream import Bench, ramp
+
+pytestmark = pytest.mark.timeout(20)
+UPLOAD = encoded(photo(), "PNG")
+PORTRAIT = np.full((96, 96, 3), (200, 150, 90), dtype=np.uint8)
+
+
+async def test_a_stream_does_not_wait_for_pictures() -> None:
+    engine = FakeEngine(enroll_seconds=0.25, side=64)
+    service = AvatarService(engine, ServerSettings())
+    await service.start(PORTRAIT, "Test")
+    bench = Bench(engine)
+    service.worker.attach(bench.stream)
+    began = time.monotonic()
+    uploads = [asyncio.ensure_future(service.enroll(UPLOAD)) for _ in range(3)]
+    for i in range(50):
+        await asyncio.sleep(max(0.0, began + 0.02 * i - time.monotonic()))
+        bench.stream.push(Chunk(ramp(i * 960, 960), 0, None, time.monotonic()))
+        service.worker.wake()
+    portraits = await asyncio.gather(*uploads)
+    await service.stop()
+    assert len({portrait.id for portrait in portraits}) == 3
+    assert len(bench.clips) == 23
+    assert max(clip.queued_s for clip in bench.clips) < 0.1  # not the 250 ms of a picture
+
+
+async def test_pictures_are_enrolled_one_at_a_time_off_the_engine_thread() -> None:
+    threads: list[str] = []
+    busy = threading.Lock()
+
+    class Watching(FakeEngine):
+        def enroll(self, image: np.ndarray) -> np.ndarray:
+            assert busy.acquire(blocking=False)
+            threads.append(threading.current_thread().name)
+            try:
+                return super().enroll(image)
+            finally:
+                busy.release()
+
+    service = AvatarService(Watching(enroll_seconds=0.05, side=64), ServerSettings())
+    await service.start(PORTRAIT, "Test")
+    await asyncio.gather(*(service.enroll(UPLOAD) for _ in range(MAX_ENROLLING)))
+    await service.stop()
+    assert len(threads) == 1 + MAX_ENROLLING
+    assert "engine" not in threads
+
+
+async def test_too_many_pictures_are_asked_to_come_again() -> None:
+    service = AvatarService(FakeEngine(enroll_seconds=0.05, side=64), ServerSettings())
+    await service.start(PORTRAIT, "Test")
+    uploads = [asyncio.ensure_future(service.enroll(UPLOAD)) for _ in range(MAX_ENROLLING)]
+    await asyncio.sleep(0)
+    with pytest.raises(WorkerBusy, match="4 pictures"):
+        await service.enroll(UPLOAD)
+    await asyncio.gather(*uploads)
+    await service.stop()
