@@ -130,7 +130,9 @@ class DistillSettings(StageSettings):
 
     def __post_init__(self) -> None:
         StageSettings.__post_init__(self)
-        _check_positive(self, "student_steps", "frames", "judge_rate", "fake_rate", "fake_updates")
+        _check_positive(self, "student_steps", "judge_rate", "fake_rate", "fake_updates")
+        if self.frames < 2:
+            raise ConfigError(f"frames={self.frames}: a roll-out needs two frames or more")
 
 
 def _check_shares(settings: Any, *names: str) -> None:

@@ -7,49 +7,25 @@ has to be kept: a checkpoint is weights, their running mean, the optimiser and t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.errors import DataError
+from engine.training.checkpoints import RunningMean, read_checkpoint, restore, save_run
 from engine.training.diffusion_loss import epsilon_loss
-from engine.training.stage_config import STAGES, DataSettings, Stage, StageSettings
-from engine.training.stages import FRAMES, StageLoss, trained_names
+from engine.training.stage_config import Stage, StageSettings
+from engine.training.stages import StageLoss, trained_names
 from engine.training.talking_data import TalkBatch, TalkData
 from engine.training.talking_system import TalkingSystem
 
-WEIGHTS = "weights.safetensors"  # what a stage leaves: running means of what it trained
-CHECKPOINT = "checkpoint.pt"
 CHECKED = (100, 300, 500, 700, 900)  # timesteps of the held-out loss
 BETAS = (0.9, 0.999)
 RESTORED_AT = 600  # the timestep a masked picture is restored from, to look at
-
-
-class RunningMean:
-    """Exponential running mean of named parameters."""
-
-    def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
-        self._live, self._decay = parameters, decay
-        self.kept = {n: p.detach().clone() for n, p in parameters.items()}
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take the live weights in; faster during the first steps."""
-        decay = min(self._decay, (step + 1) / (step + 10))
-        for name, live in self._live.items():
-            self.kept[name].lerp_(live, 1 - decay)
-
-    def swap(self) -> None:
-        """Exchange live weights and means (twice is nothing)."""
-        for name, live in self._live.items():
-            live.data, self.kept[name] = self.kept[name], live.data
 
 
 class StageTrainer:
@@ -80,7 +56,11 @@ class StageTrainer:
         system.to(accelerator.device)
         self.trained = {n: system.model.get_parameter(n) for n in names}
         optimiser = torch.optim.AdamW(
-            self.trained.values(), settings.rate, BETAS, weight_decay=settings.weight_decay
+            self.trained.values(),
+            settings.rate,
+            BETAS,
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
         self.loss, self.optimiser = accelerator.prepare(
             StageLoss(system, stage, settings), optimiser
@@ -113,21 +93,8 @@ class StageTrainer:
 
     def save(self, folder: Path) -> None:
         """Write what a resumed run needs, and what the next stage starts from."""
-        if not self.accelerator.is_main_process:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            "weights": {n: p.detach() for n, p in self.trained.items()},
-            "mean": self.mean.kept,
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-        }
-        part = folder / (CHECKPOINT + ".part")
-        torch.save(state, part)
-        part.replace(folder / CHECKPOINT)
-        part = folder / (WEIGHTS + ".part")
-        save_file({n: p.contiguous().cpu() for n, p in self.mean.kept.items()}, part)
-        part.replace(folder / WEIGHTS)
+        if self.accelerator.is_main_process:
+            save_run(folder, self.trained, self.mean, self.optimiser, self.step, {})
 
     def load(self, folder: Path) -> None:
         """Go on where `folder` was saved.
@@ -135,22 +102,8 @@ class StageTrainer:
         Raises:
             DataError: it holds other weights than this stage trains, or is damaged.
         """
-        path = folder / CHECKPOINT
-        try:
-            state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-        except (OSError, RuntimeError, EOFError) as error:
-            raise DataError(f"{path} cannot be read: {error}") from error
-        if state["weights"].keys() != self.trained.keys():
-            raise DataError(
-                f"{path} was made with another configuration; name another run folder, or "
-                "train with the configuration it was made with"
-            )
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                parameter.copy_(state["weights"][name])
-                self.mean.kept[name].copy_(state["mean"][name])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step = int(state["step"])
+        state = read_checkpoint(folder, self.trained, self.accelerator.device)
+        self.step = restore(state, self.trained, self.mean, self.optimiser)
 
     @torch.no_grad()
     def held_out_loss(self) -> float:
@@ -239,45 +192,3 @@ def sheet(columns: list[Tensor]) -> NDArray[np.uint8]:
     wide = torch.cat([c.detach().float().cpu() for c in columns], 3).permute(0, 2, 3, 1)
     rows = wide.reshape(-1, wide.shape[2], 3)
     return np.asarray(((rows.clamp(-1, 1) + 1) * 127.5).round().byte())
-
-
-def start_from(system: TalkingSystem, folders: list[Path]) -> list[Path]:
-    """Load what earlier stages left; returns the files found.
-
-    Raises:
-        DataError: a file holds tensors that this model does not have.
-    """
-    found = [folder / WEIGHTS for folder in folders if (folder / WEIGHTS).exists()]
-    own = dict(system.model.named_parameters())
-    for path in found:
-        for name, tensor in load_file(path).items():
-            if name not in own or own[name].shape != tensor.shape:
-                raise DataError(
-                    f"{path} holds {name} {tuple(tensor.shape)}, which this model does not have; "
-                    "it was trained with another [model]"
-                )
-            own[name].data.copy_(tensor)
-    return found
-
-
-def earlier(stage: str) -> tuple[Stage, ...]:
-    """The stages whose weights `stage` starts from."""
-    return STAGES if stage == "distill" else STAGES[: STAGES.index(stage)]  # type: ignore[arg-type]
-
-
-def stage_data(
-    clips: Any, data: DataSettings, settings: StageSettings, stage: Stage, depth: Any, width: int
-) -> TalkData:
-    """The samples a stage draws."""
-    return TalkData(
-        clips,
-        data,
-        depth,
-        frames=FRAMES[stage],
-        masked=settings.masked if stage == "identity" else 0.0,
-        hole_share=settings.holes,
-        embedding=width,
-    )
-
-
-Progress = Callable[[int, int, dict[str, float]], None]

@@ -1,0 +1,91 @@
+"""Judges and measures of pictures for distillation: patches, likeness, the mouth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.errors import ConfigError
+
+
+class PatchJudge(nn.Module):
+    """Says of each patch whether it looks real, given the drawn landmarks.
+
+    Shapes:
+        in: picture (B, 3, S, S) in [-1, 1], drawn (B, 3, S, S) in [0, 1].
+        out: scores (B, 1, S / 8, S / 8).
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 128)) -> None:
+        super().__init__()
+        norm = nn.utils.parametrizations.spectral_norm
+        layers: list[nn.Module] = []
+        for a, b in zip((6, *widths[:-1]), widths, strict=True):
+            layers += [norm(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(0.2)]
+        self.body = nn.Sequential(*layers, norm(nn.Conv2d(widths[-1], 1, 3, padding=1)))
+
+    def forward(self, picture: Tensor, drawn: Tensor) -> Tensor:
+        """Score the patches."""
+        scores: Tensor = self.body(torch.cat([picture, drawn * 2 - 1], 1))
+        return scores
+
+
+class RandomFeatures(nn.Module):
+    """Distance in three layers of an untrained network: a stand-in where LPIPS must not be fetched.
+
+    It sees edges and textures at three scales, but no likeness as people see it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.layers = nn.ModuleList(
+                nn.Conv2d(a, b, 3, 2, 1) for a, b in ((3, 24), (24, 48), (48, 96))
+            )
+        self.requires_grad_(False)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1] twice -> (B,)."""
+        total = torch.zeros(len(a), device=a.device)
+        for layer in self.layers:
+            a, b = F.leaky_relu(layer(a), 0.2), F.leaky_relu(layer(b), 0.2)
+            scale = b.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-4
+            total = total + ((a - b) / scale).abs().mean((1, 2, 3))
+        return total / len(self.layers)
+
+
+def likeness(kind: Literal["lpips", "random", "none"], cache: Path | None) -> nn.Module | None:
+    """The perceptual distance of that name.
+
+    Raises:
+        ConfigError: LPIPS is asked for without a folder to keep its weights in.
+    """
+    if kind == "none":
+        return None
+    if kind == "random":
+        return RandomFeatures()
+    if cache is None:
+        raise ConfigError(
+            'perceptual = "lpips" needs --cache FOLDER, where its weights (a download) are kept; '
+            'or set perceptual = "random" or "none"'
+        )
+    from engine.evaluation.lpips import Lpips
+
+    return Lpips(cache)
+
+
+def mouth_crop(picture: Tensor, landmarks: Tensor, side: int) -> Tensor:
+    """The lips and a little skin: (B, C, H, W), landmarks (B, 478, 2) in [0, 1] -> (B, C, side, side)."""
+    corners = landmarks[:, [61, 291]]
+    centre = (corners.mean(1) + landmarks[:, [13, 14]].mean(1)) / 2
+    half = (corners[:, 0] - corners[:, 1]).norm(dim=-1) * 0.85
+    theta = picture.new_zeros(len(picture), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = 2 * half
+    theta[:, :, 2] = centre * 2 - 1
+    grid = F.affine_grid(theta, [len(picture), 1, side, side], align_corners=False)
+    return F.grid_sample(picture, grid, align_corners=False, padding_mode="border")

@@ -1,0 +1,108 @@
+"""The commands `train` and `distill`: a configuration in, a trained stage out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from engine.config import WEIGHTS as BUNDLED
+from engine.errors import ConfigError, DataError
+from engine.retarget import FaceBasis
+from engine.training.checkpoints import WEIGHTS, earlier, start_from
+from engine.training.clips import Clip, load_clips
+from engine.training.distill import DistillTrainer
+from engine.training.patch_judge import likeness
+from engine.training.run_loop import run_loop
+from engine.training.stage_config import (
+    STAGES,
+    DistillSettings,
+    RunConfig,
+    StageSettings,
+    load_run_config,
+)
+from engine.training.stage_trainer import StageTrainer
+from engine.training.stages import FRAMES
+from engine.training.talking_data import TalkData
+from engine.training.talking_system import TalkingSystem
+
+
+def train(config: Path, stage: str, *, cpu: bool = False, quiet: bool = False) -> dict[str, float]:
+    """Run one stage of a configuration file to its last step; the last numbers.
+
+    Raises:
+        ConfigError: unknown stage or setting, or the run folder was begun with others.
+        DataError: no prepared clips, or damaged ones.
+    """
+    if stage not in STAGES:
+        raise ConfigError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
+    run, chosen = load_run_config(config), STAGES[STAGES.index(stage)]  # type: ignore[arg-type]
+    settings = run.stage(chosen)
+    accelerator = Accelerator(cpu=cpu, mixed_precision=settings.precision)
+    system = build_system(run, stage)
+    data, held_out = talk_data(run, system, settings, FRAMES[chosen], masked=chosen == "identity")
+    trainer = StageTrainer(system, chosen, settings, data, held_out, accelerator)
+    return run_loop(trainer, run.folder(stage), stage, quiet=quiet)
+
+
+def distill(
+    config: Path, *, cache: Path | None = None, cpu: bool = False, quiet: bool = False
+) -> dict[str, float]:
+    """Run the distillation of a configuration file to its last step; the last numbers.
+
+    Args:
+        cache: folder of fetched tools, for LPIPS.
+
+    Raises:
+        ConfigError: an unknown setting, or the run folder was begun with others.
+        DataError: no prepared clips, or no trained stage to distil.
+    """
+    run = load_run_config(config)
+    settings = run.distill()
+    perceptual = likeness(settings.perceptual, cache)
+    if not (run.folder("joint") / WEIGHTS).exists():
+        raise DataError(
+            f"nothing to distil in {run.run}: run `portraittalk train joint --config {config}` first"
+        )
+    accelerator = Accelerator(cpu=cpu, mixed_precision=settings.precision)
+    system = build_system(run, "distill")
+    data, held_out = talk_data(run, system, settings, settings.frames, masked=False)
+    trainer = DistillTrainer(system, settings, data, held_out, accelerator, perceptual)
+    return run_loop(trainer, run.folder("distill"), "distill", quiet=quiet)
+
+
+def build_system(run: RunConfig, stage: str) -> TalkingSystem:
+    """The networks of a run with what its earlier stages learnt."""
+    system = TalkingSystem.small(run.model, run.data.size)
+    start_from(system.model, [run.folder(name) for name in earlier(stage)])
+    return system
+
+
+def talk_data(
+    run: RunConfig,
+    system: TalkingSystem,
+    settings: StageSettings | DistillSettings,
+    frames: int,
+    *,
+    masked: bool,
+) -> tuple[TalkData, TalkData]:
+    """Samples of the training people, and of those held out (the same where nobody is)."""
+    depth = FaceBasis.load(BUNDLED / "tiny" / "basis.npz").depth
+    clips = load_clips(run.data.clips)
+    train_clips = [c for c in clips if c.card.split == "train"]
+    test_clips = [c for c in clips if c.card.split == "test"]
+    if not train_clips:
+        raise DataError(f"{run.data.clips} holds no clip of split train")
+
+    def data(chosen: list[Clip]) -> TalkData:
+        return TalkData(
+            chosen,
+            run.data,
+            depth,
+            frames=frames,
+            masked=settings.masked if masked else 0.0,
+            hole_share=settings.holes,
+            embedding=system.model.config.face_embedding,
+        )
+
+    return data(train_clips), data(test_clips or train_clips)
