@@ -1,0 +1,64 @@
+"""Reads how far the lips are apart, picture by picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.errors import DataError
+from engine.face import FaceReader, aligned_window
+from engine.landmarks import lip_gap
+from engine.training.faces import Labeller
+from engine.types import RgbImage
+
+F32 = NDArray[np.float32]
+
+
+class LipReader:
+    """Reads the lip gap of one face from picture to picture.
+
+    Args:
+        reader: the project's own landmark net.
+        label: the public landmarker, which then reads in its place.
+    """
+
+    def __init__(self, reader: FaceReader, label: Labeller | None = None) -> None:
+        self._reader, self._label = reader, label
+        self._at: F32 | None = None
+        self._last = 0.0
+
+    def gap(self, rgb: RgbImage) -> float:
+        """Lip gap of the face in `rgb` (H, W, 3); that of the picture before when none is found."""
+        if self._label is not None:
+            found = self._label(enlarge(rgb))
+            if found is not None:
+                size = np.array([rgb.shape[1], rgb.shape[0]], np.float32)
+                self._last = float(lip_gap(found.landmarks[:, :2] * size))
+            return self._last
+        if self._at is None:
+            self._at = self._reader.read(rgb).landmarks
+        self._at = self._reader.look(Image.fromarray(rgb), aligned_window(self._at)).landmarks
+        return float(lip_gap(self._at))
+
+
+def enlarge(rgb: RgbImage, side: int = 512) -> RgbImage:
+    """Scale a small picture up to `side` pixels, where the public landmarker reads better."""
+    scale = side / max(rgb.shape[:2])
+    if scale <= 1:
+        return rgb
+    size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
+
+
+def read_pictures(clip: Path) -> Iterator[RgbImage]:
+    """Every picture (H, W, 3) of a film; raises `DataError` when it has none."""
+    with av.open(str(clip)) as container:
+        if not container.streams.video:
+            raise DataError(f"{clip.name} has no pictures")
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
