@@ -6,6 +6,8 @@ one computes what it did before.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import ControlNetModel
 from torch import Tensor, nn
@@ -19,7 +21,16 @@ from engine.nets.attention import (
     layer_order,
 )
 from engine.nets.identity_unet import unet_arguments
-from engine.nets.sd15_config import PLACEMENT, PLACEMENT_TOKENS, Sd15Config
+from engine.nets.sd15_config import PLACEMENT, PLACEMENT_TOKENS, Sd15Config, UnetSizes
+
+
+def control_net_arguments(sizes: UnetSizes) -> dict[str, Any]:
+    """`sizes` in the words of diffusers' configuration file of a ControlNet."""
+    arguments = unet_arguments(sizes)
+    for name in ("sample_size", "out_channels", "up_block_types"):
+        del arguments[name]
+    arguments["conditioning_embedding_out_channels"] = sizes.conditioning_channels
+    return arguments
 
 
 class LandmarkTokens(nn.Module):
@@ -76,14 +87,7 @@ class AnimateControlNet(nn.Module):
     @classmethod
     def build(cls, config: Sd15Config) -> AnimateControlNet:
         """With random weights."""
-        arguments = unet_arguments(config.unet)
-        for name in ("sample_size", "out_channels", "up_block_types"):
-            del arguments[name]
-        net = ControlNetModel(
-            **arguments,
-            conditioning_embedding_out_channels=config.unet.conditioning_channels,
-        )
-        return cls(net, config)
+        return cls(ControlNetModel(**control_net_arguments(config.unet)), config)
 
     def _processors(self) -> dict[str, nn.Module]:
         made: dict[str, nn.Module] = {}

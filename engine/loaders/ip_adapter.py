@@ -1,0 +1,133 @@
+"""IP-Adapter-FaceID and -portrait: projection, identity keys/values, and the LoRA, fused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from engine.loaders.files import Tensors, WrongFamily, fill, read_tensors, strip
+from engine.loaders.lora import fuse
+from engine.nets.attention import DecoupledCrossAttention
+from engine.nets.identity_unet import IdentityUnet
+from engine.nets.projection import IdentityProjection
+
+LORA = "_lora."
+PLUS = "perceiver_resampler.proj_in.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class IpAdapter:
+    """An opened adapter file: its two groups, as the public layout names them.
+
+    Attributes:
+        embedding: width of the face embeddings it takes.
+        context: width of the tokens it gives.
+        tokens: how many a reference; 4 (FaceID) or 16 (portrait).
+    """
+
+    source: Path
+    image_proj: Tensors
+    ip_adapter: Tensors
+    embedding: int
+    context: int
+    tokens: int
+
+
+def read_ip_adapter(path: Path) -> IpAdapter:
+    """Open a .bin or .safetensors adapter.
+
+    Raises:
+        WrongFamily: it is an IP-Adapter of another kind, or none at all.
+    """
+    tensors = read_tensors(path)
+    image_proj, ip_adapter = strip(tensors, "image_proj."), strip(tensors, "ip_adapter.")
+    if not image_proj or not ip_adapter:
+        raise WrongFamily(f"{path} is no IP-Adapter: it lacks image_proj or ip_adapter")
+    if PLUS in image_proj:
+        raise WrongFamily(
+            f"{path} is IP-Adapter-FaceID-Plus, which also wants CLIP picture features; use "
+            "ip-adapter-faceid_sd15 or ip-adapter-faceid-portrait_sd15"
+        )
+    if not {"proj.0.weight", "proj.2.weight", "norm.weight"} <= set(image_proj):
+        raise WrongFamily(
+            f"{path} is an IP-Adapter for pictures, not for faces; use ip-adapter-faceid_sd15"
+        )
+    context = len(image_proj["norm.weight"])
+    return IpAdapter(
+        path,
+        image_proj,
+        ip_adapter,
+        embedding=image_proj["proj.0.weight"].shape[1],
+        context=context,
+        tokens=len(image_proj["proj.2.weight"]) // context,
+    )
+
+
+def install(
+    adapter: IpAdapter,
+    unet: IdentityUnet,
+    projection: IdentityProjection,
+    *,
+    lora_strength: float = 1.0,
+) -> int:
+    """Put an adapter into the networks and fuse its LoRA; returns how many layers that changed.
+
+    Raises:
+        WrongFamily: widths, token count or layers differ (another Stable Diffusion, another kind).
+    """
+    _check(adapter, projection)
+    dtype = next(unet.parameters()).dtype
+    fill(projection, adapter.image_proj, adapter.source, dtype=dtype)
+    low_rank: Tensors = {}
+    wanted = set(adapter.ip_adapter)
+    for number, name in enumerate(unet.unet.attn_processors):
+        block = name.removesuffix(".processor")
+        processor = unet.unet.get_submodule(name)
+        if isinstance(processor, DecoupledCrossAttention):
+            own = {
+                k: t for k, t in strip(adapter.ip_adapter, f"{number}.").items() if LORA not in k
+            }
+            fill(processor, own, adapter.source, dtype=dtype)
+            wanted -= {f"{number}.{k}" for k in own}
+        for key in [k for k in wanted if k.startswith(f"{number}.") and LORA in k]:
+            low_rank[f"{block}.{key.partition('.')[2]}"] = adapter.ip_adapter[key]
+            wanted.discard(key)
+    if wanted:
+        raise WrongFamily(
+            f"{adapter.source} has {len(wanted)} tensors for layers that are not here, the first "
+            f"{min(wanted)}; it is for another Stable Diffusion"
+        )
+    return fuse(unet.unet, low_rank, adapter.source, strength=lora_strength)
+
+
+def _check(adapter: IpAdapter, projection: IdentityProjection) -> None:
+    embedding, context = projection.proj[0].in_features, len(projection.norm.weight)
+    if adapter.context != context:
+        raise WrongFamily(
+            f"{adapter.source} gives tokens {adapter.context} wide, wanted {context}; it is for "
+            "another Stable Diffusion"
+        )
+    if adapter.embedding != embedding:
+        raise WrongFamily(
+            f"{adapter.source} takes face embeddings {adapter.embedding} wide, the face encoder gives "
+            f"{embedding}"
+        )
+    if adapter.tokens != projection.count:
+        raise WrongFamily(
+            f"{adapter.source} gives {adapter.tokens} tokens a portrait, the configuration says "
+            f"{projection.count}; set projection to {'portrait' if adapter.tokens == 16 else 'faceid'}"
+        )
+
+
+@torch.no_grad()
+def adapter_tensors(unet: IdentityUnet, projection: IdentityProjection) -> Tensors:
+    """The adapter of these networks in the public layout, to save one of our own."""
+    tensors = {f"image_proj.{n}": t.clone() for n, t in projection.state_dict().items()}
+    for number, name in enumerate(unet.unet.attn_processors):
+        processor = unet.unet.get_submodule(name)
+        if isinstance(processor, DecoupledCrossAttention):
+            for key, tensor in processor.state_dict().items():
+                tensors[f"ip_adapter.{number}.{key}"] = tensor.clone()
+    return tensors
