@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.config import EngineConfig
-from engine.errors import AvatarError, MediaError
+from engine.errors import AvatarError, BackendUnavailable, MediaError
 from server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -193,6 +194,79 @@ def models(
             console.print(
                 f"{row.id}:\n  {row.command}", soft_wrap=True, highlight=False, markup=False
             )
+
+
+@app.command()
+def prepare(
+    videos: Annotated[Path, typer.Argument(help="Folder of talking videos; HDTF or MEAD too.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of prepared clips to write.")],
+    layout: Annotated[str, typer.Option(help="auto, plain, hdtf or mead.")] = "auto",
+    size: Annotated[int, typer.Option(help="Pixels a side of a prepared picture.")] = 512,
+    shard: Annotated[str, typer.Option(help="I/N: only every N-th video from the I-th.")] = "0/1",
+    face_encoder: Annotated[str, typer.Option(help="tiny, sface, auraface, insightface.")] = "tiny",
+    speech: Annotated[str, typer.Option(help="tiny, hubert-base or hubert-large.")] = "tiny",
+    models_dir: Annotated[Path, typer.Option(help="Your folder of checkpoints.")] = Path("models"),
+) -> None:
+    """Cut talking VIDEOS into clips to train on; run again, it goes on where it stopped.
+
+    Writes clips, a contact sheet to look at, and a report of what was left out and why.
+    """
+    with training_packages():
+        from engine.training.commands import prepare_folder
+    typer.echo(
+        prepare_folder(
+            *(videos, out),
+            layout=layout,
+            size=size,
+            shard=shard,
+            face_encoder=face_encoder,
+            speech=speech,
+            models_dir=models_dir,
+        ),
+        nl=False,
+    )
+
+
+@app.command()
+def train(
+    stage: Annotated[str, typer.Argument(help="codec, identity, animate or joint.")],
+    config: Annotated[Path, typer.Option("--config", "-c", help="TOML file of the run.")],
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
+) -> None:
+    """Train one STAGE of the full-size system; run again, it goes on exactly where it stopped.
+
+    Several GPUs: `accelerate launch --multi-gpu -m server.cli train joint --config C`. Two examples
+    of a configuration are in the package, engine/training/configs.
+    """
+    with training_packages():
+        from engine.training.run_stage import train as run
+    typer.echo(f"{stage}: held-out loss {run(config, stage, cpu=cpu)['held_out']:.4f}")
+
+
+@app.command()
+def distill(
+    config: Annotated[Path, typer.Option("--config", "-c", help="TOML file of the run.")],
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of fetched tools: LPIPS is kept there.")
+    ] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
+) -> None:
+    """Teach the trained system to draw a frame in 1 to 4 steps, through its own frame cache."""
+    with training_packages():
+        from engine.training.run_stage import distill as run
+    typer.echo(f"distill: held-out L1 {run(config, cache=cache, cpu=cpu)['held_out']:.4f}")
+
+
+@contextlib.contextmanager
+def training_packages() -> Iterator[None]:
+    """Say in words which extra a missing package belongs to."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(
+            f"this needs the training packages ({error.name} is missing): "
+            "pip install 'portraittalk[train]'"
+        ) from error
 
 
 def run_server(engine: Engine, settings: ServerSettings) -> None:

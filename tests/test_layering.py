@@ -31,6 +31,10 @@ OWNERS = {
 }
 
 
+# What a command opens inside its own function, and only there.
+DOORS = {"server/cli.py": {"engine.training.commands", "engine.training.run_stage"}}
+
+
 def sources() -> list[Path]:
     return [p for folder in ALLOWED for p in sorted((ROOT / folder).rglob("*.py"))]
 
@@ -40,6 +44,12 @@ def imported(path: Path) -> set[str]:
     names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
     return {name.split(".")[0] for name in names}
+
+
+def at_the_top(path: Path) -> set[str]:
+    """Modules that are imported as soon as `path` is."""
+    tree = ast.parse(path.read_text())
+    return {n.module for n in tree.body if isinstance(n, ast.ImportFrom) and n.module}
 
 
 def relative(path: Path) -> str:
@@ -72,7 +82,8 @@ def test_training_is_imported_by_nothing_that_runs_live() -> None:
             for n in ast.walk(ast.parse(path.read_text()))
             if isinstance(n, ast.ImportFrom) and n.module
         }
-        bad = {n for n in names - LIGHT if n.replace(".", "/").startswith(TRAINING_FOLDERS)}
+        names -= LIGHT | (DOORS.get(relative(path), set()) - at_the_top(path))
+        bad = {n for n in names if n.replace(".", "/").startswith(TRAINING_FOLDERS)}
         assert not bad, f"{relative(path)} imports {bad}"
 
 

@@ -31,6 +31,7 @@ from engine.types import Pcm, RgbImage
 F32 = NDArray[np.float32]
 QUALITY = 95  # of the JPEGs, colour at full resolution
 VERSION = 1
+PROMPT = "portrait of a person, looking at the camera"  # what the live engine says as well
 Split = Literal["train", "test"]
 
 
@@ -42,7 +43,7 @@ class ClipCard:
     video: str  # path of the video inside the prepared folder
     person: str
     split: Split = "train"
-    prompt: str = "a person talking"
+    prompt: str = PROMPT
     first_frame: int = 0  # of the video at 25 fps
     frames: int = 0
     size: int = 0  # pixels a side

@@ -72,7 +72,7 @@ def streaming_ear(ear: SpeechEncoder) -> Hear:
     """The bundled speech encoder over a whole clip, from a new stream's state."""
 
     def hear(pcm: Pcm) -> Any:
-        return ear.step(ear.start(), pcm.astype(np.float32))
+        return ear.step(ear.start(), np.ascontiguousarray(pcm, np.float32))
 
     return hear
 

@@ -23,6 +23,7 @@ from engine.training.stage_config import (
 )
 from engine.training.stage_trainer import StageTrainer
 from engine.training.stages import FRAMES
+from engine.training.start_weights import begin
 from engine.training.talking_data import TalkData
 from engine.training.talking_system import TalkingSystem
 
@@ -39,8 +40,10 @@ def train(config: Path, stage: str, *, cpu: bool = False, quiet: bool = False) -
     run, chosen = load_run_config(config), STAGES[STAGES.index(stage)]  # type: ignore[arg-type]
     settings = run.stage(chosen)
     accelerator = Accelerator(cpu=cpu, mixed_precision=settings.precision)
-    system = build_system(run, stage)
-    data, held_out = talk_data(run, system, settings, FRAMES[chosen], masked=chosen == "identity")
+    clips = load_clips(run.data.clips)
+    system = build_system(run, stage, clips)
+    masked = chosen == "identity"
+    data, held_out = talk_data(run, clips, settings, FRAMES[chosen], masked=masked)
     trainer = StageTrainer(system, chosen, settings, data, held_out, accelerator)
     return run_loop(trainer, run.folder(stage), stage, quiet=quiet)
 
@@ -65,22 +68,23 @@ def distill(
             f"nothing to distil in {run.run}: run `portraittalk train joint --config {config}` first"
         )
     accelerator = Accelerator(cpu=cpu, mixed_precision=settings.precision)
-    system = build_system(run, "distill")
-    data, held_out = talk_data(run, system, settings, settings.frames, masked=False)
+    clips = load_clips(run.data.clips)
+    system = build_system(run, "distill", clips)
+    data, held_out = talk_data(run, clips, settings, settings.frames, masked=False)
     trainer = DistillTrainer(system, settings, data, held_out, accelerator, perceptual)
     return run_loop(trainer, run.folder("distill"), "distill", quiet=quiet)
 
 
-def build_system(run: RunConfig, stage: str) -> TalkingSystem:
+def build_system(run: RunConfig, stage: str, clips: list[Clip]) -> TalkingSystem:
     """The networks of a run with what its earlier stages learnt."""
-    system = TalkingSystem.small(run.model, run.data.size)
+    system = begin(run.model, run.data.size, run.models, clips)
     start_from(system.model, [run.folder(name) for name in earlier(stage)])
     return system
 
 
 def talk_data(
     run: RunConfig,
-    system: TalkingSystem,
+    clips: list[Clip],
     settings: StageSettings | DistillSettings,
     frames: int,
     *,
@@ -88,7 +92,6 @@ def talk_data(
 ) -> tuple[TalkData, TalkData]:
     """Samples of the training people, and of those held out (the same where nobody is)."""
     depth = FaceBasis.load(BUNDLED / "tiny" / "basis.npz").depth
-    clips = load_clips(run.data.clips)
     train_clips = [c for c in clips if c.card.split == "train"]
     test_clips = [c for c in clips if c.card.split == "test"]
     if not train_clips:
@@ -102,7 +105,7 @@ def talk_data(
             frames=frames,
             masked=settings.masked if masked else 0.0,
             hole_share=settings.holes,
-            embedding=system.model.config.face_embedding,
+            embedding=run.model.face_embedding,
         )
 
     return data(train_clips), data(test_clips or train_clips)

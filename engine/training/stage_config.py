@@ -1,6 +1,7 @@
 """What a training run is told, read from one TOML file.
 
     run = "runs/mine"         # checkpoints, samples and curves: one folder a stage below it
+    models = "models"         # public checkpoints, as `portraittalk models` lists them
     [data]                    # DataSettings
     [model]                   # ModelSettings
     [train]                   # StageSettings for every stage
@@ -58,7 +59,12 @@ class ModelSettings:
     guider: Literal["control_net", "pose_guider"] = "control_net"
     projection: Literal["faceid", "portrait"] = "faceid"
     face_embedding: int = 512
+    adapter: Literal["none", "faceid", "faceid-portrait"] = "none"  # full size: to begin with
     seed: int = 0  # of random weights
+
+    def __post_init__(self) -> None:
+        if self.adapter == "faceid-portrait" and self.projection != "portrait":
+            raise ConfigError('adapter = "faceid-portrait" goes with projection = "portrait"')
 
     def config(self, side: int = 512) -> Sd15Config:
         """The networks' own configuration, for pictures of `side` pixels."""
@@ -152,6 +158,7 @@ class RunConfig:
     """One TOML file, read."""
 
     run: Path
+    models: Path
     data: DataSettings
     model: ModelSettings
     tables: dict[str, dict[str, Any]]
@@ -203,8 +210,8 @@ def load_run_config(path: Path) -> RunConfig:
 def run_config(raw: dict[str, Any], home: Path) -> RunConfig:
     """Build the configuration of a run from TOML's `raw`; paths start at `home`."""
     tables = {n: dict(raw.pop(n, {})) for n in ("data", "model", "train", *STAGES, "distill")}
-    run = raw.pop("run", None)
-    if raw or not isinstance(run, str):
+    run, models = raw.pop("run", None), raw.pop("models", "models")
+    if raw or not isinstance(run, str) or not isinstance(models, str):
         unknown = ", ".join(map(repr, raw)) or "no `run`"
         raise ConfigError(
             f'unexpected {unknown}: wanted run = "FOLDER" and the tables {", ".join(tables)}'
@@ -212,7 +219,8 @@ def run_config(raw: dict[str, Any], home: Path) -> RunConfig:
     if "clips" not in tables["data"]:
         raise ConfigError('[data] needs clips = "FOLDER", what `portraittalk prepare` wrote')
     data = _read(DataSettings, tables["data"] | {"clips": home / tables["data"]["clips"]})
-    config = RunConfig(home / run, data, _read(ModelSettings, tables["model"]), tables)
+    model = _read(ModelSettings, tables["model"])
+    config = RunConfig(home / run, home / models, data, model, tables)
     for stage in STAGES:
         config.stage(stage)
     config.distill()

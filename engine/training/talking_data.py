@@ -114,10 +114,10 @@ class TalkData:
         return (
             np.stack([self._picture(clip, i) for i in run]),
             clip.landmarks[first : last + 1],
-            np.stack([self._points(clip, i) for i in run]),
-            np.stack([self._placement(clip, i - 1) for i in run]),
+            np.stack([self._points(clip, i, shown[0]) for i in run]),
+            np.stack([self._placement(clip, i - 1, shown[0]) for i in run]),
             np.stack([self._picture(clip, int(i)) for i in shown]),
-            self._placement(clip, int(shown[0])),
+            self._placement(clip, shown[0], shown[0]),
             clip.embeddings[chosen].astype(np.float32),
             self._mask(clip.landmarks[last], rng)[None],
             clip.card.prompt,
@@ -139,13 +139,17 @@ class TalkData:
             rgb = np.asarray(Image.fromarray(rgb).resize((side, side), how))
         return np.ascontiguousarray(rgb.transpose(2, 0, 1), np.float32) / 127.5 - 1
 
-    def _points(self, clip: Clip, index: int) -> F32:
-        yaw, pitch = (float(v) for v in clip.yaw_pitch[index])
-        return landmarks_68(clip.landmarks[index], yaw, pitch, self._depth)
+    def _points(self, clip: Clip, index: int, portrait: int) -> F32:
+        return landmarks_68(clip.landmarks[index], *self._turn(clip, index, portrait), self._depth)
 
-    def _placement(self, clip: Clip, index: int) -> F32:
-        yaw, pitch = (float(v) for v in clip.yaw_pitch[index])
-        return placement(clip.landmarks[index], yaw, pitch)
+    def _placement(self, clip: Clip, index: int, portrait: int) -> F32:
+        return placement(clip.landmarks[index], *self._turn(clip, index, portrait))
+
+    @staticmethod
+    def _turn(clip: Clip, index: int, portrait: int) -> tuple[float, float]:
+        """Yaw and pitch against the portrait's, which the live engine takes for the front."""
+        yaw, pitch = clip.yaw_pitch[index] - clip.yaw_pitch[portrait]
+        return float(yaw), float(pitch)
 
     def _mask(self, landmarks: F32, rng: np.random.RandomState) -> F32:
         side = self.settings.size

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
-from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,27 +10,10 @@ from torch import Tensor, nn
 from engine.nets.attention import KeyValues
 from engine.nets.portraittalk import Caches, Conditions, Guidance, PortraitTalkModel
 from engine.nets.sampling import sample
+from engine.nets.text_tokens import Tokenise
 from engine.training.diffusion_loss import NoiseSchedule
 from engine.training.stage_config import ModelSettings
 from engine.training.talking_data import TalkBatch
-
-Tokenise = Callable[[Sequence[str]], Tensor]  # prompts -> token numbers (B, 77)
-
-
-class WordNumbers:
-    """Prompts -> token numbers for small text encoders, which have no tokenizer: a word is a hash."""
-
-    def __init__(self, vocabulary: int, length: int = 77) -> None:
-        self._words, self._length = vocabulary - 2, length  # the last two begin and end
-
-    def __call__(self, prompts: Sequence[str]) -> Tensor:
-        """(B, length) int64, padded with the end."""
-        rows = []
-        for prompt in prompts:
-            words = [zlib.crc32(w.encode()) % self._words for w in prompt.lower().split()]
-            row = [self._words, *words[: self._length - 2]]
-            rows.append(row + [self._words + 1] * (self._length - len(row)))
-        return torch.tensor(rows)
 
 
 def noised(caches: Caches, amount: float) -> Caches:
@@ -59,15 +40,6 @@ class TalkingSystem(nn.Module):
         self.model = model
         self.schedule = NoiseSchedule()
         self.settings, self._tokenise = settings, tokenise
-
-    @classmethod
-    def small(cls, settings: ModelSettings, side: int) -> TalkingSystem:
-        """With random weights from the settings' seed, for pictures of `side` pixels."""
-        config = settings.config(side)
-        with torch.random.fork_rng():
-            torch.manual_seed(settings.seed)
-            model = PortraitTalkModel.build(config)
-        return cls(model, settings, WordNumbers(config.text.vocabulary, config.text.length))
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures (..., 3, S, S) in [-1, 1] -> latents (..., 4, S / 8, S / 8); no gradient."""

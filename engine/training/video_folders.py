@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import DataError
-from engine.training.clips import Split
+from engine.training.clips import PROMPT, Split
 
 Layout = Literal["auto", "plain", "hdtf", "mead"]
 SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".flv"})
@@ -35,7 +35,7 @@ class Video:
     name: str  # the path below the root, what reports say
     person: str
     split: Split
-    prompt: str = "a person talking"
+    prompt: str = PROMPT
     sound: Path | None = None  # where the sound is, when it is in another file
 
     @property
@@ -112,7 +112,7 @@ def _mead(root: Path, path: Path) -> Video | None:
     split: Split = "test" if person in MEAD_TEST else "train"
     mood = "" if emotion == "neutral" else f", {emotion}"
     name = path.relative_to(root).as_posix()
-    return Video(path, name, person, split, f"a person talking{mood}", sound)
+    return Video(path, name, person, split, PROMPT + mood, sound)
 
 
 def _told_apart(videos: list[Video]) -> list[Video]:

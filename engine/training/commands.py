@@ -1,0 +1,120 @@
+"""What the command line of training and preparing does; `server.cli` only names the options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from engine.backends import load_backend
+from engine.config import EngineConfig
+from engine.errors import ConfigError
+from engine.face import FINDER, LANDMARKS, FaceReader
+from engine.picture import ENROLL
+from engine.speech import SPEECH, SpeechEncoder
+from engine.training.clips import load_clips
+from engine.training.contact_sheet import contact_sheet, report
+from engine.training.face_embedding import FaceEmbedder, TinyEmbedder
+from engine.training.face_track import TrackSettings
+from engine.training.prepare import Hear, PrepareSettings, Tools, prepare, streaming_ear
+from engine.training.video_folders import Layout
+from engine.types import Pcm
+
+FACE_ENCODERS = ("tiny", "sface", "auraface", "insightface")
+SPEECH_ENCODERS = ("tiny", "hubert-base", "hubert-large")
+
+
+def prepare_folder(
+    videos: Path,
+    out: Path,
+    *,
+    layout: str = "auto",
+    size: int = 512,
+    shard: str = "0/1",
+    face_encoder: str = "tiny",
+    speech: str = "tiny",
+    models_dir: Path = Path("models"),
+    least_frames: int = 25,
+    threads: int = 1,
+) -> str:
+    """Prepare `videos` into `out` under a progress bar; the report, which `out` keeps as well.
+
+    Raises:
+        DataError: there are no videos, or nothing could be made of any.
+        ConfigError: an unknown name, or `out` was prepared with other settings.
+        WeightsError: a network is missing; the message holds the command that brings it.
+    """
+    settings = PrepareSettings(size=size, track=TrackSettings(least_frames=least_frames))
+    part = parse_shard(shard)
+    if layout not in get_args(Layout):
+        raise ConfigError(f"layout {layout!r}: wanted one of {', '.join(get_args(Layout))}")
+    tools = load_tools(face_encoder, speech, models_dir, threads)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+    )
+    with Progress(*columns, TimeRemainingColumn()) as bar:
+        task = bar.add_task("preparing", total=None)
+
+        def progress(done: int, total: int, name: str) -> None:
+            bar.update(task, completed=done, total=total, description=name or "prepared")
+
+        records = prepare(
+            videos, out, tools, settings, layout=cast(Layout, layout), shard=part, progress=progress
+        )
+    text = report(records)
+    (out / f"report_{part[0]}_of_{part[1]}.txt").write_text(text)
+    if any(record.clips for record in records):
+        contact_sheet(load_clips(out), out / "contact_sheet.png")
+    return text
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """ "2/8" -> (2, 8).
+
+    Raises:
+        ConfigError: it is not of that form, or the first number is not below the second.
+    """
+    first, _, second = text.partition("/")
+    if not (first.isdecimal() and second.isdecimal() and int(first) < int(second)):
+        raise ConfigError(f"shard {text!r}: wanted I/N with I from 0 to N - 1, such as 0/8")
+    return int(first), int(second)
+
+
+def load_tools(face_encoder: str, speech: str, models_dir: Path, threads: int) -> Tools:
+    """The networks that preparing needs; the tiny ones come with the package."""
+    for name, known in ((face_encoder, FACE_ENCODERS), (speech, SPEECH_ENCODERS)):
+        if name not in known:
+            raise ConfigError(f"{name!r} is unknown; one of {', '.join(known)}")
+    runtime, weights = load_backend("openvino", threads=threads), EngineConfig().weights
+    finder, landmarks, ear, enroll = (
+        runtime.load(spec, weights / f"{spec.name}.onnx")
+        for spec in (FINDER, LANDMARKS, SPEECH, ENROLL)
+    )
+    embed: FaceEmbedder = TinyEmbedder(enroll)
+    if face_encoder != "tiny":
+        from engine.loaders.face_encoder import load_face_encoder
+        from engine.loaders.registry import require
+
+        embed = load_face_encoder(face_encoder, require(face_encoder, models_dir))
+    hear = streaming_ear(SpeechEncoder(ear)) if speech == "tiny" else hubert_ear(speech, models_dir)
+    return Tools(FaceReader(finder, landmarks), hear, embed)
+
+
+def hubert_ear(name: str, models_dir: Path) -> Hear:
+    """The public HuBERT in the chunks that it runs in live."""
+    from engine.loaders.registry import require
+    from engine.loaders.speech import load_hubert
+    from engine.nets.hubert_chunks import ChunkedHubert
+
+    net = ChunkedHubert(load_hubert(require(name, models_dir)).eval())
+
+    def hear(pcm: Pcm) -> Any:
+        frames = len(pcm) // 320
+        silence = np.zeros((2 * net.window.hop + net.window.ahead + 1) * 320, np.float32)
+        return net.step(net.start(), np.concatenate([pcm, silence]).astype(np.float32))[:frames]
+
+    return hear
