@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from engine import arkit
 from engine.backends import Graph, GraphSpec, TensorSpec
+from engine.gate import GateState, SpeechGate
 from engine.speech import WIDTH
 
 F32 = NDArray[np.float32]
@@ -56,6 +57,7 @@ class MotionState:
     early: int  # frames still to drop before frame 0 is due
     rng: np.random.Generator
     energy: F32
+    gate: GateState | None
 
 
 class MotionDecoder:
@@ -63,7 +65,8 @@ class MotionDecoder:
 
     Args:
         graph: the loaded network.
-        silence: features of silence (2, width): `SpeechEncoder.silence`; zeros when not given.
+        silence: features of silence (2, width): `SpeechEncoder.silence`, from which noise is told
+            from speech; when not given they are zeros, and every sound is speech.
         temperature: 0 always takes the likeliest motion; above 0, seeded variety.
         style: 0 articulates clearly, as the phone rules do; 1 as the animators of the recordings
             did, who left out most lip pressing; between is a blend.
@@ -87,6 +90,7 @@ class MotionDecoder:
         self._temperature = temperature
         self._style = np.full((1, 1), style, np.float32)
         self._settled = np.zeros(shapes["memory"], np.float32)
+        self._gate = None if silence is None else SpeechGate(silence)
         quiet = np.zeros((FRAMES, self.width), np.float32) if silence is None else silence
         for _ in range(_SETTLE):
             out = self._run(quiet, self._settled, np.zeros(self._noise, np.float32))
@@ -96,7 +100,8 @@ class MotionDecoder:
         """State of a new stream; `seed` matters only with a temperature."""
         nothing = np.zeros((0, self.width), np.float32)
         rng = np.random.default_rng(seed)
-        return MotionState(self._settled, nothing, LOOKAHEAD, rng, np.zeros(0, np.float32))
+        gate = self._gate.start() if self._gate else None
+        return MotionState(self._settled, nothing, LOOKAHEAD, rng, np.zeros(0, np.float32), gate)
 
     def step(self, state: MotionState, features: F32) -> F32:
         """Take features (T, width) and return the coefficients (frames completed, 52) in [0, 1].
@@ -116,13 +121,15 @@ class MotionDecoder:
             noise = state.rng.standard_normal(self._noise, np.float32) * self._temperature
             out = self._run(pair, state.memory, noise.astype(np.float32))
             state.memory = out["memory_after"]
+            opening = self._gate.step(state.gate, pair) if self._gate and state.gate else 1.0
             if state.early:
                 state.early -= 1
                 continue
-            rows.append(out["coefficients"])
-            energy.append(out["energy"].reshape(-1))
+            rows.append(self._articulate(out["coefficients"]))
+            rows[-1][:, arkit.MOUTH] *= np.float32(opening)
+            energy.append(out["energy"].reshape(-1) * np.float32(opening))
         state.energy = np.concatenate(energy)
-        return self._articulate(np.concatenate(rows))
+        return np.concatenate(rows)
 
     def _articulate(self, rows: F32) -> F32:
         clear = np.clip(STRETCH * rows[:, _COLUMNS] + _SHIFT, 0, 1)
