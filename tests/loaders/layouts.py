@@ -301,7 +301,9 @@ def write_config(folder: Path, values: dict[str, Any], cls: str) -> None:
 
 def text_config(sizes: TextSizes) -> dict[str, Any]:
     """The text encoder's config.json."""
-    return {**text_encoder(sizes).config.to_dict(), "model_type": "clip_text_model"}
+    with torch.device("meta"):
+        config = text_encoder(sizes).config.to_dict()
+    return {**config, "model_type": "clip_text_model"}
 
 
 def write_sd15(folder: Path, config: Sd15Config, seed: int = 0) -> dict[str, Tensors]:
