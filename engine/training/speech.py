@@ -70,11 +70,15 @@ class Lessons(nn.Module):
         mouth = (self.mouth(hidden) - late["mouth"] / batch["mouth_var"] ** 0.5) ** 2
         columns = (self.columns(hidden) - late["columns"] / batch["columns_var"] ** 0.5) ** 2 * real
         columns = columns * batch["columns_used"]
+        known = (late["phone"] >= 0).sum().clamp_min(1)  # none in a batch of recordings alone
         phones = F.cross_entropy(
-            self.phone(hidden).flatten(0, 1), late["phone"].flatten(), ignore_index=-1
+            self.phone(hidden).flatten(0, 1),
+            late["phone"].flatten(),
+            ignore_index=-1,
+            reduction="sum",
         )
         return {
-            "phone": phones,
+            "phone": phones / known,
             "teacher": teacher.mean() / taught.mean().clamp_min(0.05),
             "mouth": mouth.mean(),
             "columns": columns.mean() / real.mean().clamp_min(0.05),
@@ -181,6 +185,7 @@ def train(
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.997)
     )
+    work.mkdir(parents=True, exist_ok=True)
     path, first = work / "speech.pt", 0
     if path.exists():
         saved = torch.load(path, weights_only=True)
@@ -243,7 +248,6 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="speech.pt of another run to begin with")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    args.work.mkdir(parents=True, exist_ok=True)
     clips = prepare(args.animated, args.speech, args.cache, args.work)
     train(clips, SpeechTraining(steps=args.steps), args.work, args.minutes, args.start)
 

@@ -3,6 +3,7 @@
 # ruff: noqa: E402  torch may be missing
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,15 @@ torch = pytest.importorskip("torch")
 from engine.nets.hubert import PAST, STRIDE, SpeechSettings, StreamingHubert
 from engine.training.motion_data import Clip
 from engine.training.motion_rules import CHANNELS
-from engine.training.speech import WIDTH, SpeechTraining, batches, schedule, train
+from engine.training.speech import (
+    WIDTH,
+    Lessons,
+    SpeechTraining,
+    batches,
+    schedule,
+    train,
+    variances,
+)
 from engine.training.speech_augment import cut, noise_only, roughen
 from engine.training.speech_data import read_shard, write_shard
 from engine.training.speech_phones import PHONES, Phone
@@ -87,6 +96,23 @@ def test_training_learns_and_goes_on_where_it_stopped(
     saved = torch.load(tmp_path / "speech.pt", weights_only=True)
     assert saved["step"] == 6
     assert (saved["model"]["phone.weight"] != before).any()
+
+
+def test_recordings_alone_whose_phones_nobody_knows_teach_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.training.speech.SpeechSettings", lambda: TINY)
+    clips = [clip("a", 2, real=True), clip("bb", 2)]
+    config = SpeechTraining(steps=2, batch=2, frames=40, animated_share=1.0, noise_share=0)
+    lessons = Lessons(TINY)
+    batch = {k: torch.from_numpy(v) for k, v in next(batches(clips, config, 0)).items()}
+    losses = lessons(batch | variances(clips))
+    assert all(torch.isfinite(v) for v in losses.values())
+    train(clips, config, tmp_path / "a", 10)
+    started = train(clips, replace(config, rate=0.0), tmp_path / "b", 10, tmp_path / "a/speech.pt")
+    first = torch.load(tmp_path / "a/speech.pt", weights_only=True)["model"]
+    for name, value in started.state_dict().items():
+        torch.testing.assert_close(value, first[name])
 
 
 def test_batches_depend_on_the_seed_and_the_step_alone() -> None:
