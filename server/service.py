@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import secrets
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -145,3 +147,13 @@ class AvatarService:
     def _sweep(self) -> None:
         if not len(self.sessions):
             gc.collect()
+            _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """Hand what is free in the C library's heaps back to the system, where it can (glibc)."""
+    if sys.platform != "linux":
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
