@@ -69,8 +69,9 @@ class Recorder:
         self.graphs, self.shots = graphs, list[Shot]()
         self.portrait: Portrait | None = None
         self.read_words, self.noise, self.cold = graphs.read_words, graphs.noise, graphs.cold
+        self.pack, self.unpack = graphs.pack, graphs.unpack
 
-    def enroll(self, portrait: Portrait) -> Face:
+    def enroll(self, portrait: Portrait, *others: Any) -> Face:
         """Enrol, and keep the portrait."""
         self.portrait = portrait
         return self.graphs.enroll(portrait)

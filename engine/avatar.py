@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from engine.state import StreamState
 from engine.types import Pcm, Quality, RgbImage, VideoFrame
 
 F32 = NDArray[np.float32]
+_PAINTED = "painted"  # beside the cache's own arrays: the last frame that was painted afresh
 
 
 class AvatarEngine:
@@ -76,10 +78,27 @@ class AvatarEngine:
             FaceBasis.load(config.weights / "basis.npz"),
         )
 
-    def enroll(self, image: RgbImage) -> Identity:
-        """Make an identity from a portrait (H, W, 3); raises `PortraitRefused`."""
+    def enroll(
+        self,
+        image: RgbImage,
+        *,
+        more: Sequence[RgbImage] = (),
+        mixed: Sequence[tuple[RgbImage, float]] = (),
+    ) -> Identity:
+        """Make an identity from a portrait (H, W, 3).
+
+        Args:
+            more: further portraits of the same person, where the profile draws from several.
+            mixed: other people and how much of each, below 1 in all.
+
+        Raises:
+            PortraitRefused: a picture has not exactly one usable face.
+            ConfigError: the profile draws from one portrait only.
+        """
         return enroll(
             image,
+            more=more,
+            mixed=mixed,
             reader=self._reader,
             picture=self._picture,
             basis=self._basis,
@@ -118,23 +137,42 @@ class AvatarEngine:
         """Draw the frames of a stream at another quality from the next one on."""
         state.quality = quality
 
+    def pack(self, state: StreamState) -> dict[str, NDArray[Any]]:
+        """What the next frame needs of those drawn before it, as arrays; see `resume`."""
+        painted = -1 if state.painted is None else state.painted
+        return {**self._picture.pack(state.cache), _PAINTED: np.array(painted)}
+
+    def resume(self, state: StreamState, frame: int, kept: Mapping[str, NDArray[Any]]) -> None:
+        """Let a new stream begin to draw at `frame`, with what `pack` gave after the one before.
+
+        The sound is heard from the start again; frames before `frame` do not come out.
+        """
+        state.draw_from, state.cache = frame, self._picture.unpack(kept)
+        painted = int(kept[_PAINTED])
+        state.painted = None if painted < 0 else painted
+
     def step(self, state: StreamState, pcm: Pcm) -> list[VideoFrame]:
         """Take 16 kHz PCM of any length and return every frame it completed."""
         spoken = self._motion.step(state.motion, self._speech.step(state.speech, pcm))
         pose, alive = self._idle.step(state.idle, len(spoken), state.motion.energy)
         rows = zip(spoken + alive, pose, state.motion.energy, strict=True)
-        return [self._frame(state, c, p, float(energy)) for c, p, energy in rows]
+        frames = [self._frame(state, c, p, float(energy)) for c, p, energy in rows]
+        return [frame for frame in frames if frame is not None]
 
     def flush(self, state: StreamState) -> list[VideoFrame]:
         """Return the frames still held back by the look-ahead, as if silence followed."""
         stream = self.config.stream
         return self.step(state, np.zeros(stream.lookahead_frames * stream.hop_samples, np.float32))
 
-    def _frame(self, state: StreamState, coefficients: F32, pose: F32, energy: float) -> VideoFrame:
+    def _frame(
+        self, state: StreamState, coefficients: F32, pose: F32, energy: float
+    ) -> VideoFrame | None:
         index = state.next_index
         state.next_index += 1
         pressed = float(coefficients[PRESSED].max())
         offsets = state.expression.step(index, energy, pressed)
+        if index < state.draw_from:
+            return None
         fresh = state.shown is None or index % state.quality.draw_every == 0
         if state.shown is None or fresh:
             state.shown = self._draw(state, index, coefficients, offsets, pose)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -41,10 +42,46 @@ class StreamConfig:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class EngineConfig:
-    """Everything the engine needs to know before it loads."""
+class DiffusionSettings:
+    """What the sd15 profile loads, and how it samples; see `portraittalk models` for the names.
 
-    profile: str = "tiny"
+    `random_weights`: build networks of that size with random weights instead of loading any; the
+    pictures are noise, the timing and the workings are real.
+    """
+
+    models_dir: Path = Path("models")
+    use: Literal["commercial", "research"] = "research"
+    sampler: str = "lcm"
+    guidance: float = 1.0
+    few_step: str = ""  # checkpoint of a LoRA for few steps; by itself that of the sampler
+    adapter: Literal["faceid", "faceid-portrait", "none"] = "faceid"
+    face_encoder: str = "insightface"
+    codec: Literal["tiny", "full"] = "tiny"
+    memory: Literal["cache", "none"] = "cache"  # what ties a frame to the one before
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    random_weights: Literal["", "small", "full"] = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.guidance <= 30:
+            raise ConfigError(f"guidance={self.guidance} is out of range; 0 to 30, 1 is none")
+        for field in ("use", "adapter", "codec", "memory", "device", "random_weights"):
+            known = typing.get_args(typing.get_type_hints(type(self))[field])
+            if getattr(self, field) not in known:
+                words = ", ".join(repr(word) for word in known)
+                raise ConfigError(f"{field}={getattr(self, field)!r} is unknown; one of {words}")
+
+
+PROFILES = ("tiny", "sd15")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Everything the engine needs to know before it loads; a profile is a value of this.
+
+    Speech and motion are the same in both profiles; `diffusion` says what sd15 draws with.
+    """
+
+    profile: Literal["tiny", "sd15"] = "tiny"
     weights: Path = WEIGHTS / "tiny"
     backend: Literal["openvino", "onnxruntime"] = "openvino"
     threads: int = 2  # CPU threads of one graph
@@ -52,8 +89,23 @@ class EngineConfig:
     paint_every: int = 3  # frames; those between carry the last painted window along
     max_side: int = 512  # longer portraits are scaled down to this many pixels
     stream: StreamConfig = StreamConfig()
+    diffusion: DiffusionSettings = DiffusionSettings()
+
+    @classmethod
+    def sd15(cls, *, live: bool, **changes: Any) -> EngineConfig:
+        """The full-size profile: 4 steps of LCM live, 30 of DDIM with guidance offline."""
+        how = {} if live else {"sampler": "ddim", "guidance": 3.5, "codec": "full"}
+        defaults: dict[str, Any] = {
+            "steps": 4 if live else 30,
+            "paint_every": 1,
+            "max_side": 1024,
+            "diffusion": DiffusionSettings(**how),  # type: ignore[arg-type]
+        }
+        return cls(profile="sd15", **{**defaults, **changes})
 
     def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise ConfigError(f"profile={self.profile!r} is unknown; one of {', '.join(PROFILES)}")
         if not 1 <= self.steps <= 50:
             raise ConfigError(
                 f"steps={self.steps} is out of range; 1 to 50 denoising steps a frame"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,10 +48,8 @@ def fit_size(rgb: RgbImage, max_side: int) -> RgbImage:
     return np.asarray(Image.fromarray(rgb).resize(target, Image.Resampling.LANCZOS))
 
 
-def enroll(
-    image: RgbImage, *, reader: FaceReader, picture: Picture, basis: FaceBasis, max_side: int
-) -> Identity:
-    """Enrol a portrait (H, W, 3).
+def read_portrait(image: RgbImage, reader: FaceReader, max_side: int) -> tuple[Portrait, F32]:
+    """Find the face of a picture (H, W, 3); returns it and what it does, coefficients (52,).
 
     Raises:
         PortraitRefused: there is not exactly one usable face.
@@ -59,10 +58,31 @@ def enroll(
     rgb = fit_size(image, max_side)
     scale = np.array([rgb.shape[1] / image.shape[1], rgb.shape[0] / image.shape[0]], np.float32)
     landmarks = read.landmarks * scale
-    portrait = Portrait(rgb, landmarks, window_transform(landmarks))
-    source = portrait.source
     scores = np.append(read.scores, 0)[_COLUMNS].astype(np.float32)
+    return Portrait(rgb, landmarks, window_transform(landmarks)), scores
+
+
+def enroll(
+    image: RgbImage,
+    *,
+    reader: FaceReader,
+    picture: Picture,
+    basis: FaceBasis,
+    max_side: int,
+    more: Sequence[RgbImage] = (),
+    mixed: Sequence[tuple[RgbImage, float]] = (),
+) -> Identity:
+    """Enrol a person from portraits (H, W, 3); the first one is what the face moves from.
+
+    Raises:
+        PortraitRefused: there is not exactly one usable face in each.
+        ConfigError: the picture part draws from one portrait only.
+    """
+    portrait, scores = read_portrait(image, reader, max_side)
+    further = [read_portrait(rgb, reader, max_side)[0] for rgb in more]
+    others = [(read_portrait(rgb, reader, max_side)[0], share) for rgb, share in mixed]
+    source = portrait.source
     span = float(np.linalg.norm(source[33] - source[263]))
     neutral = neutral_face(source, scores, basis)
     shapes = face_shapes(neutral, basis.basis[arkit.index("jawOpen")])
-    return Identity(picture.enroll(portrait), neutral, span, shapes)
+    return Identity(picture.enroll(portrait, further, others), neutral, span, shapes)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,11 +17,14 @@ from av.audio.resampler import AudioResampler
 from engine.avatar import AvatarEngine
 from engine.enroll import Identity
 from engine.errors import MediaError
+from engine.frame_folder import FrameFolder
 from engine.media import read_audio
+from engine.state import StreamState
 from engine.types import Pcm, RgbImage, VideoFrame
 
 SOUND_RATE_HZ = 48_000
 SUFFIXES = (".mp4", ".mkv", ".mov")
+SAVE_EVERY_S = 5.0  # of what a stopped run goes on from
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +34,63 @@ class Report:
     frames: int
     seconds: float  # of wall time, enrolment excluded
     realtime_factor: float  # seconds of video made per second; above 1 is faster than live
+    resumed_at: int = 0  # frames that an earlier run had made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Casting:
+    """Who is shown, and how: the portraits of one person, and other people mixed in."""
+
+    portraits: Sequence[RgbImage]  # (H, W, 3); the first is what the face moves from
+    mixed: Sequence[tuple[RgbImage, float]] = ()
+    prompt: str = ""  # such as "smile 0.6, brows up"
+    seed: int = 0  # the same seed gives the same frames
 
 
 def frames_of(
     engine: AvatarEngine, identity: Identity, pcm: Pcm, seed: int = 0, prompt: str = ""
 ) -> Iterator[VideoFrame]:
     """Draw every frame of 16 kHz `pcm` (N,), a second of sound at a time."""
+    state = _start(engine, identity, seed, prompt)
+    yield from _stream(engine, state, pcm, engine.config.stream.fps)
+
+
+def _start(engine: AvatarEngine, identity: Identity, seed: int, prompt: str) -> StreamState:
     state = engine.start(identity, seed=seed)
     engine.express(state, engine.read_prompt(prompt))
+    return state
+
+
+def _stream(engine: AvatarEngine, state: StreamState, pcm: Pcm, hops: int) -> Iterator[VideoFrame]:
+    """Give the engine `hops` frames of sound at a time."""
     hop = engine.config.stream.hop_samples
     padded = np.pad(pcm, (0, -len(pcm) % hop))
-    second = hop * engine.config.stream.fps
-    for start in range(0, len(padded), second):
-        yield from engine.step(state, padded[start : start + second])
+    for start in range(0, len(padded), hops * hop):
+        yield from engine.step(state, padded[start : start + hops * hop])
     yield from engine.flush(state)
+
+
+def _resumed(
+    engine: AvatarEngine,
+    identity: Identity,
+    pcm: Pcm,
+    casting: Casting,
+    folder: FrameFolder,
+    save_every_s: float,
+) -> Iterator[VideoFrame]:
+    """Draw what is missing in `folder`, one frame of sound at a time."""
+    state = _start(engine, identity, casting.seed, casting.prompt)
+    if folder.kept is not None:
+        engine.resume(state, folder.begin, folder.kept)
+    saved = time.monotonic()
+    for frame in _stream(engine, state, pcm, 1):
+        folder.add(frame)
+        ahead = state.next_index != frame.index + 1  # the last step drew several
+        if not ahead and time.monotonic() - saved >= save_every_s:
+            folder.save(frame.index + 1, engine.pack(state))
+            saved = time.monotonic()
+        yield frame
+    folder.save(state.next_index, engine.pack(state))
 
 
 def frame_count(engine: AvatarEngine, pcm: Pcm) -> int:
@@ -53,49 +100,90 @@ def frame_count(engine: AvatarEngine, pcm: Pcm) -> int:
 
 def generate(
     engine: AvatarEngine,
-    portrait: RgbImage,
+    casting: Casting,
     audio: Path,
     out: Path,
     *,
-    seed: int = 0,
-    prompt: str = "",
+    resumable: bool = False,
+    save_every_s: float = SAVE_EVERY_S,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Make `out` from a portrait (H, W, 3) and a sound file; the same seed gives the same frames.
+    """Make `out` from portraits and a sound file.
 
     Args:
-        prompt: what the face expresses, such as "smile 0.6, brows up".
+        out: a video, or without a suffix a folder of PNG files.
+        resumable: keep the frames in a folder beside the video until it is whole; a run that was
+            stopped goes on from there, with the very frames it would have made.
         progress: called with (frames done, frames in all) after each frame.
 
     Raises:
-        MediaError: the sound cannot be read, or `out` has no video suffix.
+        MediaError: the sound cannot be read, or `out` has another suffix.
         PortraitRefused: there is not exactly one usable face.
         PromptRefused: the profile cannot show it.
     """
-    if out.suffix.lower() not in SUFFIXES:
-        raise MediaError(f"{out.name}: wanted a name ending in one of {', '.join(SUFFIXES)}")
-    engine.read_prompt(prompt)  # refused before any work is done
+    video = out.suffix != ""
+    if video and out.suffix.lower() not in SUFFIXES:
+        raise MediaError(
+            f"{out.name}: wanted a name ending in one of {', '.join(SUFFIXES)}, or in none for a "
+            "folder of pictures"
+        )
+    engine.read_prompt(casting.prompt)  # refused before any work is done
     pcm = read_audio(audio)
-    identity = engine.enroll(portrait)
+    identity = engine.enroll(casting.portraits[0], more=casting.portraits[1:], mixed=casting.mixed)
     total = frame_count(engine, pcm)
+    begun, begin = time.perf_counter(), 0
+    if resumable or not video:
+        path = out.with_name(f".{out.stem}.frames") if video else out
+        folder = FrameFolder(path, _key(engine, casting, audio))
+        begin = folder.begin
+        progress(begin, total)
+        if begin < total:
+            for frame in _resumed(engine, identity, pcm, casting, folder, save_every_s):
+                progress(frame.index + 1, total)
+        if video:
+            _write(engine, identity, folder.frames(total), audio, out)
+            folder.remove()
+        else:
+            folder.finish()
+    else:
+        frames = frames_of(engine, identity, pcm, casting.seed, casting.prompt)
+        _write(engine, identity, _counted(frames, total, progress), audio, out)
+    seconds = time.perf_counter() - begun
+    return Report(total, seconds, (total - begin) / engine.config.stream.fps / seconds, begin)
+
+
+def _counted(
+    frames: Iterator[VideoFrame], total: int, progress: Callable[[int, int], None]
+) -> Iterator[VideoFrame]:
+    for frame in frames:
+        yield frame
+        progress(frame.index + 1, total)
+
+
+def _key(engine: AvatarEngine, casting: Casting, audio: Path) -> str:
+    """A digest of all that the frames depend on."""
+    digest = hashlib.sha256(f"{engine.config}{casting.prompt!r}{casting.seed}".encode())
+    for rgb, share in [*((rgb, 1.0) for rgb in casting.portraits), *casting.mixed]:
+        digest.update(f"{rgb.shape}{share}".encode() + np.ascontiguousarray(rgb).tobytes())
+    digest.update(audio.read_bytes())
+    return digest.hexdigest()
+
+
+def _write(
+    engine: AvatarEngine,
+    identity: Identity,
+    frames: Iterator[VideoFrame],
+    audio: Path,
+    out: Path,
+) -> None:
+    """Encode and mux; `out` appears only when it is whole."""
     partial = out.with_name(f".{out.stem}.part{out.suffix}")
-    begun = time.perf_counter()
     try:
         with av.open(str(partial), "w") as container:
-            _mux(
-                container,
-                engine,
-                identity,
-                frames_of(engine, identity, pcm, seed, prompt),
-                audio,
-                total,
-                progress,
-            )
+            _mux(container, engine, identity, frames, audio)
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
-    seconds = time.perf_counter() - begun
-    return Report(total, seconds, total / engine.config.stream.fps / seconds)
 
 
 def _mux(
@@ -104,8 +192,6 @@ def _mux(
     identity: Identity,
     frames: Iterator[VideoFrame],
     audio: Path,
-    total: int,
-    progress: Callable[[int, int], None],
 ) -> None:
     fps = engine.config.stream.fps
     video = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "17"})
@@ -121,7 +207,6 @@ def _mux(
         while ready is not None and _seconds(ready) <= (frame.index + 1) / fps:
             container.mux(ready)
             ready = next(voice, None)
-        progress(frame.index + 1, total)
     container.mux(video.encode(None))
     while ready is not None:
         container.mux(ready)

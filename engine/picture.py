@@ -9,7 +9,7 @@ while they move) and `inlay` (the painted window, where the warp is not to be tr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.backends import Graph, GraphSpec, TensorSpec
+from engine.errors import ConfigError
 from engine.expression import refuse_words
 from engine.landmarks import Affine, apply, invert
 from engine.topology import POINTS
@@ -296,8 +297,17 @@ class Picture(Protocol):
     def read_words(self, text: str, others: tuple[str, ...]) -> Any:
         """Read a prompt, of which `others` are no expressions; raises `PromptRefused`."""
 
-    def enroll(self, portrait: Portrait) -> Any:
-        """Run the once-a-portrait part."""
+    def enroll(
+        self,
+        portrait: Portrait,
+        more: Sequence[Portrait] = (),
+        mixed: Sequence[tuple[Portrait, float]] = (),
+    ) -> Any:
+        """Run the once-a-portrait part; `more` of the same person, shares of others `mixed` in.
+
+        Raises:
+            ConfigError: it draws from one portrait only, or the shares leave nothing of the person.
+        """
 
     def noise(self, seed: int) -> Any:
         """Draw the noise of a stream."""
@@ -311,6 +321,12 @@ class Picture(Protocol):
     def draw_between(self, face: Any, cache: Any, shot: Shot) -> RgbImage:
         """Draw one frame by moving the last one that was drawn afresh."""
 
+    def pack(self, cache: Any) -> dict[str, NDArray[Any]]:
+        """Lay a cache out as arrays, from which `unpack` makes the same cache again."""
+
+    def unpack(self, kept: Mapping[str, NDArray[Any]]) -> Any:
+        """Undo `pack`."""
+
 
 class PictureGraphs:
     """The graphs of `SPECS`, and the one order in which they draw a frame."""
@@ -320,8 +336,15 @@ class PictureGraphs:
         self._carry = load(CARRY)
         self._move, self._blink, self._inlay = load(MOVE), load(BLINK), load(INLAY)
 
-    def enroll(self, portrait: Portrait) -> Face:
+    def enroll(
+        self,
+        portrait: Portrait,
+        more: Sequence[Portrait] = (),
+        mixed: Sequence[tuple[Portrait, float]] = (),
+    ) -> Face:
         """Run the once-a-portrait part."""
+        if more or mixed:
+            raise ConfigError("the tiny profile draws from one portrait; use --profile sd15")
         window = cut_window(portrait.rgb, portrait.to_window)
         canvas = make_canvas(portrait.rgb, portrait.to_window)
         return Face(window, portrait.source[None], self._enroll(window=window), canvas)
@@ -388,6 +411,21 @@ class PictureGraphs:
         )
         lids = moved["lids"] if shot.blink.any() else None
         return self.compose(face.canvas, moved["flow"], lids, moved["carried"])
+
+    @staticmethod
+    def pack(cache: FrameCache) -> dict[str, NDArray[Any]]:
+        """A cache as arrays."""
+        kept = {f"key{i}": key for i, key in enumerate(cache.keys)}
+        painted = {"patch": cache.patch, "target": cache.target}
+        return {"latents": cache.latents, **kept} | {
+            name: array for name, array in painted.items() if array is not None
+        }
+
+    @staticmethod
+    def unpack(kept: Mapping[str, NDArray[Any]]) -> FrameCache:
+        """Undo `pack`."""
+        keys = tuple(kept[f"key{i}"] for i in range(len(KEYS)))
+        return FrameCache(kept["latents"], keys, kept.get("patch"), kept.get("target"))
 
     def compose(self, canvas: Canvas, flow: F32, lids: F32 | None, patch: F32) -> RgbImage:
         """Move the portrait by `flow` and `lids` and lay the painted `patch` in: (H, W, 3)."""

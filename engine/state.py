@@ -25,6 +25,7 @@ class StreamState:
     cache: Any  # what the last painted frame hands to the next
     noise: Any  # of the picture part, the same for the whole stream
     next_index: int = 0
+    draw_from: int = 0  # frames before this one were drawn by an earlier run
     quality: Quality = Quality()
     painted: int | None = None  # the last frame whose mouth was painted afresh
     shown: RgbImage | None = None  # the last picture drawn

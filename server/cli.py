@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.config import EngineConfig
 from engine.errors import AvatarError, BackendUnavailable, MediaError
 from server.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from engine.types import Engine
+    from engine.types import Engine, RgbImage
 
 BUNDLED_PORTRAIT = Path(__file__).parent / "data" / "astronaut.png"
 BUNDLED_NAME = "Astronaut"
@@ -31,6 +30,77 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
 )
+
+
+class Profile(StrEnum):
+    """What draws the pictures."""
+
+    tiny = "tiny"
+    sd15 = "sd15"
+
+
+class Use(StrEnum):
+    """What the pictures are for; some checkpoints may not be used commercially."""
+
+    commercial = "commercial"
+    research = "research"
+
+
+class RandomWeights(StrEnum):
+    """Sizes of networks with random weights."""
+
+    small = "small"
+    full = "full"
+
+
+SD15 = "Profile sd15"
+ProfileOption = Annotated[
+    Profile, typer.Option(help="tiny: in the package. sd15: public checkpoints of your own.")
+]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(help="Denoising steps a frame: 30 offline, 4 live.", rich_help_panel=SD15),
+]
+GuidanceOption = Annotated[
+    float | None, typer.Option(help="Classifier-free guidance; 1 is none.", rich_help_panel=SD15)
+]
+SamplerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="ddim, euler, dpm++, lcm or tcd (the last two load a LoRA).", rich_help_panel=SD15
+    ),
+]
+ModelsDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--models-dir",
+        help="Your folder of checkpoints; see `portraittalk models`.",
+        rich_help_panel=SD15,
+    ),
+]
+UseOption = Annotated[
+    Use | None,
+    typer.Option(
+        help="commercial refuses checkpoints whose licence forbids it.", rich_help_panel=SD15
+    ),
+]
+RandomOption = Annotated[
+    RandomWeights | None,
+    typer.Option(
+        "--random-weights",
+        rich_help_panel=SD15,
+        help="Load nothing and draw with random weights: the pictures are noise. For trying "
+        "out how it works and how fast.",
+    ),
+]
+AdapterOption = Annotated[
+    str | None,
+    typer.Option(help="Identity: faceid, faceid-portrait or none.", rich_help_panel=SD15),
+]
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(help="Face encoder: insightface, auraface or sface.", rich_help_panel=SD15),
+]
 
 
 class Codec(StrEnum):
@@ -60,6 +130,15 @@ def serve(
         list[str] | None, typer.Option(help="stun: or turn: address; may be given again.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of one graph.")] = None,
+    profile: ProfileOption = Profile.tiny,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    sampler: SamplerOption = None,
+    models_dir: ModelsDirOption = None,
+    use: UseOption = None,
+    adapter: AdapterOption = None,
+    face_encoder: EncoderOption = None,
+    random_weights: RandomOption = None,
     frame_code: Annotated[
         bool | None,
         typer.Option("--frame-code", help="Test mode: a code strip on every frame, beep times."),
@@ -85,40 +164,115 @@ def serve(
         "frame_code": frame_code,
     }
     settings = ServerSettings.merge(os.environ, flags)
-    from engine.avatar import AvatarEngine
+    from server.profiles import how_slow, load_profile, make_config, seconds_a_frame
 
-    config = EngineConfig() if threads is None else EngineConfig(threads=threads)
-    run_server(AvatarEngine.load(config), settings)
+    config = make_config(
+        profile.value,
+        {"threads": threads, "steps": steps},
+        _diffusion(guidance, sampler, models_dir, use, adapter, face_encoder, random_weights),
+        live=True,
+    )
+    engine = load_profile(config)
+    if profile is Profile.sd15:
+        from server.portraits import decode_image
+
+        seconds = seconds_a_frame(engine, decode_image(BUNDLED_PORTRAIT.read_bytes()))
+        typer.echo(f"sd15: {how_slow(seconds, config.stream.frame_ms)}")
+    run_server(engine, settings)
+
+
+def _diffusion(
+    guidance: float | None,
+    sampler: str | None,
+    models_dir: Path | None,
+    use: Use | None,
+    adapter: str | None,
+    face_encoder: str | None,
+    random_weights: RandomWeights | None,
+) -> dict[str, object]:
+    """Options of the sd15 profile by the names of its settings."""
+    return {
+        "guidance": guidance,
+        "sampler": sampler,
+        "models_dir": models_dir,
+        "use": use and use.value,
+        "adapter": adapter,
+        "face_encoder": face_encoder,
+        "random_weights": random_weights and random_weights.value,
+    }
 
 
 @app.command()
 def generate(
-    portrait: Annotated[Path, typer.Option("--portrait", "-p", help="Picture of one person.")],
+    portrait: Annotated[
+        list[Path],
+        typer.Option("--portrait", "-p", help="Picture of one person; sd15 takes several."),
+    ],
     audio: Annotated[Path, typer.Option("--audio", "-a", help="Any file with a sound track.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Video to write: .mp4, .mkv or .mov.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Video: .mp4, .mkv, .mov; no suffix: a folder of PNG."),
+    ],
     prompt: Annotated[
-        str, typer.Option(help='What the face expresses: "smile 0.6, brows up", "sad".')
+        str, typer.Option(help='What the face expresses: "smile 0.6, brows up"; sd15: any words.')
     ] = "",
     seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
     max_side: Annotated[
-        int, typer.Option(help="Scale the portrait down to this many pixels.")
-    ] = 512,
+        int | None, typer.Option(help="Scale the portrait down to this many pixels.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads of one graph.")] = 2,
+    profile: ProfileOption = Profile.tiny,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    sampler: SamplerOption = None,
+    mix: Annotated[
+        list[str] | None,
+        typer.Option(help="Another person and how much: c.jpg:0.4.", rich_help_panel=SD15),
+    ] = None,
+    full_codec: Annotated[
+        bool | None,
+        typer.Option("--full-codec/--tiny-codec", help="Decoder.", rich_help_panel=SD15),
+    ] = None,
+    frame_cache: Annotated[
+        bool | None,
+        typer.Option(
+            "--frame-cache/--no-frame-cache",
+            help="Whether a frame sees the one before.",
+            rich_help_panel=SD15,
+        ),
+    ] = None,
+    models_dir: ModelsDirOption = None,
+    use: UseOption = None,
+    adapter: AdapterOption = None,
+    face_encoder: EncoderOption = None,
+    random_weights: RandomOption = None,
 ) -> None:
     """Make a video of PORTRAIT saying AUDIO, with the engine that also runs live.
 
     Example: `portraittalk generate -p me.jpg -a hello.wav -o hello.mp4`
+
+    With sd15, a run that was stopped goes on where it was when it is started again in the same words.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from engine.avatar import AvatarEngine
+    from engine.offline import Casting
     from engine.offline import generate as make
-    from server.portraits import decode_image
+    from server.profiles import load_profile, make_config, read_mix
 
-    if not portrait.is_file():
-        raise MediaError(f"no file {portrait}")
-    picture = decode_image(portrait.read_bytes())
-    engine = AvatarEngine.load(EngineConfig(threads=threads, max_side=max_side, paint_every=1))
+    how = _diffusion(guidance, sampler, models_dir, use, adapter, face_encoder, random_weights)
+    if full_codec is not None:
+        how["codec"] = "full" if full_codec else "tiny"
+    if frame_cache is not None:
+        how["memory"] = "cache" if frame_cache else "none"
+    common = {"threads": threads, "max_side": max_side, "steps": steps, "paint_every": 1}
+    config = make_config(profile.value, common, how, live=False)
+    casting = Casting(
+        portraits=[_picture(path) for path in portrait],
+        mixed=[(_picture(path), share) for path, share in map(read_mix, mix or [])],
+        prompt=prompt,
+        seed=seed,
+    )
+    engine = load_profile(config)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -127,15 +281,23 @@ def generate(
     with Progress(*columns, TimeRemainingColumn()) as bar:
         task = bar.add_task("drawing frames", total=None)
         report = make(
-            *(engine, picture, audio, out),
-            seed=seed,
-            prompt=prompt,
+            *(engine, casting, audio, out),
+            resumable=profile is Profile.sd15,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+    went_on = f", {report.resumed_at} of them made before" if report.resumed_at else ""
     typer.echo(
-        f"{out}: {report.frames} frames in {report.seconds:.1f} s, "
-        f"{report.realtime_factor:.2f} x real time"
+        f"{out}: {report.frames} frames{went_on} in {report.seconds:.1f} s, "
+        f"{report.realtime_factor:.2g} x real time"
     )
+
+
+def _picture(path: Path) -> RgbImage:
+    from server.portraits import decode_image
+
+    if not path.is_file():
+        raise MediaError(f"no file {path}")
+    return decode_image(path.read_bytes())
 
 
 @app.command()

@@ -32,7 +32,10 @@ OWNERS = {
 
 
 # What a command opens inside its own function, and only there.
-DOORS = {"server/cli.py": {"engine.training.commands", "engine.training.run_stage"}}
+DOORS = {
+    "server/cli.py": {"engine.training.commands", "engine.training.run_stage"},
+    "server/profiles.py": {"engine.loaders.sd15_engine"},
+}
 
 
 def sources() -> list[Path]:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from engine.avatar import AvatarEngine
-from engine.errors import MediaError, PromptRefused
-from engine.offline import frames_of, generate
+from engine.errors import ConfigError, MediaError, PromptRefused
+from engine.offline import Casting, frames_of, generate
 from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
 
@@ -41,7 +41,11 @@ def test_a_video_has_all_frames_and_the_sound(
     seen: list[tuple[int, int]] = []
     out = tmp_path / "out.mp4"
     report = generate(
-        engine, portrait, tone, out, progress=lambda done, total: seen.append((done, total))
+        engine,
+        Casting(portraits=[portrait]),
+        tone,
+        out,
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert report.frames == 38  # 1.5 s at 25 fps, the last one half filled
     assert seen[0] == (1, 38)
@@ -60,7 +64,7 @@ def test_a_wrong_name_is_refused_before_any_work(
     engine: AvatarEngine, portrait: np.ndarray, tone: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(MediaError, match=r"\.mp4"):
-        generate(engine, portrait, tone, tmp_path / "out.txt")
+        generate(engine, Casting(portraits=[portrait]), tone, tmp_path / "out.txt")
 
 
 def test_nothing_is_left_behind_when_drawing_fails(
@@ -71,7 +75,7 @@ def test_nothing_is_left_behind_when_drawing_fails(
 
     out = tmp_path / "out.mp4"
     with pytest.raises(KeyboardInterrupt):
-        generate(engine, portrait, tone, out, progress=stop)
+        generate(engine, Casting(portraits=[portrait]), tone, out, progress=stop)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tone.wav"]
 
 
@@ -91,6 +95,62 @@ def test_a_prompt_that_cannot_be_shown_is_refused_before_any_work(
 ) -> None:
     with pytest.raises(PromptRefused, match="pencil sketch"):
         generate(
-            *(engine, portrait, tmp_path / "missing.wav", tmp_path / "out.mp4"),
-            prompt="pencil sketch",
+            engine,
+            Casting(portraits=[portrait], prompt="pencil sketch"),
+            tmp_path / "missing.wav",
+            tmp_path / "out.mp4",
         )
+
+
+def pictures(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+
+def test_a_stopped_run_goes_on_and_makes_the_very_same_frames(
+    engine: AvatarEngine, portrait: np.ndarray, tone: Path, tmp_path: Path
+) -> None:
+    casting = Casting(portraits=[portrait], prompt="smile", seed=4)
+    generate(engine, casting, tone, tmp_path / "whole")
+
+    def stop(done: int, total: int) -> None:
+        if done == 17:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(engine, casting, tone, tmp_path / "cut", save_every_s=0, progress=stop)
+    seen: list[int] = []
+    report = generate(
+        *(engine, casting, tone, tmp_path / "cut"),
+        progress=lambda done, total: seen.append(done),
+    )
+    assert report.resumed_at == 17
+    assert seen == list(range(17, 39))
+    assert len(pictures(tmp_path / "cut")) == 38
+    assert pictures(tmp_path / "cut") == pictures(tmp_path / "whole")
+
+
+def test_frames_of_another_run_are_not_used(
+    engine: AvatarEngine, portrait: np.ndarray, tone: Path, tmp_path: Path
+) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out.mp4"
+    for seed, resumed in ((1, 0), (1, 3), (2, 0)):
+        seen: list[int] = []
+
+        def progress(done: int, total: int, seen: list[int] = seen) -> None:
+            seen.append(done)
+            stop(done, total)
+
+        casting = Casting(portraits=[portrait], seed=seed)
+        with pytest.raises(KeyboardInterrupt):
+            generate(engine, casting, tone, out, resumable=True, save_every_s=0, progress=progress)
+        assert seen[0] == resumed
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".out.frames", "tone.wav"]
+
+
+def test_tiny_draws_from_one_portrait(engine: AvatarEngine, portrait: np.ndarray) -> None:
+    with pytest.raises(ConfigError, match="sd15"):
+        engine.enroll(portrait, more=[portrait])

@@ -1,0 +1,299 @@
+"""The full-size system as the picture part of an engine: a whole frame from landmarks and words.
+
+The portrait is cut to a square around the head, and every frame is that square. A frame is sampled
+under the drawn landmarks, the person's tokens, the words and the portrait's keys and values, and sees
+the keys and values that the last denoising step of the frame before left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from engine.landmarks import Affine, apply, invert
+from engine.nets.attention import KeyValues
+from engine.nets.portraittalk import Caches, Conditions, Guidance, PortraitTalkModel
+from engine.nets.projection import mix
+from engine.nets.sampling import sample
+from engine.nets.sd_codec import to_bytes
+from engine.nets.text_tokens import Tokenise
+from engine.picture import Portrait, Shot
+from engine.placement import landmarks_68, placement
+from engine.topology import LEFT_LIDS, OVAL, RIGHT_LIDS
+from engine.types import RgbImage
+
+F32 = NDArray[np.float32]
+Embed = Callable[[RgbImage, F32], F32]  # picture, landmarks (478, 2) in pixels -> (E,)
+BASE_PROMPT = "portrait of a person, looking at the camera"
+HEAD_ROOM = 2.0  # side of the square over the height of the face
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a frame is sampled."""
+
+    sampler: str = "ddim"
+    steps: int = 4
+    guidance: float = 1.0
+    trailing: bool = True  # DDIM's steps counted from the last one back, as students are trained
+    tiny_codec: bool = True
+    remember: bool = True  # see the frame before; off, each frame stands alone
+
+
+@dataclass(frozen=True, slots=True)
+class DiffusionFace:
+    """One enrolled person. Read-only."""
+
+    size: tuple[int, int]  # of the frames
+    to_unit: Affine  # window units -> [0, 1] of the frame
+    identity: Tensor | None  # (1, N, D) tokens
+    nobody: Tensor | None  # (1, N, D) tokens of no person, for guidance
+    reference: KeyValues
+    placed: F32  # (8,) where the portrait's own head is
+    rgb: RgbImage  # (S, S, 3) the square
+
+
+@dataclass(frozen=True, slots=True)
+class DiffusionCache:
+    """What one frame hands to the next."""
+
+    keys: Caches | None  # None before the first frame
+    placed: F32  # (8,)
+    rgb: RgbImage
+
+
+@dataclass(frozen=True, slots=True)
+class StreamNoise:
+    """The noise every frame begins from, and the seed of what some samplers add between steps."""
+
+    start: Tensor  # (1, 4, h, w)
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A prompt as the text encoder read it."""
+
+    text: Tensor  # (1, 77, D)
+
+
+class DiffusionPicture:
+    """Draws with a `PortraitTalkModel`; an `engine.picture.Picture`.
+
+    Args:
+        embed: the face encoder; None where the model has no use for it.
+        depth: (478,) of a face seen from the front (`FaceBasis.depth`).
+    """
+
+    def __init__(
+        self,
+        model: PortraitTalkModel,
+        *,
+        tokenise: Tokenise,
+        depth: F32,
+        embed: Embed | None = None,
+        sampling: Sampling | None = None,
+    ) -> None:
+        self.sampling = sampling or Sampling()
+        self._model = model.eval().requires_grad_(False)
+        self._tokenise, self._embed, self._depth = tokenise, embed, depth
+        weight = next(model.unet.parameters())
+        self._device, self._dtype = weight.device, weight.dtype
+        self._plain, self._nothing = (self._read(text) for text in (BASE_PROMPT, ""))
+
+    @torch.inference_mode()
+    def read_words(self, text: str, others: tuple[str, ...]) -> Words | None:
+        """Encode the whole prompt; nothing is refused here."""
+        return Words(self._read(f"{BASE_PROMPT}, {text}")) if text.strip() else None
+
+    @torch.inference_mode()
+    def enroll(
+        self,
+        portrait: Portrait,
+        more: Sequence[Portrait] = (),
+        mixed: Sequence[tuple[Portrait, float]] = (),
+    ) -> DiffusionFace:
+        """Enrol a person from one or several portraits, perhaps on the way to other people.
+
+        Args:
+            more: further portraits of the same person.
+            mixed: other people and how much of each, below 1 in all; the person keeps the rest.
+        """
+        squares = [cut_square(p, self._model.config.picture_side) for p in (portrait, *more)]
+        shown, to_square = squares[0]
+        unit = to_square / np.float32(len(shown))
+        pictures = torch.stack([_tensor(rgb) for rgb, _ in squares]).to(self._device, self._dtype)
+        latents = self._model.codec.encode(pictures, tiny=self.sampling.tiny_codec)[None]
+        identity, nobody = self._tokens((portrait, *more), mixed)
+        landmarks = apply(unit, portrait.landmarks)
+        return DiffusionFace(
+            size=(self._output_side, self._output_side),
+            to_unit=_compose(unit, invert(portrait.to_window)),
+            identity=identity,
+            nobody=nobody,
+            reference=self._model.write_reference(latents, self._plain, identity),
+            placed=placement(landmarks, 0.0, 0.0),
+            rgb=shown,
+        )
+
+    def noise(self, seed: int) -> StreamNoise:
+        """Draw the noise of a stream, the same for all its frames."""
+        sizes = self._model.config.unet
+        generator = torch.Generator().manual_seed(seed)
+        shape = (1, sizes.latent_channels, sizes.sample_size, sizes.sample_size)
+        start = torch.randn(shape, generator=generator).to(self._device, self._dtype)
+        return StreamNoise(start, seed)
+
+    @staticmethod
+    def cold(face: DiffusionFace) -> DiffusionCache:
+        """The cache before the first frame: nothing but where the portrait's head is."""
+        return DiffusionCache(None, face.placed, face.rgb)
+
+    @torch.inference_mode()
+    def draw(
+        self, face: DiffusionFace, cache: DiffusionCache, shot: Shot
+    ) -> tuple[RgbImage, DiffusionCache]:
+        """Sample one frame."""
+        landmarks = apply(face.to_unit, close_lids(shot.target, shot.blink))
+        yaw, pitch = (float(angle) for angle in shot.placement[:2])
+        points = landmarks_68(landmarks, yaw, pitch, self._depth)
+        guide = self._model.guidance(*map(self._row, (landmarks, points, cache.placed)))
+        text = self._plain if shot.words is None else shot.words.text
+        latents, keys = self._sample(face, cache, shot, guide, text)
+        pictures = self._model.codec.decode(latents, tiny=self.sampling.tiny_codec)
+        rgb = to_bytes(pictures)[0].cpu().numpy()
+        return rgb, DiffusionCache(keys, placement(landmarks, yaw, pitch), rgb)
+
+    @staticmethod
+    def draw_between(face: DiffusionFace, cache: DiffusionCache, shot: Shot) -> RgbImage:
+        """The frame before, again: nothing here moves a picture."""
+        return cache.rgb
+
+    def pack(self, cache: DiffusionCache) -> dict[str, NDArray[np.generic]]:
+        """A cache as arrays, from which `unpack` makes the same cache again."""
+        kept: dict[str, NDArray[np.generic]] = {"placed": cache.placed, "rgb": cache.rgb}
+        for net, pairs in enumerate(cache.keys or ()):
+            for layer, pair in enumerate(pairs):
+                for which, tensor in zip("kv", pair, strict=True):
+                    kept[f"{net}.{layer}.{which}"] = tensor.float().cpu().numpy()
+        return kept
+
+    def unpack(self, kept: Mapping[str, NDArray[np.generic]]) -> DiffusionCache:
+        """Undo `pack`."""
+
+        def pairs(net: int) -> KeyValues:
+            count = sum(name.startswith(f"{net}.") for name in kept) // 2
+            return tuple(
+                (self._tensor(kept[f"{net}.{i}.k"]), self._tensor(kept[f"{net}.{i}.v"]))
+                for i in range(count)
+            )
+
+        keys = (pairs(0), pairs(1)) if "0.0.k" in kept else None
+        return DiffusionCache(keys, np.float32(kept["placed"]), np.asarray(kept["rgb"], np.uint8))
+
+    def _sample(
+        self,
+        face: DiffusionFace,
+        cache: DiffusionCache,
+        shot: Shot,
+        guide: Guidance,
+        text: Tensor,
+    ) -> tuple[Tensor, Caches | None]:
+        how = self.sampling
+        before = cache.keys if how.remember else None
+        told = Conditions(text, face.identity, face.reference)
+        untold = replace(told, text=self._nothing, identity=face.nobody)
+        left: list[Caches | None] = [None]
+
+        def conditional(z_t: Tensor, t: Tensor) -> Tensor:
+            noise, left[0] = self._model(z_t, t, told, guide, before)
+            return noise
+
+        latents = sample(
+            *(conditional, shot.noise.start, how.sampler, how.steps),
+            unconditional=lambda z_t, t: self._model(z_t, t, untold, guide, before)[0],
+            guidance=how.guidance,
+            generator=torch.Generator().manual_seed(shot.noise.seed * 1_000_003 + shot.index),
+            trailing=how.trailing,
+        )
+        return latents.to(self._dtype), left[0]
+
+    def _tokens(
+        self, own: Sequence[Portrait], mixed: Sequence[tuple[Portrait, float]]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        if self._embed is None:
+            return None, None
+        tokens = self._identify(own)
+        if tokens is None:
+            return None, None
+        if mixed:
+            others = [self._identify([portrait] * len(own)) for portrait, _ in mixed]
+            people = [tokens, *(person for person in others if person is not None)]
+            shares = [share for _, share in mixed]
+            tokens = mix(people, [1 - sum(shares), *shares])
+        width = self._model.config.face_embedding
+        nobody = torch.zeros(1, len(own), width, device=self._device, dtype=self._dtype)
+        return tokens, self._model.identify(nobody)
+
+    def _identify(self, portraits: Sequence[Portrait]) -> Tensor | None:
+        assert self._embed is not None
+        rows = np.stack([self._embed(p.rgb, p.landmarks) for p in portraits])
+        return self._model.identify(self._tensor(rows)[None])
+
+    def _read(self, text: str) -> Tensor:
+        with torch.inference_mode():
+            return self._model.read(self._tokenise([text]).to(self._device)).to(self._dtype)
+
+    def _row(self, values: F32) -> Tensor:
+        """One row, in full precision: landmarks are drawn by the pixel."""
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32))[None].to(self._device)
+
+    def _tensor(self, values: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self._device, self._dtype)
+
+    @property
+    def _output_side(self) -> int:
+        doubled = self._model.codec.enlarge is not None
+        return self._model.config.picture_side * (2 if doubled else 1)
+
+
+def cut_square(portrait: Portrait, side: int) -> tuple[RgbImage, Affine]:
+    """The square around a head, scaled to `side`, and the affine from the portrait's pixels to it.
+
+    Where the head is near the picture's edge, the square is moved inside, and made smaller if need be.
+    """
+    face = portrait.landmarks[list(OVAL)]
+    low, high = face.min(0), face.max(0)
+    height, width = portrait.rgb.shape[:2]
+    room = float(min(HEAD_ROOM * (high[1] - low[1]), height, width))
+    corner = np.clip((low + high) / 2 - room / 2, 0, [width - room, height - room])
+    box = (*corner, *(corner + room))
+    cut = Image.fromarray(portrait.rgb).resize((side, side), Image.Resampling.LANCZOS, box=box)
+    scale = side / room
+    to_square = np.array([[scale, 0, -corner[0] * scale], [0, scale, -corner[1] * scale]], "f")
+    return np.asarray(cut), to_square
+
+
+def close_lids(target: F32, blink: F32) -> F32:
+    """Bring each eye's upper lid down by `blink` (2,), right and left: landmarks (478, 2)."""
+    closed = target.copy()
+    for amount, (upper, lower) in zip(blink, (RIGHT_LIDS, LEFT_LIDS), strict=True):
+        closed[list(upper)] += amount * (target[list(lower)] - target[list(upper)])
+    return closed
+
+
+def _compose(after: Affine, before: Affine) -> Affine:
+    """The affine that is `before`, then `after`."""
+    made: Affine = np.c_[after[:, :2] @ before[:, :2], after[:, :2] @ before[:, 2] + after[:, 2]]
+    return made.astype(np.float32)
+
+
+def _tensor(rgb: RgbImage) -> Tensor:
+    """(S, S, 3) uint8 -> (3, S, S) in [-1, 1]."""
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float() / 127.5 - 1

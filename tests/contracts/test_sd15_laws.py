@@ -1,0 +1,164 @@
+"""The laws of the engine in the sd15 profile: the same classes, small networks, random weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from engine.avatar import AvatarEngine
+from engine.config import DiffusionSettings, EngineConfig
+from engine.enroll import Identity
+from engine.loaders.sd15_engine import load_engine
+from engine.nets.sd15_picture import DiffusionPicture
+from engine.offline import Casting, generate
+from server.cli import BUNDLED_PORTRAIT
+from server.portraits import decode_image
+
+HOP = 640
+SMALL = DiffusionSettings(random_weights="small", sampler="lcm", device="cpu")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def portrait() -> np.ndarray:
+    return decode_image(BUNDLED_PORTRAIT.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def engine() -> AvatarEngine:
+    return load_engine(EngineConfig.sd15(live=True, steps=2, threads=1, diffusion=SMALL))
+
+
+@pytest.fixture(scope="module")
+def identity(engine: AvatarEngine, portrait: np.ndarray) -> Identity:
+    return engine.enroll(portrait)
+
+
+@pytest.fixture(scope="module")
+def sound() -> np.ndarray:
+    return (0.2 * np.random.default_rng(0).standard_normal(5 * HOP)).astype(np.float32)
+
+
+def film(
+    engine: AvatarEngine, identity: Identity, pcm: np.ndarray, cut: int = 10**6, prompt: str = ""
+) -> np.ndarray:
+    state = engine.start(identity, seed=3)
+    if prompt:
+        engine.express(state, engine.read_prompt(prompt), at=2)
+    frames = [f for i in range(0, len(pcm), cut) for f in engine.step(state, pcm[i : i + cut])]
+    frames += engine.flush(state)
+    assert [f.index for f in frames] == list(range(len(frames)))
+    return np.stack([f.rgb for f in frames])
+
+
+@pytest.fixture(scope="module")
+def whole(engine: AvatarEngine, identity: Identity, sound: np.ndarray) -> np.ndarray:
+    return film(engine, identity, sound)
+
+
+def test_splitting_the_sound_never_changes_the_frames(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray, whole: np.ndarray
+) -> None:
+    assert whole.shape == (5, 64, 64, 3)
+    np.testing.assert_array_equal(film(engine, identity, sound, 777), whole)
+
+
+def test_later_sound_never_changes_earlier_frames(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray, whole: np.ndarray
+) -> None:
+    longer = np.concatenate([sound, sound[: 2 * HOP]])
+    decided = len(whole) - engine.config.stream.lookahead_frames
+    state = engine.start(identity, seed=3)
+    frames = [f.rgb for f in engine.step(state, longer[: len(sound)])]
+    np.testing.assert_array_equal(np.stack(frames), whole[:decided])
+
+
+def test_words_change_the_picture_from_their_frame_on(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray, whole: np.ndarray
+) -> None:
+    older = film(engine, identity, sound, 900, "older, pencil sketch")
+    np.testing.assert_array_equal(older[:2], whole[:2])
+    assert (older[2:] != whole[2:]).any((1, 2, 3)).all()
+    np.testing.assert_array_equal(
+        film(engine, identity, sound, 10**6, "older, pencil sketch"), older
+    )
+
+
+def test_a_frame_sees_the_one_before(
+    engine: AvatarEngine, portrait: np.ndarray, sound: np.ndarray, whole: np.ndarray
+) -> None:
+    alone = load_engine(replace(engine.config, diffusion=replace(SMALL, memory="none")))
+    frames = film(alone, alone.enroll(portrait), sound[: 2 * HOP])
+    np.testing.assert_array_equal(frames[0], whole[0])
+    assert (frames[1] != whole[1]).any()
+
+
+def test_people_can_be_mixed_and_shown_by_several_portraits(
+    engine: AvatarEngine, portrait: np.ndarray
+) -> None:
+    mirrored = np.ascontiguousarray(portrait[:, ::-1])
+    alone = engine.enroll(portrait).face
+    both = engine.enroll(portrait, more=[mirrored]).face
+    assert both.identity.shape[1] == 2 * alone.identity.shape[1]
+    assert both.reference[0][0].shape[1] == 2 * alone.reference[0][0].shape[1]
+    other = engine.enroll(mirrored).face
+    between = engine.enroll(portrait, mixed=[(mirrored, 0.25)]).face
+    torch.testing.assert_close(between.identity, 0.75 * alone.identity + 0.25 * other.identity)
+    assert not torch.equal(alone.identity, other.identity)
+
+
+def test_what_a_frame_leaves_survives_being_written_down(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray, whole: np.ndarray
+) -> None:
+    state = engine.start(identity, seed=3)
+    drawn = engine.step(state, sound[: 4 * HOP])
+    assert len(drawn) == 2
+    kept = engine.pack(state)
+    again = engine.start(identity, seed=3)
+    engine.resume(again, 2, kept)
+    frames = engine.step(again, sound) + engine.flush(again)
+    assert [f.index for f in frames] == [2, 3, 4]
+    np.testing.assert_array_equal(np.stack([f.rgb for f in frames]), whole[2:])
+
+
+def test_a_stopped_run_with_guidance_goes_on_as_if_it_had_not(
+    portrait: np.ndarray, tmp_path: Path
+) -> None:
+    tone = tmp_path / "tone.wav"
+    with av.open(str(tone), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4 * HOP), np.int16), "s16", "mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    how = replace(SMALL, sampler="ddim", guidance=3.5, codec="full")
+    config = EngineConfig.sd15(live=False, steps=2, threads=1, diffusion=how)
+    casting = Casting(portraits=[portrait], prompt="smile, oil painting", seed=1)
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    generate(load_engine(config), casting, tone, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        generate(
+            load_engine(config), casting, tone, tmp_path / "cut", save_every_s=0, progress=stop
+        )
+    assert generate(load_engine(config), casting, tone, tmp_path / "cut").resumed_at == 2
+    a, b = ([p.read_bytes() for p in sorted((tmp_path / n).iterdir())] for n in ("whole", "cut"))
+    assert len(a) == 4
+    assert a == b
+
+
+def test_a_picture_between_two_is_the_one_before(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    state = engine.start(identity, seed=3)
+    frames = engine.step(state, sound[: 3 * HOP])
+    again = DiffusionPicture.draw_between(identity.face, state.cache, None)
+    np.testing.assert_array_equal(again, frames[-1].rgb)
