@@ -62,7 +62,7 @@ def _resample(timed: Iterator[tuple[float, RgbImage]], fps: int, name: str) -> I
             yield picture
             k += 1
         now, lasts, picture = time, time - now, following
-    while k / fps < now + lasts / 2:
+    while k / fps < now + lasts - 1e-6:
         yield picture
         k += 1
 
