@@ -69,7 +69,7 @@ def align(rgb: RgbImage, landmarks: F32) -> F32:
     where = np.stack([x, y], -1) @ back[:, :2].T + back[:, 2]
     h, w = rgb.shape[:2]
     grid = torch.from_numpy((where * 2 + 1) / [w, h] - 1).float()[None]
-    picture = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float()
+    picture = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float()
     crop: F32 = F.grid_sample(picture, grid, align_corners=False).numpy()
     return crop
 

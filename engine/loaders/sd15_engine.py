@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.avatar import AvatarEngine
 from engine.config import DiffusionSettings, EngineConfig
-from engine.errors import ConfigError
+from engine.errors import ConfigError, WeightsError
 from engine.loaders.control_net import SUBFOLDER, load_control_net
 from engine.loaders.face_encoder import align, check_space, load_face_encoder
 from engine.loaders.ip_adapter import install, read_ip_adapter
@@ -59,7 +59,7 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
     how = config.diffusion
     make_scheduler(how.sampler)  # refused before anything is loaded
     device = _device(how)
-    parts = _random(how) if how.random_weights else _public(how, _dtype(device))
+    parts = _random(how, _dtype(device)) if how.random_weights else _public(how, _dtype(device))
     picture = DiffusionPicture(
         parts.model.to(device),
         tokenise=parts.tokenise,
@@ -89,13 +89,14 @@ def _dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def _random(how: DiffusionSettings) -> Parts:
+def _random(how: DiffusionSettings, dtype: torch.dtype) -> Parts:
     config = Sd15Config.small() if how.random_weights == "small" else Sd15Config.full()
     with torch.random.fork_rng():
         torch.manual_seed(RANDOM_SEED)
         model = PortraitTalkModel.build(config)
     if how.random_weights == "full":
-        model = model.to(torch.bfloat16)
+        dtype = torch.bfloat16  # half the memory: it is there to be timed
+    model = model.to(dtype)
     words = WordNumbers(config.text.vocabulary, config.text.length)
     return Parts(model, words, MeaninglessEmbedding(config.face_embedding))
 
@@ -125,6 +126,13 @@ def _public(how: DiffusionSettings, dtype: torch.dtype) -> Parts:
     few_step = how.few_step or (LORA_OF[how.sampler] if how.sampler in FEW_STEPS else "")
     needed += [few_step] if few_step else []
     check_licences([find(name) for name in needed], how.use)
+    missing = [name for name in needed if locate(find(name), how.models_dir) is None]
+    if missing:
+        raise WeightsError(
+            f"{len(missing)} of the {len(needed)} checkpoints of sd15 are not here: "
+            f"{', '.join(missing)}; `portraittalk models --models-dir {how.models_dir}` shows the "
+            "command that brings each"
+        )
     folders = {name: require(name, how.models_dir) for name in needed}
     files = Sd15Files(folders["sd15"])
     unet = IdentityUnet(files.unet(config.unet, dtype=dtype), config)

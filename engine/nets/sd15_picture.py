@@ -147,8 +147,7 @@ class DiffusionPicture:
         sizes = self._model.config.unet
         generator = torch.Generator().manual_seed(seed)
         shape = (1, sizes.latent_channels, sizes.sample_size, sizes.sample_size)
-        start = torch.randn(shape, generator=generator).to(self._device, self._dtype)
-        return StreamNoise(start, seed)
+        return StreamNoise(torch.randn(shape, generator=generator).to(self._device), seed)
 
     @staticmethod
     def cold(face: DiffusionFace) -> DiffusionCache:
@@ -163,7 +162,7 @@ class DiffusionPicture:
         landmarks = apply(face.to_unit, close_lids(shot.target, shot.blink))
         yaw, pitch = (float(angle) for angle in shot.placement[:2])
         points = landmarks_68(landmarks, yaw, pitch, self._depth)
-        guide = self._model.guidance(*map(self._row, (landmarks, points, cache.placed)))
+        guide = self._guide(landmarks, points, cache.placed)
         text = self._plain if shot.words is None else shot.words.text
         latents, keys = self._sample(face, cache, shot, guide, text)
         pictures = self._model.codec.decode(latents, tiny=self.sampling.tiny_codec)
@@ -212,17 +211,26 @@ class DiffusionPicture:
         left: list[Caches | None] = [None]
 
         def conditional(z_t: Tensor, t: Tensor) -> Tensor:
-            noise, left[0] = self._model(z_t, t, told, guide, before)
-            return noise
+            noise, left[0] = self._model(z_t.to(self._dtype), t, told, guide, before)
+            return noise.float()
+
+        def unconditional(z_t: Tensor, t: Tensor) -> Tensor:
+            return self._model(z_t.to(self._dtype), t, untold, guide, before)[0].float()
 
         latents = sample(
             *(conditional, shot.noise.start, how.sampler, how.steps),
-            unconditional=lambda z_t, t: self._model(z_t, t, untold, guide, before)[0],
+            unconditional=unconditional,
             guidance=how.guidance,
             generator=torch.Generator().manual_seed(shot.noise.seed * 1_000_003 + shot.index),
             trailing=how.trailing,
         )
         return latents.to(self._dtype), left[0]
+
+    def _guide(self, landmarks: F32, points: F32, placed: F32) -> Guidance:
+        """Guidance of one frame; landmarks are drawn by the pixel, so in full precision."""
+        guide = self._model.guidance(*map(self._row, (landmarks, points, placed)))
+        told = None if guide.placement is None else guide.placement.to(self._dtype)
+        return replace(guide, landmarks=guide.landmarks.to(self._dtype), placement=told)
 
     def _tokens(
         self, own: Sequence[Portrait], mixed: Sequence[tuple[Portrait, float]]
@@ -251,7 +259,6 @@ class DiffusionPicture:
             return self._model.read(self._tokenise([text]).to(self._device)).to(self._dtype)
 
     def _row(self, values: F32) -> Tensor:
-        """One row, in full precision: landmarks are drawn by the pixel."""
         return torch.from_numpy(np.ascontiguousarray(values, np.float32))[None].to(self._device)
 
     def _tensor(self, values: NDArray[np.generic]) -> Tensor:

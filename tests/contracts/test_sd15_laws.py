@@ -13,6 +13,7 @@ import torch
 from engine.avatar import AvatarEngine
 from engine.config import DiffusionSettings, EngineConfig
 from engine.enroll import Identity
+from engine.loaders import sd15_engine
 from engine.loaders.sd15_engine import load_engine
 from engine.nets.sd15_picture import DiffusionPicture
 from engine.offline import Casting, generate
@@ -137,19 +138,17 @@ def test_a_stopped_run_with_guidance_goes_on_as_if_it_had_not(
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     how = replace(SMALL, sampler="ddim", guidance=3.5, codec="full")
-    config = EngineConfig.sd15(live=False, steps=2, threads=1, diffusion=how)
+    offline = load_engine(EngineConfig.sd15(live=False, steps=1, threads=1, diffusion=how))
     casting = Casting(portraits=[portrait], prompt="smile, oil painting", seed=1)
 
     def stop(done: int, total: int) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
-    generate(load_engine(config), casting, tone, tmp_path / "whole")
+    generate(offline, casting, tone, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        generate(
-            load_engine(config), casting, tone, tmp_path / "cut", save_every_s=0, progress=stop
-        )
-    assert generate(load_engine(config), casting, tone, tmp_path / "cut").resumed_at == 2
+        generate(offline, casting, tone, tmp_path / "cut", save_every_s=0, progress=stop)
+    assert generate(offline, casting, tone, tmp_path / "cut").resumed_at == 2
     a, b = ([p.read_bytes() for p in sorted((tmp_path / n).iterdir())] for n in ("whole", "cut"))
     assert len(a) == 4
     assert a == b
@@ -162,3 +161,17 @@ def test_a_picture_between_two_is_the_one_before(
     frames = engine.step(state, sound[: 3 * HOP])
     again = DiffusionPicture.draw_between(identity.face, state.cache, None)
     np.testing.assert_array_equal(again, frames[-1].rgb)
+
+
+def test_half_precision_draws_nearly_the_same(
+    engine: AvatarEngine,
+    identity: Identity,
+    portrait: np.ndarray,
+    sound: np.ndarray,
+    whole: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sd15_engine, "_dtype", lambda device: torch.bfloat16)
+    half = load_engine(engine.config)
+    frames = film(half, half.enroll(portrait), sound[: 2 * HOP]).astype(int)
+    assert np.abs(frames - whole[:2]).mean() < 4
