@@ -2,9 +2,9 @@
 
 `enroll` runs once a portrait; then, for each frame, `warp` (geometry, always fp32) and `paint`
 (AnimateNet, IdentityNet x steps, decoder). Between two painted frames `carry` moves the last painted
-window along with the lips, which costs a third. Three small graphs without weights finish it at the
-portrait's own resolution: `move` (the head by the flow), `blink` (the eyes again, with the lids, only
-while they move) and `inlay` (the painted window, where the warp is not to be trusted).
+window along with the lips, which costs a third. Two small graphs without weights finish it at the
+portrait's own resolution: `move` (the head by the flow, its eyes closed before by `engine.eyelids`)
+and `inlay` (the painted window, where the warp is not to be trusted).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from PIL import Image
 from engine.backends import Graph, GraphSpec, TensorSpec
 from engine.errors import ConfigError
 from engine.expression import refuse_words
+from engine.eyelids import Eye, close_lids, make_lids
 from engine.landmarks import Affine, apply, invert
 from engine.topology import POINTS
 from engine.types import RgbImage
@@ -39,9 +40,6 @@ GRID_X = np.concatenate(
 GRID_Y = np.concatenate(
     [np.linspace(-2.4, -1.4, 7), np.linspace(-1.26, 1.26, 57), np.linspace(1.4, 2.0, 5)]
 ).astype(np.float32)
-# The finer field of the eyelids.
-EYES_X = np.linspace(-0.15, 1.15, 112).astype(np.float32)
-EYES_Y = np.linspace(-0.95, -0.05, 80).astype(np.float32)
 # Points that stay where they are: the frame of everything the head does not carry.
 ANCHORS = np.array(
     [(x, y) for y in (-2.4, 2.0) for x in np.linspace(-1.5, 2.5, 9)]
@@ -59,7 +57,6 @@ _LATENTS = (1, CHANNELS, LATENT, LATENT)
 _POINTS = (1, POINTS, 2)
 
 _FLOW = TensorSpec("flow", (1, 2, len(GRID_Y), len(GRID_X)))
-_LIDS = TensorSpec("lids", (1, 1, len(EYES_Y), len(EYES_X)))
 
 ENROLL = GraphSpec(
     "enroll",
@@ -73,7 +70,6 @@ WARP = GraphSpec(
         TensorSpec("latents", _LATENTS),
         TensorSpec("source", _POINTS),
         TensorSpec("target", _POINTS),
-        TensorSpec("blink", (1, 2)),
     ),
     (
         TensorSpec("warped", (1, 3, WINDOW, WINDOW)),
@@ -81,7 +77,6 @@ WARP = GraphSpec(
         TensorSpec("maps", (1, LINE_MAPS, LATENT, LATENT)),
         TensorSpec("opening", (1, 1, 64, 64)),
         _FLOW,
-        _LIDS,
     ),
     precision="f32",
 )
@@ -92,9 +87,8 @@ CARRY = GraphSpec(
         TensorSpec("source", _POINTS),
         TensorSpec("before", _POINTS),
         TensorSpec("target", _POINTS),
-        TensorSpec("blink", (1, 2)),
     ),
-    (TensorSpec("carried", (1, 4, WINDOW, WINDOW)), _FLOW, _LIDS),
+    (TensorSpec("carried", (1, 4, WINDOW, WINDOW)), _FLOW),
     precision="f32",
 )
 PAINT = GraphSpec(
@@ -123,12 +117,6 @@ _PORTRAIT = (TensorSpec("portrait", (1, 3, "H", "W")), TensorSpec("flow_scale", 
 _AT = (TensorSpec("flow_at", (1, "h", "w", 2)), TensorSpec("base_at", (1, "h", "w", 2)))
 _RGB = (TensorSpec("rgb", ("h", "w", 3), "uint8"),)
 MOVE = GraphSpec("move", (*_PORTRAIT, _FLOW, *_AT), _RGB, precision="f32")
-BLINK = GraphSpec(
-    "blink",
-    (*_PORTRAIT, _FLOW, *_AT, _LIDS, TensorSpec("lids_at", (1, "h", "w", 2))),
-    _RGB,
-    precision="f32",
-)
 INLAY = GraphSpec(
     "inlay",
     (
@@ -140,7 +128,7 @@ INLAY = GraphSpec(
     _RGB,
     precision="f32",
 )
-SPECS = (ENROLL, WARP, CARRY, PAINT, MOVE, BLINK, INLAY)
+SPECS = (ENROLL, WARP, CARRY, PAINT, MOVE, INLAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +146,6 @@ class Canvas:
     rgb: RgbImage  # (H, W, 3) the portrait itself
     portrait: dict[str, F32]  # the pixels as floats and the size of a window unit
     head: Region  # all that can move
-    eyes: Region
     window: Region
 
 
@@ -211,7 +198,6 @@ def make_canvas(rgb: RgbImage, to_window: Affine) -> Canvas:
 
     ends = np.array([0, 1], np.float32)
     head, _ = region(GRID_X, GRID_Y)
-    eyes, of_eyes = region(EYES_X, EYES_Y)
     window, of_window = region(ends, ends)
     edge = np.clip((0.5 - np.abs(of_window - 0.5).max(-1)) / FEATHER, 0, 1)
     to_sampling = back[:, :2] * np.array([[2 / width], [2 / height]])
@@ -222,7 +208,6 @@ def make_canvas(rgb: RgbImage, to_window: Affine) -> Canvas:
             "flow_scale": np.ascontiguousarray(to_sampling, np.float32),
         },
         head=head,
-        eyes=Region(eyes.box, {**eyes.at, "lids_at": _look_up(of_eyes, EYES_X, EYES_Y)}),
         window=Region(
             window.box,
             {
@@ -267,6 +252,7 @@ class Face:
     source: F32  # (1, 478, 2) landmarks in window units
     kept: dict[str, F32]  # latents, identity, reference keys/values
     canvas: Canvas
+    lids: tuple[Eye, Eye]  # right, left
 
     @property
     def size(self) -> tuple[int, int]:
@@ -334,7 +320,7 @@ class PictureGraphs:
     def __init__(self, load: Callable[[GraphSpec], Graph]) -> None:
         self._enroll, self._warp, self._paint = load(ENROLL), load(WARP), load(PAINT)
         self._carry = load(CARRY)
-        self._move, self._blink, self._inlay = load(MOVE), load(BLINK), load(INLAY)
+        self._move, self._inlay = load(MOVE), load(INLAY)
 
     def enroll(
         self,
@@ -347,7 +333,8 @@ class PictureGraphs:
             raise ConfigError("the tiny profile draws from one portrait; use --profile sd15")
         window = cut_window(portrait.rgb, portrait.to_window)
         canvas = make_canvas(portrait.rgb, portrait.to_window)
-        return Face(window, portrait.source[None], self._enroll(window=window), canvas)
+        lids = make_lids(portrait.rgb, portrait.landmarks)
+        return Face(window, portrait.source[None], self._enroll(window=window), canvas, lids)
 
     @staticmethod
     def noise(seed: int) -> F32:
@@ -368,15 +355,14 @@ class PictureGraphs:
 
     def draw(self, face: Face, cache: FrameCache, shot: Shot) -> tuple[RgbImage, FrameCache]:
         """Draw one frame, painting its window afresh."""
-        points, blink = shot.target[None], shot.blink
+        points = shot.target[None]
         geometry = self._warp(
             window=face.window,
             latents=face.kept["latents"],
             source=face.source,
             target=points,
-            blink=blink[None],
         )
-        flow, lids = geometry.pop("flow"), geometry.pop("lids")
+        flow = geometry.pop("flow")
         painted = self._paint(
             noise=shot.noise,
             **face.kept,
@@ -386,7 +372,7 @@ class PictureGraphs:
             target=points,
             placement=shot.placement[None],
         )
-        rgb = self.compose(face.canvas, flow, lids if blink.any() else None, painted["patch"])
+        rgb = self.compose(face.canvas, flow, painted["patch"], _eyes(face, shot.blink))
         return rgb, FrameCache(
             painted["made_latents"],
             tuple(painted[f"made{i}"] for i in range(len(KEYS))),
@@ -407,10 +393,9 @@ class PictureGraphs:
             source=face.source,
             before=cache.target,
             target=shot.target[None],
-            blink=shot.blink[None],
         )
-        lids = moved["lids"] if shot.blink.any() else None
-        return self.compose(face.canvas, moved["flow"], lids, moved["carried"])
+        eyes = _eyes(face, shot.blink)
+        return self.compose(face.canvas, moved["flow"], moved["carried"], eyes)
 
     @staticmethod
     def pack(cache: FrameCache) -> dict[str, NDArray[Any]]:
@@ -427,14 +412,27 @@ class PictureGraphs:
         keys = tuple(kept[f"key{i}"] for i in range(len(KEYS)))
         return FrameCache(kept["latents"], keys, kept.get("patch"), kept.get("target"))
 
-    def compose(self, canvas: Canvas, flow: F32, lids: F32 | None, patch: F32) -> RgbImage:
-        """Move the portrait by `flow` and `lids` and lay the painted `patch` in: (H, W, 3)."""
+    def compose(
+        self, canvas: Canvas, flow: F32, patch: F32, blinking: F32 | None = None
+    ) -> RgbImage:
+        """Move the portrait by `flow` and lay the painted `patch` in: (H, W, 3).
+
+        Args:
+            blinking: the portrait (1, 3, H, W) with its lids down, while they are.
+        """
         frame = canvas.rgb.copy()
-        frame[canvas.head.box] = self._move(**canvas.portrait, flow=flow, **canvas.head.at)["rgb"]
-        if lids is not None:
-            eyes = self._blink(**canvas.portrait, flow=flow, lids=lids, **canvas.eyes.at)
-            frame[canvas.eyes.box] = eyes["rgb"]
+        portrait = (
+            canvas.portrait if blinking is None else {**canvas.portrait, "portrait": blinking}
+        )
+        frame[canvas.head.box] = self._move(**portrait, flow=flow, **canvas.head.at)["rgb"]
         under = np.ascontiguousarray(frame[canvas.window.box])
         laid = self._inlay(moved=under, patch=patch, **canvas.window.at)
         frame[canvas.window.box] = laid["rgb"]
         return frame
+
+
+def _eyes(face: Face, blink: F32) -> F32 | None:
+    """The portrait with its lids down; None while both eyes are open."""
+    if not blink.any():
+        return None
+    return close_lids(face.canvas.portrait["portrait"][0], face.lids, blink)[None]

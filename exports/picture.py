@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine.nets.geometry import blink_field, control_points, flow_at, unit_grid, warp
+from engine.nets.geometry import control_points, flow_at, unit_grid, warp
 from engine.nets.painter import Cache, Condition, Painter, Reference
-from engine.picture import ANCHORS, EYES_X, EYES_Y, GRID_X, GRID_Y, SPECS
+from engine.picture import ANCHORS, GRID_X, GRID_Y, SPECS
 from engine.topology import HEAD_MIDPOINTS, HEAD_POINTS, POINTS
 from exports.onnx import export
 
@@ -39,30 +39,25 @@ class Warp(nn.Module):
         self.painter = painter
         self.grid: Tensor
         self.anchors: Tensor
-        self.eyes_x: Tensor
-        self.eyes_y: Tensor
         y, x = np.meshgrid(GRID_Y, GRID_X, indexing="ij")
         self.register_buffer("grid", torch.from_numpy(np.stack([x, y], -1).reshape(-1, 2)))
         self.register_buffer("anchors", torch.from_numpy(ANCHORS)[None])
-        self.register_buffer("eyes_x", torch.from_numpy(EYES_X))
-        self.register_buffer("eyes_y", torch.from_numpy(EYES_Y))
 
     def forward(
-        self, window: Tensor, latents: Tensor, source: Tensor, target: Tensor, blink: Tensor
+        self, window: Tensor, latents: Tensor, source: Tensor, target: Tensor
     ) -> tuple[Tensor, ...]:
         """See `engine.picture.WARP`."""
         drawn = self.painter.geometry(window, latents, source, target)
-        return *drawn, *self.fields(source, target, blink)
+        return *drawn, self.flow(source, target)
 
-    def fields(self, source: Tensor, target: Tensor, blink: Tensor) -> tuple[Tensor, Tensor]:
-        """Flow of the head and of the lids."""
+    def flow(self, source: Tensor, target: Tensor) -> Tensor:
+        """Flow of the head."""
         before, after = (
             torch.cat([control_points(face, HEAD_POINTS, HEAD_MIDPOINTS), self.anchors], 1)
             for face in (source, target)
         )
         flow = flow_at(self.grid, before, after).transpose(1, 2)
-        lids = blink_field(target, blink, self.eyes_x, self.eyes_y)
-        return flow.view(1, 2, len(GRID_Y), len(GRID_X)), lids
+        return flow.view(1, 2, len(GRID_Y), len(GRID_X))
 
 
 class Carry(nn.Module):
@@ -73,13 +68,13 @@ class Carry(nn.Module):
         self.warp = Warp(painter)
 
     def forward(
-        self, patch: Tensor, source: Tensor, before: Tensor, target: Tensor, blink: Tensor
+        self, patch: Tensor, source: Tensor, before: Tensor, target: Tensor
     ) -> tuple[Tensor, ...]:
         """See `engine.picture.CARRY`."""
         n = self.warp.painter.geometry.grid
         after = control_points(target)
         window_flow = flow_at(unit_grid(n), control_points(before), after).view(-1, n, n, 2)
-        return warp(patch, window_flow), *self.warp.fields(source, target, blink)
+        return warp(patch, window_flow), self.warp.flow(source, target)
 
 
 class Paint(nn.Module):
@@ -102,7 +97,7 @@ class Paint(nn.Module):
 
 
 class Move(nn.Module):
-    """The head moved by the flow, and by the lids when they are given; no weights."""
+    """The head moved by the flow; no weights."""
 
     def forward(
         self,
@@ -111,15 +106,10 @@ class Move(nn.Module):
         flow: Tensor,
         flow_map: Tensor,
         base: Tensor,
-        lids: Tensor | None = None,
-        lids_map: Tensor | None = None,
     ) -> Tensor:
-        """See `engine.picture.MOVE` and `BLINK`."""
+        """See `engine.picture.MOVE`."""
         scaled = torch.einsum("dc,bchw->bdhw", flow_scale, flow)  # few points: cheap here
         offset = F.grid_sample(scaled, flow_map, align_corners=False, padding_mode="border")
-        if lids is not None and lids_map is not None:
-            down = torch.einsum("dc,bchw->bdhw", flow_scale[:, 1:], lids)
-            offset = offset + F.grid_sample(down, lids_map, align_corners=False)
         where = base + offset.permute(0, 2, 3, 1)
         moved = F.grid_sample(portrait, where, align_corners=False, padding_mode="border")
         return _picture(moved)
@@ -150,9 +140,8 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
     target = source + 0.02 * torch.randn(1, POINTS, 2)
     with torch.no_grad():
         latents, identity, *keys = Enroll(painter)(window)
-        blink = torch.tensor([[0.5, 0.9]])
-        drawn = Warp(painter)(window, latents, source, target, blink)
-        warped, warped_latents, maps, opening, flow, lids = drawn
+        drawn = Warp(painter)(window, latents, source, target)
+        warped, warped_latents, maps, opening, flow = drawn
     reference = {f"reference{i}": k for i, k in enumerate(keys)}
     previous = {f"previous{i}": k * 0.9 for i, k in enumerate(keys)}
     line = torch.linspace(-1, 1, 40)
@@ -165,11 +154,10 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
         "enroll": {"window": window},
         "warp": {
             **{"window": window, "latents": latents, "source": source, "target": target},
-            "blink": blink,
         },
         "carry": {
             **{"patch": torch.rand(1, 4, 128, 128), "source": source, "before": target},
-            **{"target": target + 0.01, "blink": blink},
+            "target": target + 0.01,
         },
         "paint": {
             **{"noise": painter.noise(1), "latents": latents, "identity": identity, **reference},
@@ -183,7 +171,6 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
             **{"target": target, "placement": torch.zeros(1, 6)},
         },
         "move": {**still, "flow_at": grid, "base_at": grid},
-        "blink": {**still, "flow_at": grid, "base_at": grid, "lids": lids, "lids_at": grid},
         "inlay": {
             "moved": torch.randint(0, 255, (40, 40, 3), dtype=torch.uint8),
             **{"patch": torch.rand(1, 4, 128, 128), "patch_at": grid},
@@ -200,7 +187,7 @@ def export_picture(painter: Painter, out: Path, steps: int = 1) -> dict[str, flo
         "warp": (Warp(painter), 1e-3),
         "carry": (Carry(painter), 1e-3),
         "paint": (Paint(painter, steps), 5e-3),
-        **{name: (Move(), 1.0) for name in ("move", "blink")},  # one grey level of rounding
+        "move": (Move(), 1.0),  # one grey level of rounding
         "inlay": (Inlay(), 1.0),
     }
     errors = {}

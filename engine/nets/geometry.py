@@ -15,9 +15,7 @@ from engine.topology import (
     FLOW_POINTS,
     INNER_LOWER_LIP,
     INNER_UPPER_LIP,
-    LEFT_LIDS,
     LINE_GROUPS,
-    RIGHT_LIDS,
 )
 
 # Gaussian kernels of the flow in window units: sigma and weight. The wide one carries the head, the
@@ -102,39 +100,6 @@ def curve_height(landmarks: Tensor, row: tuple[int, ...], x: Tensor, sigma: floa
     px, py = landmarks[:, list(row), 0], landmarks[:, list(row), 1]
     near = torch.softmax(-((px[:, :, None] - x) ** 2) / (2 * sigma**2), 1)
     return (near * py[:, :, None]).sum(1)
-
-
-LID_SKIN = 0.75  # height of the lid's skin above an open eye, in eye openings
-LASHES = 0.22  # of it, next to the eye, that moves without being stretched
-
-
-def blink_field(landmarks: Tensor, amount: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """How far up to read so that the lids come down: the lid's skin stretches, the eye shrinks.
-
-    Args:
-        landmarks: (B, 478, 2) of the frame with open eyes, window units.
-        amount: (B, 2) how far the right and the left eye close, in [0, 1].
-        x, y: (n,), (m,) lines of the field in window units.
-
-    Returns:
-        (B, 1, m, n): vertical offsets in window units.
-    """
-    total = torch.zeros(len(landmarks), 1, len(y), len(x))
-    for eye, (upper, lower) in enumerate((RIGHT_LIDS, LEFT_LIDS)):
-        top = curve_height(landmarks, upper, x, 0.02)[:, None]  # (B, 1, n)
-        low = torch.maximum(curve_height(landmarks, lower, x, 0.02)[:, None], top)
-        skin = LID_SKIN * (low - top) + 1e-4  # above the lid's edge
-        drop = amount[:, eye, None, None] * (low - top)
-        below_crease = y[None, :, None] - (top - skin)  # (B, m, n)
-        stretched = (1 - LASHES / LID_SKIN) * skin + drop
-        lid = drop * (below_crease / stretched).clamp(0, 1)
-        rest = (low - y[None, :, None]).clamp(min=0) / (low - top - drop + 1e-4)
-        offset = torch.minimum(lid, drop * rest.clamp(max=1))
-        ends = landmarks[:, [upper[0], upper[-1]], 0]
-        inside = torch.sigmoid((x - ends.amin(1, keepdim=True)) * 200)
-        inside = inside * torch.sigmoid((ends.amax(1, keepdim=True) - x) * 200)
-        total = total - (offset * inside[:, None])[:, None]
-    return total
 
 
 def mouth_opening(landmarks: Tensor, n: int) -> Tensor:

@@ -79,7 +79,7 @@ def test_a_wrong_tensor_is_named(exported: tuple[Painter, Path]) -> None:
     with pytest.raises(ValueError, match="source: wants float32"):
         graph(**{**feeds, "source": feeds["source"][:, :10]})
     with pytest.raises(ValueError, match="wants inputs"):
-        graph(**{k: v for k, v in feeds.items() if k != "blink"})
+        graph(**{k: v for k, v in feeds.items() if k != "target"})
 
 
 def test_an_unknown_run_time_is_refused() -> None:

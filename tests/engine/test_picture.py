@@ -3,10 +3,11 @@ import pytest
 
 from engine.backends import load_backend
 from engine.config import EngineConfig
+from engine.eyelids import make_lids
 from engine.picture import (
-    BLINK,
     CARRY,
     INLAY,
+    MOVE,
     WARP,
     Canvas,
     Face,
@@ -37,7 +38,7 @@ def canvas(rgb: np.ndarray, side: float = 90.0) -> Canvas:
 
 
 def nothing(graph: str, tensor: str) -> np.ndarray:
-    spec = {s.name: s for s in (WARP, BLINK, INLAY)}[graph]
+    spec = {s.name: s for s in (WARP, MOVE, INLAY)}[graph]
     shape = next(t.shape for t in spec.inputs if t.name == tensor)
     return np.zeros([int(n) for n in shape], np.float32)
 
@@ -51,17 +52,15 @@ def trusted() -> np.ndarray:
 
 def test_a_portrait_that_does_not_move_is_untouched(graphs: PictureGraphs) -> None:
     rgb = portrait()
-    still = graphs.compose(
-        canvas(rgb), nothing("blink", "flow"), nothing("blink", "lids"), trusted()
-    )
+    still = graphs.compose(canvas(rgb), nothing("move", "flow"), trusted())
     assert np.abs(still.astype(int) - rgb).max() <= 1
 
 
 def test_nothing_outside_the_reach_of_the_head_changes(graphs: PictureGraphs) -> None:
     rgb = portrait(900, 800)
     place = canvas(rgb, side=60)
-    flow = nothing("blink", "flow") + 0.5
-    moved = graphs.compose(place, flow, nothing("blink", "lids"), trusted())
+    flow = nothing("move", "flow") + 0.5
+    moved = graphs.compose(place, flow, trusted())
     outside = np.ones(rgb.shape[:2], bool)
     outside[place.head.box] = False
     assert outside.any()
@@ -71,9 +70,9 @@ def test_nothing_outside_the_reach_of_the_head_changes(graphs: PictureGraphs) ->
 
 def test_flow_is_in_window_units(graphs: PictureGraphs) -> None:
     rgb, side = portrait(), 90.0
-    flow = nothing("blink", "flow")
+    flow = nothing("move", "flow")
     flow[:, 0] = 6 / side  # read six pixels to the right
-    moved = graphs.compose(canvas(rgb, side), flow, nothing("blink", "lids"), trusted())
+    moved = graphs.compose(canvas(rgb, side), flow, trusted())
     np.testing.assert_allclose(
         moved[100:200, 80:180].astype(int), rgb[100:200, 86:186].astype(int), atol=2
     )
@@ -85,9 +84,7 @@ def test_paint_is_laid_inside_the_window_only_and_fades_at_its_border(
     rgb, side = portrait(), 90.0
     white = nothing("inlay", "patch")
     white[:, :3] = 1  # trust nothing, paint white
-    laid = graphs.compose(
-        canvas(rgb, side), nothing("blink", "flow"), nothing("blink", "lids"), white
-    )
+    laid = graphs.compose(canvas(rgb, side), nothing("move", "flow"), white)
     middle = laid[140:160, 120:140]
     assert middle.min() >= 254
     change = np.abs(laid.astype(int) - rgb).max(-1)
@@ -98,40 +95,15 @@ def test_paint_is_laid_inside_the_window_only_and_fades_at_its_border(
     assert edge.max() < 40, "the window must fade in, not begin"
 
 
-def test_lids_move_pixels_down_only_around_the_eyes(graphs: PictureGraphs) -> None:
-    rgb, side = portrait(), 60.0
-    lids = nothing("blink", "lids")
-    lids[:, :, 20:60, 20:90] = -4 / side
-    moved = graphs.compose(canvas(rgb, side), nothing("blink", "flow"), lids, trusted())
-    changed = np.abs(moved.astype(int) - rgb).max(-1) > 1
-    rows = np.nonzero(changed.any(1))[0]
-    assert 60 < rows.min()
-    assert rows.max() < 150
-
-
-@pytest.mark.parametrize("blink", [0.0, 1.0])
-def test_the_lid_field_closes_exactly_the_eyes(graphs: PictureGraphs, blink: float) -> None:
-    from engine.topology import RIGHT_LIDS
-
-    face = np.random.default_rng(0).uniform(0.2, 0.8, (478, 2)).astype(np.float32)
-    x = np.linspace(0.1, 0.4, 9)
-    arch = 0.05 * np.sin(np.linspace(0, np.pi, 9))
-    face[list(RIGHT_LIDS[0])] = np.c_[x, -0.45 - arch]
-    face[list(RIGHT_LIDS[1])] = np.c_[x, -0.45 + arch]
-    backend = load_backend("openvino", threads=1)
-    warp = backend.load(WARP, EngineConfig().weights / "warp.onnx")
-    lids = warp(
-        window=nothing("warp", "window"),
-        latents=nothing("warp", "latents"),
-        source=face[None],
-        target=face[None],
-        blink=np.array([[blink, 0]], np.float32),
-    )["lids"][0, 0]
-    if not blink:
-        assert np.abs(lids).max() < 1e-6
-        return
-    assert lids.min() == pytest.approx(-0.1, abs=0.02)  # the lid travels the eye's opening
-    assert lids.max() < 1e-6  # never the other way
+def test_a_blinking_portrait_is_moved_in_place_of_the_open_one(graphs: PictureGraphs) -> None:
+    rgb = portrait()
+    place = canvas(rgb)
+    blinking = place.portrait["portrait"].copy()
+    blinking[:, :, 100:110, 100:140] = 0
+    shown = graphs.compose(place, nothing("move", "flow"), trusted(), blinking)
+    assert shown[101:109, 101:139].max() <= 1
+    shown[100:110, 100:140] = rgb[100:110, 100:140]
+    assert np.abs(shown.astype(int) - rgb).max() <= 1
 
 
 def test_a_carried_window_follows_the_lips(graphs: PictureGraphs) -> None:
@@ -141,12 +113,7 @@ def test_a_carried_window_follows_the_lips(graphs: PictureGraphs) -> None:
     before = np.random.default_rng(0).uniform(0, 1, (1, 478, 2)).astype(np.float32)
     patch = np.zeros((1, 4, 128, 128), np.float32)
     patch[:, 0, 60:68, 40:48] = 1
-    still = {
-        "patch": patch,
-        "source": before,
-        "before": before,
-        "blink": np.zeros((1, 2), np.float32),
-    }
+    still = {"patch": patch, "source": before, "before": before}
     np.testing.assert_allclose(carry(**still, target=before)["carried"], patch, atol=1e-3)
     shifted = before + np.array([10 / 128, 0], np.float32)  # the face goes ten pixels to the right
     moved = carry(**still, target=shifted)["carried"][0, 0]
@@ -156,7 +123,10 @@ def test_a_carried_window_follows_the_lips(graphs: PictureGraphs) -> None:
 
 def test_a_frame_between_needs_a_painted_one(graphs: PictureGraphs) -> None:
 
-    face = Face(nothing("warp", "window"), nothing("warp", "source"), {}, canvas(portrait()))
+    place = canvas(portrait())
+    points = np.random.default_rng(0).uniform(50, 200, (478, 2)).astype(np.float32)
+    lids = make_lids(portrait(), points)
+    face = Face(nothing("warp", "window"), nothing("warp", "source"), {}, place, lids)
     cold = FrameCache(nothing("warp", "latents"), ())
     still = Shot(np.zeros((478, 2), np.float32), np.zeros(2, np.float32), np.zeros(6, "f"), None)
     with pytest.raises(ValueError, match="painted one before"):
