@@ -35,7 +35,7 @@ def test_no_extra_pulls_a_cuda_build() -> None:
 @pytest.mark.parametrize(
     "name",
     ["speech.onnx", "motion.onnx", "enroll.onnx", "warp.onnx", "paint.onnx"]
-    + ["carry.onnx", "move.onnx", "blink.onnx", "inlay.onnx"]
+    + ["carry.onnx", "move.onnx", "inlay.onnx"]
     + ["finder.onnx", "landmarks.onnx", "basis.npz"],
 )
 def test_embedded_weights_are_there_and_small(name: str) -> None:
