@@ -109,4 +109,4 @@ def _add(target: nn.Module, change: LowRank, name: str, source: Path, strength: 
             f"{len(weight)} x {weight[0].numel()}; it is for another model"
         )
     factor = strength * (rank if change.alpha is None else change.alpha) / rank
-    weight += (factor * (up @ down)).view(weight.shape).to(weight.dtype)
+    weight.add_((factor * (up @ down)).view(weight.shape).to(weight.dtype))

@@ -1,0 +1,55 @@
+"""bfloat16 weights on any CPU: where the chip cannot multiply them, they are widened layer by layer.
+
+PyTorch's bfloat16 products on a CPU without AVX-512 are some hundred times slower than float32. Kept
+in bfloat16 and widened as each layer runs, weights take half the memory at nearly float32's speed.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has fast bfloat16 products."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+class WidenedLinear(nn.Linear):
+    """Weights kept narrow, arithmetic in the input's precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class WidenedConv2d(nn.Conv2d):
+    """Weights kept narrow, arithmetic in the input's precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H', W')."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return self._conv_forward(x, self.weight.to(x.dtype), bias)
+
+
+WIDENED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: WidenedLinear,
+    nn.Conv2d: WidenedConv2d,
+}
+
+
+def keep_narrow(module: nn.Module, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
+    """Keep the weights of linear and convolution layers in `dtype`; everything else is float32.
+
+    Inputs stay float32. State-dict names do not change. For inference: gradients would be narrow.
+    """
+    for layer in module.modules():
+        widened = WIDENED.get(type(layer))
+        for name, parameter in layer.named_parameters(recurse=False):
+            keep = dtype if widened is not None and name == "weight" else torch.float32
+            setattr(layer, name, nn.Parameter(parameter.detach().to(keep), requires_grad=False))
+        if widened is not None:
+            layer.__class__ = widened
+    return module
