@@ -110,7 +110,8 @@ def hubert_ear(name: str, models_dir: Path) -> Hear:
     from engine.loaders.speech import load_hubert
     from engine.nets.hubert_chunks import ChunkedHubert
 
-    net = ChunkedHubert(load_hubert(require(name, models_dir)).eval())
+    model: Any = load_hubert(require(name, models_dir))
+    net = ChunkedHubert(model.eval())
 
     def hear(pcm: Pcm) -> Any:
         frames = len(pcm) // 320

@@ -110,7 +110,8 @@ def landmarks_of(person: DrawnPerson, shape: F32, basis: FaceBasis, face: F32, p
     """Landmarks (478, 2) in [0, 1] of the picture: one frame's coefficients (52,), pose (6,)."""
     moved = turn_head(shape + basis.move(face), basis.depth, pose)
     middle = np.array([0.5, 0.2], np.float32)
-    placed = (moved - middle) * np.float32(person.stretch) * 0.4 + np.float32([0.5, 0.44])
+    stretch = 0.4 * np.array(person.stretch, np.float32)
+    placed: F32 = (moved - middle) * stretch + np.array([0.5, 0.44], np.float32)
     return placed.astype(np.float32)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from engine.errors import ConfigError, DataError, MediaError
@@ -243,8 +244,8 @@ class _Embedding:
         self._embed = embed
         self.landmarks = ((piece.landmarks - self._corner) / side).astype(np.float32)
         count = min(settings.references, len(piece.faces))
-        self.reference_frames = np.unique(np.linspace(0, len(piece.faces) - 1, count).round())
-        self.reference_frames = self.reference_frames.astype(np.int64)
+        spread = np.linspace(0, len(piece.faces) - 1, count).round().astype(np.int64)
+        self.reference_frames: NDArray[np.int64] = np.unique(spread)
         self.embeddings = np.zeros((len(self.reference_frames), embed.width), np.float32)
 
     def arrays(self, sound: Pcm | None, hear: Hear) -> ClipArrays:

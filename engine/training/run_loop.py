@@ -17,7 +17,7 @@ from engine.errors import ConfigError, DataError
 from engine.training.stage_config import StageSettings
 
 SETTINGS = "settings.json"
-MAY_CHANGE = frozenset({"steps", "save_every", "sample_every", "sample_steps"})
+MAY_CHANGE = frozenset({"steps", "save_every", "sample_every", "sample_steps", "samples"})
 
 
 class Trainer(Protocol):

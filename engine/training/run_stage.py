@@ -37,7 +37,7 @@ def train(config: Path, stage: str, *, cpu: bool = False, quiet: bool = False) -
     """
     if stage not in STAGES:
         raise ConfigError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
-    run, chosen = load_run_config(config), STAGES[STAGES.index(stage)]  # type: ignore[arg-type]
+    run, chosen = load_run_config(config), STAGES[STAGES.index(stage)]
     settings = run.stage(chosen)
     accelerator = Accelerator(cpu=cpu, mixed_precision=settings.precision)
     clips = load_clips(run.data.clips)

@@ -103,13 +103,14 @@ class StageSettings:
     save_every: int = 500
     sample_every: int = 500
     sample_steps: int = 25
+    samples: int = 8  # fixed ones, to evaluate and to look at
     seed: int = 0
 
     def __post_init__(self) -> None:
         _check_shares(self, "text_dropout", "identity_dropout", "both_dropout", "masked", "cold")
         if self.text_dropout + self.identity_dropout + self.both_dropout > 1:
             raise ConfigError("text_dropout + identity_dropout + both_dropout is over 1")
-        _check_positive(self, "steps", "batch", "accumulate", "rate", "save_every", "sample_every")
+        _check_positive(self, "steps", "batch", "accumulate", "rate", "save_every", "sample_every", "samples")
         if self.batch % self.accumulate:
             raise ConfigError(f"batch={self.batch} is no multiple of accumulate={self.accumulate}")
 

@@ -66,7 +66,7 @@ class StageTrainer:
             StageLoss(system, stage, settings), optimiser
         )
         self.mean = RunningMean(self.trained, settings.ema)
-        self.fixed = held_out.fixed(8).to(accelerator.device)
+        self.fixed = held_out.fixed(settings.samples).to(accelerator.device)
 
     def train_step(self) -> dict[str, float]:
         """One update of the weights."""
@@ -173,7 +173,8 @@ def choose(system: TalkingSystem, names: list[str], *, checkpointing: bool) -> N
     for name in names:
         system.model.get_parameter(name).requires_grad_(True)
     if checkpointing:
-        for net in (system.model.unet.unet, getattr(system.model.animate, "net", None)):
+        nets: tuple[Any, ...] = (system.model.unet.unet, getattr(system.model.animate, "net", None))
+        for net in nets:
             if net is not None:
                 net.enable_gradient_checkpointing()
 

@@ -7,7 +7,7 @@ one would have seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -41,12 +41,12 @@ class TalkBatch:
 
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
-        moved = [getattr(self, f.name) for f in fields(self)]
-        return type(self)(*(v.to(device) if isinstance(v, Tensor) else v for v in moved))
+        moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "prompts"}
+        return replace(self, **{name: tensor.to(device) for name, tensor in moved.items()})
 
     def rows(self, count: int) -> TalkBatch:
         """The first `count` samples."""
-        return TalkBatch(*(getattr(self, f.name)[:count] for f in fields(self)))
+        return replace(self, **{f.name: getattr(self, f.name)[:count] for f in fields(self)})
 
 
 class TalkData:
@@ -162,4 +162,4 @@ class TalkData:
     def _stack(self, rows: list[tuple[Any, ...]]) -> TalkBatch:
         *columns, prompts = zip(*rows, strict=True)
         tensors = [torch.from_numpy(np.stack(column).astype(np.float32)) for column in columns]
-        return TalkBatch(*tensors, prompts)
+        return TalkBatch(*tensors, prompts=prompts)  # type: ignore[misc]
