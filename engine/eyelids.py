@@ -64,7 +64,7 @@ def _make_lid(
         """Depth of a line of points where the eye's width is `at`."""
         local = (landmarks[list(points)] - start) @ np.stack([along, down], 1)
         order = np.argsort(local[:, 0])
-        return np.interp(at, local[order, 0], local[order, 1]).astype(np.float32)
+        return np.asarray(np.interp(at, local[order, 0], local[order, 1]), np.float32)
 
     reach = landmarks[[*upper, *lower]]
     low = np.floor(reach.min(0) - 0.35 * width).astype(int)
@@ -122,20 +122,18 @@ def close_lids(portrait: F32, eyes: tuple[Eye, Eye], blink: F32) -> F32:
 
 
 def _lay_lid(portrait: F32, eye: Eye, amount: float) -> F32:
-    drop = amount * MEET * (eye.lower - eye.upper)  # how far the edge has come down
-    from_edge = eye.depth - eye.upper - drop  # below 0: on the lid
-    shade = 1 - CREASE * _smooth(1 - (eye.depth - eye.upper) / eye.lashes)
-    lid = eye.skin * shade
+    drop = np.float32(amount * MEET) * (eye.lower - eye.upper)  # how far the edge has come down
+    open_edge: F32 = (eye.depth - eye.upper) / np.float32(eye.lashes)  # in lashes, below is above 0
+    from_edge: F32 = (eye.depth - eye.upper - drop) / np.float32(eye.lashes)  # below 0: on the lid
+    lid = eye.skin * np.asarray(1 - CREASE * _smooth(1 - open_edge), np.float32)
     # The dark of the lashes comes down with the edge; nothing of the eye below does.
-    up = drop + np.maximum(from_edge, 0)
+    up = drop + np.maximum(eye.depth - eye.upper - drop, 0)
     lashes = sample(portrait, eye.column - eye.down[0] * up, eye.row - eye.down[1] * up)
-    lid += _smooth(1 + from_edge / eye.lashes) * np.minimum(lashes - lid, 0)
-    over = _smooth(1 - from_edge / (0.35 * eye.lashes)) * _smooth(
-        1 + (eye.depth - eye.upper + 0.5 * eye.lashes) / eye.lashes
-    )
-    over = over * eye.inside * _smooth(np.full_like(drop, amount * 4))
+    lid = lid + _smooth(1 + from_edge) * np.minimum(lashes - lid, 0)
+    over = _smooth(1 - from_edge / np.float32(0.35)) * _smooth(open_edge + np.float32(1.5))
+    over = over * eye.inside * np.float32(min(4 * amount, 1))
     here = portrait[:, *eye.box]
-    return here + over * (lid - here)
+    return np.asarray(here + over * (lid - here), np.float32)
 
 
 def sample(picture: F32, x: F32, y: F32) -> F32:

@@ -64,4 +64,4 @@ class SpeechGate:
 
 
 def _bands(pair: F32) -> F32:
-    return pair[:, -MELS + FIRST :].mean(0)
+    return np.asarray(pair[:, -MELS + FIRST :].mean(0), np.float32)

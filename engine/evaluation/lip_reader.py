@@ -61,4 +61,4 @@ def read_pictures(clip: Path) -> Iterator[RgbImage]:
         if not container.streams.video:
             raise DataError(f"{clip.name} has no pictures")
         for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24")
+            yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)

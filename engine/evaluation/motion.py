@@ -133,7 +133,9 @@ def quiet(
         "hiss -50 dB": 10**-2.5 * rng.standard_normal(n),
         "slow swell": swell,
         "hum": 0.05 * np.sin(2 * np.pi * 100 * time),
-        "mains buzz": sum(0.05 / k * np.sin(2 * np.pi * 50 * k * time + k) for k in range(1, 20)),
+        "mains buzz": np.sum(
+            [0.05 / k * np.sin(2 * np.pi * 50 * k * time + k) for k in range(1, 20)], 0
+        ),
     }
     report = {}
     for name, sound in sounds.items():
