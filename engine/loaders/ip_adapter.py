@@ -82,6 +82,8 @@ def install(
     fill(projection, adapter.image_proj, adapter.source, dtype=dtype)
     low_rank: Tensors = {}
     wanted = set(adapter.ip_adapter)
+    if unet.config.attention == "unified":  # the ablation has no identity layers to fill
+        wanted = {key for key in wanted if LORA in key}
     for number, name in enumerate(unet.unet.attn_processors):
         block = name.removesuffix(".processor")
         processor = unet.unet.get_submodule(name)

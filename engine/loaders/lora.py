@@ -63,13 +63,16 @@ def fuse(
     layers = {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     flat = {name.replace(".", "_"): name for name in layers}
     changes = _collect(tensors, source)
+    products = []
     for name, change in changes.items():
         target = layers.get(flat.get(name.replace(".", "_"), ""))
         if target is None or change.up is None or change.down is None:
             raise WrongFamily(
                 f"{source}: there is no whole layer {name} here; it is for another model"
             )
-        _add(target, change, name, source, strength)
+        products.append((target, change, _factor(target, change, name, source)))
+    for target, change, factor in products:  # only once everything fits
+        _add(target, change, strength * factor)
     return len(changes)
 
 
@@ -97,16 +100,26 @@ def _collect(tensors: Mapping[str, Tensor], source: Path) -> dict[str, LowRank]:
     return changes
 
 
-def _add(target: nn.Module, change: LowRank, name: str, source: Path, strength: float) -> None:
-    assert change.up is not None
-    assert change.down is not None
+def _factor(target: nn.Module, change: LowRank, name: str, source: Path) -> float:
+    """alpha / rank, once the shapes are known to fit."""
     weight = target.get_parameter("weight")
-    up, down = change.up.float().flatten(1), change.down.float().flatten(1)
+    up, down = _flat(change)
     rank = len(down)
     if up.shape[1] != rank or (len(up), down.shape[1]) != (len(weight), weight[0].numel()):
         raise WrongFamily(
             f"{source}: the change of {name} is {len(up)} x {down.shape[1]}, the layer is "
             f"{len(weight)} x {weight[0].numel()}; it is for another model"
         )
-    factor = strength * (rank if change.alpha is None else change.alpha) / rank
+    return (rank if change.alpha is None else change.alpha) / rank
+
+
+def _flat(change: LowRank) -> tuple[Tensor, Tensor]:
+    assert change.up is not None
+    assert change.down is not None
+    return change.up.flatten(1), change.down.flatten(1)
+
+
+def _add(target: nn.Module, change: LowRank, factor: float) -> None:
+    weight = target.get_parameter("weight")
+    up, down = (x.float() for x in _flat(change))
     weight.add_((factor * (up @ down)).view(weight.shape).to(weight.dtype))

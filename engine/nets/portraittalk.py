@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -183,6 +184,11 @@ class PortraitTalkModel(nn.Module):
             previous=before,
         )
         return noise, (own, animate_own)
+
+
+def writer_from(unet: IdentityUnet) -> IdentityUnet:
+    """A ReferenceNet that starts as a copy of the denoiser, and at first writes what it would."""
+    return IdentityUnet(copy.deepcopy(unet.unet), writer_config(unet.config))
 
 
 def writer_config(config: Sd15Config) -> Sd15Config:

@@ -102,3 +102,10 @@ def test_an_adapter_that_holds_code_is_refused(tmp_path: Path) -> None:
     torch.save({"image_proj": {"a": torch.nn.Linear(1, 1)}}, tmp_path / "a.bin")
     with pytest.raises(Unsafe, match="holds more than tensors"):
         read_ip_adapter(tmp_path / "a.bin")
+
+
+def test_unified_attention_takes_the_projection_and_the_low_rank_part_only(tmp_path: Path) -> None:
+    unet, projection = networks(dataclasses.replace(SMALL, attention="unified"))
+    adapter = read_ip_adapter(written(tmp_path))
+    assert install(adapter, unet, projection) == 128
+    assert torch.equal(projection.norm.weight, adapter.image_proj["norm.weight"])

@@ -99,3 +99,13 @@ def test_a_lora_for_another_model_is_refused(
     with pytest.raises(WrongFamily, match=message):
         fuse_lora(block, save(tensors, tmp_path / "a.safetensors"))
     assert torch.equal(block.attn1.to_q.weight, before)
+
+
+def test_a_file_that_fits_only_in_part_changes_nothing(tmp_path: Path) -> None:
+    block = Block()
+    before = block.attn1.to_q.weight.detach().clone()
+    good = {"unet.attn1.to_q.lora_A.weight": DOWN, "unet.attn1.to_q.lora_B.weight": UP}
+    bad = {"unet.conv1.lora_A.weight": DOWN, "unet.conv1.lora_B.weight": UP}
+    with pytest.raises(WrongFamily, match="conv1"):
+        fuse_lora(block, save({**good, **bad}, tmp_path / "a.safetensors"))
+    assert torch.equal(block.attn1.to_q.weight, before)

@@ -4,7 +4,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from engine.nets.portraittalk import PortraitTalkModel  # noqa: E402
 from engine.nets.sd15_config import Sd15Config  # noqa: E402
 from engine.nets.sd_codec import SdCodec, to_bytes  # noqa: E402
 
@@ -53,17 +52,3 @@ def test_an_autoencoder_that_is_not_there_is_named() -> None:
 def test_bytes_are_rounded_and_clipped() -> None:
     row = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).expand(1, 3, 1, 5)
     assert to_bytes(row)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]
-
-
-@torch.no_grad()
-def test_a_reference_net_writes_the_portraits_with_weights_of_its_own() -> None:
-    torch.manual_seed(0)
-    model = PortraitTalkModel.build(dataclasses.replace(SMALL, reference_writer="reference_net"))
-    assert model.reference_net is not None
-    text, portraits = torch.randn(1, 77, 32), torch.randn(1, 2, 4, 8, 8)
-    identity = model.identify(torch.randn(1, 2, 512))
-    written = model.write_reference(portraits, text, identity)
-    by_itself = model.unet.write_reference(portraits, text, identity)
-    assert [k.shape for k, _ in written] == [k.shape for k, _ in by_itself]
-    assert not torch.equal(written[0][0], by_itself[0][0])
-    assert torch.equal(written[5][1], model.write_reference(portraits, text, -identity)[5][1])
