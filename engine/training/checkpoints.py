@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from engine.errors import DataError
+from engine.loaders.trained import WEIGHTS
 from engine.training.stage_config import STAGES, Stage
 
-WEIGHTS = "weights.safetensors"  # what a stage leaves: running means of what it trained
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -90,29 +89,6 @@ def restore(
             mean.kept[name].copy_(state["mean"][name])
     optimiser.load_state_dict(state["optimiser"])
     return int(state["step"])
-
-
-def start_from(model: nn.Module, folders: list[Path]) -> list[Path]:
-    """Load what earlier stages left; returns the files found.
-
-    Raises:
-        DataError: a file is damaged, or holds tensors that this model does not have.
-    """
-    found = [folder / WEIGHTS for folder in folders if (folder / WEIGHTS).exists()]
-    own = dict(model.named_parameters())
-    for path in found:
-        try:
-            tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{path} cannot be read: {error}") from error
-        for name, tensor in tensors.items():
-            if name not in own or own[name].shape != tensor.shape:
-                raise DataError(
-                    f"{path} holds {name} {tuple(tensor.shape)}, which this model does not have; "
-                    "it was trained with another [model]"
-                )
-            own[name].data.copy_(tensor)
-    return found
 
 
 def earlier(stage: str) -> tuple[Stage, ...]:

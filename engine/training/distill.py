@@ -101,9 +101,10 @@ class DistillTrainer:
         if fake is not None:
             choose(fake, names, checkpointing=settings.gradient_checkpointing)
             fake.to(device)
-            chosen = [fake.model.get_parameter(n) for n in names]
-            self.fake, self.fake_optimiser = accelerator.prepare(
-                fake, _adamw(chosen, settings, settings.fake_rate)
+            self.fake = fake
+            self._fake_parameters = [fake.model.get_parameter(n) for n in names]
+            self.fake_optimiser = accelerator.prepare(
+                _adamw(self._fake_parameters, settings, settings.fake_rate)
             )
         self.mean = RunningMean(self.trained, settings.ema)
         self.fixed = held_out.fixed(settings.samples).to(device)
@@ -177,7 +178,7 @@ class DistillTrainer:
         the student had (arXiv 2602.07449).
         """
         assert self.teacher is not None, "it is built together with the fake score"
-        schedule, fake = self.system.schedule, self.accelerator.unwrap_model(self.fake)
+        schedule, fake = self.system.schedule, self.fake
         with torch.no_grad():
             own = self.teacher.conditions(batch)
             filmed = self.teacher.encode(batch.frames[:, -2])
@@ -206,7 +207,7 @@ class DistillTrainer:
         self, z: Tensor, told: Conditions, guide: Guidance, before: Caches | None
     ) -> float:
         """The fake score follows the student: epsilon-MSE on what the student just made."""
-        net, last = self.accelerator.unwrap_model(self.fake), 0.0
+        net, last = self.fake, 0.0
         for _ in range(self.settings.fake_updates):
             t = torch.randint(0, STEPS, (len(z),), device=z.device)
             noise = torch.randn_like(z)
@@ -215,6 +216,9 @@ class DistillTrainer:
                 loss = epsilon_loss(eps, noise, torch.ones(len(z), device=z.device))
             self.fake_optimiser.zero_grad(set_to_none=True)
             self.accelerator.backward(loss)
+            for parameter in self._fake_parameters:  # it is not called through a wrapper
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
             self.fake_optimiser.step()
             last = float(loss.detach())
         return last
@@ -228,7 +232,7 @@ class DistillTrainer:
             "judge_optimiser": self.judge_optimiser.state_dict(),
         }
         if self.fake is not None:
-            fake = self.accelerator.unwrap_model(self.fake).model
+            fake = self.fake.model
             more["fake"] = {n: fake.get_parameter(n).detach() for n in self.trained}
             more["fake_optimiser"] = self.fake_optimiser.state_dict()
             assert self.teacher is not None, "it is built together with the fake score"
@@ -246,7 +250,7 @@ class DistillTrainer:
         self.accelerator.unwrap_model(self.judge).load_state_dict(state["judge"])
         self.judge_optimiser.load_state_dict(state["judge_optimiser"])
         if self.fake is not None and self.teacher is not None:
-            fake = self.accelerator.unwrap_model(self.fake).model
+            fake = self.fake.model
             with torch.no_grad():
                 for name in self.trained:
                     fake.get_parameter(name).copy_(state["fake"][name])

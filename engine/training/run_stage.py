@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from engine.config import WEIGHTS as BUNDLED
 from engine.errors import ConfigError, DataError
+from engine.loaders.trained import WEIGHTS, load_trained
 from engine.retarget import FaceBasis
-from engine.training.checkpoints import WEIGHTS, earlier, start_from
+from engine.training.checkpoints import earlier
 from engine.training.clips import Clip, load_clips
 from engine.training.distill import DistillTrainer
 from engine.training.patch_judge import likeness
@@ -39,7 +40,7 @@ def train(config: Path, stage: str, *, cpu: bool = False, quiet: bool = False) -
         raise ConfigError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
     run, chosen = load_run_config(config), STAGES[STAGES.index(stage)]
     settings = run.stage(chosen)
-    accelerator = Accelerator(cpu=cpu, mixed_precision=settings.precision)
+    accelerator = make_accelerator(settings, cpu=cpu)
     clips = load_clips(run.data.clips)
     system = build_system(run, stage, clips)
     masked = chosen == "identity"
@@ -67,7 +68,7 @@ def distill(
         raise DataError(
             f"nothing to distil in {run.run}: run `portraittalk train joint --config {config}` first"
         )
-    accelerator = Accelerator(cpu=cpu, mixed_precision=settings.precision)
+    accelerator = make_accelerator(settings, cpu=cpu)
     clips = load_clips(run.data.clips)
     system = build_system(run, "distill", clips)
     data, held_out = talk_data(run, clips, settings, settings.frames, masked=False)
@@ -75,10 +76,18 @@ def distill(
     return run_loop(trainer, run.folder("distill"), "distill", quiet=quiet)
 
 
+def make_accelerator(settings: StageSettings, *, cpu: bool) -> Accelerator:
+    """Where the work is done. A cold start leaves the temporal attention unused, which a wrapper
+    over several GPUs must be told to expect.
+    """
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(cpu=cpu, mixed_precision=settings.precision, kwargs_handlers=[unused])
+
+
 def build_system(run: RunConfig, stage: str, clips: list[Clip]) -> TalkingSystem:
     """The networks of a run with what its earlier stages learnt."""
     system = begin(run.model, run.data.size, run.models, clips)
-    start_from(system.model, [run.folder(name) for name in earlier(stage)])
+    load_trained(system.model, [run.folder(name) for name in earlier(stage)])
     return system
 
 

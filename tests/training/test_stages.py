@@ -12,8 +12,10 @@ from PIL import Image
 
 from engine.config import WEIGHTS as BUNDLED
 from engine.errors import ConfigError, DataError
+from engine.loaders.files import WrongFamily
+from engine.loaders.trained import WEIGHTS, load_trained
 from engine.retarget import FaceBasis
-from engine.training.checkpoints import CHECKPOINT, WEIGHTS
+from engine.training.checkpoints import CHECKPOINT
 from engine.training.clips import PROMPT, Clip, load_clips
 from engine.training.drawn_clips import write_drawn_clips
 from engine.training.run_stage import distill, train
@@ -96,6 +98,7 @@ def pretend_joint(path: Path) -> None:
 # -- going on
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("stage", [*STAGES, "distill"])
 def test_killed_and_resumed_equals_not_killed(stage: str, drawn: Path, tmp_path: Path) -> None:
     matching = {"distill": {"distribution_matching": 0.5, "fake_updates": 1}}
@@ -167,6 +170,19 @@ def test_each_stage_starts_from_the_one_before(drawn: Path, tmp_path: Path) -> N
     )
     with pytest.raises(DataError, match="nothing to distil"):
         run(path, "distill")
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    made = system()
+    name, parameter = next(iter(made.model.unet.named_parameters()))
+    save_file({f"unet.{name}": parameter.detach() * 0}, tmp_path / WEIGHTS)
+    assert load_trained(made.model, [tmp_path, tmp_path / "none"]) == [tmp_path / WEIGHTS]
+    assert float(parameter.abs().max()) == 0
+    save_file({f"unet.{name}": torch.zeros(3)}, tmp_path / WEIGHTS)
+    with pytest.raises(WrongFamily, match="another \\[model\\]"):
+        load_trained(made.model, [tmp_path])
 
 
 # -- what is trained
@@ -297,6 +313,37 @@ def test_checkpointing_computes_the_same_gradient(drawn: Path) -> None:
     assert plain.keys() == saved.keys()
     for name, gradient in plain.items():
         torch.testing.assert_close(gradient, saved[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_roll_out_is_what_the_live_engine_draws(drawn: Path) -> None:
+    """Two frames through the frame cache, by training's code and by the engine's picture part."""
+    from types import SimpleNamespace
+
+    from engine.nets.sd15_picture import BASE_PROMPT, DiffusionPicture, Sampling
+
+    assert BASE_PROMPT == PROMPT
+    made = system()
+    with torch.no_grad():  # away from the zeros that caches and guidance start from
+        for parameter in made.model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    batch = data(drawn).batch(1, (5,))
+    noise = torch.randn(1, 4, SIDE // 8, SIDE // 8)
+    live = DiffusionPicture(
+        made.model, tokenise=made._tokenise, depth=DEPTH, sampling=Sampling(steps=2)
+    )
+    with torch.no_grad():
+        told = made.conditions(batch)
+        face = SimpleNamespace(identity=told.identity, reference=told.reference, nobody=None)
+        shot = SimpleNamespace(noise=SimpleNamespace(start=noise, seed=0), index=0)
+        before, keys = None, None
+        for frame in range(2):
+            guide = made.guidance(batch, frame, cold=frame == 0)
+            ours, before = made.denoise(noise, 2, told, guide, before)
+            cache = SimpleNamespace(keys=keys)
+            theirs, keys = live._sample(face, cache, shot, guide, told.text)  # type: ignore[arg-type]
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+        alone, _ = made.denoise(noise, 2, told, guide, None)
+    assert not torch.allclose(alone, ours, atol=1e-4), "the cache is looked at"
 
 
 # -- configuration
