@@ -123,8 +123,9 @@ def close_lids(portrait: F32, eyes: tuple[Eye, Eye], blink: F32) -> F32:
 
 def _lay_lid(portrait: F32, eye: Eye, amount: float) -> F32:
     drop = np.float32(amount * MEET) * (eye.lower - eye.upper)  # how far the edge has come down
-    open_edge: F32 = (eye.depth - eye.upper) / np.float32(eye.lashes)  # in lashes, below is above 0
-    from_edge: F32 = (eye.depth - eye.upper - drop) / np.float32(eye.lashes)  # below 0: on the lid
+    # Below the open and the present edge, in lashes; negative on the lid.
+    open_edge = np.asarray((eye.depth - eye.upper) / eye.lashes, np.float32)
+    from_edge = np.asarray((eye.depth - eye.upper - drop) / eye.lashes, np.float32)
     lid = eye.skin * np.asarray(1 - CREASE * _smooth(1 - open_edge), np.float32)
     # The dark of the lashes comes down with the edge; nothing of the eye below does.
     up = drop + np.maximum(eye.depth - eye.upper - drop, 0)

@@ -61,14 +61,6 @@ def read_transcripts(folder: Path) -> dict[str, str]:
     return {name: known[name] for name in names}
 
 
-def spell_like_espeak() -> Spell:
-    """A speller for unknown words; raises `DataError` when espeak-ng is not installed."""
-    from engine.training.speech_tts import Espeak
-
-    espeak = Espeak()
-    return lambda word: espeak.ipa(word)
-
-
 class Aligner:
     """Pocketsphinx's forced alignment with an open vocabulary.
 

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from engine import arkit
 from engine.backends import load_backend
 from engine.config import EngineConfig
-from engine.evaluation.alignment import Aligner, read_transcripts, spell_like_espeak
+from engine.evaluation.alignment import Aligner, read_transcripts
 from engine.media import read_audio
 from engine.motion import MOTION, MotionDecoder
 from engine.motion_file import run
 from engine.speech import SPEECH, SpeechEncoder
 from engine.training.motion_data import HELD_OUT, load_animated, load_synthetic
 from engine.training.motion_rules import CHANNELS, spread_matrix
+from engine.training.speech_tts import Espeak
 
 F32 = NDArray[np.float32]
 FPS = 25
@@ -95,7 +96,7 @@ def closures(ear: SpeechEncoder, mouth: MotionDecoder, folder: Path) -> dict[str
     """Share of p, b, m in real speech at which the lips meet, and of vowels at which they part."""
     hits: dict[str, list[bool]] = {"pbm": [], "open vowel": []}
     jaws: list[F32] = []
-    aligner = Aligner(spell_like_espeak())
+    aligner = Aligner(Espeak().ipa)
     for name, words in read_transcripts(folder).items():
         pcm = read_audio(folder / f"{name}.flac")
         said = channels_of(run(ear, mouth, pcm).coefficients)
