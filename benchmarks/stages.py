@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.environment import describe, print_header
 from engine.avatar import AvatarEngine
@@ -23,7 +24,7 @@ from engine.config import EngineConfig
 from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
 
-RENDER = ("warp", "paint")  # landmarks in, painted window out; geometry included
+RENDER = ("warp", "guide", "denoise", "decode")  # landmarks in, painted window out; geometry included
 
 
 class TimedGraph:
@@ -67,9 +68,14 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     return {"p50": round(float(p50), 2), "p95": round(float(p95), 2), "p99": round(float(p99), 2)}
 
 
-def measure(engine: AvatarEngine, spent: dict[str, list[float]], frames: int, warm_up: int) -> dict:
-    """Step frame by frame, as the live server does."""
-    image = decode_image(BUNDLED_PORTRAIT.read_bytes())
+def measure(
+    engine: AvatarEngine,
+    spent: dict[str, list[float]],
+    frames: int,
+    warm_up: int,
+    image: np.ndarray,
+) -> dict:
+    """Step frame by frame, as the live server does, with the portrait `image`."""
     begun = time.perf_counter()
     identity = engine.enroll(image)
     enrolled = time.perf_counter() - begun
@@ -111,6 +117,12 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=500, help="frames to time")
     parser.add_argument("--warm-up", type=int, default=50, help="frames before that")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of one graph")
+    parser.add_argument(
+        "--max-side", type=int, default=EngineConfig().max_side, help="longest side of the frames"
+    )
+    parser.add_argument(
+        "--portrait", type=Path, default=BUNDLED_PORTRAIT, help="as large as --max-side asks for"
+    )
     parser.add_argument("--backend", choices=("openvino", "onnxruntime"), default="openvino")
     parser.add_argument(
         "--weights", type=Path, help="folder of the graphs, if not the embedded one"
@@ -118,12 +130,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     args = parser.parse_args()
     chosen = {} if args.weights is None else {"weights": args.weights}
-    config = EngineConfig(threads=args.threads, backend=args.backend, **chosen)
+    config = EngineConfig(
+        threads=args.threads, backend=args.backend, max_side=args.max_side, **chosen
+    )
     begun = time.perf_counter()
     backend = TimedBackend(load_backend(config.backend, threads=config.threads))
     engine = AvatarEngine.load(config, backend)
     loaded = time.perf_counter() - begun
-    result = measure(engine, backend.spent, args.frames, args.warm_up)
+    image = decode_image(args.portrait.read_bytes())
+    if max(image.shape[:2]) < args.max_side:  # the bundled one is small: cost depends on size only
+        scale = args.max_side / max(image.shape[:2])
+        size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+        image = np.asarray(Image.fromarray(image).resize(size))
+    result = measure(engine, backend.spent, args.frames, args.warm_up, image)
     result |= {"load_s": round(loaded, 2), "backend": args.backend, "threads": args.threads}
     about = describe()
     print_header("Milliseconds a frame", about)

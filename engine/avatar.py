@@ -74,7 +74,7 @@ class AvatarEngine:
             FaceReader(load(FINDER), load(LANDMARKS)),
             speech,
             MotionDecoder(load(MOTION), speech.silence),
-            picture or PictureGraphs(load),
+            picture or PictureGraphs(load, config.steps),
             FaceBasis.load(config.weights / "basis.npz"),
         )
 

@@ -1,7 +1,7 @@
 """The eye's counterpart: graphs that draw, and the numpy that ties a portrait to them.
 
-`enroll` runs once a portrait; then, for each frame, `warp` (geometry, always fp32) and `paint`
-(AnimateNet, IdentityNet x steps, decoder). Between two painted frames `carry` moves the last painted
+`enroll` runs once a portrait; then, for each frame, `warp` (geometry, always fp32), `guide`
+(AnimateNet), `denoise` (IdentityNet, once a step) and `decode`. Between two painted frames `carry` moves the last painted
 window along with the lips, which costs a third. Two small graphs without weights finish it at the
 portrait's own resolution: `move` (the head by the flow, its eyes closed before by `engine.eyelids`)
 and `inlay` (the painted window, where the warp is not to be trusted).
@@ -56,6 +56,10 @@ def _keys(prefix: str) -> tuple[TensorSpec, ...]:
 _LATENTS = (1, CHANNELS, LATENT, LATENT)
 _POINTS = (1, POINTS, 2)
 
+_GUIDANCE = tuple(
+    TensorSpec(f"guidance{i}", (1, width, LATENT >> i, LATENT >> i))
+    for i, width in enumerate((48, 96, 128))
+)
 _FLOW = TensorSpec("flow", (1, 2, len(GRID_Y), len(GRID_X)))
 
 ENROLL = GraphSpec(
@@ -91,27 +95,38 @@ CARRY = GraphSpec(
     (TensorSpec("carried", (1, 4, WINDOW, WINDOW)), _FLOW),
     precision="f32",
 )
-PAINT = GraphSpec(
-    "paint",
+GUIDE = GraphSpec(
+    "guide",
     (
-        TensorSpec("noise", _LATENTS),
-        TensorSpec("latents", _LATENTS),
-        TensorSpec("identity", (1, 4, 128)),
-        *_keys("reference"),
-        TensorSpec("previous_latents", _LATENTS),
-        *_keys("previous"),
-        TensorSpec("warped", (1, 3, WINDOW, WINDOW)),
-        TensorSpec("warped_latents", _LATENTS),
         TensorSpec("maps", (1, LINE_MAPS, LATENT, LATENT)),
-        TensorSpec("opening", (1, 1, 64, 64)),
+        TensorSpec("warped_latents", _LATENTS),
+        TensorSpec("previous_latents", _LATENTS),
         TensorSpec("target", _POINTS),
         TensorSpec("placement", (1, 6)),
     ),
+    _GUIDANCE,
+)
+DENOISE = GraphSpec(
+    "denoise",
     (
-        TensorSpec("patch", (1, 4, WINDOW, WINDOW)),
-        TensorSpec("made_latents", _LATENTS),
-        *_keys("made"),
+        TensorSpec("z_t", _LATENTS),
+        TensorSpec("t", (1,)),
+        TensorSpec("latents", _LATENTS),
+        TensorSpec("identity", (1, 4, 128)),
+        *_keys("reference"),
+        *_keys("previous"),
+        *_GUIDANCE,
     ),
+    (TensorSpec("made_latents", _LATENTS), *_keys("made")),
+)
+DECODE = GraphSpec(
+    "decode",
+    (
+        TensorSpec("made_latents", _LATENTS),
+        TensorSpec("warped", (1, 3, WINDOW, WINDOW)),
+        TensorSpec("opening", (1, 1, 64, 64)),
+    ),
+    (TensorSpec("patch", (1, 4, WINDOW, WINDOW)),),
 )
 _PORTRAIT = (TensorSpec("portrait", (1, 3, "H", "W")), TensorSpec("flow_scale", (2, 2)))
 _AT = (TensorSpec("flow_at", (1, "h", "w", 2)), TensorSpec("base_at", (1, "h", "w", 2)))
@@ -128,7 +143,7 @@ INLAY = GraphSpec(
     _RGB,
     precision="f32",
 )
-SPECS = (ENROLL, WARP, CARRY, PAINT, MOVE, INLAY)
+SPECS = (ENROLL, WARP, CARRY, GUIDE, DENOISE, DECODE, MOVE, INLAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,11 +330,17 @@ class Picture(Protocol):
 
 
 class PictureGraphs:
-    """The graphs of `SPECS`, and the one order in which they draw a frame."""
+    """The graphs of `SPECS`, and the one order in which they draw a frame.
 
-    def __init__(self, load: Callable[[GraphSpec], Graph]) -> None:
-        self._enroll, self._warp, self._paint = load(ENROLL), load(WARP), load(PAINT)
-        self._carry = load(CARRY)
+    Args:
+        load: gives the graph of a spec.
+        steps: denoising steps a painted frame.
+    """
+
+    def __init__(self, load: Callable[[GraphSpec], Graph], steps: int = 1) -> None:
+        self._steps = steps
+        self._enroll, self._warp, self._carry = load(ENROLL), load(WARP), load(CARRY)
+        self._guide, self._denoise, self._decode = load(GUIDE), load(DENOISE), load(DECODE)
         self._move, self._inlay = load(MOVE), load(INLAY)
 
     def enroll(
@@ -363,22 +384,38 @@ class PictureGraphs:
             target=points,
         )
         flow = geometry.pop("flow")
-        painted = self._paint(
-            noise=shot.noise,
-            **face.kept,
+        guidance = self._guide(
+            maps=geometry["maps"],
+            warped_latents=geometry["warped_latents"],
             previous_latents=cache.latents,
-            **{f"previous{i}": key for i, key in enumerate(cache.keys)},
-            **geometry,
             target=points,
             placement=shot.placement[None],
         )
-        rgb = self.compose(face.canvas, flow, painted["patch"], _eyes(face, shot.blink))
-        return rgb, FrameCache(
-            painted["made_latents"],
-            tuple(painted[f"made{i}"] for i in range(len(KEYS))),
-            painted["patch"],
-            points,
-        )
+        made = self._sample(face, cache, guidance, shot.noise)
+        latents = made["made_latents"]
+        patch = self._decode(
+            made_latents=latents, warped=geometry["warped"], opening=geometry["opening"]
+        )["patch"]
+        rgb = self.compose(face.canvas, flow, patch, _eyes(face, shot.blink))
+        keys = tuple(made[f"made{i}"] for i in range(len(KEYS)))
+        return rgb, FrameCache(latents, keys, patch, points)
+
+    def _sample(
+        self, face: Face, cache: FrameCache, guidance: dict[str, F32], noise: F32
+    ) -> dict[str, F32]:
+        """Euler on the rectified path (arXiv 2209.03003): what the last step made."""
+        previous = {f"previous{i}": key for i, key in enumerate(cache.keys)}
+        z_t = noise
+        for step in range(self._steps):
+            now, left = 1 - step / self._steps, 1 - (step + 1) / self._steps
+            made = self._denoise(
+                z_t=z_t, t=np.array([now], np.float32), **face.kept, **previous, **guidance
+            )
+            if step + 1 == self._steps:
+                return made
+            z_0 = made["made_latents"]
+            z_t = z_0 + np.float32(left / now) * (z_t - z_0)
+        raise ConfigError(f"steps={self._steps}: a frame needs at least one")
 
     def draw_between(self, face: Face, cache: FrameCache, shot: Shot) -> RgbImage:
         """Draw one frame whose painted window is the last one, moved along with the lips.

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from engine.nets.geometry import control_points, flow_at, unit_grid, warp
-from engine.nets.painter import Cache, Condition, Painter, Reference
+from engine.nets.painter import Painter
 from engine.picture import ANCHORS, GRID_X, GRID_Y, SPECS
 from engine.topology import HEAD_MIDPOINTS, HEAD_POINTS, POINTS
 from exports.onnx import export
@@ -77,23 +77,48 @@ class Carry(nn.Module):
         return warp(patch, window_flow), self.warp.flow(source, target)
 
 
-class Paint(nn.Module):
-    """One frame of the window in `steps` denoising steps."""
+class Guide(nn.Module):
+    """AnimateNet."""
 
-    def __init__(self, painter: Painter, steps: int) -> None:
+    def __init__(self, painter: Painter) -> None:
         super().__init__()
-        self.painter, self.steps = painter, steps
+        self.net = painter.animate_net
 
     def forward(
-        self, noise: Tensor, latents: Tensor, identity: Tensor, *rest: Tensor
+        self, maps: Tensor, warped: Tensor, previous: Tensor, target: Tensor, placement: Tensor
     ) -> tuple[Tensor, ...]:
-        """See `engine.picture.PAINT`."""
-        reference = Reference(latents, rest[:3], identity)
-        cache = Cache(rest[3], rest[4:7])
-        condition = Condition(*rest[7:13])
-        painted, trust, made = self.painter.sample(condition, reference, cache, noise, self.steps)
-        patch = torch.cat([painted - trust * condition.warped, trust], 1)
-        return patch, made.latents, *made.keys
+        """See `engine.picture.GUIDE`."""
+        guidance: tuple[Tensor, ...] = self.net(maps, warped, previous, target, placement)
+        return guidance
+
+
+class Denoise(nn.Module):
+    """One evaluation of IdentityNet."""
+
+    def __init__(self, painter: Painter) -> None:
+        super().__init__()
+        self.net = painter.identity_net
+
+    def forward(
+        self, z_t: Tensor, t: Tensor, latents: Tensor, identity: Tensor, *rest: Tensor
+    ) -> tuple[Tensor, ...]:
+        """See `engine.picture.DENOISE`."""
+        reference, previous, guidance = rest[:3], rest[3:6], rest[6:9]
+        made, keys = self.net(z_t, t, latents, guidance, identity, reference, previous)
+        return made, *keys
+
+
+class Decode(nn.Module):
+    """Latents to the painted window and how far the warp is to be trusted."""
+
+    def __init__(self, painter: Painter) -> None:
+        super().__init__()
+        self.decoder = painter.decoder
+
+    def forward(self, made_latents: Tensor, warped: Tensor, opening: Tensor) -> Tensor:
+        """See `engine.picture.DECODE`."""
+        painted, trust = self.decoder(made_latents, warped, opening)
+        return torch.cat([painted - trust * warped, trust], 1)
 
 
 class Move(nn.Module):
@@ -142,6 +167,8 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
         latents, identity, *keys = Enroll(painter)(window)
         drawn = Warp(painter)(window, latents, source, target)
         warped, warped_latents, maps, opening, flow = drawn
+        guided = Guide(painter)(maps, warped_latents, latents * 0.9, target, torch.zeros(1, 6))
+    guidance = {f"guidance{i}": g for i, g in enumerate(guided)}
     reference = {f"reference{i}": k for i, k in enumerate(keys)}
     previous = {f"previous{i}": k * 0.9 for i, k in enumerate(keys)}
     line = torch.linspace(-1, 1, 40)
@@ -159,17 +186,15 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
             **{"patch": torch.rand(1, 4, 128, 128), "source": source, "before": target},
             "target": target + 0.01,
         },
-        "paint": {
-            **{"noise": painter.noise(1), "latents": latents, "identity": identity, **reference},
-            **{"previous_latents": latents * 0.9, **previous},
-            **{
-                "warped": warped,
-                "warped_latents": warped_latents,
-                "maps": maps,
-                "opening": opening,
-            },
+        "guide": {
+            **{"maps": maps, "warped_latents": warped_latents, "previous_latents": latents * 0.9},
             **{"target": target, "placement": torch.zeros(1, 6)},
         },
+        "denoise": {
+            **{"z_t": painter.noise(1), "t": torch.tensor([0.75]), "latents": latents},
+            **{"identity": identity, **reference, **previous, **guidance},
+        },
+        "decode": {"made_latents": latents, "warped": warped, "opening": opening},
         "move": {**still, "flow_at": grid, "base_at": grid},
         "inlay": {
             "moved": torch.randint(0, 255, (40, 40, 3), dtype=torch.uint8),
@@ -179,14 +204,16 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def export_picture(painter: Painter, out: Path, steps: int = 1) -> dict[str, float]:
+def export_picture(painter: Painter, out: Path) -> dict[str, float]:
     """Write the graphs and return the parity error of each."""
     feeds = samples(painter)
     modules: dict[str, tuple[nn.Module, float]] = {
         "enroll": (Enroll(painter), 1e-3),
         "warp": (Warp(painter), 1e-3),
         "carry": (Carry(painter), 1e-3),
-        "paint": (Paint(painter, steps), 5e-3),
+        "guide": (Guide(painter), 1e-3),
+        "denoise": (Denoise(painter), 2e-3),
+        "decode": (Decode(painter), 2e-3),
         "move": (Move(), 1.0),  # one grey level of rounding
         "inlay": (Inlay(), 1.0),
     }
@@ -199,9 +226,13 @@ def export_picture(painter: Painter, out: Path, steps: int = 1) -> dict[str, flo
 
 
 def load_painter(checkpoint: Path) -> Painter:
-    """The averaged weights of a training run."""
+    """The averaged weights of a training run (`painter.pt`), or those kept as safetensors."""
     painter = Painter()
-    painter.load_state_dict(torch.load(checkpoint, weights_only=True)["ema"])
+    if checkpoint.suffix == ".safetensors":
+        weights = {name: tensor.float() for name, tensor in load_file(checkpoint).items()}
+    else:
+        weights = torch.load(checkpoint, weights_only=True)["ema"]
+    painter.load_state_dict(weights)
     return painter.eval()
 
 
@@ -209,16 +240,15 @@ def main() -> None:
     """Export a checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="painter.pt of a training run"
+        "--checkpoint", type=Path, required=True, help="painter.pt of a run, or .safetensors"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the ONNX files")
-    parser.add_argument("--steps", type=int, default=1, help="denoising steps a frame")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     painter = load_painter(args.checkpoint)
     halves = {name: tensor.half().contiguous() for name, tensor in painter.state_dict().items()}
     save_file(halves, args.out / "painter.safetensors")  # what the next training starts from
-    print(export_picture(painter, args.out, args.steps))  # noqa: T201
+    print(export_picture(painter, args.out))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def test_no_extra_pulls_a_cuda_build() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["speech.onnx", "motion.onnx", "enroll.onnx", "warp.onnx", "paint.onnx"]
+    ["speech.onnx", "motion.onnx", "enroll.onnx", "warp.onnx", "denoise.onnx"]
     + ["carry.onnx", "move.onnx", "inlay.onnx"]
     + ["finder.onnx", "landmarks.onnx", "basis.npz"],
 )

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from engine.backends import GraphSpec, TensorSpec, load_backend
 from engine.errors import BackendUnavailable, ExportMismatch, WeightsError
+from engine.eyelids import make_lids
 from engine.nets.painter import Painter
-from engine.picture import PAINT, SPECS, WARP
+from engine.picture import DENOISE, SPECS, WARP, Face, PictureGraphs, Shot, make_canvas
 from exports.onnx import export
 from exports.picture import export_picture, samples
 
@@ -70,7 +71,7 @@ def test_bad_weight_files_are_refused_in_words(backend: str, tmp_path: Path) -> 
         runtime.load(WARP, tmp_path / "broken.onnx")
     export(nn.Identity(), SMALL, {"x": torch.zeros(1, 3)}, tmp_path / "other.onnx")
     with pytest.raises(WeightsError, match="lacks"):
-        runtime.load(PAINT, tmp_path / "other.onnx")
+        runtime.load(DENOISE, tmp_path / "other.onnx")
 
 
 def test_a_wrong_tensor_is_named(exported: tuple[Painter, Path]) -> None:
@@ -85,3 +86,39 @@ def test_a_wrong_tensor_is_named(exported: tuple[Painter, Path]) -> None:
 def test_an_unknown_run_time_is_refused() -> None:
     with pytest.raises(BackendUnavailable, match="known: onnxruntime, openvino"):
         load_backend("abacus", threads=1)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_graphs_sample_as_the_trained_network_does(
+    exported: tuple[Painter, Path], steps: int
+) -> None:
+    painter, out = exported
+    runtime = load_backend("onnxruntime", threads=1)
+    graphs = PictureGraphs(lambda spec: runtime.load(spec, out / f"{spec.name}.onnx"), steps)
+    feeds = samples(painter)
+    window = feeds["warp"]["window"]
+    with torch.no_grad():
+        reference = painter.enroll(window)
+        points = (feeds["warp"]["source"], feeds["warp"]["target"])
+        condition = painter.condition(window, reference, *points, torch.zeros(1, 6))
+        cache, noise = painter.cold(reference), painter.noise(1)
+        painted, trust, made = painter.sample(condition, reference, cache, noise, steps)
+        wanted = torch.cat([painted - trust * condition.warped, trust], 1)
+    rgb = np.full((200, 200, 3), 128, np.uint8)
+    to_window = np.array([[0.01, 0, -0.5], [0, 0.01, -0.5]], np.float32)
+    kept = {"latents": reference.latents, "identity": reference.identity}
+    kept |= {f"reference{i}": key for i, key in enumerate(reference.keys)}
+    face = Face(
+        window.numpy(),
+        points[0].numpy(),
+        {name: tensor.numpy() for name, tensor in kept.items()},
+        make_canvas(rgb, to_window),
+        make_lids(rgb, 200 * points[0][0].numpy()),
+    )
+    shot = Shot(
+        points[1][0].numpy(), np.zeros(2, np.float32), np.zeros(6, np.float32), noise.numpy()
+    )
+    _, after = graphs.draw(face, graphs.cold(face), shot)
+    assert after.patch is not None
+    np.testing.assert_allclose(after.patch, wanted, atol=5e-3)
+    np.testing.assert_allclose(after.latents, made.latents, atol=5e-3)
