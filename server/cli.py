@@ -59,7 +59,7 @@ ProfileOption = Annotated[
 ]
 StepsOption = Annotated[
     int | None,
-    typer.Option(help="Denoising steps a frame: 30 offline, 4 live.", rich_help_panel=SD15),
+    typer.Option(help="Denoising steps a frame. tiny: 1; sd15: 30 offline, 4 live."),
 ]
 GuidanceOption = Annotated[
     float | None, typer.Option(help="Classifier-free guidance; 1 is none.", rich_help_panel=SD15)
