@@ -87,13 +87,14 @@ def _outline(first: Tensor, second: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     swap = second.gather(-1, major) < first.gather(-1, major)
     a, b = torch.where(swap, second, first), torch.where(swap, first, second)
     (ax, ay), (bx, by) = ((p[..., :1], p[..., 1:]) for p in (a, b))
-    longest = torch.where(flat, size[..., :1], size[..., 1:]) | 1
+    longest = torch.where(flat, size[..., :1], size[..., 1:])
+    longest = longest + 1 - longest % 2  # its lowest bit is set, so that it is never 0
     rise = torch.where(flat, by - ay, bx - ax)
     step = torch.div(rise * ONE, longest, rounding_mode="trunc")
-    count = torch.where(flat, bx - ax, by - ay) >> 16
+    count = _floor(torch.where(flat, bx - ax, by - ay), ONE)
 
-    k = y - ((ay + HALF) >> 16)  # steep: row y is pixel k
-    column = (ax + HALF + k * step) >> 16
+    k = y - _pixel(ay)  # steep: row y is pixel k
+    column = _pixel(ax + k * step)
     steep = (k >= 0) & (k <= count)
 
     # Flat: pixel k lies in row y while above <= k * step < below.
@@ -105,30 +106,35 @@ def _outline(first: Tensor, second: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     here = (above <= 0) & (below > 0)
     k_low = torch.where(level, torch.where(here, 0, FAR), k_low).clamp(min=0)
     k_high = torch.minimum(torch.where(level, torch.where(here, count, -1), k_high), count)
-    begin = (ax + HALF) >> 16
+    begin = _pixel(ax)
     shallow = k_low <= k_high
 
-    drawn = torch.where(flat, shallow, steep)
+    drawn = (flat & shallow) | (~flat & steep)
     low = torch.where(drawn, torch.where(flat, begin + k_low, column), FAR)
     high = torch.where(drawn, torch.where(flat, begin + k_high, column), -FAR)
-    last_x, last_row = (bx + HALF) >> 16, y == ((by + HALF) >> 16)  # the far end is always drawn
+    last_x, last_row = _pixel(bx), y == _pixel(by)  # the far end is always drawn
     low = torch.where(last_row, torch.minimum(low, last_x), low)
     high = torch.where(last_row, torch.maximum(high, last_x), high)
     return low, high
 
 
-def _floor(a: Tensor, b: Tensor) -> Tensor:
-    return torch.div(a, b, rounding_mode="floor")
+def _floor(a: Tensor, b: Tensor | int) -> Tensor:
+    return torch.div(a, b, rounding_mode="floor")  # exported graphs shift negatives wrongly
+
+
+def _pixel(fixed: Tensor) -> Tensor:
+    """The pixel a fixed-point place rounds to."""
+    return _floor(fixed + HALF, ONE)
 
 
 def _fill(first: Tensor, second: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Spans of the strip's inside between its edges: (..., 4, 2) -> (..., rows)."""
     swap = second[..., 1:] < first[..., 1:]
     a, b = torch.where(swap, second, first), torch.where(swap, first, second)
-    top, bottom = (a[..., 1:] + HALF) >> 16, (b[..., 1:] + HALF) >> 16
+    top, bottom = _pixel(a[..., 1:]), _pixel(b[..., 1:])
     tall = (bottom - top).clamp(min=1)
     lean = torch.div((b[..., :1] - a[..., :1]) * 2 + tall, 2 * tall, rounding_mode="trunc")
-    column = (a[..., :1] + (y - top) * lean + HALF) >> 16
+    column = _pixel(a[..., :1] + (y - top) * lean)
     lowest = bottom.amax(-2, keepdim=True)
     crossed = (bottom > top) & (y >= top) & ((y < bottom) | ((y == lowest) & (bottom == lowest)))
     low = torch.where(crossed, column, FAR).amin(-2)

@@ -1,4 +1,6 @@
+import warnings
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,3 +114,18 @@ def test_a_face_half_outside_differs_only_at_the_edge() -> None:
 
 def test_the_annotator_draws_every_contour_of_the_topology() -> None:
     assert len(connections()) == 36 + 2 * 16 + 2 * 8 + 40
+
+
+def test_the_drawing_can_live_inside_an_exported_graph(tmp_path: Path) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    lines = FaceLines(64)
+    landmarks = torch.from_numpy(np.stack([face(3), face(4, spread=0.6)]))
+    path = tmp_path / "lines.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            lines, (landmarks,), str(path), opset_version=17, input_names=["p"], dynamo=False
+        )
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert (session.run(None, {"p": landmarks.numpy()})[0] == lines(landmarks).numpy()).all()
