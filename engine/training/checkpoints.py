@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def read_checkpoint(folder: Path, trained: dict[str, nn.Parameter], device: Any)
     path = folder / CHECKPOINT
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if state["weights"].keys() != trained.keys():
         raise DataError(
