@@ -57,7 +57,8 @@ def landmarks_68(landmarks: F32, yaw: float, pitch: float, depth: F32) -> F32:
     """The 68 points with depth (68, 3) of landmarks (478, 2) in [0, 1]."""
     rows = list(SIXTY_EIGHT)
     z = depths(landmarks, yaw, pitch, depth)[rows]
-    return np.c_[landmarks[rows], z].astype(np.float32)
+    joined: F32 = np.c_[landmarks[rows], z].astype(np.float32)
+    return joined
 
 
 def placement(landmarks: NDArray[Any], yaw: float, pitch: float) -> F32:

@@ -94,4 +94,4 @@ def restore(
 
 def earlier(stage: str) -> tuple[Stage, ...]:
     """The stages whose weights `stage` starts from."""
-    return STAGES if stage == "distill" else STAGES[: STAGES.index(stage)]  # type: ignore[arg-type]
+    return STAGES if stage == "distill" else STAGES[: STAGES.index(stage)]

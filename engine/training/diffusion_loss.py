@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor, nn
+
+from engine.nets.sampling import make_scheduler
 
 STEPS = 1000
 
@@ -14,12 +15,7 @@ class NoiseSchedule(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        scheduler = DDPMScheduler(
-            num_train_timesteps=STEPS,
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-        )
+        scheduler = make_scheduler("ddim")
         alphas: Tensor = scheduler.alphas_cumprod
         self.signal: Tensor
         self.spread: Tensor

@@ -21,7 +21,8 @@ def _polygon(points: F32, size: int) -> F32:
     fine = size * _DRAWN
     canvas = Image.new("L", (fine, fine))
     ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in points * fine], fill=255)
-    return np.asarray(canvas.resize((size, size), Image.Resampling.BOX), np.float32) / 255
+    small = np.asarray(canvas.resize((size, size), Image.Resampling.BOX), np.float32)
+    return small / np.float32(255)
 
 
 def head_mask(landmarks: F32, size: int) -> F32:

@@ -110,7 +110,9 @@ class StageSettings:
         _check_shares(self, "text_dropout", "identity_dropout", "both_dropout", "masked", "cold")
         if self.text_dropout + self.identity_dropout + self.both_dropout > 1:
             raise ConfigError("text_dropout + identity_dropout + both_dropout is over 1")
-        _check_positive(self, "steps", "batch", "accumulate", "rate", "save_every", "sample_every", "samples")
+        _check_positive(
+            self, "steps", "batch", "accumulate", "rate", "save_every", "sample_every", "samples"
+        )
         if self.batch % self.accumulate:
             raise ConfigError(f"batch={self.batch} is no multiple of accumulate={self.accumulate}")
 
@@ -178,10 +180,11 @@ class RunConfig:
 
 
 def _read(cls: type[T], table: dict[str, Any]) -> T:
-    """`from_mapping`, and every value is of its field's type."""
-    made = from_mapping(cls, table)
+    """`from_mapping`, once every value is known to be of its field's type."""
     for name, wanted in get_type_hints(cls).items():
-        value = getattr(made, name)
+        if name not in table:
+            continue
+        value = table[name]
         if get_origin(wanted) is Literal:
             if value not in get_args(wanted):
                 words = ", ".join(map(repr, get_args(wanted)))
@@ -190,7 +193,7 @@ def _read(cls: type[T], table: dict[str, Any]) -> T:
         kinds = (int, float) if wanted is float else (wanted,)
         if not isinstance(value, kinds) or (isinstance(value, bool) and wanted is not bool):
             raise ConfigError(f"{name}={value!r}: wanted {wanted.__name__}")
-    return made
+    return from_mapping(cls, table)
 
 
 def load_run_config(path: Path) -> RunConfig:

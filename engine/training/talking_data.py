@@ -162,4 +162,6 @@ class TalkData:
     def _stack(self, rows: list[tuple[Any, ...]]) -> TalkBatch:
         *columns, prompts = zip(*rows, strict=True)
         tensors = [torch.from_numpy(np.stack(column).astype(np.float32)) for column in columns]
-        return TalkBatch(*tensors, prompts=prompts)  # type: ignore[misc]
+        named = zip((f.name for f in fields(TalkBatch)), [*tensors, prompts], strict=True)
+        made: dict[str, Any] = dict(named)
+        return TalkBatch(**made)

@@ -57,9 +57,9 @@ def config_file(folder: Path, clips: Path, name: str = "run", **tables: dict[str
     base: dict[str, dict[str, Any]] = {
         "data": {"clips": str(clips), "size": SIDE, "reference_gap": 1},
         "model": {"size": "small", "latents": "tiny"},
-        "train": {"steps": 4, "batch": 2, "rate": 2e-3, "warm_up": 2, "ema": 0.9, "sample_steps": 2}
+        "train": {"steps": 2, "batch": 2, "rate": 2e-3, "warm_up": 2, "ema": 0.9, "sample_steps": 2}
         | {"save_every": 100, "sample_every": 100, "samples": 2},
-        "distill": {"frames": 2, "student_steps": 2, "perceptual": "random", "adversarial_from": 1},
+        "distill": {"frames": 2, "student_steps": 2, "perceptual": "random", "adversarial_from": 0},
     }
     merged = base | {k: base.get(k, {}) | v for k, v in tables.items()}
     lines = [f'run = "{name}"']
@@ -98,7 +98,7 @@ def pretend_joint(path: Path) -> None:
 # -- going on
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)  # seconds of a machine that is busy with other things
 @pytest.mark.parametrize("stage", [*STAGES, "distill"])
 def test_killed_and_resumed_equals_not_killed(stage: str, drawn: Path, tmp_path: Path) -> None:
     matching = {"distill": {"distribution_matching": 0.5, "fake_updates": 1}}
@@ -107,9 +107,9 @@ def test_killed_and_resumed_equals_not_killed(stage: str, drawn: Path, tmp_path:
     for path in (whole, broken):
         pretend_joint(path)
     last = run(whole, stage)
-    two = config_file(tmp_path, drawn, "broken", **matching, train={"steps": 2})
-    run(two, stage)
-    assert torch.load(tmp_path / "broken" / stage / CHECKPOINT, weights_only=True)["step"] == 2
+    one = config_file(tmp_path, drawn, "broken", **matching, train={"steps": 1})
+    run(one, stage)
+    assert torch.load(tmp_path / "broken" / stage / CHECKPOINT, weights_only=True)["step"] == 1
     again = run(config_file(tmp_path, drawn, "broken", **matching), stage)
     for name in ("loss", "gradient", "held_out"):
         assert again[name] == pytest.approx(last[name], rel=1e-6), name
@@ -139,7 +139,7 @@ def test_half_a_checkpoint_is_none(drawn: Path, tmp_path: Path) -> None:
     ("stage", "steps", "factor"),
     [("codec", 20, 2.5), ("identity", 12, 2.0), ("joint", 10, 1.5)],
 )
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_stage_learns_eight_clips_by_heart(
     stage: str, steps: int, factor: float, drawn: Path, tmp_path: Path
 ) -> None:
@@ -179,7 +179,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     name, parameter = next(iter(made.model.unet.named_parameters()))
     save_file({f"unet.{name}": parameter.detach() * 0}, tmp_path / WEIGHTS)
     assert load_trained(made.model, [tmp_path, tmp_path / "none"]) == [tmp_path / WEIGHTS]
-    assert float(parameter.abs().max()) == 0
+    assert not parameter.detach().any()
     save_file({f"unet.{name}": torch.zeros(3)}, tmp_path / WEIGHTS)
     with pytest.raises(WrongFamily, match="another \\[model\\]"):
         load_trained(made.model, [tmp_path])
@@ -276,7 +276,7 @@ def test_a_whole_picture_makes_both_masked_losses_the_same(drawn: Path) -> None:
                 loss = StageLoss(made, "identity", settings)(dataclasses.replace(batch, mask=mask))
             losses[target, hidden] = float(loss)
     assert losses["restore", False] == pytest.approx(losses["printed", False], rel=1e-5)
-    assert losses["restore", True] != pytest.approx(losses["printed", True], rel=1e-3)
+    assert losses["restore", True] != pytest.approx(losses["printed", True], rel=1e-6)
 
 
 def test_dropout_empties_words_and_embeddings(drawn: Path) -> None:
