@@ -21,8 +21,7 @@ class WidenedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
+        return F.linear(x, self.weight.to(x.dtype), _widened(self.bias, x))
 
 
 class WidenedConv2d(nn.Conv2d):
@@ -30,8 +29,11 @@ class WidenedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H', W')."""
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return self._conv_forward(x, self.weight.to(x.dtype), bias)
+        return self._conv_forward(x, self.weight.to(x.dtype), _widened(self.bias, x))
+
+
+def _widened(bias: Tensor | None, x: Tensor) -> Tensor | None:
+    return None if bias is None else bias.to(x.dtype)
 
 
 WIDENED: dict[type[nn.Module], type[nn.Module]] = {
