@@ -52,7 +52,7 @@ from engine.media import read_audio
 from engine.nets.painter import Cache, Condition, Painter
 from engine.nets.sampling import fused, fusion_windows, sample, sample_frames
 from engine.offline import frames_of
-from engine.picture import WARP, Face, PictureGraphs, Portrait, Shot
+from engine.picture import Face, PictureGraphs, Portrait, Shot
 from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
 
@@ -95,7 +95,7 @@ class Film:
         def load(spec: GraphSpec) -> Any:
             return backend.load(spec, config.weights / f"{spec.name}.onnx")
 
-        self.graphs, self.warp_graph = PictureGraphs(load), load(WARP)
+        self.graphs = PictureGraphs(load)
         recorder = Recorder(self.graphs)
         engine = AvatarEngine.load(config, backend, recorder)
         self.identity = engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))
@@ -141,16 +141,9 @@ class Film:
 
     def frame(self, row: int, patch: Tensor) -> np.ndarray:
         """The whole frame (H, W, 3) around a patch."""
-        shot = self.shots[row]
-        geometry = self.warp_graph(
-            window=self.face.window,
-            latents=self.face.kept["latents"],
-            source=self.face.source,
-            target=shot.target[None],
-            blink=shot.blink[None],
-        )
-        lids = geometry["lids"] if shot.blink.any() else None
-        return self.graphs.compose(self.face.canvas, geometry["flow"], lids, patch.numpy())
+        shot, cache = self.shots[row], self.graphs.cold(self.face)
+        cache.patch, cache.target = patch.numpy(), shot.target[None]
+        return self.graphs.draw_between(self.face, cache, shot)  # carried from where it is
 
 
 def paint(film: Film, way: str, args: argparse.Namespace) -> Iterator[Tensor]:
@@ -248,7 +241,7 @@ class Judge:
                     vector = self._embed(whole, film.shots[row].target)
                     cosine.append(float(self._wanted @ vector))
                 if row in shown:
-                    pictures.append(whole)
+                    pictures.append(whole[self.film.face.canvas.head.box])
         return {
             "latent_drift": round(slope(drift), 4),
             "latent_distance": round(float(np.mean(drift)), 4),

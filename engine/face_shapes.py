@@ -59,7 +59,7 @@ class _Shapes:
         away = self.face[:, None] - self.face[list(centres)]
         near = np.exp(-np.square(away).sum(-1) / (2 * (width * self.unit) ** 2)).max(1)
         near[_EYES] *= eyes
-        self.rows[arkit.index(name)] += near[:, None] * np.float32(move) * self.unit
+        self.rows[arkit.index(name)] += near[:, None] * np.array(move, np.float32) * self.unit
 
     def lid(self, name: str, row: tuple[int, ...], lift: float) -> None:
         """Move a lid's edge, corners at rest, by `lift` eye openings."""

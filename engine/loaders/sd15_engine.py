@@ -144,7 +144,7 @@ def _public(how: DiffusionSettings, dtype: torch.dtype) -> Parts:
         adapter = read_ip_adapter(_one_file(folders, how.adapter))
         install(adapter, unet, projection)
     if few_step:
-        fuse_lora(unet.unet, _one_file(folders, few_step))
+        fuse_lora(unet.get_submodule("unet"), _one_file(folders, few_step))
     control = load_control_net(
         folders["control-mediapipe-face"] / SUBFOLDER, config.unet, dtype=dtype
     )

@@ -68,7 +68,8 @@ def make_scheduler(name: str, *, trailing: bool = False) -> Any:
 
 def set_steps(scheduler: Any, steps: int) -> Tensor:
     """Choose the times of `steps` steps and return them (steps,)."""
-    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+    flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+    if flow:
         scheduler.set_timesteps(sigmas=[1 - step / steps for step in range(steps)])
     else:
         with warnings.catch_warnings():  # it hands tensors to numpy in a way that numpy 2 minds

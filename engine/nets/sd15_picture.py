@@ -194,7 +194,9 @@ class DiffusionPicture:
             )
 
         keys = (pairs(0), pairs(1)) if "0.0.k" in kept else None
-        return DiffusionCache(keys, np.float32(kept["placed"]), np.asarray(kept["rgb"], np.uint8))
+        return DiffusionCache(
+            keys, np.asarray(kept["placed"], np.float32), np.asarray(kept["rgb"], np.uint8)
+        )
 
     def _sample(
         self,
