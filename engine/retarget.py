@@ -33,6 +33,17 @@ _MOUTH = np.array([n.startswith(("mouth", "jaw", "cheek")) for n in arkit.NAMES]
 _SMILE = np.array([n.startswith(("mouthSmile", "mouthDimple", "cheekSquint")) for n in arkit.NAMES])
 BLINKS = [arkit.NAMES.index(n) for n in ("eyeBlinkRight", "eyeBlinkLeft")]
 
+# Pressing lips means that they touch, which a sum of displacements does not say: with the phone rules'
+# own coefficients p, b and m stay open by .003-.012 of the face. From the first number to the
+# second, of press + roll of the upper lip + close, the lips are brought together.
+SEAL = (0.08, 0.20)
+_SEALS = np.array(
+    [
+        0.5 if n.startswith("mouthPress") else float(n in ("mouthRollUpper", "mouthClose"))
+        for n in arkit.NAMES
+    ],
+    np.float32,
+)
 PRESSED = [i for i, n in enumerate(arkit.NAMES) if n.startswith(("mouthRoll", "mouthPress"))]
 
 
@@ -133,4 +144,14 @@ def retarget(
         expression: displacement (478, 2) that an expression adds to the neutral face.
     """
     face = uncross_lips(neutral + basis.move(coefficients) + expression)
+    shut = sealed(coefficients)
+    if shut:
+        face = face + np.float32(shut) * (close_lips(face) - face)
     return turn_head(face, basis.depth, pose)
+
+
+def sealed(coefficients: F32) -> float:
+    """How far coefficients (52,) shut the lips, in [0, 1]."""
+    asked = (float(_SEALS @ coefficients) - SEAL[0]) / (SEAL[1] - SEAL[0])
+    shut = min(max(asked, 0.0), 1.0)
+    return shut * shut * (3 - 2 * shut)

@@ -7,7 +7,7 @@ from engine import arkit
 from engine.config import EngineConfig
 from engine.errors import WeightsError
 from engine.landmarks import lip_gap
-from engine.retarget import FaceBasis, neutral_face, retarget, turn_head, uncross_lips
+from engine.retarget import FaceBasis, neutral_face, retarget, sealed, turn_head, uncross_lips
 from engine.topology import INNER_LOWER_LIP, INNER_UPPER_LIP
 
 STILL = np.zeros(6, np.float32)
@@ -94,3 +94,25 @@ def test_a_broken_basis_is_refused(tmp_path: Path) -> None:
     np.savez(path, basis=np.zeros((3, 478, 2)), depth=np.zeros(478))
     with pytest.raises(WeightsError, match="wants"):
         FaceBasis.load(path)
+
+
+def test_pressed_lips_touch_although_the_jaw_is_a_little_open(
+    basis: FaceBasis, laughing: np.ndarray
+) -> None:
+    neutral = neutral_face(laughing, coefficients(), basis)
+    jaw = {"jawOpen": 0.08, "mouthLowerDownLeft": 0.06, "mouthLowerDownRight": 0.06}
+    press = {"mouthPressLeft": 0.3, "mouthPressRight": 0.3, "mouthRollUpper": 0.15}
+
+    def gap(**values: float) -> float:
+        return float(lip_gap(retarget(neutral, basis, coefficients(**values), STILL)))
+
+    assert gap(**jaw) > 0.015
+    assert gap(**jaw, **press) < 0.002
+    slight = {name: value / 3 for name, value in press.items()}
+    assert gap(**jaw, **press) < gap(**jaw, **slight) < gap(**jaw)
+
+
+def test_a_lip_under_the_teeth_leaves_the_mouth_open() -> None:
+    assert sealed(coefficients(mouthRollLower=0.34, mouthUpperUpLeft=0.2, mouthPressLeft=0.04)) == 0
+    assert sealed(coefficients()) == 0
+    assert sealed(coefficients(mouthPressLeft=0.34, mouthPressRight=0.34)) == 1
