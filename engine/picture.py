@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +32,7 @@ WINDOW, LATENT, CHANNELS = 128, 32, 16
 LINE_MAPS = 13  # two sets of line groups and the opening
 KEYS = ((256, 192), (64, 256), (256, 192))  # tokens and widths of the cached keys/values
 
+SHIFT = 6.0  # of the sampler's times
 FEATHER = 0.1  # how far inside its border the painted window has faded in, window units
 
 # Lines of the flow grid in window units: dense over the face, sparse over hair and shoulders.
@@ -129,7 +131,7 @@ DECODE = GraphSpec(
     (TensorSpec("patch", (1, 4, WINDOW, WINDOW)),),
 )
 _PORTRAIT = (TensorSpec("portrait", (1, 3, "H", "W")), TensorSpec("flow_scale", (2, 2)))
-_AT = (TensorSpec("flow_at", (1, "h", "w", 2)), TensorSpec("base_at", (1, "h", "w", 2)))
+_AT = (TensorSpec("flow_at", (1, "a", "b", 2)), TensorSpec("base_at", (1, "a", "b", 2)))
 _RGB = (TensorSpec("rgb", ("h", "w", 3), "uint8"),)
 MOVE = GraphSpec("move", (*_PORTRAIT, _FLOW, *_AT), _RGB, precision="f32")
 INLAY = GraphSpec(
@@ -144,6 +146,16 @@ INLAY = GraphSpec(
     precision="f32",
 )
 SPECS = (ENROLL, WARP, CARRY, GUIDE, DENOISE, DECODE, MOVE, INLAY)
+
+
+def sampling_times(steps: int) -> list[float]:
+    """Times of the sampler, from 1 (noise) to 0: steps + 1 of them.
+
+    Shifted towards the noise (arXiv 2403.03206, formula 23): a face whose landmarks and reference
+    are known is all but decided there, and steps near 0 only add up their own errors.
+    """
+    even = [1 - i / steps for i in range(steps + 1)]
+    return [SHIFT * t / (1 + (SHIFT - 1) * t) for t in even]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,22 +210,20 @@ def make_canvas(rgb: RgbImage, to_window: Affine) -> Canvas:
     height, width = rgb.shape[:2]
     back = invert(to_window)
 
-    def region(x: F32, y: F32) -> tuple[Region, F32]:
+    def reach(x: F32, y: F32) -> tuple[int, int, int, int]:
         corners = np.array([(a, b) for a in (x[0], x[-1]) for b in (y[0], y[-1])], np.float32)
-        reach = apply(back, corners)
-        left, top = np.clip(np.floor(reach.min(0)), 0, (width - 1, height - 1)).astype(int)
-        right, bottom = np.clip(np.ceil(reach.max(0)), (left + 1, top + 1), (width, height)).astype(
+        there = apply(back, corners)
+        left, top = np.clip(np.floor(there.min(0)), 0, (width - 1, height - 1)).astype(int)
+        right, bottom = np.clip(np.ceil(there.max(0)), (left + 1, top + 1), (width, height)).astype(
             int
         )
-        rows, columns = np.mgrid[top:bottom, left:right].astype(np.float32) + 0.5
-        unit = apply(to_window, np.stack([columns, rows], -1))  # (h, w, 2)
-        base = np.stack([_sampling(columns, width), _sampling(rows, height)], -1)[None]
-        at = {"flow_at": _look_up(unit, GRID_X, GRID_Y), "base_at": base}
-        return Region((slice(top, bottom), slice(left, right)), at), unit
+        return left, top, right, bottom
 
     ends = np.array([0, 1], np.float32)
-    head, _ = region(GRID_X, GRID_Y)
-    window, of_window = region(ends, ends)
+    left, top, right, bottom = reach(ends, ends)
+    box = (slice(top, bottom), slice(left, right))
+    rows, columns = np.mgrid[box].astype(np.float32) + 0.5
+    of_window = apply(to_window, np.stack([columns, rows], -1))  # (h, w, 2)
     edge = np.clip((0.5 - np.abs(of_window - 0.5).max(-1)) / FEATHER, 0, 1)
     to_sampling = back[:, :2] * np.array([[2 / width], [2 / height]])
     return Canvas(
@@ -222,15 +232,34 @@ def make_canvas(rgb: RgbImage, to_window: Affine) -> Canvas:
             "portrait": np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32),
             "flow_scale": np.ascontiguousarray(to_sampling, np.float32),
         },
-        head=head,
+        head=_head(reach(GRID_X, GRID_Y), (width, height), to_window),
         window=Region(
-            window.box,
+            box,
             {
                 "patch_at": (of_window * 2 - 1)[None].astype(np.float32),
                 "feather": (edge * edge * (3 - 2 * edge))[None, None].astype(np.float32),
             },
         ),
     )
+
+
+def _head(reach: tuple[int, int, int, int], size: tuple[int, int], to_window: Affine) -> Region:
+    """All that can move: left, top, right, bottom of a picture of `size`, made even.
+
+    The flow is smooth, so it is looked up for every second pixel, between four of them, and one such
+    step beyond the box on each side: `move` enlarges and cuts it.
+    """
+    left, top, right, bottom = reach
+    width, height = size
+    right, bottom = (
+        end if not (end - begin) % 2 else end + 1 if end < limit else end - 1
+        for begin, end, limit in ((left, right, width), (top, bottom, height))
+    )
+    rows, columns = np.mgrid[top - 1 : bottom + 3 : 2, left - 1 : right + 3 : 2].astype(np.float32)
+    unit = apply(to_window, np.stack([columns, rows], -1))
+    base = np.stack([_sampling(columns, width), _sampling(rows, height)], -1)[None]
+    at = {"flow_at": _look_up(unit, GRID_X, GRID_Y), "base_at": base}
+    return Region((slice(top, bottom), slice(left, right)), at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,17 +434,14 @@ class PictureGraphs:
     ) -> dict[str, F32]:
         """Euler on the rectified path (arXiv 2209.03003): what the last step made."""
         previous = {f"previous{i}": key for i, key in enumerate(cache.keys)}
-        z_t = noise
-        for step in range(self._steps):
-            now, left = 1 - step / self._steps, 1 - (step + 1) / self._steps
+        z_t, made = noise, {}
+        for now, left in pairwise(sampling_times(self._steps)):
             made = self._denoise(
                 z_t=z_t, t=np.array([now], np.float32), **face.kept, **previous, **guidance
             )
-            if step + 1 == self._steps:
-                return made
             z_0 = made["made_latents"]
             z_t = z_0 + np.float32(left / now) * (z_t - z_0)
-        raise ConfigError(f"steps={self._steps}: a frame needs at least one")
+        return made
 
     def draw_between(self, face: Face, cache: FrameCache, shot: Shot) -> RgbImage:
         """Draw one frame whose painted window is the last one, moved along with the lips.

@@ -135,7 +135,9 @@ class Move(nn.Module):
         """See `engine.picture.MOVE`."""
         scaled = torch.einsum("dc,bchw->bdhw", flow_scale, flow)  # few points: cheap here
         offset = F.grid_sample(scaled, flow_map, align_corners=False, padding_mode="border")
-        where = base + offset.permute(0, 2, 3, 1)
+        coarse = base.permute(0, 3, 1, 2) + offset  # for every second pixel, and one step around
+        where = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
+        where = where[:, :, 2:-2, 2:-2].permute(0, 2, 3, 1)
         moved = F.grid_sample(portrait, where, align_corners=False, padding_mode="border")
         return _picture(moved)
 
