@@ -7,6 +7,7 @@ evaluation at t = 1 is already a sample and more steps refine it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from engine.nets.animate_net import AnimateNet
 from engine.nets.codec import LATENT_CHANNELS, Decoder, Encoder
 from engine.nets.geometry import WindowGeometry
 from engine.nets.identity_net import IdentityNet, KeyValue, ReferenceNet
+from engine.picture import sampling_times
 
 WINDOW = 128  # pixels of the painted window
 LATENT = 32  # pixels of its latents
@@ -131,10 +133,9 @@ class Painter(nn.Module):
         """Paint one frame in `steps` steps; returns window, trust of the warp, new cache."""
         guidance = self.guide(condition, cache)
         z_t, made = noise, cache
-        for step in range(steps):
-            now = 1 - step / steps
+        for now, left in pairwise(sampling_times(steps)):
             made = self.denoise(z_t, torch.full((len(noise),), now), guidance, reference, cache)
-            z_t = toward(z_t, made.latents, now, 1 - (step + 1) / steps)
+            z_t = toward(z_t, made.latents, now, left)
         painted, trust = self.decoder(made.latents, condition.warped, condition.opening)
         return painted, trust, made
 
@@ -147,7 +148,4 @@ class Painter(nn.Module):
 
 def toward(z_t: Tensor, z_0: Tensor, now: Tensor | float, left: Tensor | float) -> Tensor:
     """One step of the sampler (Euler on the rectified path): latents at time `left` < `now`."""
-    share = left / now
-    if isinstance(share, Tensor):
-        share = share[:, None, None, None]
-    return z_0 + share * (z_t - z_0)
+    return z_0 + left / now * (z_t - z_0)

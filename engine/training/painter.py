@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from engine.evaluation.lpips import Lpips
 from engine.nets.painter import Cache, Painter, Reference, toward
+from engine.picture import sampling_times
 from engine.training.pairs import Pairs, Triple, load_people, mirror_order
 
 HOLD_OUT = 40  # every 40th person is never trained on
@@ -45,7 +46,7 @@ class PainterTraining:
     codec_share: float = 0.25  # of a batch decodes the true latents
     full_noise: float = 0.75  # of the samples of a step that is not rolled sit at t = 1
     rolled: float = 0.4  # of the steps go on from the sampler's own first steps
-    rolled_steps: tuple[int, ...] = (2, 3, 4, 8, 16)  # lengths of the sampler, drawn at random
+    rolled_steps: tuple[int, ...] = (2, 4, 8, 25)  # lengths of the sampler, drawn at random
     cold: float = 0.4  # of the steps start from the cold cache
     ema: float = 0.998
     seed: int = 0
@@ -185,11 +186,9 @@ class Trainer:
         steps = choices[int(torch.randint(len(choices), ()))]
         done = int(torch.randint(1, steps, ()))
         z_t, t = noise, torch.ones(len(noise))
-        for step in range(done):
+        for left in sampling_times(steps)[1 : done + 1]:
             made = self.net.denoise(z_t, t, guidance, reference, cache)
-            left = torch.full_like(t, 1 - (step + 1) / steps)
-            z_t = toward(z_t, made.latents, t, left)
-            t = left
+            z_t, t = toward(z_t, made.latents, t[0], left), torch.full_like(t, left)
         return z_t, t
 
     def start_from(self, path: Path) -> None:

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from engine.picture import (
     PictureGraphs,
     Shot,
     make_canvas,
+    sampling_times,
 )
 
 
@@ -131,3 +134,12 @@ def test_a_frame_between_needs_a_painted_one(graphs: PictureGraphs) -> None:
     still = Shot(np.zeros((478, 2), np.float32), np.zeros(2, np.float32), np.zeros(6, "f"), None)
     with pytest.raises(ValueError, match="painted one before"):
         graphs.draw_between(face, cold, still)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 25])
+def test_the_sampler_goes_from_noise_to_the_picture(steps: int) -> None:
+    times = sampling_times(steps)
+    assert len(times) == steps + 1
+    assert times[0] == 1
+    assert times[-1] == 0
+    assert all(a > b for a, b in itertools.pairwise(times))
