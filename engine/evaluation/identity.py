@@ -45,6 +45,6 @@ class IdentityScore:
         """Unit embedding (128,) of the face with `landmarks` (478, 2) in pixels of `rgb`."""
         matrix = similarity(five_points(landmarks), TEMPLATE)
         crop = cv2.warpAffine(rgb, matrix, (112, 112), flags=cv2.INTER_LINEAR)
-        bgr = np.asarray(crop, np.float32)[:, :, ::-1].transpose(2, 0, 1)[None]
-        vector: F32 = self._net.run(None, {"data": np.ascontiguousarray(bgr)})[0][0]
+        picture = np.asarray(crop, np.float32).transpose(2, 0, 1)[None]  # RGB, as OpenCV feeds it
+        vector: F32 = self._net.run(None, {"data": np.ascontiguousarray(picture)})[0][0]
         return vector / np.float32(np.linalg.norm(vector))

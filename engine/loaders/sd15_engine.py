@@ -24,6 +24,7 @@ from engine.loaders.sd15 import Sd15Files, load_tiny, load_vae
 from engine.nets.control_net import AnimateControlNet
 from engine.nets.identity_unet import IdentityUnet
 from engine.nets.portraittalk import PortraitTalkModel
+from engine.nets.precision import multiplies_bfloat16
 from engine.nets.projection import IdentityProjection
 from engine.nets.sampling import FEW_STEPS, make_scheduler
 from engine.nets.sd15_config import Sd15Config
@@ -94,7 +95,7 @@ def _random(how: DiffusionSettings, dtype: torch.dtype) -> Parts:
     with torch.random.fork_rng():
         torch.manual_seed(RANDOM_SEED)
         model = PortraitTalkModel.build(config)
-    if how.random_weights == "full":
+    if how.random_weights == "full" and multiplies_bfloat16():
         dtype = torch.bfloat16  # half the memory: it is there to be timed
     model = model.to(dtype)
     words = WordNumbers(config.text.vocabulary, config.text.length)
