@@ -24,7 +24,12 @@ from engine.config import EngineConfig
 from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
 
-RENDER = ("warp", "guide", "denoise", "decode")  # landmarks in, painted window out; geometry included
+RENDER = (
+    "warp",
+    "guide",
+    "denoise",
+    "decode",
+)  # landmarks in, painted window out; geometry included
 
 
 class TimedGraph:
