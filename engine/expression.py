@@ -34,7 +34,7 @@ WORDS: dict[str, dict[str, float]] = {
     },
     "angry": {
         **{"browDown": 1.2, "noseSneer": 0.4, "mouthFrown": 0.5, "eyeSquint": 0.5},
-        **{"eyeBlink": 0.15, "mouthPucker": 0.2},
+        **{"eyeBlink": 0.08, "mouthPucker": 0.2},
     },
     "surprised": {
         **{"browInnerUp": 1.0, "browOuterUp": 1.0, "eyeWide": 1.0, "jawOpen": 0.35},
@@ -48,7 +48,7 @@ WORDS: dict[str, dict[str, float]] = {
     "frown": {"mouthFrown": 0.8, "browDown": 0.8},
     "eyes closed": {"eyeBlink": 1.0},
     "eyes wide": {"eyeWide": 1.0, "browInnerUp": 0.2, "browOuterUp": 0.2},
-    "squint": {"eyeSquint": 1.0, "cheekSquint": 0.5, "eyeBlink": 0.25},
+    "squint": {"eyeSquint": 1.0, "cheekSquint": 0.5, "eyeBlink": 0.12},
     "wink left": {
         **{"eyeBlinkLeft": 1.0, "mouthSmileLeft": 0.8, "mouthSmileRight": 0.3},
         **{"cheekSquintLeft": 0.8, "browDownLeft": 0.2},
