@@ -50,6 +50,7 @@ class DiffusionSettings:
     """
 
     models_dir: Path = Path("models")
+    trained: tuple[Path, ...] = ()  # run folders of `portraittalk train`, later over earlier
     use: Literal["commercial", "research"] = "research"
     sampler: str = "lcm"
     guidance: float = 1.0

@@ -93,6 +93,14 @@ RandomOption = Annotated[
         "out how it works and how fast.",
     ),
 ]
+TrainedOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trained",
+        rich_help_panel=SD15,
+        help="Run folder of `portraittalk train` or `distill`; may be given again.",
+    ),
+]
 AdapterOption = Annotated[
     str | None,
     typer.Option(help="Identity: faceid, faceid-portrait or none.", rich_help_panel=SD15),
@@ -139,6 +147,7 @@ def serve(
     adapter: AdapterOption = None,
     face_encoder: EncoderOption = None,
     random_weights: RandomOption = None,
+    trained: TrainedOption = None,
     frame_code: Annotated[
         bool | None,
         typer.Option("--frame-code", help="Test mode: a code strip on every frame, beep times."),
@@ -169,7 +178,9 @@ def serve(
     config = make_config(
         profile.value,
         {"threads": threads, "steps": steps},
-        _diffusion(guidance, sampler, models_dir, use, adapter, face_encoder, random_weights),
+        _diffusion(
+            guidance, sampler, models_dir, use, adapter, face_encoder, random_weights, trained
+        ),
         live=True,
     )
     engine = load_profile(config)
@@ -189,6 +200,7 @@ def _diffusion(
     adapter: str | None,
     face_encoder: str | None,
     random_weights: RandomWeights | None,
+    trained: list[Path] | None,
 ) -> dict[str, object]:
     """Options of the sd15 profile by the names of its settings."""
     return {
@@ -199,6 +211,7 @@ def _diffusion(
         "adapter": adapter,
         "face_encoder": face_encoder,
         "random_weights": random_weights and random_weights.value,
+        "trained": tuple(trained) if trained else None,
     }
 
 
@@ -246,6 +259,7 @@ def generate(
     adapter: AdapterOption = None,
     face_encoder: EncoderOption = None,
     random_weights: RandomOption = None,
+    trained: TrainedOption = None,
 ) -> None:
     """Make a video of PORTRAIT saying AUDIO, with the engine that also runs live.
 
@@ -259,7 +273,9 @@ def generate(
     from engine.offline import generate as make
     from server.profiles import load_profile, make_config, read_mix
 
-    how = _diffusion(guidance, sampler, models_dir, use, adapter, face_encoder, random_weights)
+    how = _diffusion(
+        guidance, sampler, models_dir, use, adapter, face_encoder, random_weights, trained
+    )
     if full_codec is not None:
         how["codec"] = "full" if full_codec else "tiny"
     if frame_cache is not None:

@@ -21,6 +21,8 @@ from engine.loaders.ip_adapter import install, read_ip_adapter
 from engine.loaders.lora import fuse_lora
 from engine.loaders.registry import check_licences, find, locate, require
 from engine.loaders.sd15 import Sd15Files, load_tiny, load_vae
+from engine.loaders.trained import WEIGHTS as TRAINED
+from engine.loaders.trained import load_trained
 from engine.nets.control_net import AnimateControlNet
 from engine.nets.identity_unet import IdentityUnet
 from engine.nets.portraittalk import PortraitTalkModel
@@ -61,6 +63,11 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
     make_scheduler(how.sampler)  # refused before anything is loaded
     device = _device(how)
     parts = _random(how, _dtype(device)) if how.random_weights else _public(how, _dtype(device))
+    if len(load_trained(parts.model, how.trained)) < len(how.trained):
+        missing = [str(f) for f in how.trained if not (f / TRAINED).is_file()]
+        raise WeightsError(
+            f"no {TRAINED} in {', '.join(missing)}: name the folder of a stage's run"
+        )
     picture = DiffusionPicture(
         parts.model.to(device),
         tokenise=parts.tokenise,

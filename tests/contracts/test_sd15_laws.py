@@ -9,10 +9,12 @@ import av
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from engine.avatar import AvatarEngine
 from engine.config import DiffusionSettings, EngineConfig
 from engine.enroll import Identity
+from engine.errors import WeightsError
 from engine.loaders import sd15_engine
 from engine.loaders.sd15_engine import load_engine
 from engine.nets.sd15_picture import DiffusionPicture
@@ -175,3 +177,21 @@ def test_half_precision_draws_nearly_the_same(
     half = load_engine(engine.config)
     frames = film(half, half.enroll(portrait), sound[: 2 * HOP]).astype(int)
     assert np.abs(frames - whole[:2]).mean() < 4
+
+
+def test_what_was_trained_is_drawn_with(
+    portrait: np.ndarray, sound: np.ndarray, tmp_path: Path
+) -> None:
+    names = {"unet.unet.conv_out.weight": 0.5, "unet.unet.conv_out.bias": 0.1}
+    config = EngineConfig.sd15(live=True, steps=1, threads=1, diffusion=SMALL)
+    plain = load_engine(config)
+    own = dict(plain._picture._model.named_parameters())
+    save_file(
+        {name: torch.full_like(own[name], value) for name, value in names.items()},
+        tmp_path / "weights.safetensors",
+    )
+    trained = load_engine(replace(config, diffusion=replace(SMALL, trained=(tmp_path,))))
+    before, after = (film(e, e.enroll(portrait), sound) for e in (plain, trained))
+    assert (before != after).any()
+    with pytest.raises(WeightsError, match=r"no weights.safetensors"):
+        load_engine(replace(config, diffusion=replace(SMALL, trained=(tmp_path / "none",))))
