@@ -208,7 +208,8 @@ def train(
         if over:
             break
     bar.close()
-    return average.module
+    model.load_state_dict(average.module.state_dict())
+    return model
 
 
 def save(path: Path, state: dict[str, object]) -> None:
