@@ -2,6 +2,7 @@
 # Installs what the tests need (Chromium from Debian where it may) and runs every check.
 # Arguments go to pytest: ./test.sh tests/server ; ./test.sh -k pacing
 set -euo pipefail
+export OMP_NUM_THREADS=1  # threads that wait for each other on a busy machine cost minutes
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
 [ -x .venv/bin/python ] || "$python" -m venv .venv
