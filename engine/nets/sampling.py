@@ -22,6 +22,7 @@ from diffusers import (
 from torch import Tensor
 
 from engine.errors import ConfigError
+from engine.picture import sampling_times
 
 Sampler = Literal["ddim", "euler", "dpm++", "lcm", "tcd", "flow"]
 Model = Callable[[Tensor, Tensor], Tensor]  # z_t (B, C, h, w), t (B,) -> prediction like z_t
@@ -70,7 +71,7 @@ def set_steps(scheduler: Any, steps: int) -> Tensor:
     """Choose the times of `steps` steps and return them (steps,)."""
     flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
     if flow:
-        scheduler.set_timesteps(sigmas=[1 - step / steps for step in range(steps)])
+        scheduler.set_timesteps(sigmas=sampling_times(steps)[:-1])
     else:
         with warnings.catch_warnings():  # it hands tensors to numpy in a way that numpy 2 minds
             warnings.filterwarnings("ignore", "__array__", DeprecationWarning)
