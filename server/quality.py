@@ -16,11 +16,11 @@ LADDER = (
     Quality(paint_every=5, draw_every=2),
     Quality(paint_every=5, draw_every=4),
 )
-BEHIND_S = 0.10  # sound that waits so long for the engine: one step down
+BEHIND_S = 0.18  # sound that waits so long for the engine: one step down
 WORSE_S = 0.05  # grown by so much since: the next step down at once
 SETTLE_S = 0.4  # not shrunk for so long: the next step down
-CAUGHT_UP_S = 0.03  # sound that waits no longer than this: the engine keeps up
-PATIENCE_S = 4.0  # it keeps up for so long: one step up
+CAUGHT_UP_S = 0.08  # sound that waits no longer than this: the engine keeps up
+PATIENCE_S = 2.0  # it keeps up for so long: one step up
 LONGEST_S = 64.0  # patience doubles up to this when a step up did not last
 RELAPSE_S = 8.0  # a step up that is taken back sooner did not last
 
