@@ -1,4 +1,4 @@
-"""Exports the picture graphs (`engine.picture.SPECS`) from a trained painter."""
+"""Exports the picture graphs (`engine.picture_specs.SPECS`) from a trained painter."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from engine.canvas import ANCHORS, GRID_X, GRID_Y
 from engine.nets.geometry import control_points, flow_at, unit_grid, warp
 from engine.nets.painter import Painter
-from engine.picture import ANCHORS, GRID_X, GRID_Y, SPECS
+from engine.picture_specs import SPECS
 from engine.topology import HEAD_MIDPOINTS, HEAD_POINTS, POINTS
 from exports.onnx import export
 
@@ -26,7 +27,7 @@ class Enroll(nn.Module):
         self.painter = painter
 
     def forward(self, window: Tensor) -> tuple[Tensor, ...]:
-        """See `engine.picture.ENROLL`."""
+        """See `engine.picture_specs.ENROLL`."""
         kept = self.painter.enroll(window)
         return kept.latents, kept.identity, *kept.keys
 
@@ -46,7 +47,7 @@ class Warp(nn.Module):
     def forward(
         self, window: Tensor, latents: Tensor, source: Tensor, target: Tensor
     ) -> tuple[Tensor, ...]:
-        """See `engine.picture.WARP`."""
+        """See `engine.picture_specs.WARP`."""
         drawn = self.painter.geometry(window, latents, source, target)
         return *drawn, self.flow(source, target)
 
@@ -70,7 +71,7 @@ class Carry(nn.Module):
     def forward(
         self, patch: Tensor, source: Tensor, before: Tensor, target: Tensor
     ) -> tuple[Tensor, ...]:
-        """See `engine.picture.CARRY`."""
+        """See `engine.picture_specs.CARRY`."""
         n = self.warp.painter.geometry.grid
         after = control_points(target)
         window_flow = flow_at(unit_grid(n), control_points(before), after).view(-1, n, n, 2)
@@ -87,7 +88,7 @@ class Guide(nn.Module):
     def forward(
         self, maps: Tensor, warped: Tensor, previous: Tensor, target: Tensor, placement: Tensor
     ) -> tuple[Tensor, ...]:
-        """See `engine.picture.GUIDE`."""
+        """See `engine.picture_specs.GUIDE`."""
         guidance: tuple[Tensor, ...] = self.net(maps, warped, previous, target, placement)
         return guidance
 
@@ -102,7 +103,7 @@ class Denoise(nn.Module):
     def forward(
         self, z_t: Tensor, t: Tensor, latents: Tensor, identity: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
-        """See `engine.picture.DENOISE`."""
+        """See `engine.picture_specs.DENOISE`."""
         reference, previous, guidance = rest[:3], rest[3:6], rest[6:9]
         made, keys = self.net(z_t, t, latents, guidance, identity, reference, previous)
         return made, *keys
@@ -116,7 +117,7 @@ class Decode(nn.Module):
         self.decoder = painter.decoder
 
     def forward(self, made_latents: Tensor, warped: Tensor, opening: Tensor) -> Tensor:
-        """See `engine.picture.DECODE`."""
+        """See `engine.picture_specs.DECODE`."""
         painted, trust = self.decoder(made_latents, warped, opening)
         return torch.cat([painted - trust * warped, trust], 1)
 
@@ -132,7 +133,7 @@ class Move(nn.Module):
         flow_map: Tensor,
         base: Tensor,
     ) -> Tensor:
-        """See `engine.picture.MOVE`."""
+        """See `engine.picture_specs.MOVE`."""
         scaled = torch.einsum("dc,bchw->bdhw", flow_scale, flow)  # few points: cheap here
         offset = F.grid_sample(scaled, flow_map, align_corners=False, padding_mode="border")
         coarse = base.permute(0, 3, 1, 2) + offset  # for every second pixel, and one step around
@@ -146,7 +147,7 @@ class Inlay(nn.Module):
     """The painted window laid into the moved portrait; no weights."""
 
     def forward(self, moved: Tensor, patch: Tensor, patch_map: Tensor, feather: Tensor) -> Tensor:
-        """See `engine.picture.INLAY`."""
+        """See `engine.picture_specs.INLAY`."""
         laid = F.grid_sample(patch, patch_map, align_corners=False, padding_mode="border")
         trust = 1 - feather * (1 - laid[:, 3:])
         # the painter works in [-1, 1], the portrait in [0, 255]

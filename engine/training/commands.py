@@ -12,7 +12,7 @@ from engine.backends import load_backend
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.face import FINDER, LANDMARKS, FaceReader
-from engine.picture import ENROLL
+from engine.picture_specs import ENROLL
 from engine.speech import SPEECH, SpeechEncoder
 from engine.training.clips import load_clips
 from engine.training.contact_sheet import contact_sheet, report

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends import Graph
+from engine.canvas import cut_window
 from engine.landmarks import window_transform
-from engine.picture import cut_window
 from engine.training.face_masks import head_mask
 from engine.types import RgbImage
 

@@ -4,21 +4,11 @@ import numpy as np
 import pytest
 
 from engine.backends import load_backend
+from engine.canvas import Canvas, make_canvas
 from engine.config import EngineConfig
 from engine.eyelids import make_lids
-from engine.picture import (
-    CARRY,
-    INLAY,
-    MOVE,
-    WARP,
-    Canvas,
-    Face,
-    FrameCache,
-    PictureGraphs,
-    Shot,
-    make_canvas,
-    sampling_times,
-)
+from engine.picture import Face, FrameCache, PictureGraphs, Shot, sampling_times
+from engine.picture_specs import CARRY, INLAY, MOVE, WARP
 
 
 @pytest.fixture(scope="module")
