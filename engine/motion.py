@@ -19,14 +19,14 @@ MOTION = GraphSpec(
     "motion",
     (
         TensorSpec("features", (1, FRAMES, WIDTH)),
-        TensorSpec("memory", (1, 36, 96)),
+        TensorSpec("memory", (1, 36, 128)),
         TensorSpec("noise", (1, 1, 16)),
         TensorSpec("style", (1, 1)),
     ),
     (
         TensorSpec("coefficients", (1, arkit.COUNT)),
         TensorSpec("energy", (1, 1)),
-        TensorSpec("memory_after", (1, 36, 96)),
+        TensorSpec("memory_after", (1, 36, 128)),
     ),
     precision="f32",
 )
@@ -34,7 +34,7 @@ MOTION = GraphSpec(
 # coefficients are stretched about their mean in speech (first number, measured over ten English
 # recordings) to the mean of a filmed English speaker (second number).
 STRETCH = 1.6
-_MEANS = {"jawOpen": (0.11, 0.07), "mouthLowerDown": (0.156, 0.10), "mouthUpperUp": (0.136, 0.09)}
+_MEANS = {"jawOpen": (0.094, 0.07), "mouthLowerDown": (0.142, 0.10), "mouthUpperUp": (0.131, 0.09)}
 _STRETCHED = {
     column: filmed - STRETCH * ours
     for column, name in enumerate(arkit.NAMES)

@@ -11,10 +11,13 @@ from engine.backends import Graph, GraphSpec, TensorSpec
 from engine.hops import HopBuffer
 
 F32 = NDArray[np.float32]
-HOP, PAST = 640, 80  # samples of a hop, and before it, that the graph hears
+HOP, PAST = 640, 576  # samples of a hop, and before it, that the graph hears
 FRAMES = 2  # feature frames a hop
-WIDTH = 232  # numbers in a feature frame: 192 of the encoder, 40 of the log-mel spectrum
-_MEMORY = (("position", (1, 15, 192)), ("keys", (4, 1, 48, 192)), ("values", (4, 1, 48, 192)))
+WIDTH = 328  # numbers in a feature frame: 288 of the encoder, 40 of the log-mel spectrum
+_MEMORY = (
+    *(("level", (1, 1)), ("pending", (1, 3, 288))),
+    *((name, (6, 1, 48, 288)) for name in ("keys", "values")),
+)
 SPEECH = GraphSpec(
     "speech",
     (TensorSpec("window", (1, PAST + HOP)), *(TensorSpec(n, shape) for n, shape in _MEMORY)),

@@ -10,11 +10,10 @@ import torch
 import typer
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
-from torch.nn.utils import parametrize
 
 from engine.backends import GraphSpec
 from engine.motion import MOTION
-from engine.nets.hubert import SpeechGraph, StreamingHubert
+from engine.nets.moonshine import SpeechGraph, StreamingMoonshine
 from engine.nets.motion_vae import MotionGraph, MotionVae
 from engine.speech import SPEECH
 from engine.training.motion import load_ear, load_motion
@@ -24,11 +23,8 @@ from exports.onnx import export
 _SMALL = 1024  # numbers; smaller constants stay in single precision
 
 
-def export_speech(model: StreamingHubert, path: Path) -> float:
+def export_speech(model: StreamingMoonshine, path: Path) -> float:
     """Write the ear; returns the largest error against the module."""
-    conv = model.hubert.encoder.pos_conv_embed.conv
-    if parametrize.is_parametrized(conv, "weight"):
-        parametrize.remove_parametrizations(conv, "weight")
     return _export(SpeechGraph(model), SPEECH, path)
 
 

@@ -15,30 +15,36 @@ from torch.nn import functional as F
 class MotionSettings:
     """Sizes of the motion network; it runs at 25 frames a second."""
 
-    features: int = 232  # of one feature frame; a motion frame takes two
+    features: int = 328  # of one feature frame; a motion frame takes two
     channels: int = 12  # what it decides; the exported graph spreads them to 52 coefficients
     columns: int = 28  # animators' columns, an auxiliary answer in training
-    hidden: int = 96
+    hidden: int = 128
     latent: int = 16
     prior: tuple[int, ...] = (1, 2, 4, 8)  # dilations of the audio side
     decoder: tuple[int, ...] = (1, 2)
     dropout: float = 0.15
+    deaf: float = 0.1  # share of the features that a whole piece of training goes without
 
 
 class Dilated(nn.Module):
-    """Residual gated convolution over this frame and two earlier ones, `dilation` apart."""
+    """Residual gated convolution over this frame and two earlier ones, `dilation` apart.
+
+    The style scales and shifts what enters it.
+    """
 
     def __init__(self, width: int, dilation: int, dropout: float) -> None:
         super().__init__()
         self.past = 2 * dilation
         self.norm = nn.LayerNorm(width)
+        self.style = nn.Linear(1, 2 * width, bias=False)
         self.conv = nn.Conv1d(width, 2 * width, 3, dilation=dilation)
         self.out = nn.Linear(width, width)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, style: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """`x` (B, T, width) after `past` (B, 2 * dilation, width) -> result and new past."""
-        seen = torch.cat([past, self.norm(x)], 1)
+        scale, shift = self.style(style)[:, None].chunk(2, 2)
+        seen = torch.cat([past, self.norm(x) * (1 + scale) + shift], 1)
         value, gate = self.conv(seen.transpose(1, 2)).transpose(1, 2).chunk(2, 2)
         y = self.out(self.drop(torch.tanh(value) * torch.sigmoid(gate)))
         return x + y, seen[:, -self.past :]
@@ -57,9 +63,14 @@ class Decoded:
 class MotionVae(nn.Module):
     """p(z | sound) and p(motion | sound, z), causal; q(z | sound, motion) for training."""
 
+    centre: Tensor
+    scale: Tensor
+
     def __init__(self, settings: MotionSettings) -> None:
         super().__init__()
         s = self.settings = settings
+        self.register_buffer("centre", torch.zeros(s.features))
+        self.register_buffer("scale", torch.ones(s.features))
         self.enter = nn.Sequential(
             nn.Linear(2 * s.features, s.hidden), nn.GELU(), nn.Dropout(s.dropout)
         )
@@ -89,6 +100,11 @@ class MotionVae(nn.Module):
         """An empty memory (B, past, hidden)."""
         return torch.zeros(batch, self.past, self.settings.hidden)
 
+    def standardise(self, features: Tensor) -> None:
+        """Take out mean and spread of `features` (N, features) from all that is heard later."""
+        self.centre.copy_(features.mean(0))
+        self.scale.copy_(1 / features.std(0).clamp_min(1e-3))
+
     def listen(
         self, features: Tensor, style: Tensor, memory: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
@@ -96,22 +112,27 @@ class MotionVae(nn.Module):
 
         `style` (B, 1) is whose mouths to make: 0 by the phone rules, 1 as the animators do.
         """
+        features = (features - self.centre) * self.scale
+        features = F.dropout1d(features.transpose(1, 2), self.settings.deaf, self.training)
+        features = features.transpose(1, 2)
         x = self.enter(features.unflatten(1, (-1, 2)).flatten(2)) + self.style(style)[:, None]
         after: list[Tensor] = []
         at = 0
         for layer in _layers(self.sound):
-            x, past = layer(x, memory[:, at : at + layer.past])
+            x, past = layer(x, style, memory[:, at : at + layer.past])
             after.append(past)
             at += layer.past
         return x, after
 
-    def decode(self, sound: Tensor, z: Tensor, memory: Tensor, after: list[Tensor]) -> Decoded:
+    def decode(
+        self, sound: Tensor, z: Tensor, style: Tensor, memory: Tensor, after: list[Tensor]
+    ) -> Decoded:
         """Motion of latent `z` (B, T, latent) for what the sound says."""
         x = self.mix(torch.cat([sound, z], 2))
         after = list(after)
         at = sum(layer.past for layer in _layers(self.sound))
         for layer in _layers(self.voice):
-            x, past = layer(x, memory[:, at : at + layer.past])
+            x, past = layer(x, style, memory[:, at : at + layer.past])
             after.append(past)
             at += layer.past
         x = self.norm(x)
@@ -121,7 +142,7 @@ class MotionVae(nn.Module):
         """Motion from sound alone; `noise` (B, T, latent), zeros for the likeliest motion."""
         sound, after = self.listen(features, style, memory)
         mean, spread = self.prior(sound).chunk(2, 2)
-        return self.decode(sound, mean + noise * limit(spread).exp(), memory, after)
+        return self.decode(sound, mean + noise * limit(spread).exp(), style, memory, after)
 
     def learn(
         self, features: Tensor, style: Tensor, channels: Tensor
@@ -140,8 +161,8 @@ class MotionVae(nn.Module):
             + (log.exp() ** 2 + (mean - prior_mean) ** 2) / (2 * prior_log.exp() ** 2)
             - 0.5
         )
-        told = self.decode(sound, z, memory, after)
-        return told, self.decode(sound, prior_mean, memory, after), gap.mean()
+        told = self.decode(sound, z, style, memory, after)
+        return told, self.decode(sound, prior_mean, style, memory, after), gap.mean()
 
 
 def _layers(stack: nn.ModuleList) -> list[Dilated]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from engine.nets.hubert import PAST, SpeechSettings, StreamingHubert
+from engine.nets.moonshine import PAST, SpeechSettings, StreamingMoonshine
 from engine.nets.motion_vae import Decoded, MotionSettings, MotionVae
+from engine.training.commands import SPEECH_ENCODERS, hubert_ear
 from engine.training.motion_data import HELD_OUT, Clip, load_animated, load_synthetic
 from engine.training.motion_rules import CHANNELS
 from engine.training.speech import save, schedule
 from engine.training.speech_augment import cut, noise_only, roughen
 
 F16 = NDArray[np.float16]
+Hear = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 DELAY = 2  # motion frames between a sound and its mouth: the look-ahead
 WARM = 12  # frames of a piece whose answers do not count
 PIECE = 250  # motion frames of one prepared piece
@@ -35,15 +37,15 @@ PIECE = 250  # motion frames of one prepared piece
 class MotionTraining:
     """One training run."""
 
-    steps: int = 1500
-    batch: int = 12
+    steps: int = 600
+    batch: int = 20
     frames: int = 100
     rate: float = 1.5e-3
-    animated_share: float = 0.45  # of the pieces
-    animated_pieces: int = 240  # prepared pieces of 10 s
-    synthetic_pieces: int = 360
+    animated_share: float = 0.7  # of the pieces
+    animated_pieces: int = 260  # prepared pieces of 10 s
+    synthetic_pieces: int = 240
     noise_pieces: int = 30
-    kl: float = 0.02
+    kl: float = 0.05
     seed: int = 0
 
 
@@ -58,9 +60,9 @@ class Lesson:
     real: bool
 
 
-def load_ear(path: Path, settings: SpeechSettings | None = None) -> StreamingHubert:
+def load_ear(path: Path, settings: SpeechSettings | None = None) -> StreamingMoonshine:
     """The encoder out of a `speech.pt` checkpoint, ready to be used."""
-    model = StreamingHubert(settings or SpeechSettings())
+    model = StreamingMoonshine(settings or SpeechSettings())
     saved = torch.load(path, weights_only=True)["model"]
     prefix = "encoder."
     model.load_state_dict({k[len(prefix) :]: v for k, v in saved.items() if k.startswith(prefix)})
@@ -74,9 +76,18 @@ def energy_of(pcm: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
     return np.clip(smooth / (1.3 * np.percentile(smooth, 95) + 1e-3), 0, 1).astype(np.float32)
 
 
+def streaming_ear(model: StreamingMoonshine) -> Hear:
+    """The bundled ear as a function: (PAST + 320 T,) -> (T, width)."""
+    return lambda pcm: model(torch.from_numpy(pcm)[None])[0].numpy()
+
+
 @torch.no_grad()
-def prepare(clips: Sequence[Clip], ear: StreamingHubert, config: MotionTraining) -> list[Lesson]:
-    """Cut, roughen and hear pieces of the clips, and of noise alone."""
+def prepare(clips: Sequence[Clip], ear: Hear, config: MotionTraining) -> list[Lesson]:
+    """Cut, roughen and hear pieces of the clips, and of noise alone.
+
+    Args:
+        ear: sound (PAST + 320 T,) at 16 kHz -> features (T, width).
+    """
     rng = np.random.RandomState(config.seed)
     plan = [(True, config.animated_pieces), (False, config.synthetic_pieces)]
     lessons = []
@@ -96,25 +107,21 @@ def prepare(clips: Sequence[Clip], ear: StreamingHubert, config: MotionTraining)
     return lessons
 
 
-def _features(ear: StreamingHubert, pcm: NDArray[np.float32]) -> F16:
-    return ear(torch.from_numpy(pcm)[None])[0][0].numpy().astype(np.float16)
-
-
 def _pairs(track: NDArray[np.float32]) -> F16:
     return track.reshape(-1, 2, track.shape[1]).mean(1).astype(np.float16)
 
 
-def _hear(clip: Clip, ear: StreamingHubert, rng: np.random.RandomState) -> Lesson:
+def _hear(clip: Clip, ear: Hear, rng: np.random.RandomState) -> Lesson:
     piece = cut(clip, 2 * PIECE, rng, 0)
     energy = energy_of(piece.pcm, PIECE).astype(np.float16)
     clean = piece.pcm * np.float32(10 ** rng.uniform(-0.7, 0.3))
-    heard = _features(ear, clean if rng.rand() < 0.4 else roughen(piece.pcm, rng))
+    heard = ear(clean if rng.rand() < 0.4 else roughen(piece.pcm, rng)).astype(np.float16)
     return Lesson(heard, _pairs(piece.mouth), _pairs(piece.columns), energy, clip.real)
 
 
-def _hear_noise(ear: StreamingHubert, rng: np.random.RandomState) -> Lesson:
+def _hear_noise(ear: Hear, rng: np.random.RandomState) -> Lesson:
     blank = [np.zeros((PIECE, n), np.float16) for n in (len(CHANNELS), 28)]
-    heard = _features(ear, noise_only(2 * PIECE, rng))
+    heard = ear(noise_only(2 * PIECE, rng)).astype(np.float16)
     return Lesson(heard, blank[0], blank[1], np.zeros(PIECE, np.float16), False)
 
 
@@ -171,6 +178,7 @@ def train(
     """Train until `config.steps` or for `minutes`; writes `motion.pt` and goes on from it."""
     torch.manual_seed(config.seed)
     model = MotionVae(MotionSettings(features=lessons[0].features.shape[1])).train()
+    model.standardise(torch.from_numpy(np.concatenate([x.features[::7] for x in lessons])).float())
     optimiser = torch.optim.AdamW(model.parameters(), config.rate, weight_decay=0.05)
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
@@ -236,7 +244,11 @@ def main() -> None:
         "--animated", type=Path, required=True, help="folder of the animated recordings"
     )
     parser.add_argument("--speech", type=Path, required=True, help="folder made by speech_data")
-    parser.add_argument("--work", type=Path, required=True, help="folder with speech.pt")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder of motion.pt, and of speech.pt when tiny"
+    )
+    parser.add_argument("--speech-encoder", choices=SPEECH_ENCODERS, default="tiny")
+    parser.add_argument("--models-dir", type=Path, default=Path("models"), help="where HuBERT is")
     parser.add_argument("--steps", type=int, default=MotionTraining().steps)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after this long")
     args = parser.parse_args()
@@ -244,7 +256,12 @@ def main() -> None:
     config = MotionTraining(steps=args.steps)
     clips = [c for c in load_animated(args.animated)[0] if c.name not in HELD_OUT]
     clips += load_synthetic(args.speech)
-    lessons = prepare(clips, load_ear(args.work / "speech.pt"), config)
+    if args.speech_encoder == "tiny":
+        ear = streaming_ear(load_ear(args.work / "speech.pt"))
+    else:
+        hubert = hubert_ear(args.speech_encoder, args.models_dir)
+        ear = lambda pcm: hubert(pcm[PAST:])
+    lessons = prepare(clips, ear, config)
     train(lessons, spreads(clips), config, args.work, args.minutes)
 
 

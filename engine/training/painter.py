@@ -44,9 +44,9 @@ class PainterTraining:
     rate: float = 5e-4
     warm_up: int = 150
     codec_share: float = 0.25  # of a batch decodes the true latents
-    full_noise: float = 0.75  # of the samples of a step that is not rolled sit at t = 1
-    rolled: float = 0.4  # of the steps go on from the sampler's own first steps
-    rolled_steps: tuple[int, ...] = (2, 4, 8, 25)  # lengths of the sampler, drawn at random
+    full_noise: float = 1.0  # of the samples of a step that is not rolled sit at t = 1
+    rolled: float = 0.6  # of the steps go on from the sampler's own first steps
+    rolled_steps: tuple[int, ...] = (4, 10, 25, 25)  # lengths of the sampler, drawn at random
     cold: float = 0.4  # of the steps start from the cold cache
     ema: float = 0.998
     seed: int = 0

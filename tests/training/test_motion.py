@@ -103,7 +103,7 @@ def test_groups_name_columns_that_exist() -> None:
 def test_energy_follows_loudness_not_level() -> None:
     rng = np.random.default_rng(0)
     envelope = np.repeat([0.0, 1.0, 0.3, 0.0], 640 * 10)
-    pcm = np.r_[np.zeros(80), 0.2 * envelope * rng.standard_normal(640 * 40)].astype(np.float32)
+    pcm = np.r_[np.zeros(PAST), 0.2 * envelope * rng.standard_normal(640 * 40)].astype(np.float32)
     loud, quiet = energy_of(pcm, 40), energy_of(pcm * np.float32(0.3), 40)
     assert loud[:8].max() < 0.05 < 0.5 < loud[12:18].min()
     assert loud[22:28].max() < loud[12:18].min()

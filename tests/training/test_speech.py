@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from engine.nets.hubert import PAST, STRIDE, SpeechSettings, StreamingHubert
+from engine.nets.moonshine import PAST, STRIDE, SpeechSettings, StreamingMoonshine
 from engine.training.motion_data import Clip
 from engine.training.motion_rules import CHANNELS
 from engine.training.speech import (
@@ -29,9 +29,7 @@ from engine.training.speech_phones import PHONES, Phone
 from engine.training.speech_text import mandarin, pinyin_ipa, sentence
 
 pytestmark = pytest.mark.train
-TINY = SpeechSettings(
-    hidden=16, layers=2, heads=2, inner=32, conv_dim=(8,) * 7, context=6, position=4, mels=8
-)
+TINY = SpeechSettings(hidden=16, layers=2, heads=2, inner=32, rotary=4, context=6, mels=8)
 
 
 def clip(name: str, seconds: float, real: bool = False) -> Clip:
@@ -44,40 +42,57 @@ def clip(name: str, seconds: float, real: bool = False) -> Clip:
     return Clip(name, pcm, phone, mouth, columns, np.ones((frames, WIDTH), np.float32))
 
 
+def hop_by_hop(net: StreamingMoonshine, pcm: torch.Tensor) -> torch.Tensor:
+    memory, pieces = net.remember(len(pcm)), []
+    for first in range(0, pcm.shape[1] - PAST, 640):
+        features, memory = net.step(pcm[:, first : first + PAST + 640], memory)
+        pieces.append(features)
+    return torch.cat(pieces, 1)
+
+
 def test_hop_by_hop_hears_what_the_whole_hears() -> None:
     torch.manual_seed(0)
-    net = StreamingHubert(TINY).eval()
-    pcm = 0.1 * torch.randn(1, PAST + 640 * 12)
+    net = StreamingMoonshine(TINY).eval()
+    pcm = torch.linspace(0.3, 0.01, PAST + 640 * 24) * torch.randn(2, PAST + 640 * 24)
     with torch.no_grad():
-        memory = net.remember()
-        whole, _ = net.step(pcm, memory)
-        pieces, memory = [], net.remember()
-        for hop in range(12):
-            features, memory = net.step(pcm[:, 640 * hop : 640 * hop + PAST + 640], memory)
-            pieces.append(features)
-    torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=1e-5, rtol=1e-4)
+        whole = net(pcm, net.remember(2))
+        torch.testing.assert_close(hop_by_hop(net, pcm), whole, atol=1e-5, rtol=1e-4)
 
 
 def test_training_and_streaming_agree_once_the_memory_is_full_of_sound() -> None:
-    """`forward` masks what is not there; deep in the sound both see exactly the same past."""
+    """Without a memory nothing is there before the sound; deep in it both see the same past."""
     torch.manual_seed(0)
-    net = StreamingHubert(TINY).eval()
+    net = StreamingMoonshine(TINY).eval()
     pcm = 0.1 * torch.randn(1, PAST + STRIDE * 60)
     with torch.no_grad():
-        trained, _ = net(pcm)
-        streamed, _ = net.step(pcm, net.remember())
-    late = slice(TINY.context * TINY.layers + TINY.position, None)
+        trained, streamed = net(pcm), hop_by_hop(net, pcm)
+    late = slice(TINY.context * TINY.layers + TINY.ahead + 2, None)
     torch.testing.assert_close(streamed[:, late], trained[:, late], atol=1e-5, rtol=1e-4)
+    assert (streamed[:, :4] - trained[:, :4]).abs().max() > 1e-3
+
+
+def test_a_louder_sound_is_heard_alike_and_a_softer_one_after_a_while() -> None:
+    torch.manual_seed(0)
+    net = StreamingMoonshine(TINY).eval()
+    pcm = 0.05 * torch.randn(1, PAST + 640 * 400)
+    with torch.no_grad():
+        usual, soft = (net(pcm * gain)[..., : TINY.hidden] for gain in (1.0, 0.25))
+        faded = pcm.clone()
+        faded[:, : PAST + 640 * 100] *= 4
+        faded = net(faded)[..., : TINY.hidden]
+    assert (usual - soft).abs().max() < 0.1 * usual.std()
+    late = slice(-40, None)
+    assert (usual - faded)[:, late].abs().max() < 0.1 * usual.std()
 
 
 def test_no_frame_hears_the_future() -> None:
     torch.manual_seed(0)
-    net = StreamingHubert(TINY).eval()
+    net = StreamingMoonshine(TINY).eval()
     a = 0.1 * torch.randn(1, PAST + STRIDE * 30)
     b = a.clone()
     b[:, PAST + STRIDE * 20 :] = 0.5
     with torch.no_grad():
-        heard_a, heard_b = net(a)[0], net(b)[0]
+        heard_a, heard_b = net(a), net(b)
     torch.testing.assert_close(heard_a[:, :20], heard_b[:, :20], atol=0, rtol=0)
     assert (heard_a[:, 20] != heard_b[:, 20]).any()
 
@@ -109,7 +124,13 @@ def test_recordings_alone_whose_phones_nobody_knows_teach_too(
     losses = lessons(batch | variances(clips))
     assert all(torch.isfinite(v) for v in losses.values())
     train(clips, config, tmp_path / "a", 10)
-    started = train(clips, replace(config, rate=0.0), tmp_path / "b", 10, tmp_path / "a/speech.pt")
+    started = train(
+        clips,
+        replace(config, rate=0.0, heads_rate=0.0),
+        tmp_path / "b",
+        10,
+        tmp_path / "a/speech.pt",
+    )
     first = torch.load(tmp_path / "a/speech.pt", weights_only=True)["model"]
     for name, value in started.state_dict().items():
         torch.testing.assert_close(value, first[name])
