@@ -49,6 +49,7 @@ class ModelSettings:
     """Which system is trained: real sizes or small ones, and the paper's ablations."""
 
     size: Literal["full", "small"] = "full"
+    width: int = 0  # small size: channels of every level; 0: 16 in the first, 32 in the others
     latents: Literal["vae", "tiny"] = "vae"  # whose encoder makes the latents
     attention: Literal["decoupled", "unified"] = "decoupled"
     face_encoder: bool = True
@@ -63,6 +64,8 @@ class ModelSettings:
     seed: int = 0  # of random weights
 
     def __post_init__(self) -> None:
+        if self.width and (self.size == "full" or self.width < 0):
+            raise ConfigError(f'width={self.width}: wanted more than 0, and size = "small" with it')
         if self.adapter == "faceid-portrait" and self.projection != "portrait":
             raise ConfigError('adapter = "faceid-portrait" goes with projection = "portrait"')
 
@@ -72,6 +75,9 @@ class ModelSettings:
         mine = {n: v for n, v in dataclasses.asdict(self).items() if n in names}
         base = Sd15Config.full() if self.size == "full" else Sd15Config.small()
         unet = dataclasses.replace(base.unet, sample_size=side // 8)
+        if self.width:
+            levels = (self.width,) * len(unet.block_out_channels)
+            unet = dataclasses.replace(unet, block_out_channels=levels)
         return dataclasses.replace(base, unet=unet, **mine)
 
 
