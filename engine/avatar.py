@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from engine.expression import ExpressionState, Prompt, parse
 from engine.face import FINDER, LANDMARKS, FaceReader
 from engine.idle import IdleLife
 from engine.motion import MOTION, MotionDecoder
-from engine.picture import Picture, PictureGraphs, Shot
+from engine.picture import Film, Picture, PictureGraphs, Shot
 from engine.retarget import BLINKS, PRESSED, FaceBasis, retarget
 from engine.speech import SPEECH, SpeechEncoder
 from engine.state import StreamState
@@ -153,39 +153,57 @@ class AvatarEngine:
 
     def step(self, state: StreamState, pcm: Pcm) -> list[VideoFrame]:
         """Take 16 kHz PCM of any length and return every frame it completed."""
-        spoken = self._motion.step(state.motion, self._speech.step(state.speech, pcm))
-        pose, alive = self._idle.step(state.idle, len(spoken), state.motion.energy)
-        rows = zip(spoken + alive, pose, state.motion.energy, strict=True)
-        frames = [self._frame(state, c, p, float(energy)) for c, p, energy in rows]
+        frames = [self._frame(state, *row) for row in self._hear(state, pcm)]
         return [frame for frame in frames if frame is not None]
 
     def flush(self, state: StreamState) -> list[VideoFrame]:
         """Return the frames still held back by the look-ahead, as if silence followed."""
+        return self.step(state, self._silence())
+
+    def film(self, state: StreamState, pcm: Pcm) -> Film:
+        """Begin the video of a whole sound, whose frames are sampled together and not one by one.
+
+        Raises:
+            ConfigError: the profile draws frame after frame only.
+        """
+        rows = [*self._hear(state, pcm), *self._hear(state, self._silence())]
+        shots = [self._aim(state, *row) for row in rows]
+        return self._picture.film(state.identity.face, shots)
+
+    def _silence(self) -> Pcm:
+        """As much of it as the look-ahead holds back."""
         stream = self.config.stream
-        return self.step(state, np.zeros(stream.lookahead_frames * stream.hop_samples, np.float32))
+        return np.zeros(stream.lookahead_frames * stream.hop_samples, np.float32)
+
+    def _hear(self, state: StreamState, pcm: Pcm) -> Iterator[tuple[F32, F32, float]]:
+        """Coefficients (52,), pose (6,) and energy of each frame that `pcm` completed."""
+        spoken = self._motion.step(state.motion, self._speech.step(state.speech, pcm))
+        pose, alive = self._idle.step(state.idle, len(spoken), state.motion.energy)
+        for c, p, energy in zip(spoken + alive, pose, state.motion.energy, strict=True):
+            yield c, p, float(energy)
 
     def _frame(
         self, state: StreamState, coefficients: F32, pose: F32, energy: float
     ) -> VideoFrame | None:
-        index = state.next_index
-        state.next_index += 1
-        pressed = float(coefficients[PRESSED].max())
-        offsets = state.expression.step(index, energy, pressed)
+        shot = self._aim(state, coefficients, pose, energy)
+        index = shot.index
         if index < state.draw_from:
             return None
         fresh = state.shown is None or index % state.quality.draw_every == 0
         if state.shown is None or fresh:
-            state.shown = self._draw(state, index, coefficients, offsets, pose)
+            state.shown = self._draw(state, shot)
         return VideoFrame(index, state.shown, fresh)
 
-    def _draw(
-        self, state: StreamState, index: int, coefficients: F32, offsets: F32, pose: F32
-    ) -> RgbImage:
-        who = state.identity
+    def _aim(self, state: StreamState, coefficients: F32, pose: F32, energy: float) -> Shot:
+        """What the next frame of a stream is to show."""
+        index, who = state.next_index, state.identity
+        state.next_index += 1
+        pressed = float(coefficients[PRESSED].max())
+        offsets = state.expression.step(index, energy, pressed)
         shown = np.tensordot(offsets, who.shapes, 1).astype(np.float32)
         placed = pose * np.array([1, 1, 1, who.span, who.span, 1], np.float32)
         placed[5] = np.log(pose[5])
-        shot = Shot(
+        return Shot(
             target=retarget(who.neutral, self._basis, coefficients, placed, shown),
             blink=np.clip(np.maximum(coefficients[BLINKS], offsets[BLINKS]), 0, 1),
             placement=(placed / np.array([1, 1, 1, who.span, who.span, 1])).astype(np.float32),
@@ -193,9 +211,12 @@ class AvatarEngine:
             index=index,
             words=state.expression.prompt.words,
         )
+
+    def _draw(self, state: StreamState, shot: Shot) -> RgbImage:
+        face = state.identity.face
         paint_every = state.quality.paint_every or self.config.paint_every
-        if state.painted is not None and index - state.painted < paint_every:
-            return self._picture.draw_between(who.face, state.cache, shot)
-        rgb, state.cache = self._picture.draw(who.face, state.cache, shot)
-        state.painted = index
+        if state.painted is not None and shot.index - state.painted < paint_every:
+            return self._picture.draw_between(face, state.cache, shot)
+        rgb, state.cache = self._picture.draw(face, state.cache, shot)
+        state.painted = shot.index
         return rgb

@@ -108,6 +108,30 @@ class FrameCache:
     target: F32 | None = None  # (1, 478, 2)
 
 
+class Film(Protocol):
+    """A whole video whose frames are sampled together, piece by piece; it can be stopped and gone on
+    with.
+    """
+
+    total: int  # pieces until `frame` may be asked
+
+    @property
+    def done(self) -> int:
+        """Pieces so far."""
+
+    def work(self) -> None:
+        """Do one piece."""
+
+    def frame(self, index: int) -> RgbImage:
+        """Decode one frame."""
+
+    def pack(self) -> dict[str, NDArray[Any]]:
+        """Lay all that was done out as arrays."""
+
+    def unpack(self, kept: Mapping[str, NDArray[Any]]) -> None:
+        """Undo `pack`."""
+
+
 class Picture(Protocol):
     """The part of an engine that draws; all it is given but the last frame's cache is read-only.
 
@@ -140,6 +164,13 @@ class Picture(Protocol):
 
     def draw_between(self, face: Any, cache: Any, shot: Shot) -> RgbImage:
         """Draw one frame by moving the last one that was drawn afresh."""
+
+    def film(self, face: Any, shots: Sequence[Shot]) -> Film:
+        """Begin a video whose frames are sampled together.
+
+        Raises:
+            ConfigError: it draws frame after frame only.
+        """
 
     def pack(self, cache: Any) -> dict[str, NDArray[Any]]:
         """Lay a cache out as arrays, from which `unpack` makes the same cache again."""
@@ -249,6 +280,11 @@ class PictureGraphs:
         )
         eyes = _eyes(face, shot.blink)
         return self.compose(face.canvas, moved["flow"], moved["carried"], eyes)
+
+    @staticmethod
+    def film(face: Face, shots: Sequence[Shot]) -> Film:
+        """There is none here."""
+        raise ConfigError("the tiny profile draws frame after frame; use --profile sd15")
 
     @staticmethod
     def pack(cache: FrameCache) -> dict[str, NDArray[Any]]:

@@ -46,6 +46,14 @@ class Use(StrEnum):
     research = "research"
 
 
+class LongVideo(StrEnum):
+    """What ties the frames of a video together."""
+
+    cache = "cache"
+    fusion = "fusion"
+    neither = "neither"
+
+
 class RandomWeights(StrEnum):
     """Sizes of networks with random weights."""
 
@@ -246,13 +254,24 @@ def generate(
         bool | None,
         typer.Option("--full-codec/--tiny-codec", help="Decoder.", rich_help_panel=SD15),
     ] = None,
-    frame_cache: Annotated[
-        bool | None,
+    long_video: Annotated[
+        LongVideo | None,
         typer.Option(
-            "--frame-cache/--no-frame-cache",
-            help="Whether a frame sees the one before.",
+            help="What ties frames together. cache: each sees the one before, as live (the default). "
+            "fusion: progressive latent fusion, all frames at once in overlapping windows. "
+            "neither: nothing.",
             rich_help_panel=SD15,
         ),
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            help="Latent fusion: frames of a window, the portrait first; 16.", rich_help_panel=SD15
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(help="Latent fusion: frames two windows share; 4.", rich_help_panel=SD15),
     ] = None,
     models_dir: ModelsDirOption = None,
     use: UseOption = None,
@@ -278,8 +297,11 @@ def generate(
     )
     if full_codec is not None:
         how["codec"] = "full" if full_codec else "tiny"
-    if frame_cache is not None:
-        how["memory"] = "cache" if frame_cache else "none"
+    how |= {
+        "long_video": long_video and long_video.value,
+        "window": window,
+        "overlap": overlap,
+    }
     common = {"threads": threads, "max_side": max_side, "steps": steps, "paint_every": 1}
     config = make_config(profile.value, common, how, live=False)
     casting = Casting(
@@ -295,13 +317,14 @@ def generate(
         TextColumn("{task.completed}/{task.total}"),
     )
     with Progress(*columns, TimeRemainingColumn()) as bar:
-        task = bar.add_task("drawing frames", total=None)
+        together = long_video is LongVideo.fusion
+        task = bar.add_task("windows, then frames" if together else "drawing frames", total=None)
         report = make(
             *(engine, casting, audio, out),
             resumable=profile is Profile.sd15,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    went_on = f", {report.resumed_at} of them made before" if report.resumed_at else ""
+    went_on = f" ({report.resumed_at / report.pieces:.0%} done before)" if report.resumed_at else ""
     typer.echo(
         f"{out}: {report.frames} frames{went_on} in {report.seconds:.1f} s, "
         f"{report.realtime_factor:.2g} x real time"

@@ -79,7 +79,9 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
             guidance=how.guidance,
             trailing=how.sampler == "ddim" and config.steps <= 8,
             tiny_codec=how.codec == "tiny",
-            remember=how.memory == "cache",
+            long_video=how.long_video,
+            window=how.window,
+            overlap=how.overlap,
         ),
     )
     return AvatarEngine.load(config, picture=picture)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,11 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from engine.errors import ConfigError
 from engine.landmarks import Affine, apply, invert
 from engine.nets.attention import KeyValues
+from engine.nets.latent_fusion import LatentFusion
 from engine.nets.portraittalk import Caches, Conditions, Guidance, PortraitTalkModel
 from engine.nets.projection import mix
-from engine.nets.sampling import sample
+from engine.nets.sampling import Denoising, Model, guided, sample
 from engine.nets.sd_codec import to_bytes
 from engine.nets.text_tokens import Tokenise
 from engine.picture import Portrait, Shot
@@ -43,7 +46,9 @@ class Sampling:
     guidance: float = 1.0
     trailing: bool = True  # DDIM's steps counted from the last one back, as students are trained
     tiny_codec: bool = True
-    remember: bool = True  # see the frame before; off, each frame stands alone
+    long_video: Literal["cache", "fusion", "neither"] = "cache"  # see `DiffusionSettings`
+    window: int = 16  # of latent fusion, in frames
+    overlap: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class DiffusionFace:
     identity: Tensor | None  # (1, N, D) tokens
     nobody: Tensor | None  # (1, N, D) tokens of no person, for guidance
     reference: KeyValues
+    landmarks: F32  # (478, 2) of the portrait, in [0, 1] of the frame
     placed: F32  # (8,) where the portrait's own head is
     rgb: RgbImage  # (S, S, 3) the square
 
@@ -66,6 +72,16 @@ class DiffusionCache:
     keys: Caches | None  # None before the first frame
     placed: F32  # (8,)
     rgb: RgbImage
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What a shot asks of one frame, in units of the frame."""
+
+    landmarks: F32  # (478, 2), eyes as they are to be
+    points: F32  # (68, 3)
+    placed: F32  # (8,)
+    text: Tensor  # (1, 77, D)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +97,34 @@ class Words:
     """A prompt as the text encoder read it."""
 
     text: Tensor  # (1, 77, D)
+
+
+class DiffusionFilm:
+    """A video by latent fusion; an `engine.picture.Film`.
+
+    Args:
+        decode: latents (1, 4, h, w) -> picture.
+    """
+
+    def __init__(self, fusion: LatentFusion, decode: Callable[[Tensor], RgbImage]) -> None:
+        self._fusion, self._decode = fusion, decode
+        self.total = fusion.total
+        self.pack, self.unpack = fusion.pack, fusion.unpack
+
+    @property
+    def done(self) -> int:
+        """Windows sampled, over all steps."""
+        return self._fusion.done
+
+    @torch.inference_mode()
+    def work(self) -> None:
+        """Sample one window of one step."""
+        self._fusion.work()
+
+    @torch.inference_mode()
+    def frame(self, index: int) -> RgbImage:
+        """Decode one frame; row 0 is the portrait."""
+        return self._decode(self._fusion.latents[index + 1 : index + 2])
 
 
 class DiffusionPicture:
@@ -138,6 +182,7 @@ class DiffusionPicture:
             identity=identity,
             nobody=nobody,
             reference=self._model.write_reference(latents, self._plain, identity),
+            landmarks=landmarks,
             placed=placement(landmarks, 0.0, 0.0),
             rgb=shown,
         )
@@ -158,21 +203,55 @@ class DiffusionPicture:
     def draw(
         self, face: DiffusionFace, cache: DiffusionCache, shot: Shot
     ) -> tuple[RgbImage, DiffusionCache]:
-        """Sample one frame."""
-        landmarks = apply(face.to_unit, close_lids(shot.target, shot.blink))
-        yaw, pitch = (float(angle) for angle in shot.placement[:2])
-        points = landmarks_68(landmarks, yaw, pitch, self._depth)
-        guide = self._guide(landmarks, points, cache.placed)
-        text = self._plain if shot.words is None else shot.words.text
-        latents, keys = self._sample(face, cache, shot, guide, text)
-        pictures = self._model.codec.decode(latents, tiny=self.sampling.tiny_codec)
-        rgb = to_bytes(pictures)[0].cpu().numpy()
-        return rgb, DiffusionCache(keys, placement(landmarks, yaw, pitch), rgb)
+        """Sample one frame.
+
+        Raises:
+            ConfigError: frames are to be sampled together, by `film`.
+        """
+        if self.sampling.long_video == "fusion":
+            raise ConfigError("long_video='fusion' samples all frames together, not one by one")
+        aim = self._aim(face, shot)
+        guide = self._guide(aim, cache.placed)
+        latents, keys = self._sample(face, cache, shot, guide, aim.text)
+        rgb = self._decode(latents)
+        return rgb, DiffusionCache(keys, aim.placed, rgb)
 
     @staticmethod
     def draw_between(face: DiffusionFace, cache: DiffusionCache, shot: Shot) -> RgbImage:
         """The frame before, again: nothing here moves a picture."""
         return cache.rgb
+
+    @torch.inference_mode()
+    def film(self, face: DiffusionFace, shots: Sequence[Shot]) -> DiffusionFilm:
+        """Begin a video by progressive latent fusion.
+
+        Row 0 of its latents is the portrait at rest, in the words of the first frame: it is pinned to
+        every window and not shown. Within a window each frame sees the keys and values that the one
+        before it has at the same step.
+        """
+        aims = [self._aim(face, shot) for shot in shots]
+        points = landmarks_68(face.landmarks, 0.0, 0.0, self._depth)
+        aims.insert(0, Aim(face.landmarks, points, face.placed, aims[0].text))
+
+        def window(z_t: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+            before, made = None, []
+            for place, row in enumerate(rows.tolist()):
+                aim = aims[row]
+                guide = self._guide(aim, aims[max(row - 1, 0)].placed)
+                models, left = self._models(face, guide, aim.text, before)
+                model = guided(*models, self.sampling.guidance)
+                made.append(model(z_t[place : place + 1], t[place : place + 1]))
+                before = left[0]
+            return torch.cat(made)
+
+        how, noise = self.sampling, shots[0].noise
+        run = Denoising(
+            *(noise.start.expand(len(aims), -1, -1, -1), how.sampler, how.steps),
+            generator=torch.Generator().manual_seed(noise.seed),
+            trailing=how.trailing,
+        )
+        fusion = LatentFusion(window, run, window=how.window, overlap=how.overlap)
+        return DiffusionFilm(fusion, self._decode)
 
     def pack(self, cache: DiffusionCache) -> dict[str, NDArray[np.generic]]:
         """A cache as arrays, from which `unpack` makes the same cache again."""
@@ -207,7 +286,21 @@ class DiffusionPicture:
         text: Tensor,
     ) -> tuple[Tensor, Caches | None]:
         how = self.sampling
-        before = cache.keys if how.remember else None
+        before = cache.keys if how.long_video == "cache" else None
+        (conditional, unconditional), left = self._models(face, guide, text, before)
+        latents = sample(
+            *(conditional, shot.noise.start, how.sampler, how.steps),
+            unconditional=unconditional,
+            guidance=how.guidance,
+            generator=torch.Generator().manual_seed(shot.noise.seed * 1_000_003 + shot.index),
+            trailing=how.trailing,
+        )
+        return latents, left[0]
+
+    def _models(
+        self, face: DiffusionFace, guide: Guidance, text: Tensor, before: Caches | None
+    ) -> tuple[tuple[Model, Model], list[Caches | None]]:
+        """The model of one frame with its conditions and without; what its last evaluation left."""
         told = Conditions(text, face.identity, face.reference)
         untold = replace(told, text=self._nothing, identity=face.nobody)
         left: list[Caches | None] = [None]
@@ -219,18 +312,27 @@ class DiffusionPicture:
         def unconditional(z_t: Tensor, t: Tensor) -> Tensor:
             return self._model(z_t.to(self._dtype), t, untold, guide, before)[0].float()
 
-        latents = sample(
-            *(conditional, shot.noise.start, how.sampler, how.steps),
-            unconditional=unconditional,
-            guidance=how.guidance,
-            generator=torch.Generator().manual_seed(shot.noise.seed * 1_000_003 + shot.index),
-            trailing=how.trailing,
-        )
-        return latents.to(self._dtype), left[0]
+        return (conditional, unconditional), left
 
-    def _guide(self, landmarks: F32, points: F32, placed: F32) -> Guidance:
-        """Guidance of one frame; landmarks are drawn by the pixel, so in full precision."""
-        guide = self._model.guidance(*map(self._row, (landmarks, points, placed)))
+    def _decode(self, latents: Tensor) -> RgbImage:
+        """The picture of latents (1, 4, h, w)."""
+        pictures = self._model.codec.decode(latents.to(self._dtype), tiny=self.sampling.tiny_codec)
+        rgb: RgbImage = to_bytes(pictures)[0].cpu().numpy()
+        return rgb
+
+    def _aim(self, face: DiffusionFace, shot: Shot) -> Aim:
+        landmarks = apply(face.to_unit, close_lids(shot.target, shot.blink))
+        yaw, pitch = (float(angle) for angle in shot.placement[:2])
+        points = landmarks_68(landmarks, yaw, pitch, self._depth)
+        text = self._plain if shot.words is None else shot.words.text
+        return Aim(landmarks, points, placement(landmarks, yaw, pitch), text)
+
+    def _guide(self, aim: Aim, before: F32) -> Guidance:
+        """Guidance of one frame, the head having been at `before` (8,).
+
+        Landmarks are drawn by the pixel, so in full precision.
+        """
+        guide = self._model.guidance(*map(self._row, (aim.landmarks, aim.points, before)))
         told = None if guide.placement is None else guide.placement.to(self._dtype)
         return replace(guide, landmarks=guide.landmarks.to(self._dtype), placement=told)
 
