@@ -13,6 +13,7 @@ from engine.config import EngineConfig
 from engine.enroll import Identity, enroll
 from engine.expression import ExpressionState, Prompt, parse
 from engine.face import FINDER, LANDMARKS, FaceReader
+from engine.heard import Heard
 from engine.idle import IdleLife
 from engine.motion import MOTION, MotionDecoder
 from engine.picture import Film, Picture, PictureGraphs, Shot
@@ -115,6 +116,7 @@ class AvatarEngine:
             ExpressionState.start(),
             self._picture.cold(identity.face),
             self._picture.noise(seed),
+            Heard(np.zeros((0, self._speech.width), np.float32)),
         )
 
     def read_prompt(self, text: str) -> Prompt:
@@ -177,7 +179,9 @@ class AvatarEngine:
 
     def _hear(self, state: StreamState, pcm: Pcm) -> Iterator[tuple[F32, F32, float]]:
         """Coefficients (52,), pose (6,) and energy of each frame that `pcm` completed."""
-        spoken = self._motion.step(state.motion, self._speech.step(state.speech, pcm))
+        features = self._speech.step(state.speech, pcm)
+        state.heard.push(features, state.next_index)
+        spoken = self._motion.step(state.motion, features)
         pose, alive = self._idle.step(state.idle, len(spoken), state.motion.energy)
         for c, p, energy in zip(spoken + alive, pose, state.motion.energy, strict=True):
             yield c, p, float(energy)
@@ -210,6 +214,7 @@ class AvatarEngine:
             noise=state.noise,
             index=index,
             words=state.expression.prompt.words,
+            speech=state.heard.at(index),
         )
 
     def _draw(self, state: StreamState, shot: Shot) -> RgbImage:

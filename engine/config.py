@@ -59,6 +59,7 @@ class DiffusionSettings:
     few_step: str = ""  # checkpoint of a LoRA for few steps; by itself that of the sampler
     adapter: Literal["faceid", "faceid-portrait", "none"] = "faceid"
     face_encoder: str = "insightface"
+    conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"  # as `trained` was
     codec: Literal["tiny", "full"] = "tiny"
     long_video: Literal["cache", "fusion", "neither"] = "cache"
     window: int = 16  # frames of a window of latent fusion, the portrait before them among them
@@ -74,7 +75,15 @@ class DiffusionSettings:
                 f"window={self.window}, overlap={self.overlap}: a window is the portrait and 2 frames "
                 "or more, and two windows may not share all of theirs"
             )
-        for field in ("use", "adapter", "codec", "long_video", "device", "random_weights"):
+        for field in (
+            "use",
+            "adapter",
+            "codec",
+            "conditioning",
+            "long_video",
+            "device",
+            "random_weights",
+        ):
             known = typing.get_args(typing.get_type_hints(type(self))[field])
             if getattr(self, field) not in known:
                 words = ", ".join(repr(word) for word in known)

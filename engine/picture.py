@@ -76,6 +76,7 @@ class Shot:
     noise: Any  # of the stream
     index: int = 0  # of the frame
     words: Any = None  # of the prompt, where the picture part reads any
+    speech: F32 | None = None  # (16, W) features, where the picture part listens itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.enroll import Identity
 from engine.expression import ExpressionState
+from engine.heard import Heard
 from engine.idle import IdleState
 from engine.motion import MotionState
 from engine.speech import SpeechState
@@ -24,6 +25,7 @@ class StreamState:
     expression: ExpressionState
     cache: Any  # what the last painted frame hands to the next
     noise: Any  # of the picture part, the same for the whole stream
+    heard: Heard
     next_index: int = 0
     draw_from: int = 0  # frames before this one were drawn by an earlier run
     quality: Quality = Quality()

@@ -119,6 +119,23 @@ EncoderOption = Annotated[
 ]
 
 
+class Conditioning(StrEnum):
+    """What the full-size nets are told of a frame."""
+
+    portraittalk = "portraittalk"
+    difftalk = "difftalk"
+
+
+ConditioningOption = Annotated[
+    Conditioning | None,
+    typer.Option(
+        rich_help_panel=SD15,
+        help="What --trained was trained with. portraittalk: all landmarks (the default). difftalk: "
+        "masked frame, reference, landmarks without mouth and jaw, and the speech itself.",
+    ),
+]
+
+
 class Codec(StrEnum):
     """Video codecs the server can send."""
 
@@ -156,6 +173,7 @@ def serve(
     face_encoder: EncoderOption = None,
     random_weights: RandomOption = None,
     trained: TrainedOption = None,
+    conditioning: ConditioningOption = None,
     frame_code: Annotated[
         bool | None,
         typer.Option("--frame-code", help="Test mode: a code strip on every frame, beep times."),
@@ -187,7 +205,15 @@ def serve(
         profile.value,
         {"threads": threads, "steps": steps},
         _diffusion(
-            guidance, sampler, models_dir, use, adapter, face_encoder, random_weights, trained
+            guidance,
+            sampler,
+            models_dir,
+            use,
+            adapter,
+            face_encoder,
+            random_weights,
+            trained,
+            conditioning,
         ),
         live=True,
     )
@@ -209,6 +235,7 @@ def _diffusion(
     face_encoder: str | None,
     random_weights: RandomWeights | None,
     trained: list[Path] | None,
+    conditioning: Conditioning | None,
 ) -> dict[str, object]:
     """Options of the sd15 profile by the names of its settings."""
     return {
@@ -220,6 +247,7 @@ def _diffusion(
         "face_encoder": face_encoder,
         "random_weights": random_weights and random_weights.value,
         "trained": tuple(trained) if trained else None,
+        "conditioning": conditioning and conditioning.value,
     }
 
 
@@ -279,6 +307,7 @@ def generate(
     face_encoder: EncoderOption = None,
     random_weights: RandomOption = None,
     trained: TrainedOption = None,
+    conditioning: ConditioningOption = None,
 ) -> None:
     """Make a video of PORTRAIT saying AUDIO, with the engine that also runs live.
 
@@ -293,7 +322,15 @@ def generate(
     from server.profiles import load_profile, make_config, read_mix
 
     how = _diffusion(
-        guidance, sampler, models_dir, use, adapter, face_encoder, random_weights, trained
+        guidance,
+        sampler,
+        models_dir,
+        use,
+        adapter,
+        face_encoder,
+        random_weights,
+        trained,
+        conditioning,
     )
     if full_codec is not None:
         how["codec"] = "full" if full_codec else "tiny"

@@ -5,7 +5,7 @@ What needs torch is behind this one door; live code opens it inside a function, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,11 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
     """
     how = config.diffusion
     make_scheduler(how.sampler)  # refused before anything is loaded
+    if how.conditioning == "difftalk" and not (how.trained or how.random_weights):
+        raise ConfigError(
+            "conditioning='difftalk' needs --trained RUN: no public checkpoint knows its inputs, and "
+            'untrained the lips would not move; train one with conditioning = "difftalk" in [model]'
+        )
     device = _device(how)
     parts = _random(how, _dtype(device)) if how.random_weights else _public(how, _dtype(device))
     if len(load_trained(parts.model, how.trained)) < len(how.trained):
@@ -101,6 +106,7 @@ def _dtype(device: torch.device) -> torch.dtype:
 
 def _random(how: DiffusionSettings, dtype: torch.dtype) -> Parts:
     config = Sd15Config.small() if how.random_weights == "small" else Sd15Config.full()
+    config = replace(config, conditioning=how.conditioning)
     with torch.random.fork_rng():
         torch.manual_seed(RANDOM_SEED)
         model = PortraitTalkModel.build(config)
@@ -129,6 +135,7 @@ def _public(how: DiffusionSettings, dtype: torch.dtype) -> Parts:
     config = Sd15Config(
         face_encoder=how.adapter != "none",
         projection="portrait" if how.adapter == "faceid-portrait" else "faceid",
+        conditioning=how.conditioning,
     )
     needed = ["sd15", "control-mediapipe-face", *(["taesd"] if how.codec == "tiny" else [])]
     if config.face_encoder:

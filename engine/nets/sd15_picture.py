@@ -14,27 +14,31 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from engine.errors import ConfigError
 from engine.landmarks import Affine, apply, invert
 from engine.nets.attention import KeyValues
+from engine.nets.head_square import close_lids, compose, cut_square
 from engine.nets.latent_fusion import LatentFusion
-from engine.nets.portraittalk import Caches, Conditions, Guidance, PortraitTalkModel
+from engine.nets.portraittalk import (
+    Caches,
+    Conditions,
+    Guidance,
+    PortraitTalkModel,
+    hide_lower_half,
+)
 from engine.nets.projection import mix
 from engine.nets.sampling import Denoising, Model, guided, sample
 from engine.nets.sd_codec import to_bytes
 from engine.nets.text_tokens import Tokenise
 from engine.picture import Portrait, Shot
 from engine.placement import landmarks_68, placement
-from engine.topology import LEFT_LIDS, OVAL, RIGHT_LIDS
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
 Embed = Callable[[RgbImage, F32], F32]  # picture, landmarks (478, 2) in pixels -> (E,)
 BASE_PROMPT = "portrait of a person, looking at the camera"
-HEAD_ROOM = 2.0  # side of the square over the height of the face
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,7 @@ class DiffusionFace:
     identity: Tensor | None  # (1, N, D) tokens
     nobody: Tensor | None  # (1, N, D) tokens of no person, for guidance
     reference: KeyValues
+    concat: Tensor | None  # (1, 8, h, w) masked and whole latents, with DiffTalk's conditioning
     landmarks: F32  # (478, 2) of the portrait, in [0, 1] of the frame
     placed: F32  # (8,) where the portrait's own head is
     rgb: RgbImage  # (S, S, 3) the square
@@ -82,6 +87,7 @@ class Aim:
     points: F32  # (68, 3)
     placed: F32  # (8,)
     text: Tensor  # (1, 77, D)
+    speech: F32 | None  # (16, W)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +179,17 @@ class DiffusionPicture:
         shown, to_square = squares[0]
         unit = to_square / np.float32(len(shown))
         pictures = torch.stack([_tensor(rgb) for rgb, _ in squares]).to(self._device, self._dtype)
-        latents = self._model.codec.encode(pictures, tiny=self.sampling.tiny_codec)[None]
+        latents = self._encode(pictures)[None]
         identity, nobody = self._tokens((portrait, *more), mixed)
         landmarks = apply(unit, portrait.landmarks)
+        masked = hide_lower_half(pictures[:1], self._row(landmarks))
         return DiffusionFace(
             size=(self._output_side, self._output_side),
-            to_unit=_compose(unit, invert(portrait.to_window)),
+            to_unit=compose(unit, invert(portrait.to_window)),
             identity=identity,
             nobody=nobody,
             reference=self._model.write_reference(latents, self._plain, identity),
+            concat=self._model.concat(self._encode(masked), latents[:, 0]),
             landmarks=landmarks,
             placed=placement(landmarks, 0.0, 0.0),
             rgb=shown,
@@ -211,7 +219,7 @@ class DiffusionPicture:
         if self.sampling.long_video == "fusion":
             raise ConfigError("long_video='fusion' samples all frames together, not one by one")
         aim = self._aim(face, shot)
-        guide = self._guide(aim, cache.placed)
+        guide = self._guide(face, aim, cache.placed)
         latents, keys = self._sample(face, cache, shot, guide, aim.text)
         rgb = self._decode(latents)
         return rgb, DiffusionCache(keys, aim.placed, rgb)
@@ -231,13 +239,14 @@ class DiffusionPicture:
         """
         aims = [self._aim(face, shot) for shot in shots]
         points = landmarks_68(face.landmarks, 0.0, 0.0, self._depth)
-        aims.insert(0, Aim(face.landmarks, points, face.placed, aims[0].text))
+        rest = replace(aims[0], landmarks=face.landmarks, points=points, placed=face.placed)
+        aims.insert(0, rest)
 
         def window(z_t: Tensor, t: Tensor, rows: Tensor) -> Tensor:
             before, made = None, []
             for place, row in enumerate(rows.tolist()):
                 aim = aims[row]
-                guide = self._guide(aim, aims[max(row - 1, 0)].placed)
+                guide = self._guide(face, aim, aims[max(row - 1, 0)].placed)
                 models, left = self._models(face, guide, aim.text, before)
                 model = guided(*models, self.sampling.guidance)
                 made.append(model(z_t[place : place + 1], t[place : place + 1]))
@@ -314,6 +323,9 @@ class DiffusionPicture:
 
         return (conditional, unconditional), left
 
+    def _encode(self, pictures: Tensor) -> Tensor:
+        return self._model.codec.encode(pictures, tiny=self.sampling.tiny_codec)
+
     def _decode(self, latents: Tensor) -> RgbImage:
         """The picture of latents (1, 4, h, w)."""
         pictures = self._model.codec.decode(latents.to(self._dtype), tiny=self.sampling.tiny_codec)
@@ -325,14 +337,17 @@ class DiffusionPicture:
         yaw, pitch = (float(angle) for angle in shot.placement[:2])
         points = landmarks_68(landmarks, yaw, pitch, self._depth)
         text = self._plain if shot.words is None else shot.words.text
-        return Aim(landmarks, points, placement(landmarks, yaw, pitch), text)
+        return Aim(landmarks, points, placement(landmarks, yaw, pitch), text, shot.speech)
 
-    def _guide(self, aim: Aim, before: F32) -> Guidance:
+    def _guide(self, face: DiffusionFace, aim: Aim, before: F32) -> Guidance:
         """Guidance of one frame, the head having been at `before` (8,).
 
         Landmarks are drawn by the pixel, so in full precision.
         """
-        guide = self._model.guidance(*map(self._row, (aim.landmarks, aim.points, before)))
+        speech = None if aim.speech is None else self._tensor(aim.speech)[None]
+        guide = self._model.guidance(
+            *map(self._row, (aim.landmarks, aim.points, before)), concat=face.concat, speech=speech
+        )
         told = None if guide.placement is None else guide.placement.to(self._dtype)
         return replace(guide, landmarks=guide.landmarks.to(self._dtype), placement=told)
 
@@ -372,37 +387,6 @@ class DiffusionPicture:
     def _output_side(self) -> int:
         doubled = self._model.codec.enlarge is not None
         return self._model.config.picture_side * (2 if doubled else 1)
-
-
-def cut_square(portrait: Portrait, side: int) -> tuple[RgbImage, Affine]:
-    """The square around a head, scaled to `side`, and the affine from the portrait's pixels to it.
-
-    Where the head is near the picture's edge, the square is moved inside, and made smaller if need be.
-    """
-    face = portrait.landmarks[list(OVAL)]
-    low, high = face.min(0), face.max(0)
-    height, width = portrait.rgb.shape[:2]
-    room = float(min(HEAD_ROOM * (high[1] - low[1]), height, width))
-    corner = np.clip((low + high) / 2 - room / 2, 0, [width - room, height - room])
-    box = (*corner, *(corner + room))
-    cut = Image.fromarray(portrait.rgb).resize((side, side), Image.Resampling.LANCZOS, box=box)
-    scale = side / room
-    to_square = np.array([[scale, 0, -corner[0] * scale], [0, scale, -corner[1] * scale]], "f")
-    return np.asarray(cut), to_square
-
-
-def close_lids(target: F32, blink: F32) -> F32:
-    """Bring each eye's upper lid down by `blink` (2,), right and left: landmarks (478, 2)."""
-    closed = target.copy()
-    for amount, (upper, lower) in zip(blink, (RIGHT_LIDS, LEFT_LIDS), strict=True):
-        closed[list(upper)] += amount * (target[list(lower)] - target[list(upper)])
-    return closed
-
-
-def _compose(after: Affine, before: Affine) -> Affine:
-    """The affine that is `before`, then `after`."""
-    made: Affine = np.c_[after[:, :2] @ before[:, :2], after[:, :2] @ before[:, 2] + after[:, 2]]
-    return made.astype(np.float32)
 
 
 def _tensor(rgb: RgbImage) -> Tensor:

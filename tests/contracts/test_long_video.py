@@ -19,7 +19,7 @@ from engine.loaders.sd15_engine import load_engine
 from engine.nets.attention import SelfAttention, TemporalSelfAttention
 from engine.nets.latent_fusion import window_weights
 from engine.nets.sampling import Denoising
-from engine.nets.sd15_picture import Aim, DiffusionPicture
+from engine.nets.sd15_picture import DiffusionPicture
 from engine.offline import Casting, generate
 from engine.picture import Shot
 from engine.placement import landmarks_68
@@ -130,7 +130,9 @@ def test_neither_draws_each_frame_as_if_it_were_the_only_one(
     placed = face.placed
     for i, shot in enumerate(shots):
         aim = picture._aim(face, shot)
-        guide = picture._guide(aim, placed)  # all it knows of the frame before: where the head was
+        guide = picture._guide(
+            face, aim, placed
+        )  # all it knows of the frame before: where the head was
         latents, _ = picture._sample(face, picture.cold(face), shot, guide, aim.text)
         assert torch.equal(latents[0], alone[i])
         placed = aim.placed
@@ -165,9 +167,9 @@ def test_a_frame_of_several_windows_is_the_weighted_mean_of_their_predictions(
     shots, face = shots_of(made, portrait, sound)
     points = landmarks_68(face.landmarks, 0.0, 0.0, picture._depth)
     aims = [picture._aim(face, shot) for shot in shots]
-    rest = Aim(face.landmarks, points, face.placed, aims[0].text)
-    guides = [picture._guide(rest, face.placed)]
-    guides += [picture._guide(a, b.placed) for a, b in zip(aims, [rest, *aims], strict=False)]
+    rest = replace(aims[0], landmarks=face.landmarks, points=points, placed=face.placed)
+    guides = [picture._guide(face, rest, face.placed)]
+    guides += [picture._guide(face, a, b.placed) for a, b in zip(aims, [rest, *aims], strict=False)]
     noise, t = picture.noise(3).start, torch.tensor([999])
     total, weight = torch.zeros(FRAMES + 1, 4, 8, 8), torch.zeros(FRAMES + 1, 1, 1, 1)
     with torch.inference_mode():

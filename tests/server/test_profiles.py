@@ -34,6 +34,7 @@ def test_offline_and_live_have_their_own_defaults() -> None:
         ("sd15", {}, {"guidance": 99.0}, "guidance=99"),
         ("sd15", {}, {"adapter": "faced"}, "'faceid', 'faceid-portrait', 'none'"),
         ("sd15", {"steps": 0}, {}, "steps=0"),
+        ("sd15", {}, {"conditioning": "difftlk"}, "'portraittalk', 'difftalk'"),
         ("sd15", {}, {"long_video": "both"}, "'cache', 'fusion', 'neither'"),
         ("sd15", {}, {"long_video": "fusion"}, "live there is only 'cache' or 'neither'"),
         ("tiny", {}, {"long_video": "fusion"}, "long_video: only --profile sd15"),
