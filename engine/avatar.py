@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +14,7 @@ from engine.config import EngineConfig
 from engine.enroll import Identity, enroll
 from engine.expression import ExpressionState, Prompt, parse
 from engine.face import FINDER, LANDMARKS, FaceReader
-from engine.heard import Heard
+from engine.heard import Ear, Heard
 from engine.idle import IdleLife
 from engine.motion import MOTION, MotionDecoder
 from engine.picture import Film, Picture, PictureGraphs, Shot
@@ -37,7 +38,7 @@ class AvatarEngine:
         self,
         config: EngineConfig,
         reader: FaceReader,
-        speech: SpeechEncoder,
+        speech: Ear,
         motion: MotionDecoder,
         picture: Picture,
         basis: FaceBasis,
@@ -52,12 +53,14 @@ class AvatarEngine:
         config: EngineConfig | None = None,
         backend: Backend | None = None,
         picture: Picture | None = None,
+        hearing: tuple[Ear, MotionDecoder] | None = None,
     ) -> Self:
         """Load every network of the profile.
 
         Args:
             backend: the run time, when it is not the one that `config` names.
             picture: the part that draws, when it is not made of the profile's graphs.
+            hearing: an ear and the motion network trained on it, when they are not the graphs.
 
         Raises:
             BackendUnavailable: the run time is not installed.
@@ -69,12 +72,15 @@ class AvatarEngine:
         def load(spec: GraphSpec) -> Graph:
             return runtime.load(spec, config.weights / f"{spec.name}.onnx")
 
-        speech = SpeechEncoder(load(SPEECH))
+        if hearing is None:
+            speech = SpeechEncoder(load(SPEECH))
+            hearing = speech, MotionDecoder(load(MOTION), speech.silence)
+        ear, mouth = hearing
         return cls(
             config,
             FaceReader(load(FINDER), load(LANDMARKS)),
-            speech,
-            MotionDecoder(load(MOTION), speech.silence),
+            ear,
+            mouth,
             picture or PictureGraphs(load, config.steps),
             FaceBasis.load(config.weights / "basis.npz"),
         )
@@ -155,12 +161,13 @@ class AvatarEngine:
 
     def step(self, state: StreamState, pcm: Pcm) -> list[VideoFrame]:
         """Take 16 kHz PCM of any length and return every frame it completed."""
-        frames = [self._frame(state, *row) for row in self._hear(state, pcm)]
-        return [frame for frame in frames if frame is not None]
+        state.samples += len(pcm)
+        return self._frames(state, self._hear(state, pcm))
 
     def flush(self, state: StreamState) -> list[VideoFrame]:
         """Return the frames still held back by the look-ahead, as if silence followed."""
-        return self.step(state, self._silence())
+        left = max(0, self._count(state.samples) - state.next_index)
+        return self._frames(state, islice(self._hear(state, self._silence()), left))
 
     def film(self, state: StreamState, pcm: Pcm) -> Film:
         """Begin the video of a whole sound, whose frames are sampled together and not one by one.
@@ -169,8 +176,12 @@ class AvatarEngine:
             ConfigError: the profile draws frame after frame only.
         """
         rows = [*self._hear(state, pcm), *self._hear(state, self._silence())]
-        shots = [self._aim(state, *row) for row in rows]
+        shots = [self._aim(state, *row) for row in rows[: self._count(len(pcm))]]
         return self._picture.film(state.identity.face, shots)
+
+    def _count(self, samples: int) -> int:
+        """Frames of that much sound; the last one may be only partly filled."""
+        return -(-samples // self.config.stream.hop_samples)
 
     def _silence(self) -> Pcm:
         """As much of it as the look-ahead holds back."""
@@ -185,6 +196,12 @@ class AvatarEngine:
         pose, alive = self._idle.step(state.idle, len(spoken), state.motion.energy)
         for c, p, energy in zip(spoken + alive, pose, state.motion.energy, strict=True):
             yield c, p, float(energy)
+
+    def _frames(
+        self, state: StreamState, rows: Iterable[tuple[F32, F32, float]]
+    ) -> list[VideoFrame]:
+        frames = [self._frame(state, *row) for row in rows]
+        return [frame for frame in frames if frame is not None]
 
     def _frame(
         self, state: StreamState, coefficients: F32, pose: F32, energy: float

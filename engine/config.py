@@ -57,6 +57,7 @@ class DiffusionSettings:
     sampler: str = "lcm"
     guidance: float = 1.0
     few_step: str = ""  # checkpoint of a LoRA for few steps; by itself that of the sampler
+    speech: Literal["tiny", "hubert-base", "hubert-large"] = "tiny"  # whose features move the mouth
     adapter: Literal["faceid", "faceid-portrait", "none"] = "faceid"
     face_encoder: str = "insightface"
     conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"  # as `trained` was
@@ -75,17 +76,9 @@ class DiffusionSettings:
                 f"window={self.window}, overlap={self.overlap}: a window is the portrait and 2 frames "
                 "or more, and two windows may not share all of theirs"
             )
-        for field in (
-            "use",
-            "adapter",
-            "codec",
-            "conditioning",
-            "long_video",
-            "device",
-            "random_weights",
-        ):
-            known = typing.get_args(typing.get_type_hints(type(self))[field])
-            if getattr(self, field) not in known:
+        for field, kind in typing.get_type_hints(type(self)).items():
+            known = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+            if known and getattr(self, field) not in known:
                 words = ", ".join(repr(word) for word in known)
                 raise ConfigError(f"{field}={getattr(self, field)!r} is unknown; one of {words}")
 
@@ -125,6 +118,11 @@ class EngineConfig:
             raise ConfigError(
                 "long_video='fusion' samples all frames of a sound together; live there is only "
                 "'cache' or 'neither'"
+            )
+        if live and made.diffusion.speech != "tiny":
+            raise ConfigError(
+                f"speech={made.diffusion.speech!r} hears in windows of 160 ms, which holds live "
+                "frames up; live there is only 'tiny'"
             )
         return made
 

@@ -46,6 +46,14 @@ class Use(StrEnum):
     research = "research"
 
 
+class Speech(StrEnum):
+    """Whose speech features move the mouth."""
+
+    tiny = "tiny"
+    hubert_base = "hubert-base"
+    hubert_large = "hubert-large"
+
+
 class LongVideo(StrEnum):
     """What ties the frames of a video together."""
 
@@ -282,6 +290,13 @@ def generate(
         bool | None,
         typer.Option("--full-codec/--tiny-codec", help="Decoder.", rich_help_panel=SD15),
     ] = None,
+    speech: Annotated[
+        Speech | None,
+        typer.Option(
+            help="Ear: tiny is in the package; a HuBERT needs a motion network trained on it.",
+            rich_help_panel=SD15,
+        ),
+    ] = None,
     long_video: Annotated[
         LongVideo | None,
         typer.Option(
@@ -335,6 +350,7 @@ def generate(
     if full_codec is not None:
         how["codec"] = "full" if full_codec else "tiny"
     how |= {
+        "speech": speech and speech.value,
         "long_video": long_video and long_video.value,
         "window": window,
         "overlap": overlap,
