@@ -54,8 +54,8 @@ from engine.nets.painter import Cache, Condition, Painter
 from engine.nets.sampling import Denoising, sample, sample_frames
 from engine.offline import frames_of
 from engine.picture import Face, PictureGraphs, Portrait, Shot
-from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
+from server.run import BUNDLED_PORTRAIT
 
 WAYS = ("cache", "fusion", "neither")
 FPS = 25

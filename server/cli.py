@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import logging
 import os
 import sys
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.errors import AvatarError, BackendUnavailable, MediaError
+from server.options import (
+    AdapterOption,
+    Codec,
+    ConditioningOption,
+    EncoderOption,
+    FullCodecOption,
+    GuidanceOption,
+    LongVideo,
+    LongVideoOption,
+    MixOption,
+    ModelsDirOption,
+    OverlapOption,
+    Profile,
+    ProfileOption,
+    RandomOption,
+    SamplerOption,
+    SpeechOption,
+    StepsOption,
+    TrainedOption,
+    UseOption,
+    WindowOption,
+    diffusion_settings,
+)
+from server.run import BUNDLED_PORTRAIT, run_server
 from server.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from engine.types import Engine, RgbImage
-
-BUNDLED_PORTRAIT = Path(__file__).parent / "data" / "astronaut.png"
-BUNDLED_NAME = "Astronaut"
+    from engine.types import RgbImage
 
 app = typer.Typer(
     help="A portrait that talks, live in the browser, on a plain CPU.\n\n"
@@ -30,125 +48,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
 )
-
-
-class Profile(StrEnum):
-    """What draws the pictures."""
-
-    tiny = "tiny"
-    sd15 = "sd15"
-
-
-class Use(StrEnum):
-    """What the pictures are for; some checkpoints may not be used commercially."""
-
-    commercial = "commercial"
-    research = "research"
-
-
-class Speech(StrEnum):
-    """Whose speech features move the mouth."""
-
-    tiny = "tiny"
-    hubert_base = "hubert-base"
-    hubert_large = "hubert-large"
-
-
-class LongVideo(StrEnum):
-    """What ties the frames of a video together."""
-
-    cache = "cache"
-    fusion = "fusion"
-    neither = "neither"
-
-
-class RandomWeights(StrEnum):
-    """Sizes of networks with random weights."""
-
-    small = "small"
-    full = "full"
-
-
-SD15 = "Profile sd15"
-ProfileOption = Annotated[
-    Profile, typer.Option(help="tiny: in the package. sd15: public checkpoints of your own.")
-]
-StepsOption = Annotated[
-    int | None,
-    typer.Option(help="Denoising steps a frame. tiny: 1; sd15: 30 offline, 4 live."),
-]
-GuidanceOption = Annotated[
-    float | None, typer.Option(help="Classifier-free guidance; 1 is none.", rich_help_panel=SD15)
-]
-SamplerOption = Annotated[
-    str | None,
-    typer.Option(
-        help="ddim, euler, dpm++, lcm or tcd (the last two load a LoRA).", rich_help_panel=SD15
-    ),
-]
-ModelsDirOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--models-dir",
-        help="Your folder of checkpoints; see `portraittalk models`.",
-        rich_help_panel=SD15,
-    ),
-]
-UseOption = Annotated[
-    Use | None,
-    typer.Option(
-        help="commercial refuses checkpoints whose licence forbids it.", rich_help_panel=SD15
-    ),
-]
-RandomOption = Annotated[
-    RandomWeights | None,
-    typer.Option(
-        "--random-weights",
-        rich_help_panel=SD15,
-        help="Load nothing and draw with random weights: the pictures are noise. For trying "
-        "out how it works and how fast.",
-    ),
-]
-TrainedOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--trained",
-        rich_help_panel=SD15,
-        help="Run folder of `portraittalk train` or `distill`; may be given again.",
-    ),
-]
-AdapterOption = Annotated[
-    str | None,
-    typer.Option(help="Identity: faceid, faceid-portrait or none.", rich_help_panel=SD15),
-]
-EncoderOption = Annotated[
-    str | None,
-    typer.Option(help="Face encoder: insightface, auraface or sface.", rich_help_panel=SD15),
-]
-
-
-class Conditioning(StrEnum):
-    """What the full-size nets are told of a frame."""
-
-    portraittalk = "portraittalk"
-    difftalk = "difftalk"
-
-
-ConditioningOption = Annotated[
-    Conditioning | None,
-    typer.Option(
-        rich_help_panel=SD15,
-        help="What --trained was trained with. portraittalk: all landmarks (the default). difftalk: "
-        "masked frame, reference, landmarks without mouth and jaw, and the speech itself.",
-    ),
-]
-
-
-class Codec(StrEnum):
-    """Video codecs the server can send."""
-
-    vp8 = "vp8"
-    h264 = "h264"
 
 
 @app.command()
@@ -212,7 +111,7 @@ def serve(
     config = make_config(
         profile.value,
         {"threads": threads, "steps": steps},
-        _diffusion(
+        diffusion_settings(
             guidance,
             sampler,
             models_dir,
@@ -232,31 +131,6 @@ def serve(
         seconds = seconds_a_frame(engine, decode_image(BUNDLED_PORTRAIT.read_bytes()))
         typer.echo(f"sd15: {how_slow(seconds, config.stream.frame_ms)}")
     run_server(engine, settings)
-
-
-def _diffusion(
-    guidance: float | None,
-    sampler: str | None,
-    models_dir: Path | None,
-    use: Use | None,
-    adapter: str | None,
-    face_encoder: str | None,
-    random_weights: RandomWeights | None,
-    trained: list[Path] | None,
-    conditioning: Conditioning | None,
-) -> dict[str, object]:
-    """Options of the sd15 profile by the names of its settings."""
-    return {
-        "guidance": guidance,
-        "sampler": sampler,
-        "models_dir": models_dir,
-        "use": use and use.value,
-        "adapter": adapter,
-        "face_encoder": face_encoder,
-        "random_weights": random_weights and random_weights.value,
-        "trained": tuple(trained) if trained else None,
-        "conditioning": conditioning and conditioning.value,
-    }
 
 
 @app.command()
@@ -282,40 +156,12 @@ def generate(
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     sampler: SamplerOption = None,
-    mix: Annotated[
-        list[str] | None,
-        typer.Option(help="Another person and how much: c.jpg:0.4.", rich_help_panel=SD15),
-    ] = None,
-    full_codec: Annotated[
-        bool | None,
-        typer.Option("--full-codec/--tiny-codec", help="Decoder.", rich_help_panel=SD15),
-    ] = None,
-    speech: Annotated[
-        Speech | None,
-        typer.Option(
-            help="Ear: tiny is in the package; a HuBERT needs a motion network trained on it.",
-            rich_help_panel=SD15,
-        ),
-    ] = None,
-    long_video: Annotated[
-        LongVideo | None,
-        typer.Option(
-            help="What ties frames together. cache: each sees the one before, as live (the default). "
-            "fusion: progressive latent fusion, all frames at once in overlapping windows. "
-            "neither: nothing.",
-            rich_help_panel=SD15,
-        ),
-    ] = None,
-    window: Annotated[
-        int | None,
-        typer.Option(
-            help="Latent fusion: frames of a window, the portrait first; 16.", rich_help_panel=SD15
-        ),
-    ] = None,
-    overlap: Annotated[
-        int | None,
-        typer.Option(help="Latent fusion: frames two windows share; 4.", rich_help_panel=SD15),
-    ] = None,
+    mix: MixOption = None,
+    full_codec: FullCodecOption = None,
+    speech: SpeechOption = None,
+    long_video: LongVideoOption = None,
+    window: WindowOption = None,
+    overlap: OverlapOption = None,
     models_dir: ModelsDirOption = None,
     use: UseOption = None,
     adapter: AdapterOption = None,
@@ -336,7 +182,7 @@ def generate(
     from engine.offline import generate as make
     from server.profiles import load_profile, make_config, read_mix
 
-    how = _diffusion(
+    how = diffusion_settings(
         guidance,
         sampler,
         models_dir,
@@ -521,44 +367,6 @@ def training_packages() -> Iterator[None]:
             f"this needs the training packages ({error.name} is missing): "
             "pip install 'portraittalk[train]'"
         ) from error
-
-
-def run_server(engine: Engine, settings: ServerSettings) -> None:
-    """Serve `engine` until interrupted; prints the address once everything is warm."""
-    import uvicorn
-
-    from server.app import create_app
-    from server.portraits import decode_image
-
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    portrait = decode_image(BUNDLED_PORTRAIT.read_bytes())
-    app = create_app(engine, settings, portrait, BUNDLED_NAME)
-
-    class Announcing(uvicorn.Server):
-        async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-            await super().startup()
-            if self.started:
-                gc.collect()
-                gc.freeze()  # what lives as long as the server is not looked through again
-                host, port = self.servers[0].sockets[0].getsockname()[:2]
-                shown = f"[{host}]" if ":" in host else host
-                shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else shown
-                typer.echo(f"http://{shown}:{port}/")
-
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        ws="none",
-        timeout_graceful_shutdown=3,
-    )
-    sys.setswitchinterval(0.001)  # the loop paces sound: it must not wait long for the engine
-    server = Announcing(config)
-    with contextlib.suppress(KeyboardInterrupt):  # raised again after a clean stop
-        server.run()
-    if not server.started:
-        raise typer.Exit(1)
 
 
 def main() -> None:

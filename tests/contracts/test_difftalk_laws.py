@@ -15,8 +15,8 @@ from engine.config import DiffusionSettings, EngineConfig
 from engine.errors import ConfigError
 from engine.loaders.sd15_engine import load_engine
 from engine.nets.sd15_picture import DiffusionPicture
-from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
+from server.run import BUNDLED_PORTRAIT
 
 HOP = 640
 HOW = DiffusionSettings(random_weights="small", device="cpu", conditioning="difftalk")

@@ -22,8 +22,8 @@ from engine.loaders.hearing import motion_checkpoint
 from engine.loaders.sd15_engine import load_engine
 from engine.nets.motion_vae import MotionSettings, MotionVae
 from engine.offline import Casting, generate
-from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
+from server.run import BUNDLED_PORTRAIT
 from tests.loaders.layouts import hubert, random, save
 
 pytestmark = pytest.mark.train

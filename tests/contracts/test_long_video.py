@@ -23,8 +23,8 @@ from engine.nets.sd15_picture import DiffusionPicture
 from engine.offline import Casting, generate
 from engine.picture import Shot
 from engine.placement import landmarks_68
-from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
+from server.run import BUNDLED_PORTRAIT
 
 HOP, FRAMES = 640, 7
 SMALL = DiffusionSettings(

@@ -19,8 +19,8 @@ from engine.loaders import sd15_engine
 from engine.loaders.sd15_engine import load_engine
 from engine.nets.sd15_picture import DiffusionPicture
 from engine.offline import Casting, generate
-from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
+from server.run import BUNDLED_PORTRAIT
 
 HOP = 640
 SMALL = DiffusionSettings(random_weights="small", sampler="lcm", device="cpu")
