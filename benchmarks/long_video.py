@@ -38,7 +38,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm
+from tqdm import tqdm, trange
 
 from benchmarks.environment import describe, print_header
 from benchmarks.stages import voice
@@ -49,12 +49,13 @@ from engine.errors import DataError
 from engine.evaluation.lpips import Lpips
 from engine.landmarks import apply, invert
 from engine.media import read_audio
+from engine.nets.latent_fusion import LatentFusion, fusion_windows
 from engine.nets.painter import Cache, Condition, Painter
-from engine.nets.sampling import fused, fusion_windows, sample, sample_frames
+from engine.nets.sampling import Denoising, sample, sample_frames
 from engine.offline import frames_of
 from engine.picture import Face, PictureGraphs, Portrait, Shot
-from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
+from server.run import BUNDLED_PORTRAIT
 
 WAYS = ("cache", "fusion", "neither")
 FPS = 25
@@ -69,7 +70,7 @@ class Recorder:
         self.graphs, self.shots = graphs, list[Shot]()
         self.portrait: Portrait | None = None
         self.read_words, self.noise, self.cold = graphs.read_words, graphs.noise, graphs.cold
-        self.pack, self.unpack = graphs.pack, graphs.unpack
+        self.pack, self.unpack, self.film = graphs.pack, graphs.unpack, graphs.film
 
     def enroll(self, portrait: Portrait, *others: Any) -> Face:
         """Enrol, and keep the portrait."""
@@ -160,7 +161,6 @@ def paint(film: Film, way: str, args: argparse.Namespace) -> Iterator[Tensor]:
                 *(noise[row : row + 1], "flow", args.steps),
             )
     else:
-        done = tqdm(desc="fusion, steps", total=args.steps, leave=False, disable=None)
 
         def window(z_t: Tensor, t: Tensor, rows: Tensor) -> Tensor:
             cache, out = cold, []
@@ -171,12 +171,15 @@ def paint(film: Film, way: str, args: argparse.Namespace) -> Iterator[Tensor]:
             return torch.cat(out)
 
         # every window begins from the portrait, whose keys every evaluation sees: that is the pin
-        model = fused(window, count, window=args.window, overlap=args.overlap, pinned=False)
-        made = sample(
-            model, noise, "flow", args.steps, progress=lambda step: done.update() and None
+        fusion = LatentFusion(
+            *(window, Denoising(noise, "flow", args.steps)),
+            window=args.window,
+            overlap=args.overlap,
+            pinned=False,
         )
-        done.close()
-        yield from made.split(1)
+        for _ in trange(fusion.total, desc="fusion, windows", leave=False, disable=None):
+            fusion.work()
+        yield from fusion.latents.split(1)
 
 
 def slope(values: list[float], every: int = 1) -> float:

@@ -21,8 +21,8 @@ from benchmarks.environment import describe, print_header
 from engine.avatar import AvatarEngine
 from engine.backends import Backend, Graph, GraphSpec, load_backend
 from engine.config import EngineConfig
-from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
+from server.run import BUNDLED_PORTRAIT
 
 RENDER = (
     "warp",

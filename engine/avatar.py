@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
@@ -13,9 +14,10 @@ from engine.config import EngineConfig
 from engine.enroll import Identity, enroll
 from engine.expression import ExpressionState, Prompt, parse
 from engine.face import FINDER, LANDMARKS, FaceReader
+from engine.heard import Ear, Heard
 from engine.idle import IdleLife
 from engine.motion import MOTION, MotionDecoder
-from engine.picture import Picture, PictureGraphs, Shot
+from engine.picture import Film, Picture, PictureGraphs, Shot
 from engine.retarget import BLINKS, PRESSED, FaceBasis, retarget
 from engine.speech import SPEECH, SpeechEncoder
 from engine.state import StreamState
@@ -36,7 +38,7 @@ class AvatarEngine:
         self,
         config: EngineConfig,
         reader: FaceReader,
-        speech: SpeechEncoder,
+        speech: Ear,
         motion: MotionDecoder,
         picture: Picture,
         basis: FaceBasis,
@@ -51,12 +53,14 @@ class AvatarEngine:
         config: EngineConfig | None = None,
         backend: Backend | None = None,
         picture: Picture | None = None,
+        hearing: tuple[Ear, MotionDecoder] | None = None,
     ) -> Self:
         """Load every network of the profile.
 
         Args:
             backend: the run time, when it is not the one that `config` names.
             picture: the part that draws, when it is not made of the profile's graphs.
+            hearing: an ear and the motion network trained on it, when they are not the graphs.
 
         Raises:
             BackendUnavailable: the run time is not installed.
@@ -68,12 +72,15 @@ class AvatarEngine:
         def load(spec: GraphSpec) -> Graph:
             return runtime.load(spec, config.weights / f"{spec.name}.onnx")
 
-        speech = SpeechEncoder(load(SPEECH))
+        if hearing is None:
+            speech = SpeechEncoder(load(SPEECH))
+            hearing = speech, MotionDecoder(load(MOTION), speech.silence)
+        ear, mouth = hearing
         return cls(
             config,
             FaceReader(load(FINDER), load(LANDMARKS)),
-            speech,
-            MotionDecoder(load(MOTION), speech.silence),
+            ear,
+            mouth,
             picture or PictureGraphs(load, config.steps),
             FaceBasis.load(config.weights / "basis.npz"),
         )
@@ -115,6 +122,7 @@ class AvatarEngine:
             ExpressionState.start(),
             self._picture.cold(identity.face),
             self._picture.noise(seed),
+            Heard(np.zeros((0, self._speech.width), np.float32)),
         )
 
     def read_prompt(self, text: str) -> Prompt:
@@ -153,49 +161,84 @@ class AvatarEngine:
 
     def step(self, state: StreamState, pcm: Pcm) -> list[VideoFrame]:
         """Take 16 kHz PCM of any length and return every frame it completed."""
-        spoken = self._motion.step(state.motion, self._speech.step(state.speech, pcm))
-        pose, alive = self._idle.step(state.idle, len(spoken), state.motion.energy)
-        rows = zip(spoken + alive, pose, state.motion.energy, strict=True)
-        frames = [self._frame(state, c, p, float(energy)) for c, p, energy in rows]
-        return [frame for frame in frames if frame is not None]
+        state.samples += len(pcm)
+        return self._frames(state, self._hear(state, pcm))
 
     def flush(self, state: StreamState) -> list[VideoFrame]:
         """Return the frames still held back by the look-ahead, as if silence followed."""
+        left = max(0, self._count(state.samples) - state.next_index)
+        return self._frames(state, islice(self._hear(state, self._silence()), left))
+
+    def film(self, state: StreamState, pcm: Pcm) -> Film:
+        """Begin the video of a whole sound, whose frames are sampled together and not one by one.
+
+        Raises:
+            ConfigError: the profile draws frame after frame only.
+        """
+        rows = [*self._hear(state, pcm), *self._hear(state, self._silence())]
+        shots = [self._aim(state, *row) for row in rows[: self._count(len(pcm))]]
+        return self._picture.film(state.identity.face, shots)
+
+    def _count(self, samples: int) -> int:
+        """Frames of that much sound; the last one may be only partly filled."""
+        return -(-samples // self.config.stream.hop_samples)
+
+    def _silence(self) -> Pcm:
+        """As much of it as the look-ahead holds back."""
         stream = self.config.stream
-        return self.step(state, np.zeros(stream.lookahead_frames * stream.hop_samples, np.float32))
+        return np.zeros(stream.lookahead_frames * stream.hop_samples, np.float32)
+
+    def _hear(self, state: StreamState, pcm: Pcm) -> Iterator[tuple[F32, F32, float]]:
+        """Coefficients (52,), pose (6,) and energy of each frame that `pcm` completed."""
+        features = self._speech.step(state.speech, pcm)
+        state.heard.push(features, state.next_index)
+        spoken = self._motion.step(state.motion, features)
+        pose, alive = self._idle.step(state.idle, len(spoken), state.motion.energy)
+        for c, p, energy in zip(spoken + alive, pose, state.motion.energy, strict=True):
+            yield c, p, float(energy)
+
+    def _frames(
+        self, state: StreamState, rows: Iterable[tuple[F32, F32, float]]
+    ) -> list[VideoFrame]:
+        frames = [self._frame(state, *row) for row in rows]
+        return [frame for frame in frames if frame is not None]
 
     def _frame(
         self, state: StreamState, coefficients: F32, pose: F32, energy: float
     ) -> VideoFrame | None:
-        index = state.next_index
-        state.next_index += 1
-        pressed = float(coefficients[PRESSED].max())
-        offsets = state.expression.step(index, energy, pressed)
+        shot = self._aim(state, coefficients, pose, energy)
+        index = shot.index
         if index < state.draw_from:
             return None
         fresh = state.shown is None or index % state.quality.draw_every == 0
         if state.shown is None or fresh:
-            state.shown = self._draw(state, index, coefficients, offsets, pose)
+            state.shown = self._draw(state, shot)
         return VideoFrame(index, state.shown, fresh)
 
-    def _draw(
-        self, state: StreamState, index: int, coefficients: F32, offsets: F32, pose: F32
-    ) -> RgbImage:
-        who = state.identity
+    def _aim(self, state: StreamState, coefficients: F32, pose: F32, energy: float) -> Shot:
+        """What the next frame of a stream is to show."""
+        index, who = state.next_index, state.identity
+        state.next_index += 1
+        pressed = float(coefficients[PRESSED].max())
+        offsets = state.expression.step(index, energy, pressed)
         shown = np.tensordot(offsets, who.shapes, 1).astype(np.float32)
         placed = pose * np.array([1, 1, 1, who.span, who.span, 1], np.float32)
         placed[5] = np.log(pose[5])
-        shot = Shot(
+        return Shot(
             target=retarget(who.neutral, self._basis, coefficients, placed, shown),
             blink=np.clip(np.maximum(coefficients[BLINKS], offsets[BLINKS]), 0, 1),
             placement=(placed / np.array([1, 1, 1, who.span, who.span, 1])).astype(np.float32),
             noise=state.noise,
             index=index,
             words=state.expression.prompt.words,
+            speech=state.heard.at(index),
         )
+
+    def _draw(self, state: StreamState, shot: Shot) -> RgbImage:
+        face = state.identity.face
         paint_every = state.quality.paint_every or self.config.paint_every
-        if state.painted is not None and index - state.painted < paint_every:
-            return self._picture.draw_between(who.face, state.cache, shot)
-        rgb, state.cache = self._picture.draw(who.face, state.cache, shot)
-        state.painted = index
+        if state.painted is not None and shot.index - state.painted < paint_every:
+            return self._picture.draw_between(face, state.cache, shot)
+        rgb, state.cache = self._picture.draw(face, state.cache, shot)
+        state.painted = shot.index
         return rgb

@@ -47,6 +47,8 @@ class DiffusionSettings:
 
     `random_weights`: build networks of that size with random weights instead of loading any; the
     pictures are noise, the timing and the workings are real.
+    `long_video`: what ties frames together. cache: each sees the one before. fusion: all are sampled
+    together in overlapping windows (progressive latent fusion), offline alone. neither: nothing.
     """
 
     models_dir: Path = Path("models")
@@ -55,19 +57,28 @@ class DiffusionSettings:
     sampler: str = "lcm"
     guidance: float = 1.0
     few_step: str = ""  # checkpoint of a LoRA for few steps; by itself that of the sampler
+    speech: Literal["tiny", "hubert-base", "hubert-large"] = "tiny"  # whose features move the mouth
     adapter: Literal["faceid", "faceid-portrait", "none"] = "faceid"
     face_encoder: str = "insightface"
+    conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"  # as `trained` was
     codec: Literal["tiny", "full"] = "tiny"
-    memory: Literal["cache", "none"] = "cache"  # what ties a frame to the one before
+    long_video: Literal["cache", "fusion", "neither"] = "cache"
+    window: int = 16  # frames of a window of latent fusion, the portrait before them among them
+    overlap: int = 4  # of two windows one after the other
     device: Literal["auto", "cpu", "cuda"] = "auto"
     random_weights: Literal["", "small", "full"] = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.guidance <= 30:
             raise ConfigError(f"guidance={self.guidance} is out of range; 0 to 30, 1 is none")
-        for field in ("use", "adapter", "codec", "memory", "device", "random_weights"):
-            known = typing.get_args(typing.get_type_hints(type(self))[field])
-            if getattr(self, field) not in known:
+        if self.window < 3 or not 0 <= self.overlap <= self.window - 2:
+            raise ConfigError(
+                f"window={self.window}, overlap={self.overlap}: a window is the portrait and 2 frames "
+                "or more, and two windows may not share all of theirs"
+            )
+        for field, kind in typing.get_type_hints(type(self)).items():
+            known = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+            if known and getattr(self, field) not in known:
                 words = ", ".join(repr(word) for word in known)
                 raise ConfigError(f"{field}={getattr(self, field)!r} is unknown; one of {words}")
 
@@ -102,7 +113,18 @@ class EngineConfig:
             "max_side": 1024,
             "diffusion": DiffusionSettings(**how),  # type: ignore[arg-type]
         }
-        return cls(profile="sd15", **{**defaults, **changes})
+        made = cls(profile="sd15", **{**defaults, **changes})
+        if live and made.diffusion.long_video == "fusion":
+            raise ConfigError(
+                "long_video='fusion' samples all frames of a sound together; live there is only "
+                "'cache' or 'neither'"
+            )
+        if live and made.diffusion.speech != "tiny":
+            raise ConfigError(
+                f"speech={made.diffusion.speech!r} hears in windows of 160 ms, which holds live "
+                "frames up; live there is only 'tiny'"
+            )
+        return made
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:

@@ -68,6 +68,7 @@ class MotionDecoder:
         silence: features of silence (2, width): `SpeechEncoder.silence`, from which noise is told
             from speech; when not given they are zeros, and every sound is speech.
         temperature: 0 always takes the likeliest motion; above 0, seeded variety.
+        gate: off, every sound is speech: the ear's features do not end in a log-mel spectrum.
         style: 0 articulates clearly, as the phone rules do; 1 as the animators of the recordings
             did, who left out most lip pressing; between is a blend.
 
@@ -82,6 +83,7 @@ class MotionDecoder:
         *,
         temperature: float = 0.0,
         style: float = 0.0,
+        gate: bool = True,
     ) -> None:
         self._graph = graph
         shapes = {t.name: tuple(int(n) for n in t.shape) for t in graph.spec.inputs}
@@ -90,7 +92,7 @@ class MotionDecoder:
         self._temperature = temperature
         self._style = np.full((1, 1), style, np.float32)
         self._settled = np.zeros(shapes["memory"], np.float32)
-        self._gate = None if silence is None else SpeechGate(silence)
+        self._gate = SpeechGate(silence) if gate and silence is not None else None
         quiet = np.zeros((FRAMES, self.width), np.float32) if silence is None else silence
         for _ in range(_SETTLE):
             out = self._run(quiet, self._settled, np.zeros(self._noise, np.float32))

@@ -19,6 +19,7 @@ from engine.enroll import Identity
 from engine.errors import MediaError
 from engine.frame_folder import FrameFolder
 from engine.media import read_audio
+from engine.picture import Film
 from engine.state import StreamState
 from engine.types import Pcm, RgbImage, VideoFrame
 
@@ -34,7 +35,8 @@ class Report:
     frames: int
     seconds: float  # of wall time, enrolment excluded
     realtime_factor: float  # seconds of video made per second; above 1 is faster than live
-    resumed_at: int = 0  # frames that an earlier run had made
+    pieces: int  # of work: a frame each; with latent fusion windows first, a piece a step
+    resumed_at: int = 0  # pieces that an earlier run had done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +66,15 @@ def _start(engine: AvatarEngine, identity: Identity, seed: int, prompt: str) -> 
 def _stream(engine: AvatarEngine, state: StreamState, pcm: Pcm, hops: int) -> Iterator[VideoFrame]:
     """Give the engine `hops` frames of sound at a time."""
     hop = engine.config.stream.hop_samples
-    padded = np.pad(pcm, (0, -len(pcm) % hop))
+    padded = _padded(engine, pcm)
     for start in range(0, len(padded), hops * hop):
         yield from engine.step(state, padded[start : start + hops * hop])
     yield from engine.flush(state)
+
+
+def _padded(engine: AvatarEngine, pcm: Pcm) -> Pcm:
+    """Silence fills the last frame."""
+    return np.pad(pcm, (0, -len(pcm) % engine.config.stream.hop_samples))
 
 
 def _resumed(
@@ -93,6 +100,51 @@ def _resumed(
     folder.save(state.next_index, engine.pack(state))
 
 
+def _together(engine: AvatarEngine) -> bool:
+    return engine.config.diffusion.long_video == "fusion"
+
+
+def _work(
+    engine: AvatarEngine,
+    identity: Identity,
+    pcm: Pcm,
+    casting: Casting,
+    folder: FrameFolder,
+    save_every_s: float,
+) -> tuple[int, int, Iterator[int]]:
+    """Pieces that `folder` holds, pieces in all, and the work left: each piece's number when done."""
+    total = frame_count(engine, pcm)
+    if _together(engine):
+        state = _start(engine, identity, casting.seed, casting.prompt)
+        film = engine.film(state, _padded(engine, pcm))
+        if folder.kept is not None:
+            film.unpack(folder.kept)
+        work = _fused(film, folder, total, save_every_s)
+        return film.done + folder.begin, film.total + total, work
+    if folder.begin == total:
+        return total, total, iter(())
+    frames = _resumed(engine, identity, pcm, casting, folder, save_every_s)
+    return folder.begin, total, (frame.index + 1 for frame in frames)
+
+
+def _fused(film: Film, folder: FrameFolder, total: int, save_every_s: float) -> Iterator[int]:
+    """Sample what is missing of `film`, then decode what is missing in `folder`; yields pieces done."""
+    saved = time.monotonic()
+    for _ in range(film.total - film.done):
+        film.work()
+        if time.monotonic() - saved >= save_every_s or film.done == film.total:
+            folder.save(0, film.pack())
+            saved = time.monotonic()
+        yield film.done
+    kept = film.pack()
+    for index in range(folder.begin, total):
+        folder.add(VideoFrame(index, film.frame(index)))
+        if time.monotonic() - saved >= save_every_s or index == total - 1:
+            folder.save(index + 1, kept)
+            saved = time.monotonic()
+        yield film.total + index + 1
+
+
 def frame_count(engine: AvatarEngine, pcm: Pcm) -> int:
     """How many frames `pcm` gives; the last one may be only partly filled with sound."""
     return -(-len(pcm) // engine.config.stream.hop_samples)
@@ -113,8 +165,9 @@ def generate(
     Args:
         out: a video, or without a suffix a folder of PNG files.
         resumable: keep the frames in a folder beside the video until it is whole; a run that was
-            stopped goes on from there, with the very frames it would have made.
-        progress: called with (frames done, frames in all) after each frame.
+            stopped goes on from there, with the very frames it would have made. Latent fusion
+            always does.
+        progress: called with (pieces done, pieces in all) after each; see `Report.pieces`.
 
     Raises:
         MediaError: the sound cannot be read, or `out` has another suffix.
@@ -131,15 +184,14 @@ def generate(
     pcm = read_audio(audio)
     identity = engine.enroll(casting.portraits[0], more=casting.portraits[1:], mixed=casting.mixed)
     total = frame_count(engine, pcm)
-    begun, begin = time.perf_counter(), 0
-    if resumable or not video:
+    begun, begin, pieces = time.perf_counter(), 0, total
+    if resumable or _together(engine) or not video:
         path = out.with_name(f".{out.stem}.frames") if video else out
         folder = FrameFolder(path, _key(engine, casting, audio))
-        begin = folder.begin
-        progress(begin, total)
-        if begin < total:
-            for frame in _resumed(engine, identity, pcm, casting, folder, save_every_s):
-                progress(frame.index + 1, total)
+        begin, pieces, work = _work(engine, identity, pcm, casting, folder, save_every_s)
+        progress(begin, pieces)
+        for done in work:
+            progress(done, pieces)
         if video:
             _write(engine, identity, folder.frames(total), audio, out)
             folder.remove()
@@ -149,7 +201,8 @@ def generate(
         frames = frames_of(engine, identity, pcm, casting.seed, casting.prompt)
         _write(engine, identity, _counted(frames, total, progress), audio, out)
     seconds = time.perf_counter() - begun
-    return Report(total, seconds, (total - begin) / engine.config.stream.fps / seconds, begin)
+    length = total / engine.config.stream.fps
+    return Report(total, seconds, (pieces - begin) / pieces * length / seconds, pieces, begin)
 
 
 def _counted(

@@ -76,6 +76,7 @@ class Shot:
     noise: Any  # of the stream
     index: int = 0  # of the frame
     words: Any = None  # of the prompt, where the picture part reads any
+    speech: F32 | None = None  # (16, W) features, where the picture part listens itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,30 @@ class FrameCache:
     keys: tuple[F32, ...]
     patch: F32 | None = None  # (1, 4, 128, 128)
     target: F32 | None = None  # (1, 478, 2)
+
+
+class Film(Protocol):
+    """A whole video whose frames are sampled together, piece by piece; it can be stopped and gone on
+    with.
+    """
+
+    total: int  # pieces until `frame` may be asked
+
+    @property
+    def done(self) -> int:
+        """Pieces so far."""
+
+    def work(self) -> None:
+        """Do one piece."""
+
+    def frame(self, index: int) -> RgbImage:
+        """Decode one frame."""
+
+    def pack(self) -> dict[str, NDArray[Any]]:
+        """Lay all that was done out as arrays."""
+
+    def unpack(self, kept: Mapping[str, NDArray[Any]]) -> None:
+        """Undo `pack`."""
 
 
 class Picture(Protocol):
@@ -140,6 +165,13 @@ class Picture(Protocol):
 
     def draw_between(self, face: Any, cache: Any, shot: Shot) -> RgbImage:
         """Draw one frame by moving the last one that was drawn afresh."""
+
+    def film(self, face: Any, shots: Sequence[Shot]) -> Film:
+        """Begin a video whose frames are sampled together.
+
+        Raises:
+            ConfigError: it draws frame after frame only.
+        """
 
     def pack(self, cache: Any) -> dict[str, NDArray[Any]]:
         """Lay a cache out as arrays, from which `unpack` makes the same cache again."""
@@ -249,6 +281,11 @@ class PictureGraphs:
         )
         eyes = _eyes(face, shot.blink)
         return self.compose(face.canvas, moved["flow"], moved["carried"], eyes)
+
+    @staticmethod
+    def film(face: Face, shots: Sequence[Shot]) -> Film:
+        """There is none here."""
+        raise ConfigError("the tiny profile draws frame after frame; use --profile sd15")
 
     @staticmethod
     def pack(cache: FrameCache) -> dict[str, NDArray[Any]]:

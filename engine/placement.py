@@ -26,9 +26,11 @@ SIXTY_EIGHT = (
     *(78, 82, 13, 312, 308, 317, 14, 87),
 )
 MOUTH_68 = slice(48, 68)
+WITHOUT_MOUTH_68 = (*range(4), *range(13, 48))  # DiffTalk's 39: no mouth, no lower jaw
 
 # What the eight placement numbers are. Angles in radians as in `engine.idle.POSE`; x and y of the
 # steady points' middle less 0.5; log of the outer eye distance; width and height of the oval.
+HEIGHT = 7
 PLACEMENT = ("yaw", "pitch", "roll", "x", "y", "log_scale", "width", "height")
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from engine.enroll import Identity
 from engine.expression import ExpressionState
+from engine.heard import Heard
 from engine.idle import IdleState
 from engine.motion import MotionState
-from engine.speech import SpeechState
 from engine.types import Quality, RgbImage
 
 
@@ -18,12 +18,14 @@ class StreamState:
     """One stream: who is shown, what was heard, how the face moves, the last frame."""
 
     identity: Identity
-    speech: SpeechState
+    speech: Any  # of the ear
     motion: MotionState
     idle: IdleState
     expression: ExpressionState
     cache: Any  # what the last painted frame hands to the next
     noise: Any  # of the picture part, the same for the whole stream
+    heard: Heard
+    samples: int = 0  # of sound so far
     next_index: int = 0
     draw_from: int = 0  # frames before this one were drawn by an earlier run
     quality: Quality = Quality()

@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import logging
 import os
 import sys
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.errors import AvatarError, BackendUnavailable, MediaError
+from server.options import (
+    AdapterOption,
+    Codec,
+    ConditioningOption,
+    EncoderOption,
+    FullCodecOption,
+    GuidanceOption,
+    LongVideo,
+    LongVideoOption,
+    MixOption,
+    ModelsDirOption,
+    OverlapOption,
+    Profile,
+    ProfileOption,
+    RandomOption,
+    SamplerOption,
+    SpeechOption,
+    StepsOption,
+    TrainedOption,
+    UseOption,
+    WindowOption,
+    diffusion_settings,
+)
+from server.run import BUNDLED_PORTRAIT, run_server
 from server.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from engine.types import Engine, RgbImage
-
-BUNDLED_PORTRAIT = Path(__file__).parent / "data" / "astronaut.png"
-BUNDLED_NAME = "Astronaut"
+    from engine.types import RgbImage
 
 app = typer.Typer(
     help="A portrait that talks, live in the browser, on a plain CPU.\n\n"
@@ -30,92 +48,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
 )
-
-
-class Profile(StrEnum):
-    """What draws the pictures."""
-
-    tiny = "tiny"
-    sd15 = "sd15"
-
-
-class Use(StrEnum):
-    """What the pictures are for; some checkpoints may not be used commercially."""
-
-    commercial = "commercial"
-    research = "research"
-
-
-class RandomWeights(StrEnum):
-    """Sizes of networks with random weights."""
-
-    small = "small"
-    full = "full"
-
-
-SD15 = "Profile sd15"
-ProfileOption = Annotated[
-    Profile, typer.Option(help="tiny: in the package. sd15: public checkpoints of your own.")
-]
-StepsOption = Annotated[
-    int | None,
-    typer.Option(help="Denoising steps a frame. tiny: 1; sd15: 30 offline, 4 live."),
-]
-GuidanceOption = Annotated[
-    float | None, typer.Option(help="Classifier-free guidance; 1 is none.", rich_help_panel=SD15)
-]
-SamplerOption = Annotated[
-    str | None,
-    typer.Option(
-        help="ddim, euler, dpm++, lcm or tcd (the last two load a LoRA).", rich_help_panel=SD15
-    ),
-]
-ModelsDirOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--models-dir",
-        help="Your folder of checkpoints; see `portraittalk models`.",
-        rich_help_panel=SD15,
-    ),
-]
-UseOption = Annotated[
-    Use | None,
-    typer.Option(
-        help="commercial refuses checkpoints whose licence forbids it.", rich_help_panel=SD15
-    ),
-]
-RandomOption = Annotated[
-    RandomWeights | None,
-    typer.Option(
-        "--random-weights",
-        rich_help_panel=SD15,
-        help="Load nothing and draw with random weights: the pictures are noise. For trying "
-        "out how it works and how fast.",
-    ),
-]
-TrainedOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--trained",
-        rich_help_panel=SD15,
-        help="Run folder of `portraittalk train` or `distill`; may be given again.",
-    ),
-]
-AdapterOption = Annotated[
-    str | None,
-    typer.Option(help="Identity: faceid, faceid-portrait or none.", rich_help_panel=SD15),
-]
-EncoderOption = Annotated[
-    str | None,
-    typer.Option(help="Face encoder: insightface, auraface or sface.", rich_help_panel=SD15),
-]
-
-
-class Codec(StrEnum):
-    """Video codecs the server can send."""
-
-    vp8 = "vp8"
-    h264 = "h264"
 
 
 @app.command()
@@ -148,6 +80,7 @@ def serve(
     face_encoder: EncoderOption = None,
     random_weights: RandomOption = None,
     trained: TrainedOption = None,
+    conditioning: ConditioningOption = None,
     frame_code: Annotated[
         bool | None,
         typer.Option("--frame-code", help="Test mode: a code strip on every frame, beep times."),
@@ -178,8 +111,16 @@ def serve(
     config = make_config(
         profile.value,
         {"threads": threads, "steps": steps},
-        _diffusion(
-            guidance, sampler, models_dir, use, adapter, face_encoder, random_weights, trained
+        diffusion_settings(
+            guidance,
+            sampler,
+            models_dir,
+            use,
+            adapter,
+            face_encoder,
+            random_weights,
+            trained,
+            conditioning,
         ),
         live=True,
     )
@@ -190,29 +131,6 @@ def serve(
         seconds = seconds_a_frame(engine, decode_image(BUNDLED_PORTRAIT.read_bytes()))
         typer.echo(f"sd15: {how_slow(seconds, config.stream.frame_ms)}")
     run_server(engine, settings)
-
-
-def _diffusion(
-    guidance: float | None,
-    sampler: str | None,
-    models_dir: Path | None,
-    use: Use | None,
-    adapter: str | None,
-    face_encoder: str | None,
-    random_weights: RandomWeights | None,
-    trained: list[Path] | None,
-) -> dict[str, object]:
-    """Options of the sd15 profile by the names of its settings."""
-    return {
-        "guidance": guidance,
-        "sampler": sampler,
-        "models_dir": models_dir,
-        "use": use and use.value,
-        "adapter": adapter,
-        "face_encoder": face_encoder,
-        "random_weights": random_weights and random_weights.value,
-        "trained": tuple(trained) if trained else None,
-    }
 
 
 @app.command()
@@ -238,28 +156,19 @@ def generate(
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     sampler: SamplerOption = None,
-    mix: Annotated[
-        list[str] | None,
-        typer.Option(help="Another person and how much: c.jpg:0.4.", rich_help_panel=SD15),
-    ] = None,
-    full_codec: Annotated[
-        bool | None,
-        typer.Option("--full-codec/--tiny-codec", help="Decoder.", rich_help_panel=SD15),
-    ] = None,
-    frame_cache: Annotated[
-        bool | None,
-        typer.Option(
-            "--frame-cache/--no-frame-cache",
-            help="Whether a frame sees the one before.",
-            rich_help_panel=SD15,
-        ),
-    ] = None,
+    mix: MixOption = None,
+    full_codec: FullCodecOption = None,
+    speech: SpeechOption = None,
+    long_video: LongVideoOption = None,
+    window: WindowOption = None,
+    overlap: OverlapOption = None,
     models_dir: ModelsDirOption = None,
     use: UseOption = None,
     adapter: AdapterOption = None,
     face_encoder: EncoderOption = None,
     random_weights: RandomOption = None,
     trained: TrainedOption = None,
+    conditioning: ConditioningOption = None,
 ) -> None:
     """Make a video of PORTRAIT saying AUDIO, with the engine that also runs live.
 
@@ -273,13 +182,25 @@ def generate(
     from engine.offline import generate as make
     from server.profiles import load_profile, make_config, read_mix
 
-    how = _diffusion(
-        guidance, sampler, models_dir, use, adapter, face_encoder, random_weights, trained
+    how = diffusion_settings(
+        guidance,
+        sampler,
+        models_dir,
+        use,
+        adapter,
+        face_encoder,
+        random_weights,
+        trained,
+        conditioning,
     )
     if full_codec is not None:
         how["codec"] = "full" if full_codec else "tiny"
-    if frame_cache is not None:
-        how["memory"] = "cache" if frame_cache else "none"
+    how |= {
+        "speech": speech and speech.value,
+        "long_video": long_video and long_video.value,
+        "window": window,
+        "overlap": overlap,
+    }
     common = {"threads": threads, "max_side": max_side, "steps": steps, "paint_every": 1}
     config = make_config(profile.value, common, how, live=False)
     casting = Casting(
@@ -295,13 +216,14 @@ def generate(
         TextColumn("{task.completed}/{task.total}"),
     )
     with Progress(*columns, TimeRemainingColumn()) as bar:
-        task = bar.add_task("drawing frames", total=None)
+        together = long_video is LongVideo.fusion
+        task = bar.add_task("windows, then frames" if together else "drawing frames", total=None)
         report = make(
             *(engine, casting, audio, out),
             resumable=profile is Profile.sd15,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    went_on = f", {report.resumed_at} of them made before" if report.resumed_at else ""
+    went_on = f" ({report.resumed_at / report.pieces:.0%} done before)" if report.resumed_at else ""
     typer.echo(
         f"{out}: {report.frames} frames{went_on} in {report.seconds:.1f} s, "
         f"{report.realtime_factor:.2g} x real time"
@@ -445,44 +367,6 @@ def training_packages() -> Iterator[None]:
             f"this needs the training packages ({error.name} is missing): "
             "pip install 'portraittalk[train]'"
         ) from error
-
-
-def run_server(engine: Engine, settings: ServerSettings) -> None:
-    """Serve `engine` until interrupted; prints the address once everything is warm."""
-    import uvicorn
-
-    from server.app import create_app
-    from server.portraits import decode_image
-
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    portrait = decode_image(BUNDLED_PORTRAIT.read_bytes())
-    app = create_app(engine, settings, portrait, BUNDLED_NAME)
-
-    class Announcing(uvicorn.Server):
-        async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-            await super().startup()
-            if self.started:
-                gc.collect()
-                gc.freeze()  # what lives as long as the server is not looked through again
-                host, port = self.servers[0].sockets[0].getsockname()[:2]
-                shown = f"[{host}]" if ":" in host else host
-                shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else shown
-                typer.echo(f"http://{shown}:{port}/")
-
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        ws="none",
-        timeout_graceful_shutdown=3,
-    )
-    sys.setswitchinterval(0.001)  # the loop paces sound: it must not wait long for the engine
-    server = Announcing(config)
-    with contextlib.suppress(KeyboardInterrupt):  # raised again after a clean stop
-        server.run()
-    if not server.started:
-        raise typer.Exit(1)
 
 
 def main() -> None:

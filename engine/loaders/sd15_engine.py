@@ -5,7 +5,7 @@ What needs torch is behind this one door; live code opens it inside a function, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from engine.config import DiffusionSettings, EngineConfig
 from engine.errors import ConfigError, WeightsError
 from engine.loaders.control_net import SUBFOLDER, load_control_net
 from engine.loaders.face_encoder import align, check_space, load_face_encoder
+from engine.loaders.hearing import load_hearing, lookahead_frames
 from engine.loaders.ip_adapter import install, read_ip_adapter
 from engine.loaders.lora import fuse_lora
 from engine.loaders.registry import check_licences, find, locate, require
@@ -34,6 +35,7 @@ from engine.nets.sd15_picture import DiffusionPicture, Embed, Sampling
 from engine.nets.sd_codec import SdCodec
 from engine.nets.text_tokens import ClipTokens, Tokenise, WordNumbers
 from engine.retarget import FaceBasis
+from engine.speech import WIDTH
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
@@ -61,8 +63,21 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
     """
     how = config.diffusion
     make_scheduler(how.sampler)  # refused before anything is loaded
+    if how.conditioning == "difftalk" and not (how.trained or how.random_weights):
+        raise ConfigError(
+            "conditioning='difftalk' needs --trained RUN: no public checkpoint knows its inputs, and "
+            'untrained the lips would not move; train one with conditioning = "difftalk" in [model]'
+        )
     device = _device(how)
-    parts = _random(how, _dtype(device)) if how.random_weights else _public(how, _dtype(device))
+    hearing, width = None, WIDTH
+    if how.speech != "tiny":
+        check_licences([find(how.speech)], how.use)
+        ear, mouth = load_hearing(how.speech, how.models_dir)
+        hearing, width = (ear, mouth), ear.width
+        stream = replace(config.stream, lookahead_frames=lookahead_frames(ear.window))
+        config = replace(config, stream=stream)
+    build = _random if how.random_weights else _public
+    parts = build(how, width, _dtype(device))
     if len(load_trained(parts.model, how.trained)) < len(how.trained):
         missing = [str(f) for f in how.trained if not (f / TRAINED).is_file()]
         raise WeightsError(
@@ -79,10 +94,12 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
             guidance=how.guidance,
             trailing=how.sampler == "ddim" and config.steps <= 8,
             tiny_codec=how.codec == "tiny",
-            remember=how.memory == "cache",
+            long_video=how.long_video,
+            window=how.window,
+            overlap=how.overlap,
         ),
     )
-    return AvatarEngine.load(config, picture=picture)
+    return AvatarEngine.load(config, picture=picture, hearing=hearing)
 
 
 def _device(how: DiffusionSettings) -> torch.device:
@@ -97,8 +114,9 @@ def _dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def _random(how: DiffusionSettings, dtype: torch.dtype) -> Parts:
+def _random(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) -> Parts:
     config = Sd15Config.small() if how.random_weights == "small" else Sd15Config.full()
+    config = replace(config, conditioning=how.conditioning, speech_features=speech_features)
     with torch.random.fork_rng():
         torch.manual_seed(RANDOM_SEED)
         model = PortraitTalkModel.build(config)
@@ -123,10 +141,12 @@ class MeaninglessEmbedding:
         return np.asarray(mixed / np.linalg.norm(mixed), np.float32)
 
 
-def _public(how: DiffusionSettings, dtype: torch.dtype) -> Parts:
+def _public(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) -> Parts:
     config = Sd15Config(
         face_encoder=how.adapter != "none",
         projection="portrait" if how.adapter == "faceid-portrait" else "faceid",
+        conditioning=how.conditioning,
+        speech_features=speech_features,
     )
     needed = ["sd15", "control-mediapipe-face", *(["taesd"] if how.codec == "tiny" else [])]
     if config.face_encoder:

@@ -12,6 +12,7 @@ import torch
 from diffusers import ControlNetModel
 from torch import Tensor, nn
 
+from engine.heard import HEARD
 from engine.nets.attention import (
     AttentionCall,
     GuidedCrossAttention,
@@ -22,6 +23,7 @@ from engine.nets.attention import (
 )
 from engine.nets.identity_unet import unet_arguments
 from engine.nets.sd15_config import PLACEMENT, PLACEMENT_TOKENS, Sd15Config, UnetSizes
+from engine.placement import SIXTY_EIGHT, WITHOUT_MOUTH_68
 
 
 def control_net_arguments(sizes: UnetSizes) -> dict[str, Any]:
@@ -64,22 +66,46 @@ class PlacementTokens(nn.Module):
         return out.view(len(placement), PLACEMENT_TOKENS, -1)
 
 
+class SpeechTokens(nn.Module):
+    """Each feature frame becomes a token, told apart by a learned place: (B, 16, W) -> (B, 16, D)."""
+
+    def __init__(self, features: int, context: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.LayerNorm(features),
+            nn.Linear(features, context),
+            nn.SiLU(),
+            nn.Linear(context, context),
+        )
+        self.place = nn.Parameter(torch.randn(HEARD, context) * 0.02)
+
+    def forward(self, speech: Tensor) -> Tensor:
+        """Compute the tokens."""
+        out: Tensor = self.body(speech) + self.place
+        return out
+
+
 class AnimateControlNet(nn.Module):
     """Guidance for IdentityNet from the drawn face, landmarks, placement and the previous frame.
 
     Shapes:
         in: z_t (B, 4, h, w); t (B,); text (B, 77, D); control_image (B, 3, 8 h, 8 w) in [0, 1];
             landmarks (B, 68, 3) and placement (B, 8) as `engine.placement` makes them, None
-            for neither; previous: 7 (K, V) pairs of the frame before.
+            for neither; with DiffTalk's conditioning landmarks are (B, 39, 3), and speech
+            (B, 16, W) stands behind them in the same attention; previous: 7 (K, V) pairs of the frame before.
         out: 13 residuals, 12 for the skips and one for the middle; its own 7 (K, V) pairs.
     """
 
-    def __init__(self, net: ControlNetModel, config: Sd15Config, count: int = 68) -> None:
+    def __init__(self, net: ControlNetModel, config: Sd15Config) -> None:
         super().__init__()
         self.config = config
         self.net = net
         context = config.unet.cross_attention_dim
+        count = len(WITHOUT_MOUTH_68 if config.difftalk else SIXTY_EIGHT)
         self.landmark_tokens = LandmarkTokens(count, context)
+        self.speech_tokens = (
+            SpeechTokens(config.speech_features, context) if config.difftalk else None
+        )
         self.placement_tokens = PlacementTokens(context) if config.placement else None
         self.layers = layer_order(net.attn_processors)
         net.set_attn_processor(self._processors())
@@ -110,11 +136,14 @@ class AnimateControlNet(nn.Module):
         landmarks: Tensor | None,
         placement: Tensor | None,
         previous: KeyValues | None = None,
+        speech: Tensor | None = None,
     ) -> tuple[tuple[Tensor, ...], KeyValues]:
         """One evaluation."""
         call = AttentionCall(previous=previous)
         if landmarks is not None:
             call.landmarks = self.landmark_tokens(landmarks)
+            if speech is not None and self.speech_tokens is not None:
+                call.landmarks = torch.cat([call.landmarks, self.speech_tokens(speech)], 1)
         if placement is not None and self.placement_tokens is not None:
             call.placement = self.placement_tokens(placement)
         down, middle = self.net(

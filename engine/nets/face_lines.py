@@ -37,13 +37,22 @@ GROUPS: tuple[tuple[tuple[tuple[int, ...], ...], tuple[int, int, int]], ...] = (
 PUPILS = ((468, (250, 200, 10)), (473, (10, 200, 250)))
 
 
-def connections() -> tuple[tuple[int, int, int], ...]:
-    """Every line as (first landmark, second landmark, group)."""
+LOWER_JAW = t.OVAL[12:25]  # between the angles of the jaw, which DiffTalk's 39 landmarks still have
+
+
+def connections(*, mouth: bool = True) -> tuple[tuple[int, int, int], ...]:
+    """Every line as (first landmark, second landmark, group).
+
+    Args:
+        mouth: off, neither lips nor lower jaw are drawn, so that no contour tells them.
+    """
+    hidden = set() if mouth else {*LOWER_JAW, *(point for line in LIPS for point in line)}
     return tuple(
         (a, b, group)
         for group, (polylines, _) in enumerate(GROUPS)
         for polyline in polylines
         for a, b in pairwise(polyline)
+        if not {a, b} & hidden
     )
 
 
@@ -155,10 +164,10 @@ class FaceLines(nn.Module):
     groups: Tensor
     palette: Tensor
 
-    def __init__(self, height: int, width: int | None = None) -> None:
+    def __init__(self, height: int, width: int | None = None, *, mouth: bool = True) -> None:
         super().__init__()
         self.height, self.width = height, width or height
-        first, second, group = zip(*connections(), strict=True)
+        first, second, group = zip(*connections(mouth=mouth), strict=True)
         palette = [colour for _, colour in GROUPS] + [colour for _, colour in PUPILS]
         for name, value in (
             ("starts", torch.tensor(first)),

@@ -57,12 +57,39 @@ class GuidedConv(nn.Conv2d):
         return made
 
 
+class ConcatConv(nn.Conv2d):
+    """`conv_in` that also takes further latents, by weights of their own that start at zero.
+
+    So a freshly loaded UNet computes what it did before, whatever the further latents are.
+    """
+
+    more: nn.Conv2d
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 4, h, w) or (B, 4 + N, h, w) -> (B, C, h, w)."""
+        own, further = x[:, : self.in_channels], x[:, self.in_channels :]
+        out: Tensor = super().forward(own)
+        return out + self.more(further) if further.shape[1] else out
+
+    @classmethod
+    def around(cls, conv: nn.Conv2d, channels: int) -> ConcatConv:
+        """The same convolution with the same parameters, and `channels` further ones."""
+        made = cls(conv.in_channels, conv.out_channels, 3, padding=1, device="meta")
+        made.weight, made.bias = conv.weight, conv.bias
+        made.more = nn.Conv2d(channels, conv.out_channels, 3, padding=1, bias=False)
+        made.more.to(conv.weight)
+        nn.init.zeros_(made.more.weight)
+        return made
+
+
 class IdentityUnet(nn.Module):
     """Predicts the noise of latents under text, identity, guidance and cached keys/values.
 
     Shapes:
         in: z_t (B, 4, h, w); t (B,); text (B, 77, D); identity (B, N, D) or None; scale (16,),
             the strength of the identity per transformer block in the order down, middle, up;
+            concat (B, 8, h, w): latents of the masked frame and of the reference, None for neither,
+            read with DiffTalk's conditioning alone;
             control: 13 residuals, or one map (B, C, h, w) added after the first convolution;
             reference, previous: 16 (K, V) pairs, each (B or 1, S, C).
         out: noise (B, 4, h, w), its own 16 (K, V) pairs.
@@ -74,6 +101,8 @@ class IdentityUnet(nn.Module):
         self.unet = unet
         if config.guider == "pose_guider":
             unet.conv_in = GuidedConv.around(unet.conv_in)
+        if config.concat_channels:
+            unet.conv_in = ConcatConv.around(unet.conv_in, config.concat_channels)
         self.layers = layer_order(unet.attn_processors)
         unet.set_attn_processor(self._processors())
 
@@ -103,6 +132,7 @@ class IdentityUnet(nn.Module):
         identity: Tensor | None,
         *,
         scale: Tensor | None = None,
+        concat: Tensor | None = None,
         control: Control | None = None,
         reference: KeyValues | None = None,
         previous: KeyValues | None = None,
@@ -110,6 +140,8 @@ class IdentityUnet(nn.Module):
         """One evaluation. `scale` None means full strength in every block."""
         call = AttentionCall(identity, scale, reference, previous)
         residuals: dict[str, Any] = {}
+        if concat is not None and self.config.difftalk:
+            z_t = torch.cat([z_t, concat.to(z_t.dtype).expand(len(z_t), -1, -1, -1)], 1)
         if control is not None and len(control) == 1:
             z_t = torch.cat([z_t, control[0].to(z_t.dtype)], 1)
         elif control is not None:

@@ -17,9 +17,11 @@ from engine.nets.pose_guider import PoseGuider
 from engine.nets.projection import IdentityProjection
 from engine.nets.sd15_config import Sd15Config, TextSizes
 from engine.nets.sd_codec import SdCodec
+from engine.placement import HEIGHT, WITHOUT_MOUTH_68
 from engine.topology import STABLE
 
 Caches = tuple[KeyValues, KeyValues]  # what a frame hands on: IdentityNet's and AnimateNet's K/V
+NOSE_TIP = 4
 CENTRED_EYES = 0.25  # outer eye distance of a centred face, of the picture's side
 
 
@@ -27,12 +29,16 @@ CENTRED_EYES = 0.25  # outer eye distance of a centred face, of the picture's si
 class Guidance:
     """What AnimateNet is told about one frame.
 
-    Shapes: image (B, 3, 8 h, 8 w); landmarks (B, 68, 3); placement (B, 8), None with it off.
+    Shapes: image (B, 3, 8 h, 8 w); landmarks (B, 68, 3); placement (B, 8), None with it off. With
+    DiffTalk's conditioning landmarks (B, 39, 3), concat (B, 8, h, w), which IdentityNet is given,
+    and speech (B, 16, W).
     """
 
     image: Tensor
     landmarks: Tensor
     placement: Tensor | None
+    concat: Tensor | None = None
+    speech: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,18 @@ def centred(landmarks: Tensor, points: Tensor) -> Tensor:
     return torch.cat([flat, points[..., 2:] * factor], -1)
 
 
+def hide_lower_half(pictures: Tensor, landmarks: Tensor) -> Tensor:
+    """DiffTalk's masked frame: every row from the nose tip down is grey.
+
+    Shapes:
+        in: pictures (B, 3, S, S) in [-1, 1]; landmarks (B, 478, 2) in [0, 1]. out: like `pictures`.
+    """
+    side = pictures.shape[-2]
+    tip = (landmarks[:, NOSE_TIP, 1] * side).floor().clamp(0, side)
+    kept = torch.arange(side, device=pictures.device) < tip[:, None]
+    return pictures * kept[:, None, :, None]
+
+
 class PortraitTalkModel(nn.Module):
     """All networks of one system; sampling, training and the live engine call these parts.
 
@@ -106,7 +124,7 @@ class PortraitTalkModel(nn.Module):
         self.reference_net = reference_net
         self.codec = codec
         self.text = text
-        self.lines = FaceLines(config.picture_side)
+        self.lines = FaceLines(config.picture_side, mouth=not config.difftalk)
 
     @classmethod
     def build(cls, config: Sd15Config) -> PortraitTalkModel:
@@ -147,15 +165,44 @@ class PortraitTalkModel(nn.Module):
     def _used(self, references: Tensor) -> Tensor:
         return references[:, :1] if self.config.references == "first" else references
 
-    def guidance(self, landmarks: Tensor, points: Tensor, placement: Tensor) -> Guidance:
-        """What AnimateNet sees of a face.
+    def concat(self, masked: Tensor, reference: Tensor) -> Tensor | None:
+        """What IdentityNet is given beside the noisy latents; None but for DiffTalk's conditioning.
+
+        Shapes:
+            in: latents (B, 4, h, w) of the frame with its lower half hidden, and of the reference.
+        """
+        return torch.cat([masked, reference], 1) if self.config.difftalk else None
+
+    def guidance(
+        self,
+        landmarks: Tensor,
+        points: Tensor,
+        placement: Tensor,
+        *,
+        concat: Tensor | None = None,
+        speech: Tensor | None = None,
+    ) -> Guidance:
+        """What the nets are told of a frame.
 
         With placement off, neither the drawing nor the tokens say where the head is or how large.
+        With DiffTalk's conditioning neither they nor the placement say where the mouth and the chin
+        are.
 
         Shapes:
             in: landmarks (B, 478, 2) in [0, 1]; points (B, 68, 3) of `engine.placement`;
-            placement (B, 8) of the frame before.
+            placement (B, 8) of the frame before; concat and speech as in `Guidance`.
         """
+        guide = self._seen(landmarks, points, placement)
+        if not self.config.difftalk:
+            return guide
+        if guide.placement is not None:
+            kept = torch.ones_like(guide.placement)
+            kept[:, HEIGHT] = 0  # of the oval: it grows as the jaw drops
+            guide = replace(guide, placement=guide.placement * kept)
+        shown = guide.landmarks[:, list(WITHOUT_MOUTH_68)]
+        return replace(guide, landmarks=shown, concat=concat, speech=speech)
+
+    def _seen(self, landmarks: Tensor, points: Tensor, placement: Tensor) -> Guidance:
         if self.config.placement:
             return Guidance(self.lines(landmarks), points, placement)
         image = self.lines(centred(landmarks, landmarks))
@@ -175,10 +222,12 @@ class PortraitTalkModel(nn.Module):
         control, animate_own = self.animate(
             *(z_t, t, conditions.text, image, guidance.landmarks, guidance.placement),
             previous=animate_before if self.config.temporal else None,
+            speech=guidance.speech,
         )
         noise, own = self.unet(
             *(z_t, t, conditions.text, conditions.identity),
             scale=conditions.scale,
+            concat=guidance.concat,
             control=control,
             reference=conditions.reference,
             previous=before,
@@ -193,4 +242,4 @@ def writer_from(unet: IdentityUnet) -> IdentityUnet:
 
 def writer_config(config: Sd15Config) -> Sd15Config:
     """ReferenceNet's own configuration: a plain UNet that reads text and no identity tokens."""
-    return replace(config, face_encoder=False, guider="control_net")
+    return replace(config, face_encoder=False, guider="control_net", conditioning="portraittalk")

@@ -46,6 +46,7 @@ class PoseGuider(nn.Module):
         landmarks: Tensor | None,
         placement: Tensor | None,
         previous: KeyValues | None = None,
+        speech: Tensor | None = None,
     ) -> tuple[tuple[Tensor, ...], KeyValues]:
         """Compute the map; only `control_image` is looked at, and there is nothing to cache."""
         h = F.silu(self.conv_in(control_image))

@@ -1,15 +1,17 @@
-"""Samplers as plain functions over diffusers' schedulers, and two ways to sample a long video.
+"""Samplers over diffusers' schedulers, and a long video by the frame cache.
 
-A model is a function (z_t, t) -> prediction. Guidance, fusion of windows and the frame cache are
-functions that make such a function out of others, so every sampler works with each of them.
+A model is a function (z_t, t) -> prediction. Guidance and the frame cache make such a function out of
+others, so every sampler works with each of them; `engine.nets.latent_fusion` is the other way to a
+long video.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -19,6 +21,7 @@ from diffusers import (
     LCMScheduler,
     TCDScheduler,
 )
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.errors import ConfigError
@@ -26,7 +29,6 @@ from engine.picture import sampling_times
 
 Sampler = Literal["ddim", "euler", "dpm++", "lcm", "tcd", "flow"]
 Model = Callable[[Tensor, Tensor], Tensor]  # z_t (B, C, h, w), t (B,) -> prediction like z_t
-FrameModel = Callable[[Tensor, Tensor, Tensor], Tensor]  # the same, and which frames (B,) these are
 CachedModel = Callable[[Tensor, Tensor, int, Any], tuple[Tensor, Any]]
 
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
@@ -92,6 +94,75 @@ def guided(conditional: Model, unconditional: Model, guidance: float) -> Model:
     return predict
 
 
+class Denoising:
+    """One run of a sampler, a step at a time, which can be stopped and gone on with.
+
+    Args:
+        noise: (B, C, h, w), drawn from a standard normal.
+        generator: of the noise that "lcm" and "tcd" add between steps.
+        trailing: see `make_scheduler`.
+
+    Attributes:
+        z_t: latents after the steps done; clean ones at the end.
+        step: steps done, of `steps`.
+    """
+
+    def __init__(
+        self,
+        noise: Tensor,
+        sampler: str = "ddim",
+        steps: int = 30,
+        *,
+        generator: torch.Generator | None = None,
+        trailing: bool = False,
+    ) -> None:
+        self.step, self.steps = 0, steps
+        self._scheduler = make_scheduler(sampler, trailing=trailing)
+        self._times = set_steps(self._scheduler, steps)
+        self._again = {"generator": generator} if sampler in FEW_STEPS else {}
+        self.z_t = noise * getattr(self._scheduler, "init_noise_sigma", 1.0)
+
+    def ask(self) -> tuple[Tensor, Tensor]:
+        """What the model is to be asked at this step: latents (B, C, h, w), times (B,)."""
+        t, z_t = self._times[self.step], self.z_t
+        if hasattr(self._scheduler, "scale_model_input"):
+            z_t = self._scheduler.scale_model_input(z_t, t)
+        return z_t, t.to(z_t.device).expand(len(z_t))
+
+    def advance(self, prediction: Tensor) -> None:
+        """Take one step with what the model said."""
+        self.z_t = self._scheduler.step(
+            prediction, self._times[self.step], self.z_t, return_dict=False, **self._again
+        )[0]
+        self.step += 1
+
+    def pack(self) -> dict[str, NDArray[Any]]:
+        """The run as arrays, from which `unpack` goes on to the same latents."""
+        kept = {"step": np.array(self.step), "z_t": self.z_t.cpu().numpy()}
+        if generator := self._again.get("generator"):
+            kept["generator"] = generator.get_state().numpy()
+        for i, output in enumerate(getattr(self._scheduler, "model_outputs", ())):
+            if output is not None:  # what "dpm++" remembers of earlier steps
+                kept[f"output{i}"] = output.cpu().numpy()
+        return kept
+
+    def unpack(self, kept: Mapping[str, NDArray[Any]]) -> None:
+        """Go on where a run of the same settings was packed."""
+        device = self.z_t.device
+        self.step = int(kept["step"])
+        self.z_t = torch.from_numpy(np.array(kept["z_t"])).to(device)
+        if generator := self._again.get("generator"):
+            generator.set_state(torch.from_numpy(np.array(kept["generator"])))
+        if hasattr(self._scheduler, "set_begin_index"):
+            self._scheduler.set_begin_index(self.step)
+        outputs = [name for name in kept if name.startswith("output")]
+        for name in outputs:
+            output = torch.from_numpy(np.array(kept[name])).to(device)
+            self._scheduler.model_outputs[int(name.removeprefix("output"))] = output
+        if outputs:
+            self._scheduler.lower_order_nums = len(outputs)
+
+
 def sample(
     model: Model,
     noise: Tensor,
@@ -114,70 +185,11 @@ def sample(
     """
     if unconditional is not None:
         model = guided(model, unconditional, guidance)
-    scheduler = make_scheduler(sampler, trailing=trailing)
-    times = set_steps(scheduler, steps)
-    again = {"generator": generator} if sampler in FEW_STEPS else {}
-    z_t = noise * getattr(scheduler, "init_noise_sigma", 1.0)
-    for step, t in enumerate(times):
-        scaled = z_t
-        if hasattr(scheduler, "scale_model_input"):
-            scaled = scheduler.scale_model_input(z_t, t)
-        prediction = model(scaled, t.to(noise.device).expand(len(noise)))
-        z_t = scheduler.step(prediction, t, z_t, return_dict=False, **again)[0]
-        progress(step + 1)
-    return z_t
-
-
-def window_weights(window: int) -> Tensor:
-    """Triangular weights (window,) of a window's positions, small at its ends."""
-    rising = 2 * (torch.arange(window) + 0.5) / window
-    return torch.minimum(rising, 2 - rising)
-
-
-def fusion_windows(
-    frames: int, window: int, overlap: int, *, pinned: bool = True
-) -> list[list[int]]:
-    """Frames of each overlapping window; the last one ends with the video.
-
-    Args:
-        pinned: frame 0, the reference, stands first in every window.
-
-    Raises:
-        ConfigError: windows of that size and overlap never get on.
-    """
-    lead = 1 if pinned else 0
-    stride = window - overlap
-    if not 0 <= overlap < window - lead:
-        raise ConfigError(f"overlap={overlap} must be below window={window}, less a pinned frame")
-    if frames <= window:
-        return [list(range(frames))]
-    body = window - lead
-    starts = list(range(lead, frames - body + 1, max(1, min(stride, body))))
-    if starts[-1] + body < frames:
-        starts.append(frames - body)
-    return [[*range(lead), *range(start, start + body)] for start in starts]
-
-
-def fused(
-    model: FrameModel, frames: int, *, window: int = 16, overlap: int = 4, pinned: bool = True
-) -> Model:
-    """Progressive latent fusion: one model over all frames out of one over windows of them.
-
-    At every step each window is predicted by itself and the predictions of a frame are averaged
-    with `window_weights` (arXiv 2406.19680). All frames must be known, so it does not stream.
-    """
-    windows = fusion_windows(frames, window, overlap, pinned=pinned)
-
-    def predict(z_t: Tensor, t: Tensor) -> Tensor:
-        total, weight = torch.zeros_like(z_t), z_t.new_zeros(frames, 1, 1, 1)
-        for members in windows:
-            rows = torch.tensor(members, device=z_t.device)
-            share = window_weights(len(members)).to(z_t)[:, None, None, None]
-            total[rows] += share * model(z_t[rows], t[rows], rows)
-            weight[rows] += share
-        return total / weight
-
-    return predict
+    run = Denoising(noise, sampler, steps, generator=generator, trailing=trailing)
+    while run.step < steps:
+        run.advance(model(*run.ask()))
+        progress(run.step)
+    return run.z_t
 
 
 def sample_frames(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.errors import ConfigError
+from engine.speech import WIDTH
 
 PLACEMENT = 8  # numbers of `engine.placement.placement`
 LANDMARK_TOKENS = 68
@@ -77,6 +78,8 @@ class Sd15Config:
     `references`: "first" uses only the first portrait for tokens and keys/values.
     `placement`: off, no placement attention is built and landmarks are drawn centred, at one size.
     `temporal`: off, neither net looks at the previous frame.
+    `conditioning`: "difftalk" gives IdentityNet the latents of the masked frame and of the reference
+    beside the noisy ones, AnimateNet landmarks without mouth and jaw, and the speech as tokens.
     """
 
     unet: UnetSizes = UnetSizes()
@@ -89,6 +92,8 @@ class Sd15Config:
     guider: Literal["control_net", "pose_guider"] = "control_net"
     projection: Literal["faceid", "portrait"] = "faceid"
     face_embedding: int = 512  # what the face encoder gives
+    conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"
+    speech_features: int = WIDTH  # of a feature frame of the ear, for "difftalk"
     text: TextSizes = TextSizes()
     codec: CodecSizes = CodecSizes()
 
@@ -98,6 +103,20 @@ class Sd15Config:
                 f"text.hidden={self.text.hidden} and unet.cross_attention_dim="
                 f"{self.unet.cross_attention_dim} must be equal"
             )
+        if self.difftalk and self.guider != "control_net":
+            raise ConfigError(
+                "conditioning='difftalk' needs guider='control_net': a pose guider reads no speech"
+            )
+
+    @property
+    def difftalk(self) -> bool:
+        """Whether the conditioning is DiffTalk's."""
+        return self.conditioning == "difftalk"
+
+    @property
+    def concat_channels(self) -> int:
+        """Latent channels beside the noisy ones: the masked frame's and the reference's."""
+        return 2 * self.unet.latent_channels if self.difftalk else 0
 
     @property
     def identity_tokens(self) -> int:

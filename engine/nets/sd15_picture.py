@@ -9,29 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from engine.errors import ConfigError
 from engine.landmarks import Affine, apply, invert
 from engine.nets.attention import KeyValues
-from engine.nets.portraittalk import Caches, Conditions, Guidance, PortraitTalkModel
+from engine.nets.head_square import close_lids, compose, cut_square
+from engine.nets.latent_fusion import LatentFusion
+from engine.nets.portraittalk import (
+    Caches,
+    Conditions,
+    Guidance,
+    PortraitTalkModel,
+    hide_lower_half,
+)
 from engine.nets.projection import mix
-from engine.nets.sampling import sample
+from engine.nets.sampling import Denoising, Model, guided, sample
 from engine.nets.sd_codec import to_bytes
 from engine.nets.text_tokens import Tokenise
 from engine.picture import Portrait, Shot
 from engine.placement import landmarks_68, placement
-from engine.topology import LEFT_LIDS, OVAL, RIGHT_LIDS
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
 Embed = Callable[[RgbImage, F32], F32]  # picture, landmarks (478, 2) in pixels -> (E,)
 BASE_PROMPT = "portrait of a person, looking at the camera"
-HEAD_ROOM = 2.0  # side of the square over the height of the face
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +50,9 @@ class Sampling:
     guidance: float = 1.0
     trailing: bool = True  # DDIM's steps counted from the last one back, as students are trained
     tiny_codec: bool = True
-    remember: bool = True  # see the frame before; off, each frame stands alone
+    long_video: Literal["cache", "fusion", "neither"] = "cache"  # see `DiffusionSettings`
+    window: int = 16  # of latent fusion, in frames
+    overlap: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,8 @@ class DiffusionFace:
     identity: Tensor | None  # (1, N, D) tokens
     nobody: Tensor | None  # (1, N, D) tokens of no person, for guidance
     reference: KeyValues
+    concat: Tensor | None  # (1, 8, h, w) masked and whole latents, with DiffTalk's conditioning
+    landmarks: F32  # (478, 2) of the portrait, in [0, 1] of the frame
     placed: F32  # (8,) where the portrait's own head is
     rgb: RgbImage  # (S, S, 3) the square
 
@@ -66,6 +77,17 @@ class DiffusionCache:
     keys: Caches | None  # None before the first frame
     placed: F32  # (8,)
     rgb: RgbImage
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What a shot asks of one frame, in units of the frame."""
+
+    landmarks: F32  # (478, 2), eyes as they are to be
+    points: F32  # (68, 3)
+    placed: F32  # (8,)
+    text: Tensor  # (1, 77, D)
+    speech: F32 | None  # (16, W)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +103,34 @@ class Words:
     """A prompt as the text encoder read it."""
 
     text: Tensor  # (1, 77, D)
+
+
+class DiffusionFilm:
+    """A video by latent fusion; an `engine.picture.Film`.
+
+    Args:
+        decode: latents (1, 4, h, w) -> picture.
+    """
+
+    def __init__(self, fusion: LatentFusion, decode: Callable[[Tensor], RgbImage]) -> None:
+        self._fusion, self._decode = fusion, decode
+        self.total = fusion.total
+        self.pack, self.unpack = fusion.pack, fusion.unpack
+
+    @property
+    def done(self) -> int:
+        """Windows sampled, over all steps."""
+        return self._fusion.done
+
+    @torch.inference_mode()
+    def work(self) -> None:
+        """Sample one window of one step."""
+        self._fusion.work()
+
+    @torch.inference_mode()
+    def frame(self, index: int) -> RgbImage:
+        """Decode one frame; row 0 is the portrait."""
+        return self._decode(self._fusion.latents[index + 1 : index + 2])
 
 
 class DiffusionPicture:
@@ -129,15 +179,18 @@ class DiffusionPicture:
         shown, to_square = squares[0]
         unit = to_square / np.float32(len(shown))
         pictures = torch.stack([_tensor(rgb) for rgb, _ in squares]).to(self._device, self._dtype)
-        latents = self._model.codec.encode(pictures, tiny=self.sampling.tiny_codec)[None]
+        latents = self._encode(pictures)[None]
         identity, nobody = self._tokens((portrait, *more), mixed)
         landmarks = apply(unit, portrait.landmarks)
+        masked = hide_lower_half(pictures[:1], self._row(landmarks))
         return DiffusionFace(
             size=(self._output_side, self._output_side),
-            to_unit=_compose(unit, invert(portrait.to_window)),
+            to_unit=compose(unit, invert(portrait.to_window)),
             identity=identity,
             nobody=nobody,
             reference=self._model.write_reference(latents, self._plain, identity),
+            concat=self._model.concat(self._encode(masked), latents[:, 0]),
+            landmarks=landmarks,
             placed=placement(landmarks, 0.0, 0.0),
             rgb=shown,
         )
@@ -158,21 +211,56 @@ class DiffusionPicture:
     def draw(
         self, face: DiffusionFace, cache: DiffusionCache, shot: Shot
     ) -> tuple[RgbImage, DiffusionCache]:
-        """Sample one frame."""
-        landmarks = apply(face.to_unit, close_lids(shot.target, shot.blink))
-        yaw, pitch = (float(angle) for angle in shot.placement[:2])
-        points = landmarks_68(landmarks, yaw, pitch, self._depth)
-        guide = self._guide(landmarks, points, cache.placed)
-        text = self._plain if shot.words is None else shot.words.text
-        latents, keys = self._sample(face, cache, shot, guide, text)
-        pictures = self._model.codec.decode(latents, tiny=self.sampling.tiny_codec)
-        rgb = to_bytes(pictures)[0].cpu().numpy()
-        return rgb, DiffusionCache(keys, placement(landmarks, yaw, pitch), rgb)
+        """Sample one frame.
+
+        Raises:
+            ConfigError: frames are to be sampled together, by `film`.
+        """
+        if self.sampling.long_video == "fusion":
+            raise ConfigError("long_video='fusion' samples all frames together, not one by one")
+        aim = self._aim(face, shot)
+        guide = self._guide(face, aim, cache.placed)
+        latents, keys = self._sample(face, cache, shot, guide, aim.text)
+        rgb = self._decode(latents)
+        return rgb, DiffusionCache(keys, aim.placed, rgb)
 
     @staticmethod
     def draw_between(face: DiffusionFace, cache: DiffusionCache, shot: Shot) -> RgbImage:
         """The frame before, again: nothing here moves a picture."""
         return cache.rgb
+
+    @torch.inference_mode()
+    def film(self, face: DiffusionFace, shots: Sequence[Shot]) -> DiffusionFilm:
+        """Begin a video by progressive latent fusion.
+
+        Row 0 of its latents is the portrait at rest, in the words of the first frame: it is pinned to
+        every window and not shown. Within a window each frame sees the keys and values that the one
+        before it has at the same step.
+        """
+        aims = [self._aim(face, shot) for shot in shots]
+        points = landmarks_68(face.landmarks, 0.0, 0.0, self._depth)
+        rest = replace(aims[0], landmarks=face.landmarks, points=points, placed=face.placed)
+        aims.insert(0, rest)
+
+        def window(z_t: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+            before, made = None, []
+            for place, row in enumerate(rows.tolist()):
+                aim = aims[row]
+                guide = self._guide(face, aim, aims[max(row - 1, 0)].placed)
+                models, left = self._models(face, guide, aim.text, before)
+                model = guided(*models, self.sampling.guidance)
+                made.append(model(z_t[place : place + 1], t[place : place + 1]))
+                before = left[0]
+            return torch.cat(made)
+
+        how, noise = self.sampling, shots[0].noise
+        run = Denoising(
+            *(noise.start.expand(len(aims), -1, -1, -1), how.sampler, how.steps),
+            generator=torch.Generator().manual_seed(noise.seed),
+            trailing=how.trailing,
+        )
+        fusion = LatentFusion(window, run, window=how.window, overlap=how.overlap)
+        return DiffusionFilm(fusion, self._decode)
 
     def pack(self, cache: DiffusionCache) -> dict[str, NDArray[np.generic]]:
         """A cache as arrays, from which `unpack` makes the same cache again."""
@@ -207,7 +295,21 @@ class DiffusionPicture:
         text: Tensor,
     ) -> tuple[Tensor, Caches | None]:
         how = self.sampling
-        before = cache.keys if how.remember else None
+        before = cache.keys if how.long_video == "cache" else None
+        (conditional, unconditional), left = self._models(face, guide, text, before)
+        latents = sample(
+            *(conditional, shot.noise.start, how.sampler, how.steps),
+            unconditional=unconditional,
+            guidance=how.guidance,
+            generator=torch.Generator().manual_seed(shot.noise.seed * 1_000_003 + shot.index),
+            trailing=how.trailing,
+        )
+        return latents, left[0]
+
+    def _models(
+        self, face: DiffusionFace, guide: Guidance, text: Tensor, before: Caches | None
+    ) -> tuple[tuple[Model, Model], list[Caches | None]]:
+        """The model of one frame with its conditions and without; what its last evaluation left."""
         told = Conditions(text, face.identity, face.reference)
         untold = replace(told, text=self._nothing, identity=face.nobody)
         left: list[Caches | None] = [None]
@@ -219,18 +321,33 @@ class DiffusionPicture:
         def unconditional(z_t: Tensor, t: Tensor) -> Tensor:
             return self._model(z_t.to(self._dtype), t, untold, guide, before)[0].float()
 
-        latents = sample(
-            *(conditional, shot.noise.start, how.sampler, how.steps),
-            unconditional=unconditional,
-            guidance=how.guidance,
-            generator=torch.Generator().manual_seed(shot.noise.seed * 1_000_003 + shot.index),
-            trailing=how.trailing,
-        )
-        return latents.to(self._dtype), left[0]
+        return (conditional, unconditional), left
 
-    def _guide(self, landmarks: F32, points: F32, placed: F32) -> Guidance:
-        """Guidance of one frame; landmarks are drawn by the pixel, so in full precision."""
-        guide = self._model.guidance(*map(self._row, (landmarks, points, placed)))
+    def _encode(self, pictures: Tensor) -> Tensor:
+        return self._model.codec.encode(pictures, tiny=self.sampling.tiny_codec)
+
+    def _decode(self, latents: Tensor) -> RgbImage:
+        """The picture of latents (1, 4, h, w)."""
+        pictures = self._model.codec.decode(latents.to(self._dtype), tiny=self.sampling.tiny_codec)
+        rgb: RgbImage = to_bytes(pictures)[0].cpu().numpy()
+        return rgb
+
+    def _aim(self, face: DiffusionFace, shot: Shot) -> Aim:
+        landmarks = apply(face.to_unit, close_lids(shot.target, shot.blink))
+        yaw, pitch = (float(angle) for angle in shot.placement[:2])
+        points = landmarks_68(landmarks, yaw, pitch, self._depth)
+        text = self._plain if shot.words is None else shot.words.text
+        return Aim(landmarks, points, placement(landmarks, yaw, pitch), text, shot.speech)
+
+    def _guide(self, face: DiffusionFace, aim: Aim, before: F32) -> Guidance:
+        """Guidance of one frame, the head having been at `before` (8,).
+
+        Landmarks are drawn by the pixel, so in full precision.
+        """
+        speech = None if aim.speech is None else self._tensor(aim.speech)[None]
+        guide = self._model.guidance(
+            *map(self._row, (aim.landmarks, aim.points, before)), concat=face.concat, speech=speech
+        )
         told = None if guide.placement is None else guide.placement.to(self._dtype)
         return replace(guide, landmarks=guide.landmarks.to(self._dtype), placement=told)
 
@@ -270,37 +387,6 @@ class DiffusionPicture:
     def _output_side(self) -> int:
         doubled = self._model.codec.enlarge is not None
         return self._model.config.picture_side * (2 if doubled else 1)
-
-
-def cut_square(portrait: Portrait, side: int) -> tuple[RgbImage, Affine]:
-    """The square around a head, scaled to `side`, and the affine from the portrait's pixels to it.
-
-    Where the head is near the picture's edge, the square is moved inside, and made smaller if need be.
-    """
-    face = portrait.landmarks[list(OVAL)]
-    low, high = face.min(0), face.max(0)
-    height, width = portrait.rgb.shape[:2]
-    room = float(min(HEAD_ROOM * (high[1] - low[1]), height, width))
-    corner = np.clip((low + high) / 2 - room / 2, 0, [width - room, height - room])
-    box = (*corner, *(corner + room))
-    cut = Image.fromarray(portrait.rgb).resize((side, side), Image.Resampling.LANCZOS, box=box)
-    scale = side / room
-    to_square = np.array([[scale, 0, -corner[0] * scale], [0, scale, -corner[1] * scale]], "f")
-    return np.asarray(cut), to_square
-
-
-def close_lids(target: F32, blink: F32) -> F32:
-    """Bring each eye's upper lid down by `blink` (2,), right and left: landmarks (478, 2)."""
-    closed = target.copy()
-    for amount, (upper, lower) in zip(blink, (RIGHT_LIDS, LEFT_LIDS), strict=True):
-        closed[list(upper)] += amount * (target[list(lower)] - target[list(upper)])
-    return closed
-
-
-def _compose(after: Affine, before: Affine) -> Affine:
-    """The affine that is `before`, then `after`."""
-    made: Affine = np.c_[after[:, :2] @ before[:, :2], after[:, :2] @ before[:, 2] + after[:, 2]]
-    return made.astype(np.float32)
 
 
 def _tensor(rgb: RgbImage) -> Tensor:

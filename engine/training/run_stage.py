@@ -115,6 +115,7 @@ def talk_data(
             masked=settings.masked if masked else 0.0,
             hole_share=settings.holes,
             embedding=run.model.face_embedding,
+            speech=run.model.speech_features if run.model.conditioning == "difftalk" else 0,
         )
 
     return data(train_clips), data(test_clips or train_clips)

@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from engine.config import from_mapping
 from engine.errors import ConfigError
 from engine.nets.sd15_config import Sd15Config
+from engine.speech import WIDTH
 
 T = TypeVar("T")
 Stage = Literal["codec", "identity", "animate", "joint"]
@@ -60,6 +61,8 @@ class ModelSettings:
     guider: Literal["control_net", "pose_guider"] = "control_net"
     projection: Literal["faceid", "portrait"] = "faceid"
     face_embedding: int = 512
+    conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"
+    speech_features: int = WIDTH  # of the prepared speech, for "difftalk"
     adapter: Literal["none", "faceid", "faceid-portrait"] = "none"  # full size: to begin with
     seed: int = 0  # of random weights
 
@@ -68,6 +71,7 @@ class ModelSettings:
             raise ConfigError(f'width={self.width}: wanted more than 0, and size = "small" with it')
         if self.adapter == "faceid-portrait" and self.projection != "portrait":
             raise ConfigError('adapter = "faceid-portrait" goes with projection = "portrait"')
+        self.config()
 
     def config(self, side: int = 512) -> Sd15Config:
         """The networks' own configuration, for pictures of `side` pixels."""

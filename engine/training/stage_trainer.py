@@ -125,7 +125,7 @@ class StageTrainer:
             t = torch.full((len(z),), time, device=z.device)
             z_t = self.system.schedule.add(z, noise, t)
             if self.stage == "identity":
-                eps = self.system.unguided(z_t, t, told)
+                eps = self.system.unguided(z_t, t, told, self.system.concat(batch, -1))
             else:
                 guide = self.system.guidance(batch, -1)
                 eps = self.system.evaluate(z_t, t, told, guide, previous)[0]
@@ -152,7 +152,7 @@ class StageTrainer:
             hidden = system.encode(last * batch.mask)
             t = torch.full((len(last),), RESTORED_AT, device=last.device)
             z_t = system.schedule.add(hidden, noise, t)
-            eps = system.unguided(z_t, t, told)
+            eps = system.unguided(z_t, t, told, system.concat(batch, -1))
             restored = system.decode(system.schedule.clean(z_t, eps, t))
             return [batch.references[:, 0], last * batch.mask, restored, last]
         steps = self.settings.sample_steps

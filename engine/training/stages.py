@@ -20,7 +20,15 @@ from engine.training.stage_config import Stage, StageSettings
 from engine.training.talking_data import TalkBatch
 from engine.training.talking_system import TalkingSystem, noised
 
-NEW = ("to_k_ip", "to_v_ip", "landmarks.", "placement.", "_tokens.", "processor.query")
+NEW = (
+    "to_k_ip",
+    "to_v_ip",
+    "landmarks.",
+    "placement.",
+    "_tokens.",
+    "processor.query",
+    "conv_in.more",
+)
 NEW_SUFFIX = ("processor.out.weight", "processor.out.bias")
 RESTORE_GAMMA = 5.0
 HISTORY_STEPS = (4, 50)  # of the samplers whose last step a history may come from
@@ -110,7 +118,7 @@ class StageLoss(nn.Module):
         schedule, s = self.system.schedule, self.settings
         hidden = self.system.encode(batch.frames[:, -1] * batch.mask)
         z_t = schedule.add(hidden, noise, t)
-        eps = self.system.unguided(z_t, t, told)
+        eps = self.system.unguided(z_t, t, told, self.system.concat(batch, -1))
         if s.masked_target == "printed":
             return epsilon_loss(eps, noise, schedule.weight(t, s.snr_gamma))
         masked = batch.mask.mean((1, 2, 3)) < 1

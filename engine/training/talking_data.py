@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from engine.errors import DataError
+from engine.heard import HEARD, window
 from engine.placement import landmarks_68, placement
 from engine.training.clips import Clip
 from engine.training.face_masks import head_mask, holes, lower_face_mask
@@ -36,6 +37,7 @@ class TalkBatch:
     references: Tensor  # (B, R, 3, S, S)
     reference_placement: Tensor  # (B, 8) of the first portrait: what a cold start is told
     embeddings: Tensor  # (B, R, E)
+    speech: Tensor  # (B, F, 16, W) that each frame hears; W is 0 where nothing listens
     mask: Tensor  # (B, 1, S, S) of the last frame; 1 is kept
     prompts: tuple[str, ...]
 
@@ -56,9 +58,10 @@ class TalkData:
         frames: consecutive frames a sample.
         masked: share of samples whose last frame gets a mask; else the mask keeps everything.
         hole_share: of squares hidden in a mask of holes.
+        speech: numbers of a feature frame, for a model that listens itself; 0 for none.
 
     Raises:
-        DataError: no clip is long enough, or the face embeddings have another width.
+        DataError: no clip is long enough, or embeddings or speech have another width.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class TalkData:
         masked: float = 0.0,
         hole_share: float = 0.3,
         embedding: int = 512,
+        speech: int = 0,
     ) -> None:
         self.clips = [c for c in clips if len(c) > frames]
         self.settings, self.frames, self._depth = settings, frames, depth
@@ -84,6 +88,7 @@ class TalkData:
                     f"numbers ({clip.card.face_encoder}), the model wants {embedding}; set "
                     "face_embedding in [model], or prepare with another face encoder"
                 )
+        self._speech = {c.folder: _speech(c, speech) for c in self.clips} if speech else {}
         weights = np.array([len(c) for c in self.clips], np.float64)
         self._weights = weights / weights.sum()
 
@@ -119,6 +124,7 @@ class TalkData:
             np.stack([self._picture(clip, int(i)) for i in shown]),
             self._placement(clip, shown[0], shown[0]),
             clip.embeddings[chosen].astype(np.float32),
+            np.stack([self._heard(clip, i) for i in run]),
             self._mask(clip.landmarks[last], rng)[None],
             clip.card.prompt,
         )
@@ -151,6 +157,11 @@ class TalkData:
         yaw, pitch = clip.yaw_pitch[index] - clip.yaw_pitch[portrait]
         return float(yaw), float(pitch)
 
+    def _heard(self, clip: Clip, index: int) -> F32:
+        if clip.folder not in self._speech:
+            return np.zeros((HEARD, 0), np.float32)
+        return window(self._speech[clip.folder], index)
+
     def _mask(self, landmarks: F32, rng: np.random.RandomState) -> F32:
         side = self.settings.size
         draw, kind = rng.rand(), rng.randint(3)
@@ -165,3 +176,14 @@ class TalkData:
         named = zip((f.name for f in fields(TalkBatch)), [*tensors, prompts], strict=True)
         made: dict[str, Any] = dict(named)
         return TalkBatch(**made)
+
+
+def _speech(clip: Clip, width: int) -> F32:
+    features = clip.speech()
+    if features is None or features.shape[1] != width:
+        found = "no speech" if features is None else f"features of {features.shape[1]} numbers"
+        raise DataError(
+            f"{clip.folder.name} holds {found}, the model wants speech of {width}; prepare videos "
+            "with sound, or set speech_features in [model]"
+        )
+    return features

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from engine.nets.attention import KeyValues
-from engine.nets.portraittalk import Caches, Conditions, Guidance, PortraitTalkModel
+from engine.nets.portraittalk import (
+    Caches,
+    Conditions,
+    Guidance,
+    PortraitTalkModel,
+    hide_lower_half,
+)
 from engine.nets.sampling import sample
 from engine.nets.text_tokens import Tokenise
 from engine.training.diffusion_loss import NoiseSchedule
@@ -75,11 +81,26 @@ class TalkingSystem(nn.Module):
         """What frame `frame` of each run is told; `cold`: the portrait is the frame before."""
         placed = batch.reference_placement if cold else batch.placement[:, frame]
         with torch.no_grad():
-            return self.model.guidance(batch.landmarks[:, frame], batch.points[:, frame], placed)
+            return self.model.guidance(
+                *(batch.landmarks[:, frame], batch.points[:, frame], placed),
+                concat=self.concat(batch, frame),
+                speech=batch.speech[:, frame],
+            )
 
-    def unguided(self, z_t: Tensor, t: Tensor, told: Conditions) -> Tensor:
+    def concat(self, batch: TalkBatch, frame: int) -> Tensor | None:
+        """DiffTalk's latents (B, 8, h, w) of frame `frame`: itself masked, and the reference."""
+        if not self.model.config.difftalk:
+            return None
+        masked = hide_lower_half(batch.frames[:, frame], batch.landmarks[:, frame])
+        return self.model.concat(self.encode(masked), self.encode(batch.references[:, 0]))
+
+    def unguided(
+        self, z_t: Tensor, t: Tensor, told: Conditions, concat: Tensor | None = None
+    ) -> Tensor:
         """IdentityNet alone: noise (B, 4, h, w)."""
-        eps, _ = self.model.unet(z_t, t, told.text, told.identity, reference=told.reference)
+        eps, _ = self.model.unet(
+            *(z_t, t, told.text, told.identity), concat=concat, reference=told.reference
+        )
         out: Tensor = eps.float()
         return out
 

@@ -10,8 +10,8 @@ from engine.config import EngineConfig
 from engine.enroll import Identity
 from engine.errors import PortraitRefused, PromptRefused
 from engine.types import Quality
-from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
+from server.run import BUNDLED_PORTRAIT
 
 HOP = 640
 

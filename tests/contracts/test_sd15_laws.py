@@ -19,8 +19,8 @@ from engine.loaders import sd15_engine
 from engine.loaders.sd15_engine import load_engine
 from engine.nets.sd15_picture import DiffusionPicture
 from engine.offline import Casting, generate
-from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
+from server.run import BUNDLED_PORTRAIT
 
 HOP = 640
 SMALL = DiffusionSettings(random_weights="small", sampler="lcm", device="cpu")
@@ -95,7 +95,7 @@ def test_words_change_the_picture_from_their_frame_on(
 def test_a_frame_sees_the_one_before(
     engine: AvatarEngine, portrait: np.ndarray, sound: np.ndarray, whole: np.ndarray
 ) -> None:
-    alone = load_engine(replace(engine.config, diffusion=replace(SMALL, memory="none")))
+    alone = load_engine(replace(engine.config, diffusion=replace(SMALL, long_video="neither")))
     frames = film(alone, alone.enroll(portrait), sound[: 2 * HOP])
     np.testing.assert_array_equal(frames[0], whole[0])
     assert (frames[1] != whole[1]).any()

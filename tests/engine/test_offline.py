@@ -7,8 +7,8 @@ import pytest
 from engine.avatar import AvatarEngine
 from engine.errors import ConfigError, MediaError, PromptRefused
 from engine.offline import Casting, frames_of, generate
-from server.cli import BUNDLED_PORTRAIT
 from server.portraits import decode_image
+from server.run import BUNDLED_PORTRAIT
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Our loop against diffusers' own pipeline, and the two ways to a long video."""
+"""Our loop against diffusers' own pipeline, and the frame cache."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from engine.errors import ConfigError
 from engine.nets.painter import Painter, PainterConfig
 from engine.nets.sampling import (
     SAMPLERS,
+    Denoising,
     Model,
-    fused,
-    fusion_windows,
     make_scheduler,
     sample,
     sample_frames,
-    window_weights,
 )
 
 torch.set_num_threads(1)
@@ -140,6 +138,27 @@ def test_the_seed_decides_the_noise_between_steps() -> None:
     assert not torch.equal(run(1), run(2))
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_run_that_was_stopped_goes_on_to_the_same_latents(sampler: str) -> None:
+    noise = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    def model(z_t: Tensor, t: Tensor) -> Tensor:
+        return torch.tanh(z_t) * (t / 1000)[:, None, None, None]
+
+    def begin() -> Denoising:
+        return Denoising(noise, sampler, 6, generator=torch.Generator().manual_seed(5))
+
+    run = begin()
+    for step in range(6):
+        kept = run.pack()
+        run = begin()  # stopped before each step
+        run.unpack(kept)
+        assert run.step == step
+        run.advance(model(*run.ask()))
+    whole = sample(model, noise, sampler, 6, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(run.z_t, whole)
+
+
 def test_progress_counts_steps() -> None:
     seen: list[int] = []
     sample(lambda z, t: z, torch.zeros(1, 4, 2, 2), "euler", 3, progress=seen.append)
@@ -152,56 +171,6 @@ def test_guidance_of_one_never_asks_the_unconditional_model() -> None:
 
     noise = torch.zeros(1, 4, 2, 2)
     assert sample(lambda z, t: z, noise, steps=2, unconditional=never, guidance=1.0).shape
-
-
-@pytest.mark.parametrize("pinned", [True, False])
-@pytest.mark.parametrize(("frames", "window", "overlap"), [(40, 16, 4), (17, 16, 6), (5, 8, 2)])
-def test_windows_cover_every_frame_and_overlap(
-    frames: int, window: int, overlap: int, pinned: bool
-) -> None:
-    windows = fusion_windows(frames, window, overlap, pinned=pinned)
-    assert {i for members in windows for i in members} == set(range(frames))
-    assert all(len(members) == min(window, frames) for members in windows)
-    assert all(members == sorted(set(members)) for members in windows)
-    for one, two in zip(windows, windows[1:], strict=False):
-        assert len(set(one[1:]) & set(two)) >= overlap - 1
-    if pinned:
-        assert all(members[0] == 0 for members in windows)
-
-
-def test_windows_that_never_get_on_are_refused() -> None:
-    with pytest.raises(ConfigError, match="overlap=4"):
-        fusion_windows(20, 4, 4)
-
-
-def test_weights_are_triangular_and_normalise() -> None:
-    torch.testing.assert_close(window_weights(4), torch.tensor([0.25, 0.75, 0.75, 0.25]))
-    assert (window_weights(7) > 0).all()
-    ones = fused(lambda z, t, rows: torch.ones_like(z), 23, window=8, overlap=3)
-    out = ones(torch.zeros(23, 1, 1, 1), torch.zeros(23))
-    torch.testing.assert_close(out, torch.ones(23, 1, 1, 1))
-
-
-def test_fusion_changes_nothing_for_a_model_that_sees_one_frame() -> None:
-    noise = torch.randn(21, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    tint = torch.linspace(-1, 1, 21)[:, None, None, None]
-    alone = sample(lambda z, t: 0.3 * z + tint, noise, "ddim", 6)
-    model = fused(lambda z, t, rows: 0.3 * z + tint[rows], 21, window=8, overlap=2)
-    torch.testing.assert_close(sample(model, noise, "ddim", 6), alone, atol=1e-4, rtol=1e-5)
-
-
-def test_fusion_spreads_a_model_that_sees_its_whole_window() -> None:
-    noise = torch.randn(21, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-
-    def model(z: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-        return z - 0.5 * z.mean(0, keepdim=True)
-
-    def borders(overlap: int) -> float:
-        clean = sample(fused(model, 21, window=8, overlap=overlap), 0 * noise + tint, "ddim", 6)
-        return float((clean[8] - clean[7]).abs().mean())
-
-    tint = torch.arange(21)[:, None, None, None] * 0.1 + 0 * noise
-    assert borders(4) < borders(0)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])

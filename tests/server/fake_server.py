@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from server.cli import run_server
+from server.run import run_server
 from server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
 

@@ -46,6 +46,12 @@ def test_help_teaches_and_loads_nothing_heavy() -> None:
     assert loaded.stdout.strip() == "[]", loaded.stderr
 
 
+def test_help_of_generate_teaches_the_ways_to_a_long_video() -> None:
+    shown = run("generate", "--help").stdout
+    for word in ("--long-video", "cache|fusion|neither", "--window", "--overlap", "latent fusion"):
+        assert word in shown
+
+
 @pytest.mark.parametrize(
     ("args", "environ", "said"),
     [

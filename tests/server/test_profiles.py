@@ -34,6 +34,12 @@ def test_offline_and_live_have_their_own_defaults() -> None:
         ("sd15", {}, {"guidance": 99.0}, "guidance=99"),
         ("sd15", {}, {"adapter": "faced"}, "'faceid', 'faceid-portrait', 'none'"),
         ("sd15", {"steps": 0}, {}, "steps=0"),
+        ("sd15", {}, {"conditioning": "difftlk"}, "'portraittalk', 'difftalk'"),
+        ("sd15", {}, {"speech": "hubert-large"}, "windows of 160 ms"),
+        ("sd15", {}, {"speech": "wav2vec"}, "'tiny', 'hubert-base', 'hubert-large'"),
+        ("sd15", {}, {"long_video": "both"}, "'cache', 'fusion', 'neither'"),
+        ("sd15", {}, {"long_video": "fusion"}, "live there is only 'cache' or 'neither'"),
+        ("tiny", {}, {"long_video": "fusion"}, "long_video: only --profile sd15"),
     ],
 )
 def test_a_wrong_setting_is_refused(

@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from engine.nets.moonshine import PAST
 from engine.nets.motion_vae import MotionSettings, MotionVae
 from engine.training.motion import PIECE, Lesson, MotionTraining, batch_of, energy_of, train
 from engine.training.motion_data import GROUPS, MAPPING, group_columns, map_columns

@@ -13,6 +13,7 @@ from PIL import Image
 
 from engine.errors import ConfigError, DataError, MediaError
 from engine.face import Face, Window, face_box
+from engine.speech import WIDTH
 from engine.training.clips import Clip, load_clips
 from engine.training.commands import parse_shard, prepare_folder
 from engine.training.contact_sheet import contact_sheet, report
@@ -371,7 +372,7 @@ def test_the_real_networks_prepare_a_portrait_that_moves(tmp_path: Path) -> None
     text = prepare_folder(tmp_path / "v", tmp_path / "out", size=128, least_frames=5)
     assert "1 of 1 videos gave 1 clips, 8 frames" in text
     (clip,) = load_clips(tmp_path / "out")
-    assert clip.speech().shape == (16, 232)
+    assert clip.speech().shape == (16, WIDTH)
     assert clip.embeddings.shape == (8, 512)
     moved = clip.landmarks[7].mean(0) - clip.landmarks[0].mean(0)
     assert moved[0] == pytest.approx(7 / clip.card.crop[2], abs=0.006)

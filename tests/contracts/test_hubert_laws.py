@@ -1,0 +1,191 @@
+"""The sd15 engine with a HuBERT for its ear: files in the public and in our own format, both laws."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from transformers import HubertConfig
+
+from engine.avatar import AvatarEngine
+from engine.config import DiffusionSettings, EngineConfig
+from engine.enroll import Identity
+from engine.errors import ConfigError, WeightsError
+from engine.loaders.files import WrongFamily
+from engine.loaders.hearing import motion_checkpoint
+from engine.loaders.sd15_engine import load_engine
+from engine.nets.motion_vae import MotionSettings, MotionVae
+from engine.offline import Casting, generate
+from server.portraits import decode_image
+from server.run import BUNDLED_PORTRAIT
+from tests.loaders.layouts import hubert, random, save
+
+pytestmark = pytest.mark.train
+HOP, FRAMES = 640, 7
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "conv_dim": (8,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+torch.set_num_threads(1)
+
+
+def write_hubert(folder: Path) -> None:
+    tensors = random(hubert(HubertConfig(**SIZES), "cpu"), 1)
+    save(tensors, folder / "pytorch_model.safetensors")  # the public .bin, as its other variant
+    (folder / "config.json").write_text(json.dumps({**SIZES, "model_type": "hubert"}))
+
+
+def write_motion(path: Path, features: int) -> None:
+    """What `engine.training.motion` saves, with weights that nobody trained."""
+    torch.manual_seed(0)
+    net = MotionVae(MotionSettings(features=features))
+    torch.nn.init.normal_(net.channels.weight, std=0.3)
+    torch.nn.init.constant_(net.channels.bias, 0.3)
+    average = torch.optim.swa_utils.AveragedModel(net)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {"model": net.state_dict(), "average": average.state_dict(), "step": 1}
+    torch.save(state | {"optimiser": torch.optim.AdamW(net.parameters()).state_dict()}, path)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "hubert-base").mkdir()
+    write_hubert(folder / "hubert-base")
+    write_motion(motion_checkpoint("hubert-base", folder), 16)
+    return folder
+
+
+def settings(models: Path, **how: Any) -> EngineConfig:
+    diffusion = DiffusionSettings(
+        **{"random_weights": "small", "sampler": "ddim", "device": "cpu", "speech": "hubert-base"}
+        | {"models_dir": models}
+        | how
+    )
+    return EngineConfig.sd15(live=False, steps=1, threads=1, diffusion=diffusion)
+
+
+@pytest.fixture(scope="module")
+def engine(models: Path) -> AvatarEngine:
+    return load_engine(settings(models))
+
+
+@pytest.fixture(scope="module")
+def identity(engine: AvatarEngine) -> Identity:
+    return engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def sound() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (0.2 * rng.standard_normal(FRAMES * HOP - 100)).astype(np.float32)
+
+
+def targets(
+    engine: AvatarEngine, identity: Identity, pcm: np.ndarray, cut: int = 10**6
+) -> np.ndarray:
+    """Landmarks (F, 478, 2) that each frame is to be drawn for; nothing is drawn."""
+    drawn: list[np.ndarray] = []
+    picture: Any = engine._picture
+
+    def note(face: Any, cache: Any, shot: Any) -> Any:
+        drawn.append(shot.target)
+        return face.rgb, cache
+
+    picture.draw = note
+    state = engine.start(identity, seed=3)
+    frames = [f for i in range(0, len(pcm), cut) for f in engine.step(state, pcm[i : i + cut])]
+    frames += engine.flush(state)
+    del picture.draw
+    assert [f.index for f in frames] == list(range(-(-len(pcm) // HOP)))
+    assert len(drawn) == len(frames), "no frame is drawn in vain"
+    return np.stack(drawn)
+
+
+def test_splitting_the_sound_never_changes_a_frame(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    whole = targets(engine, identity, sound)
+    for cut in (333, 2000):
+        np.testing.assert_array_equal(targets(engine, identity, sound, cut), whole)
+
+
+def test_later_sound_never_changes_an_earlier_frame(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    begun = np.tile(sound, 3)
+    decided = len(engine.step(engine.start(identity, seed=3), begun))
+    assert 0 < decided < 3 * FRAMES
+    one, other = (
+        targets(engine, identity, np.concatenate([begun, later])) for later in (begun, -begun)
+    )
+    np.testing.assert_array_equal(one[:decided], other[:decided])
+    assert (one[decided:] != other[decided:]).any()
+
+
+def test_the_mouth_follows_what_hubert_hears(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    assert (targets(engine, identity, sound) != targets(engine, identity, sound[::-1].copy())).any()
+
+
+def test_a_video_has_every_frame_and_goes_on_where_it_was_stopped(
+    models: Path, sound: np.ndarray, tmp_path: Path
+) -> None:
+    wav = tmp_path / "noise.wav"
+    with av.open(str(wav), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        pcm = (sound * 32767).astype(np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(pcm, "s16", "mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    casting = Casting(portraits=[decode_image(BUNDLED_PORTRAIT.read_bytes())], seed=1)
+
+    def stop(done: int, total: int) -> None:
+        if done == total // 2:
+            raise KeyboardInterrupt
+
+    for way in ("cache", "fusion"):
+        made = load_engine(settings(models, long_video=way, conditioning="difftalk"))
+        whole, cut = tmp_path / f"{way}-whole", tmp_path / f"{way}-cut"
+        assert generate(made, casting, wav, whole).frames == FRAMES
+        with pytest.raises(KeyboardInterrupt):
+            generate(made, casting, wav, cut, save_every_s=0, progress=stop)
+        assert generate(made, casting, wav, cut).resumed_at > 0
+        a, b = ([p.read_bytes() for p in sorted(folder.iterdir())] for folder in (whole, cut))
+        assert len(a) == FRAMES
+        assert a == b
+
+
+def test_what_is_missing_is_one_sentence(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="hubert-large .* is not here; bring it with: hf"):
+        load_engine(settings(models, speech="hubert-large"))
+    (tmp_path / "hubert-base").symlink_to(models / "hubert-base")
+    with pytest.raises(
+        WeightsError, match=r"no motion network for hubert-base .*--speech-encoder hubert-base"
+    ):
+        load_engine(settings(tmp_path))
+    write_motion(motion_checkpoint("hubert-base", tmp_path), 232)
+    with pytest.raises(WrongFamily, match="features of 232 numbers, this ear gives 16"):
+        load_engine(settings(tmp_path))
+    torch.save({"model": {"weight": torch.zeros(1)}}, motion_checkpoint("hubert-base", tmp_path))
+    with pytest.raises(WrongFamily, match=r"no checkpoint of engine\.training\.motion"):
+        load_engine(settings(tmp_path))
+
+
+def test_live_it_is_refused() -> None:
+    how = replace(DiffusionSettings(), speech="hubert-large")
+    with pytest.raises(ConfigError, match="windows of 160 ms"):
+        EngineConfig.sd15(live=True, diffusion=how)

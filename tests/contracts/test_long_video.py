@@ -1,0 +1,245 @@
+"""Three ways to tie the frames of a long video together, in the sd15 profile at small size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.avatar import AvatarEngine
+from engine.config import DiffusionSettings, EngineConfig
+from engine.errors import ConfigError
+from engine.loaders.sd15_engine import load_engine
+from engine.nets.attention import SelfAttention, TemporalSelfAttention
+from engine.nets.latent_fusion import window_weights
+from engine.nets.sampling import Denoising
+from engine.nets.sd15_picture import DiffusionPicture
+from engine.offline import Casting, generate
+from engine.picture import Shot
+from engine.placement import landmarks_68
+from server.portraits import decode_image
+from server.run import BUNDLED_PORTRAIT
+
+HOP, FRAMES = 640, 7
+SMALL = DiffusionSettings(
+    random_weights="small",
+    sampler="ddim",
+    guidance=2.0,
+    device="cpu",
+    window=4,
+    overlap=2,
+)
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def portrait() -> np.ndarray:
+    return decode_image(BUNDLED_PORTRAIT.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def sound() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (0.2 * rng.standard_normal(FRAMES * HOP - 100)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def wav(sound: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sound") / "noise.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        pcm = (sound * 32767).astype(np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(pcm, "s16", "mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def engine(way: str, steps: int = 1, **how: Any) -> AvatarEngine:
+    """Random weights, away from the zeros that guidance and caches start from."""
+    diffusion = replace(SMALL, long_video=way, **how)  # type: ignore[arg-type]
+    made = load_engine(EngineConfig.sd15(live=False, steps=steps, threads=1, diffusion=diffusion))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in made._picture._model.parameters():  # type: ignore[attr-defined]
+        parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return made
+
+
+def film(made: AvatarEngine, portrait: np.ndarray, sound: np.ndarray) -> Tensor:
+    """Latents of every frame (F, 4, 8, 8), as the decoder is given them."""
+    kept: list[Tensor] = []
+    picture: Any = made._picture
+    decode = DiffusionPicture._decode
+    picture._decode = lambda latents: kept.append(latents) or decode(picture, latents)
+    state = made.start(made.enroll(portrait), seed=3)
+    whole = np.pad(sound, (0, -len(sound) % HOP))
+    if made.config.diffusion.long_video != "fusion":
+        made.step(state, whole)
+        made.flush(state)
+        return torch.cat(kept)
+    together = made.film(state, whole)
+    while together.done < together.total:
+        together.work()
+    for i in range(FRAMES):
+        together.frame(i)
+    return torch.cat(kept)
+
+
+def blind(made: AvatarEngine) -> AvatarEngine:
+    """The same networks, which do not look at other frames."""
+    model: Any = made._picture._model  # type: ignore[attr-defined]
+    for module in model.modules():
+        if isinstance(module, TemporalSelfAttention):
+            module.query = None
+        elif isinstance(module, SelfAttention):
+            module.previous = False
+    return made
+
+
+def differ(a: Tensor, b: Tensor) -> Tensor:
+    """Largest difference of each frame (F,)."""
+    return (a - b).abs().amax((1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def alone(portrait: np.ndarray, sound: np.ndarray) -> Tensor:
+    return film(engine("neither"), portrait, sound)
+
+
+def shots_of(made: AvatarEngine, portrait: np.ndarray, sound: np.ndarray) -> tuple[list[Shot], Any]:
+    """The shots of a sound, and who is shown."""
+    state = made.start(made.enroll(portrait), seed=3)
+    pcm = np.pad(sound, (0, -len(sound) % HOP))
+    rows = [*made._hear(state, pcm), *made._hear(state, made._silence())]
+    return [made._aim(state, *row) for row in rows], state.identity.face
+
+
+def test_neither_draws_each_frame_as_if_it_were_the_only_one(
+    portrait: np.ndarray, sound: np.ndarray, alone: Tensor
+) -> None:
+    made = engine("neither")
+    picture: Any = made._picture
+    shots, face = shots_of(made, portrait, sound)
+    placed = face.placed
+    for i, shot in enumerate(shots):
+        aim = picture._aim(face, shot)
+        guide = picture._guide(
+            face, aim, placed
+        )  # all it knows of the frame before: where the head was
+        latents, _ = picture._sample(face, picture.cold(face), shot, guide, aim.text)
+        assert torch.equal(latents[0], alone[i])
+        placed = aim.placed
+
+
+def test_with_the_cache_the_frame_before_matters(
+    portrait: np.ndarray, sound: np.ndarray, alone: Tensor
+) -> None:
+    frames = film(engine("cache"), portrait, sound)
+    assert torch.equal(frames[0], alone[0])
+    assert (differ(frames, alone)[1:] > 1e-3).all()
+    assert torch.equal(film(blind(engine("cache")), portrait, sound), alone)
+
+
+def test_fusion_of_a_model_that_sees_no_other_frame_draws_them_alone(
+    portrait: np.ndarray, sound: np.ndarray, alone: Tensor
+) -> None:
+    """All that fusion adds is what a window's frames see of each other: guidance, noise, words and
+    order of the frames are those of the frame-by-frame path."""
+    torch.testing.assert_close(
+        film(blind(engine("fusion")), portrait, sound), alone, rtol=0, atol=1e-4
+    )
+    assert (differ(film(engine("fusion"), portrait, sound), alone) > 1e-3).all()
+
+
+def test_a_frame_of_several_windows_is_the_weighted_mean_of_their_predictions(
+    portrait: np.ndarray, sound: np.ndarray
+) -> None:
+    """Windows of 4 that share 2, the portrait first in each: worked out here a second time."""
+    made = engine("fusion")
+    picture: Any = made._picture
+    shots, face = shots_of(made, portrait, sound)
+    points = landmarks_68(face.landmarks, 0.0, 0.0, picture._depth)
+    aims = [picture._aim(face, shot) for shot in shots]
+    rest = replace(aims[0], landmarks=face.landmarks, points=points, placed=face.placed)
+    guides = [picture._guide(face, rest, face.placed)]
+    guides += [picture._guide(face, a, b.placed) for a, b in zip(aims, [rest, *aims], strict=False)]
+    noise, t = picture.noise(3).start, torch.tensor([999])
+    total, weight = torch.zeros(FRAMES + 1, 4, 8, 8), torch.zeros(FRAMES + 1, 1, 1, 1)
+    with torch.inference_mode():
+        for members in ([0, 1, 2, 3], [0, 3, 4, 5], [0, 5, 6, 7]):
+            before = None
+            for share, row in zip(window_weights(4), members, strict=True):
+                (yes, no), left = picture._models(face, guides[row], rest.text, before)
+                plain = no(noise, t)
+                total[row] += share * (plain + 2.0 * (yes(noise, t) - plain))[0]
+                weight[row] += share
+                before = left[0]
+        run = Denoising(noise.expand(FRAMES + 1, -1, -1, -1), "ddim", 1, trailing=True)
+        run.advance(total / weight)
+    torch.testing.assert_close(film(made, portrait, sound), run.z_t[1:], rtol=0, atol=1e-4)
+
+
+def test_the_portrait_is_pinned_to_every_window(portrait: np.ndarray, sound: np.ndarray) -> None:
+    made = engine("fusion")
+    together = made.film(made.start(made.enroll(portrait)), np.pad(sound, (0, 100)))
+    windows = together._fusion.windows  # type: ignore[attr-defined]
+    assert len(windows) > 1
+    assert all(members[0] == 0 for members in windows)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "lcm"])
+def test_latent_fusion_stopped_anywhere_goes_on_as_if_it_had_not(
+    portrait: np.ndarray, wav: Path, tmp_path: Path, sampler: str
+) -> None:
+    made = engine("fusion", 2, sampler=sampler)
+    casting = Casting(portraits=[portrait], prompt="older", seed=1)
+    seen: list[tuple[int, int]] = []
+    whole = generate(
+        *(made, casting, wav, tmp_path / "whole"), progress=lambda *at: seen.append(at)
+    )
+    assert whole.pieces == 2 * 3 + FRAMES
+    assert seen == [(i, whole.pieces) for i in range(whole.pieces + 1)]
+
+    for stop_at in (2, 5, 6, 9):  # within a step, at its end, when sampled, when partly decoded
+
+        def stop(done: int, total: int, stop_at: int = stop_at) -> None:
+            if done == stop_at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            generate(made, casting, wav, tmp_path / "cut", save_every_s=0, progress=stop)
+    report = generate(made, casting, wav, tmp_path / "cut")
+    assert report.resumed_at == 9
+    a, b = ([p.read_bytes() for p in sorted((tmp_path / n).iterdir())] for n in ("whole", "cut"))
+    assert len(a) == FRAMES
+    assert a == b
+
+
+def test_latent_fusion_makes_a_video_and_leaves_nothing_else(
+    portrait: np.ndarray, wav: Path, tmp_path: Path
+) -> None:
+    report = generate(engine("fusion"), Casting(portraits=[portrait]), wav, tmp_path / "o.mp4")
+    assert report.frames == FRAMES
+    assert [p.name for p in tmp_path.iterdir()] == ["o.mp4"]
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        assert len(list(container.decode(video=0))) == FRAMES
+
+
+def test_fusion_is_refused_where_frames_come_one_by_one(
+    portrait: np.ndarray, sound: np.ndarray
+) -> None:
+    with pytest.raises(ConfigError, match="'cache' or 'neither'"):
+        EngineConfig.sd15(live=True, diffusion=replace(SMALL, long_video="fusion"))
+    made = engine("fusion")
+    with pytest.raises(ConfigError, match="together"):
+        made.step(made.start(made.enroll(portrait)), sound)
+    for window, overlap in ((2, 0), (4, 3), (8, -1)):
+        with pytest.raises(ConfigError, match=f"window={window}, overlap={overlap}"):
+            replace(SMALL, window=window, overlap=overlap)
