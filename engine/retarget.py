@@ -36,7 +36,7 @@ BLINKS = [arkit.NAMES.index(n) for n in ("eyeBlinkRight", "eyeBlinkLeft")]
 # Pressing lips means that they touch, which a sum of displacements does not say: with the phone rules'
 # own coefficients p, b and m stay open by .003-.012 of the face. From the first number to the
 # second, of press + roll of the upper lip + close, the lips are brought together.
-SEAL = (0.08, 0.20)
+SEAL = (0.16, 0.28)
 _SEALS = np.array(
     [
         0.5 if n.startswith("mouthPress") else float(n in ("mouthRollUpper", "mouthClose"))

@@ -108,7 +108,7 @@ def test_pressed_lips_touch_although_the_jaw_is_a_little_open(
 
     assert gap(**jaw) > 0.015
     assert gap(**jaw, **press) < 0.002
-    slight = {name: value / 3 for name, value in press.items()}
+    slight = {name: value / 2 for name, value in press.items()}
     assert gap(**jaw, **press) < gap(**jaw, **slight) < gap(**jaw)
 
 
