@@ -1,10 +1,11 @@
 """Trains the picture networks: the codec first, then ReferenceNet, AnimateNet and IdentityNet.
 
-Once the codec stands its encoder is frozen and its decoder learns on. Most samples sit at t = 1 so
-that one step works from the start; others sit where the sampler's own earlier steps led, so that
-further steps mend what the first ones missed; some are true latents with noise, as in plain
-diffusion. The previous frame is the network's own, rolled out through the very cache of inference,
-or the cold start.
+Once the codec stands its encoder is frozen and its decoder learns on. Some samples sit at t = 1 so
+that one step works from the start; the others sit where the sampler's own earlier steps led, so that
+further steps mend what the first ones missed and never meet latents better than their own. With
+`full_noise` below 1 some are true latents with noise, as in plain diffusion (a first run begins so).
+The previous frame is the network's own, rolled out through the very cache of inference, or the cold
+start.
 """
 
 from __future__ import annotations
@@ -310,6 +311,12 @@ def main() -> None:
     parser.add_argument(
         "--rate", type=float, default=PainterTraining.__dataclass_fields__["rate"].default
     )
+    parser.add_argument(
+        "--full-noise",
+        type=float,
+        default=PainterTraining.__dataclass_fields__["full_noise"].default,
+        help="share of the steps not rolled that begin at noise; below 1 for a first run",
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--compile", action="store_true", help="compile the networks first (minutes)"
@@ -317,7 +324,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
-    settings = PainterTraining(steps=args.steps, rate=args.rate)
+    settings = PainterTraining(steps=args.steps, rate=args.rate, full_noise=args.full_noise)
     args.run.mkdir(parents=True, exist_ok=True)
     (args.run / "config.json").write_text(json.dumps(asdict(settings), indent=1))
 
