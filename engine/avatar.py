@@ -16,6 +16,7 @@ from engine.expression import ExpressionState, Prompt, parse
 from engine.face import FINDER, LANDMARKS, FaceReader
 from engine.heard import Ear, Heard
 from engine.idle import IdleLife
+from engine.landmarks import lip_gap
 from engine.motion import MOTION, MotionDecoder
 from engine.picture import Film, Picture, PictureGraphs, Shot
 from engine.retarget import BLINKS, PRESSED, FaceBasis, retarget
@@ -24,7 +25,9 @@ from engine.state import StreamState
 from engine.types import Pcm, Quality, RgbImage, VideoFrame
 
 F32 = NDArray[np.float32]
-_PAINTED = "painted"  # beside the cache's own arrays: the last frame that was painted afresh
+# Beside the cache's own arrays: the last frame that was painted afresh, and its lip gap.
+_PAINTED, _PARTED = "painted", "parted"
+OPENED = 0.012  # of the face height: lips that part further than painted are painted early
 
 
 class AvatarEngine:
@@ -148,7 +151,8 @@ class AvatarEngine:
     def pack(self, state: StreamState) -> dict[str, NDArray[Any]]:
         """What the next frame needs of those drawn before it, as arrays; see `resume`."""
         painted = -1 if state.painted is None else state.painted
-        return {**self._picture.pack(state.cache), _PAINTED: np.array(painted)}
+        last = {_PAINTED: np.array(painted), _PARTED: np.array(state.parted)}
+        return {**self._picture.pack(state.cache), **last}
 
     def resume(self, state: StreamState, frame: int, kept: Mapping[str, NDArray[Any]]) -> None:
         """Let a new stream begin to draw at `frame`, with what `pack` gave after the one before.
@@ -158,6 +162,7 @@ class AvatarEngine:
         state.draw_from, state.cache = frame, self._picture.unpack(kept)
         painted = int(kept[_PAINTED])
         state.painted = None if painted < 0 else painted
+        state.parted = float(kept[_PARTED])
 
     def step(self, state: StreamState, pcm: Pcm) -> list[VideoFrame]:
         """Take 16 kHz PCM of any length and return every frame it completed."""
@@ -235,10 +240,21 @@ class AvatarEngine:
         )
 
     def _draw(self, state: StreamState, shot: Shot) -> RgbImage:
-        face = state.identity.face
-        paint_every = state.quality.paint_every or self.config.paint_every
-        if state.painted is not None and shot.index - state.painted < paint_every:
+        face, parted = state.identity.face, float(lip_gap(shot.target))
+        if not self._due(state, shot.index, parted):
             return self._picture.draw_between(face, state.cache, shot)
         rgb, state.cache = self._picture.draw(face, state.cache, shot)
-        state.painted = shot.index
+        state.painted, state.parted = shot.index, parted
         return rgb
+
+    def _due(self, state: StreamState, index: int, parted: float) -> bool:
+        """Whether a frame is painted, whose lips are `parted` so far over the face height.
+
+        A carried window cannot show what it was not painted with: lips that open do not wait for
+        their turn, only for a third of it.
+        """
+        if state.painted is None:
+            return True
+        every, since = state.quality.paint_every or self.config.paint_every, index - state.painted
+        opening = parted - state.parted > OPENED
+        return since >= every or (opening and 3 * since >= every)

@@ -98,7 +98,7 @@ class EngineConfig:
     backend: Literal["openvino", "onnxruntime"] = "openvino"
     threads: int = 2  # CPU threads of one graph
     steps: int = 1  # denoising steps per painted frame
-    paint_every: int = 3  # frames; those between carry the last painted window along
+    paint_every: int = 3  # frames; those between carry the last painted window, unless lips open
     max_side: int = 512  # longer portraits are scaled down to this many pixels
     stream: StreamConfig = StreamConfig()
     diffusion: DiffusionSettings = DiffusionSettings()

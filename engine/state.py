@@ -30,4 +30,5 @@ class StreamState:
     draw_from: int = 0  # frames before this one were drawn by an earlier run
     quality: Quality = Quality()
     painted: int | None = None  # the last frame whose mouth was painted afresh
+    parted: float = 0.0  # its lip gap over the face height
     shown: RgbImage | None = None  # the last picture drawn

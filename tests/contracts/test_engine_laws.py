@@ -177,3 +177,19 @@ def test_a_prompt_for_the_next_frame_needs_no_number(
 def test_words_beyond_the_face_are_refused(engine: AvatarEngine) -> None:
     with pytest.raises(PromptRefused, match="older"):
         engine.read_prompt("smile, older")
+
+
+def test_lips_that_open_are_painted_before_their_turn(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    state = engine.start(identity, seed=3)
+    state.painted, state.parted = 10, 0.01
+    usual = {i: engine._due(state, i, 0.01) for i in (11, 12, 13)}
+    assert usual == {11: False, 12: False, 13: True}
+    assert engine._due(state, 11, 0.03)
+    assert not engine._due(state, 11, 0.0), "closing needs nothing new"
+    engine.limit(state, Quality(paint_every=5))
+    overloaded = {i: engine._due(state, i, 0.03) for i in (11, 12)}
+    assert overloaded == {11: False, 12: True}
+    assert not engine._due(state, 14, 0.01)
+    assert engine._due(state, 15, 0.01)
