@@ -34,7 +34,7 @@ MOTION = GraphSpec(
 # coefficients are stretched about their mean in speech (first number, measured over ten English
 # recordings) to a mean (second number) that is 1.15 times that of a filmed English speaker, since
 # drawn lips part less than they are asked to.
-STRETCH = 1.3
+STRETCH = 1.1
 _MEANS = {
     "jawOpen": (0.094, 0.08),
     "mouthLowerDown": (0.142, 0.115),
