@@ -50,7 +50,7 @@ class TimedBackend:
     """A run time whose graphs are timed; `spent` maps a graph's name to seconds."""
 
     def __init__(self, inner: Backend) -> None:
-        self._inner = inner
+        self._inner, self.bf16 = inner, inner.bf16
         self.spent: dict[str, list[float]] = defaultdict(list)
 
     def load(self, spec: GraphSpec, path: Path) -> Graph:

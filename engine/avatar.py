@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Self
 
@@ -27,6 +28,9 @@ from engine.types import Pcm, Quality, RgbImage, VideoFrame
 F32 = NDArray[np.float32]
 # Beside the cache's own arrays: the last frame that was painted afresh, and its lip gap.
 _PAINTED, _PARTED = "painted", "parted"
+PAINT_EVERY = (
+    3  # frames, on a CPU without bf16: painting each one would take half of a frame's time
+)
 OPENED = 0.012  # of the face height: lips that part further than painted are painted early
 
 
@@ -79,8 +83,9 @@ class AvatarEngine:
             speech = SpeechEncoder(load(SPEECH))
             hearing = speech, MotionDecoder(load(MOTION), speech.silence)
         ear, mouth = hearing
+        every = config.paint_every or (1 if runtime.bf16 else PAINT_EVERY)
         return cls(
-            config,
+            replace(config, paint_every=every),
             FaceReader(load(FINDER), load(LANDMARKS)),
             ear,
             mouth,

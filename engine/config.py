@@ -98,7 +98,9 @@ class EngineConfig:
     backend: Literal["openvino", "onnxruntime"] = "openvino"
     threads: int = 2  # CPU threads of one graph
     steps: int = 1  # denoising steps per painted frame
-    paint_every: int = 3  # frames; those between carry the last painted window, unless lips open
+    # frames; those between carry the last painted window, unless lips open. 0: as the CPU allows,
+    # every one where it multiplies in bf16, else every third
+    paint_every: int = 0
     max_side: int = 512  # longer portraits are scaled down to this many pixels
     stream: StreamConfig = StreamConfig()
     diffusion: DiffusionSettings = DiffusionSettings()
@@ -133,8 +135,8 @@ class EngineConfig:
             raise ConfigError(
                 f"steps={self.steps} is out of range; 1 to 50 denoising steps a frame"
             )
-        if not 1 <= self.paint_every <= 5:
-            raise ConfigError(f"paint_every={self.paint_every} is out of range; 1 to 5 frames")
+        if not 0 <= self.paint_every <= 5:
+            raise ConfigError(f"paint_every={self.paint_every} is out of range; 0 to 5 frames")
         if not 128 <= self.max_side <= 2048:
             raise ConfigError(f"max_side={self.max_side} is out of range; 128 to 2048 pixels")
         if self.threads < 1:

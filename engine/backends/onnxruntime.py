@@ -33,6 +33,8 @@ class OnnxRuntimeGraph:
 class OnnxRuntimeBackend:
     """Runs the same ONNX files with the CPU provider."""
 
+    bf16 = False
+
     def __init__(self, threads: int) -> None:
         self._options = ort.SessionOptions()
         self._options.intra_op_num_threads = threads

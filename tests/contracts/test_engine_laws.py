@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from engine.avatar import AvatarEngine
+from engine.backends import load_backend
 from engine.config import EngineConfig
 from engine.enroll import Identity
 from engine.errors import PortraitRefused, PromptRefused
@@ -183,6 +184,7 @@ def test_lips_that_open_are_painted_before_their_turn(
     engine: AvatarEngine, identity: Identity, sound: np.ndarray
 ) -> None:
     state = engine.start(identity, seed=3)
+    engine.limit(state, Quality(paint_every=3))
     state.painted, state.parted = 10, 0.01
     usual = {i: engine._due(state, i, 0.01) for i in (11, 12, 13)}
     assert usual == {11: False, 12: False, 13: True}
@@ -193,3 +195,13 @@ def test_lips_that_open_are_painted_before_their_turn(
     assert overloaded == {11: False, 12: True}
     assert not engine._due(state, 14, 0.01)
     assert engine._due(state, 15, 0.01)
+
+
+@pytest.mark.parametrize(("bf16", "asked", "every"), [(True, 0, 1), (False, 0, 3), (True, 2, 2)])
+def test_a_cpu_with_bf16_paints_every_frame_unless_told_otherwise(
+    bf16: bool, asked: int, every: int
+) -> None:
+    runtime = load_backend("openvino", threads=1)
+    runtime.bf16 = bf16
+    engine = AvatarEngine.load(EngineConfig(threads=1, paint_every=asked), runtime)
+    assert engine.config.paint_every == every
