@@ -269,7 +269,9 @@ def main(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="folder of the graphs")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads of one graph")] = 1,
-    paint_every: Annotated[int, typer.Option(help="3 as live; 1 as `generate`")] = 3,
+    paint_every: Annotated[
+        int, typer.Option(help="0 as live here, 3 as live without bf16, 1 as `generate`")
+    ] = 0,
     drawn: Annotated[int, typer.Option(help="draw so many sentences, only ask the others")] = 99,
     out: Annotated[Path | None, typer.Option(help="also write the JSON here, part by part")] = None,
 ) -> None:
@@ -282,7 +284,7 @@ def main(
     stage = Stage(config, portrait or [], label)
     report: dict[str, Any] = {
         "portraits": len(stage.identities),
-        "paint_every": paint_every,
+        "paint_every": stage.engine.config.paint_every,
         "lips read by": "own net" if label is None else "public landmarker",
     }
     parts: list[tuple[str, Callable[[], dict[str, Any]]]] = []
