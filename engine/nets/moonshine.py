@@ -94,6 +94,7 @@ class Stem(nn.Module):
             rise = F.conv1d(shifted, self.conv2.weight, stride=_FRAME_GRID)
             taps.append(F.gelu(rise / loud + flat))
         kernel = self.conv3.weight
+        assert self.conv3.bias is not None
         out = self.conv3.bias[:, None] + sum(
             (torch.einsum("oi,bit->bot", kernel[:, :, i], tap) for i, tap in enumerate(taps)),
             torch.zeros(()),

@@ -56,7 +56,8 @@ def _collect(
         name = matrix[f"/layers.{i}/{place}/MatMul_output_0_output_quantized"]
         stem = name.removesuffix("_quantized")
         zero = stored[f"{stem}_zero_point"].astype(np.float32)
-        values = (stored[name].astype(np.float32) - zero) * stored[f"{stem}_scale"]
+        scale = stored[f"{stem}_scale"].astype(np.float32)
+        values = (stored[name].astype(np.float32) - zero) * scale
         return torch.from_numpy(np.ascontiguousarray(values.T))
 
     out = {
