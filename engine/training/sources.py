@@ -99,7 +99,7 @@ SOURCES: dict[str, Source] = {
         "@moonshine-ai/moonshine-js",
         "0.1.29",
         "package/dist/model/tiny/quantized/encoder_model.onnx",
-        "",
+        "c6fc4b7bc5af75c0",
         "MIT",
     ),
 }
