@@ -81,6 +81,18 @@ def streaming_ear(model: StreamingMoonshine) -> Hear:
     return lambda pcm: model(torch.from_numpy(pcm)[None])[0].numpy()
 
 
+def choose_ear(name: str, work: Path, models_dir: Path) -> Hear:
+    """The ear of `speech.pt` in `work` for "tiny", else the public HuBERT out of `models_dir`.
+
+    Raises:
+        WeightsError: HuBERT is missing; the message says how to bring it.
+    """
+    if name == "tiny":
+        return streaming_ear(load_ear(work / "speech.pt"))
+    hubert = hubert_ear(name, models_dir)
+    return lambda pcm: hubert(pcm[PAST:])
+
+
 @torch.no_grad()
 def prepare(clips: Sequence[Clip], ear: Hear, config: MotionTraining) -> list[Lesson]:
     """Cut, roughen and hear pieces of the clips, and of noise alone.
@@ -256,11 +268,7 @@ def main() -> None:
     config = MotionTraining(steps=args.steps)
     clips = [c for c in load_animated(args.animated)[0] if c.name not in HELD_OUT]
     clips += load_synthetic(args.speech)
-    if args.speech_encoder == "tiny":
-        ear = streaming_ear(load_ear(args.work / "speech.pt"))
-    else:
-        hubert = hubert_ear(args.speech_encoder, args.models_dir)
-        ear = lambda pcm: hubert(pcm[PAST:])
+    ear = choose_ear(args.speech_encoder, args.work, args.models_dir)
     lessons = prepare(clips, ear, config)
     train(lessons, spreads(clips), config, args.work, args.minutes)
 

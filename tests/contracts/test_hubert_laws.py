@@ -18,10 +18,13 @@ from engine.config import DiffusionSettings, EngineConfig
 from engine.enroll import Identity
 from engine.errors import ConfigError, WeightsError
 from engine.loaders.files import WrongFamily
-from engine.loaders.hearing import motion_checkpoint
+from engine.loaders.hearing import load_hearing, motion_checkpoint
 from engine.loaders.sd15_engine import load_engine
 from engine.nets.motion_vae import MotionSettings, MotionVae
 from engine.offline import Casting, generate
+from engine.training.motion import PIECE, MotionTraining, choose_ear, prepare, spreads, train
+from engine.training.motion_data import Clip
+from engine.training.motion_rules import CHANNELS
 from server.portraits import decode_image
 from server.run import BUNDLED_PORTRAIT
 from tests.loaders.layouts import hubert, random, save
@@ -189,3 +192,29 @@ def test_live_it_is_refused() -> None:
     how = replace(DiffusionSettings(), speech="hubert-large")
     with pytest.raises(ConfigError, match="windows of 160 ms"):
         EngineConfig.sd15(live=True, diffusion=how)
+
+
+def recording(name: str, *, real: bool) -> Clip:
+    rng = np.random.default_rng(len(name))
+    frames, pcm = 300, 0.1 * rng.standard_normal(300 * 320)
+    columns = rng.random((frames if real else 0, 28), np.float32)
+    mouth = rng.random((frames, len(CHANNELS)), np.float32)
+    return Clip(name, pcm.astype(np.float32), np.zeros(frames, np.int8), mouth, columns)
+
+
+def test_a_mouth_trained_on_hubert_is_one_that_the_engine_loads(
+    models: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "hubert-base").symlink_to(models / "hubert-base")
+    work = motion_checkpoint("hubert-base", tmp_path).parent
+    work.mkdir()
+    clips = [recording("filmed", real=True), recording("made", real=False)]
+    config = MotionTraining(steps=2, batch=2, animated_pieces=1, synthetic_pieces=1, noise_pieces=1)
+    lessons = prepare(clips, choose_ear("hubert-base", work, tmp_path), config)
+    assert {lesson.features.shape for lesson in lessons} == {(2 * PIECE, SIZES["hidden_size"])}
+    train(lessons, spreads(clips), config, work, 10)
+    ear, mouth = load_hearing("hubert-base", tmp_path)
+    heard = ear.step(ear.start(), clips[0].pcm)
+    assert mouth.step(mouth.start(), heard).shape > (100, 51)
+    with pytest.raises(WeightsError, match="hubert-large"):
+        choose_ear("hubert-large", work, tmp_path)
