@@ -3,11 +3,15 @@
 Prints a table, then one JSON line. Run it on an idle machine:
 
     python -m benchmarks.stages --out benchmarks/results/stages.json
+
+`--doubled` times frames of twice the size too, in turns with the usual ones, so that a busy moment
+is shared by both.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from collections import defaultdict
@@ -114,6 +118,41 @@ def measure(
     }
 
 
+def doubled(config: EngineConfig, image: np.ndarray, blocks: int) -> dict[str, Any]:
+    """Blocks of a second, usual and doubled frames in turns; ratios are those of neighbours."""
+    hop, fps = config.stream.hop_samples, config.stream.fps
+    sound, milliseconds = voice(blocks + 2), []
+    streams = []
+    for side in (config.max_side, 2 * config.max_side):
+        engine = AvatarEngine.load(dataclasses.replace(config, max_side=side))
+        identity = engine.enroll(enlarged(image, side))
+        streams.append((engine, engine.start(identity), identity.size))
+    for start in range(0, len(sound) - hop * fps + 1, hop * fps):
+        row = []
+        for engine, state, _ in streams:
+            begun = time.perf_counter()
+            for first in range(start, start + hop * fps, hop):
+                engine.step(state, sound[first : first + hop])
+            row.append((time.perf_counter() - begun) / fps * 1000)
+        milliseconds.append(row)
+    usual, large = np.array(milliseconds[2:]).T
+    low, ratio, high = np.percentile(large / usual, [25, 50, 75])
+    return {
+        "frame_sizes": [list(size) for _, _, size in streams],
+        "frame_ms_p50": [round(float(np.median(x)), 2) for x in (usual, large)],
+        "ratio_p50": round(float(ratio), 3),
+        "ratio_quartiles": [round(float(low), 3), round(float(high), 3)],
+        "blocks": len(usual),
+    }
+
+
+def enlarged(image: np.ndarray, side: int) -> np.ndarray:
+    """The picture (H, W, 3), not smaller than `side`: a frame's cost depends on its size only."""
+    scale = side / max(image.shape[:2])
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    return np.asarray(Image.fromarray(image).resize(size)) if scale > 1 else image
+
+
 def main() -> None:
     """Load, measure, print."""
     parser = argparse.ArgumentParser(
@@ -127,6 +166,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--portrait", type=Path, default=BUNDLED_PORTRAIT, help="as large as --max-side asks for"
+    )
+    parser.add_argument(
+        "--doubled", action="store_true", help="also time frames of twice the size, in turns"
     )
     parser.add_argument("--backend", choices=("openvino", "onnxruntime"), default="openvino")
     parser.add_argument(
@@ -143,18 +185,21 @@ def main() -> None:
     engine = AvatarEngine.load(config, backend)
     loaded = time.perf_counter() - begun
     image = decode_image(args.portrait.read_bytes())
-    if max(image.shape[:2]) < args.max_side:  # the bundled one is small: cost depends on size only
-        scale = args.max_side / max(image.shape[:2])
-        size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-        image = np.asarray(Image.fromarray(image).resize(size))
-    result = measure(engine, backend.spent, args.frames, args.warm_up, image)
+    result = measure(
+        engine, backend.spent, args.frames, args.warm_up, enlarged(image, args.max_side)
+    )
     result |= {"load_s": round(loaded, 2), "backend": args.backend, "threads": args.threads}
+    if args.doubled:
+        result["doubled"] = doubled(config, image, args.frames // config.stream.fps)
     about = describe()
     print_header("Milliseconds a frame", about)
     print(f"{'stage':<14}{'p50':>8}{'p95':>8}{'p99':>8}   ms")
     for name, row in result["stages_ms"].items():
         print(f"{name:<14}{row['p50']:>8}{row['p95']:>8}{row['p99']:>8}")
     print(f"engine loaded in {result['load_s']} s, portrait enrolled in {result['enroll_ms']} ms")
+    if args.doubled:
+        usual, large = result["doubled"]["frame_ms_p50"]
+        print(f"twice the size: {large} ms for {usual}, {result['doubled']['ratio_p50']} x")
     line = json.dumps({"benchmark": "stages", **result, **about})
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -310,11 +310,13 @@ class PictureGraphs:
         Args:
             blinking: the portrait (1, 3, H, W) with its lids down, while they are.
         """
-        frame = canvas.rgb.copy()
         portrait = (
             canvas.portrait if blinking is None else {**canvas.portrait, "portrait": blinking}
         )
-        frame[canvas.head.box] = self._move(**portrait, flow=flow, **canvas.head.at)["rgb"]
+        frame = self._move(**portrait, flow=flow, **canvas.head.at)["rgb"]
+        if frame.shape != canvas.rgb.shape:  # a small head: most of the portrait stands still
+            head, frame = frame, canvas.rgb.copy()
+            frame[canvas.head.box] = head
         under = np.ascontiguousarray(frame[canvas.window.box])
         laid = self._inlay(moved=under, patch=patch, **canvas.window.at)
         frame[canvas.window.box] = laid["rgb"]

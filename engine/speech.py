@@ -13,7 +13,7 @@ from engine.hops import HopBuffer
 F32 = NDArray[np.float32]
 HOP, PAST = 640, 576  # samples of a hop, and before it, that the graph hears
 FRAMES = 2  # feature frames a hop
-WIDTH = 328  # numbers in a feature frame: 288 of the encoder, 40 of the log-mel spectrum
+WIDTH = 616  # numbers in a feature frame: twice 288 of the encoder, 40 of the log-mel spectrum
 _MEMORY = (
     *(("level", (1, 1)), ("pending", (1, 3, 288))),
     *((name, (6, 1, 48, 288)) for name in ("keys", "values")),

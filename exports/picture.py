@@ -123,7 +123,19 @@ class Decode(nn.Module):
 
 
 class Move(nn.Module):
-    """The head moved by the flow; no weights."""
+    """The head moved by the flow; no weights.
+
+    Flow is known for every second pixel, between four of them: each point makes four, from itself
+    (.75) and its neighbours (.25) by row and by column.
+    """
+
+    between: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        near = torch.tensor([[0.25, 0.75, 0], [0, 0.75, 0.25]])
+        kernel = torch.einsum("ai,bj,cd->abcdij", near, near, torch.eye(2))  # row, column, x or y
+        self.register_buffer("between", kernel.flatten(0, 2))
 
     def forward(
         self,
@@ -137,10 +149,10 @@ class Move(nn.Module):
         scaled = torch.einsum("dc,bchw->bdhw", flow_scale, flow)  # few points: cheap here
         offset = F.grid_sample(scaled, flow_map, align_corners=False, padding_mode="border")
         coarse = base.permute(0, 3, 1, 2) + offset  # for every second pixel, and one step around
-        where = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
-        where = where[:, :, 2:-2, 2:-2].permute(0, 2, 3, 1)
+        where = F.conv2d(coarse, self.between)  # bilinear, in a third of an Interpolate's time
+        where = where.unflatten(1, (2, 2, 2)).permute(0, 4, 1, 5, 2, 3).flatten(1, 2).flatten(2, 3)
         moved = F.grid_sample(portrait, where, align_corners=False, padding_mode="border")
-        return _picture(moved)
+        return (moved[0] + 0.5).to(torch.uint8).permute(1, 2, 0)  # bytes are cheaper to turn
 
 
 class Inlay(nn.Module):

@@ -22,17 +22,11 @@ from engine.motion import MOTION, MotionDecoder
 from engine.motion_file import run
 from engine.speech import SPEECH, SpeechEncoder
 from engine.training.motion_data import HELD_OUT, load_animated, load_synthetic
-from engine.training.motion_rules import CHANNELS, spread_matrix
+from engine.training.motion_rules import ARKIT_GROUPS, CHANNELS, spread_matrix
 from engine.training.speech_tts import Espeak
 
 F32 = NDArray[np.float32]
 FPS = 25
-# Groups of coefficients and the channels whose sum stands for them.
-ARKIT_GROUPS: dict[str, tuple[str, ...]] = {
-    "jaw": ("jawOpen",),
-    "rounding": ("mouthFunnel", "mouthPucker"),
-    "press+roll": ("mouthPress", "mouthRollLower", "mouthRollUpper"),
-}
 
 
 def load(

@@ -62,7 +62,7 @@ def load_motion(path: Path, width: int) -> TorchGraph:
             f"{path} was trained on features of {enter.shape[1] // FRAMES} numbers, this ear gives "
             f"{width}"
         )
-    net = fill(MotionVae(MotionSettings(features=width)), weights, path, dtype=torch.float32)
+    net = fill(MotionVae(MotionSettings.hearing(width)), weights, path, dtype=torch.float32)
     return TorchGraph(MotionGraph(net, spread_matrix()), motion_spec(width))
 
 

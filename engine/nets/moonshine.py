@@ -40,6 +40,7 @@ class SpeechSettings:
     layers: int = 6
     heads: int = 8
     inner: int = 1152
+    lower: int = 4  # layers whose mean is heard beside the last one
     rotary: int = 32  # of a head's numbers, those that turn with position
     context: int = 48  # settled earlier frames that attention sees
     ahead: int = 3  # frames heard beyond a settled one
@@ -49,8 +50,8 @@ class SpeechSettings:
 
     @property
     def features(self) -> int:
-        """Width of a feature frame: what was heard, and the log-mel spectrum."""
-        return self.hidden + self.mels
+        """Width of a feature frame: the last layer, the mean of the lower ones, the log-mels."""
+        return 2 * self.hidden + self.mels
 
 
 @dataclass(slots=True)
@@ -134,8 +135,10 @@ class Layer(nn.Module):
 class StreamingMoonshine(nn.Module):
     """PCM -> features, whole or hop by hop with the same result.
 
-    Row k of the answer is [what was heard in frame k - 4, log-mel spectrum of frame k], frame k
-    being samples 320 k to 320 (k + 1): it has used sound before the end of frame k alone.
+    Row k of the answer is [last layer, mean of the `lower` layers, log-mel spectrum]: the layers of
+    frame k - 4, the spectrum of frame k, frame k being samples 320 k to 320 (k + 1). It has used
+    sound before the end of frame k alone. The last layer knows words; the lower ones keep more of how
+    they were said, in languages it was not taught too.
     """
 
     def __init__(self, settings: SpeechSettings) -> None:
@@ -158,7 +161,7 @@ class StreamingMoonshine(nn.Module):
         frames, levels = self.stem(pcm, memory.level)
         x = torch.cat([memory.pending, frames], 1)
         pending, context = x[:, HOP_FRAMES:], self.settings.context
-        keys, values = [], []
+        keys, values, settled = [], [], []
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             y = layer.norm1(x)
@@ -167,7 +170,8 @@ class StreamingMoonshine(nn.Module):
             x = layer.feed(x + layer.out(self._attend(layer.q(y), key, value)))
             keys.append(key[:, HOP_FRAMES : HOP_FRAMES + context])
             values.append(value[:, HOP_FRAMES : HOP_FRAMES + context])
-        heard = torch.cat([self.norm(x[:, :HOP_FRAMES]), self._mel(pcm)], 2)
+            settled.append(x[:, :HOP_FRAMES])
+        heard = self._heard(settled, pcm)
         return heard, Memory(levels[:, -1:], pending, torch.stack(keys), torch.stack(values))
 
     def forward(self, pcm: Tensor, memory: Memory | None = None) -> Tensor:
@@ -183,16 +187,21 @@ class StreamingMoonshine(nn.Module):
         block = HOP_FRAMES + s.ahead
         x = line.unfold(1, block, HOP_FRAMES).transpose(2, 3)  # (B, H, block, hidden)
         mask = self._whole_mask(hops, known, pcm.device)
+        settled = []
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             y = layer.norm1(x)
             past = (memory.keys[i].to(pcm), memory.values[i].to(pcm))
             x = layer.feed(x + layer.out(self._attend_whole(layer, y, past, mask)))
-        settled = self.norm(x[:, :, :HOP_FRAMES]).flatten(1, 2)
-        return torch.cat([settled, self._mel(pcm)], 2)
+            settled.append(x[:, :, :HOP_FRAMES].flatten(1, 2))
+        return self._heard(settled, pcm)
 
-    def _mel(self, pcm: Tensor) -> Tensor:
-        return self.mel(pcm[:, PAST - _MEL_PAST :])
+    def _heard(self, layers: list[Tensor], pcm: Tensor) -> Tensor:
+        """Settled frames (B, T, hidden) after each layer, and their sound -> features."""
+        lower = [F.layer_norm(x, x.shape[-1:]) for x in layers[: self.settings.lower]]
+        mean = torch.stack(lower).mean(0)
+        spectrum = self.mel(pcm[:, PAST - _MEL_PAST :])
+        return torch.cat([self.norm(layers[-1]), mean, spectrum], 2)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Queries are the last of the positions of the keys."""

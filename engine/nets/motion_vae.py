@@ -15,7 +15,8 @@ from torch.nn import functional as F
 class MotionSettings:
     """Sizes of the motion network; it runs at 25 frames a second."""
 
-    features: int = 328  # of one feature frame; a motion frame takes two
+    features: int = 616  # of one feature frame; a motion frame takes two
+    words: int = 288  # the first of them, which the animators' style does without
     channels: int = 12  # what it decides; the exported graph spreads them to 52 coefficients
     columns: int = 28  # animators' columns, an auxiliary answer in training
     hidden: int = 128
@@ -24,6 +25,12 @@ class MotionSettings:
     decoder: tuple[int, ...] = (1, 2)
     dropout: float = 0.15
     deaf: float = 0.1  # share of the features that a whole piece of training goes without
+
+    @classmethod
+    def hearing(cls, features: int) -> MotionSettings:
+        """Sizes for an ear of `features`: the bundled one, or one layer of another encoder, which
+        every style hears."""
+        return cls() if features == cls().features else cls(features=features, words=0)
 
 
 class Dilated(nn.Module):
@@ -61,16 +68,22 @@ class Decoded:
 
 
 class MotionVae(nn.Module):
-    """p(z | sound) and p(motion | sound, z), causal; q(z | sound, motion) for training."""
+    """p(z | sound) and p(motion | sound, z), causal; q(z | sound, motion) for training.
+
+    The animators' recordings are few, and in one language. From the encoder's last layer, which
+    tells words apart, their mouths would be learnt by heart, so that style does not hear it.
+    """
 
     centre: Tensor
     scale: Tensor
+    words: Tensor
 
     def __init__(self, settings: MotionSettings) -> None:
         super().__init__()
         s = self.settings = settings
         self.register_buffer("centre", torch.zeros(s.features))
         self.register_buffer("scale", torch.ones(s.features))
+        self.register_buffer("words", (torch.arange(s.features) < s.words).float())
         self.enter = nn.Sequential(
             nn.Linear(2 * s.features, s.hidden), nn.GELU(), nn.Dropout(s.dropout)
         )
@@ -112,7 +125,7 @@ class MotionVae(nn.Module):
 
         `style` (B, 1) is whose mouths to make: 0 by the phone rules, 1 as the animators do.
         """
-        features = (features - self.centre) * self.scale
+        features = (features - self.centre) * self.scale * (1 - style[:, None] * self.words)
         features = F.dropout1d(features.transpose(1, 2), self.settings.deaf, self.training)
         features = features.transpose(1, 2)
         x = self.enter(features.unflatten(1, (-1, 2)).flatten(2)) + self.style(style)[:, None]

@@ -52,7 +52,7 @@ def write_hubert(folder: Path) -> None:
 def write_motion(path: Path, features: int) -> None:
     """What `engine.training.motion` saves, with weights that nobody trained."""
     torch.manual_seed(0)
-    net = MotionVae(MotionSettings(features=features))
+    net = MotionVae(MotionSettings.hearing(features))
     torch.nn.init.normal_(net.channels.weight, std=0.3)
     torch.nn.init.constant_(net.channels.bias, 0.3)
     average = torch.optim.swa_utils.AveragedModel(net)

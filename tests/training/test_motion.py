@@ -11,12 +11,21 @@ torch = pytest.importorskip("torch")
 
 from engine.nets.moonshine import PAST
 from engine.nets.motion_vae import MotionSettings, MotionVae
-from engine.training.motion import PIECE, Lesson, MotionTraining, batch_of, energy_of, train
-from engine.training.motion_data import GROUPS, MAPPING, group_columns, map_columns
+from engine.training.motion import (
+    PIECE,
+    Lesson,
+    MotionTraining,
+    batch_of,
+    concordance,
+    energy_of,
+    shares,
+    train,
+)
+from engine.training.motion_data import GROUPS, MAPPING, Clip, group_columns, map_columns
 from engine.training.motion_rules import CHANNELS
 
 pytestmark = pytest.mark.train
-TINY = MotionSettings(features=6, hidden=16, latent=4, prior=(1, 2), decoder=(1,))
+TINY = MotionSettings(features=6, words=2, hidden=16, latent=4, prior=(1, 2), decoder=(1,))
 NAMES = sorted({c for parts in MAPPING.values() for c in parts})
 
 
@@ -47,6 +56,38 @@ def test_frame_by_frame_decodes_what_the_whole_decodes() -> None:
     torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-4)
 
 
+def test_only_the_rules_hear_the_words() -> None:
+    torch.manual_seed(0)
+    net = MotionVae(TINY).eval()
+    torch.nn.init.normal_(net.channels.weight)
+    features, noise = torch.randn(1, 8, 6), torch.zeros(1, 4, 4)
+    other = features.clone()
+    other[..., : TINY.words] += 1
+
+    def mouths(heard: torch.Tensor, style: float) -> torch.Tensor:
+        return net(heard, noise, torch.full((1, 1), float(style)), net.remember()).channels
+
+    with torch.no_grad():
+        torch.testing.assert_close(mouths(other, 1), mouths(features, 1))
+        assert (mouths(other, 0) - mouths(features, 0)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("features", [6, MotionSettings().features])
+def test_another_ear_has_one_layer_that_all_styles_hear(features: int) -> None:
+    settings = MotionSettings.hearing(features)
+    assert settings.features == features
+    assert settings.words == (0 if features == 6 else MotionSettings().words)
+
+
+def test_concordance_wants_the_same_size_as_well_as_the_same_course() -> None:
+    torch.manual_seed(0)
+    track = torch.rand(2, 50, 3)
+    torch.testing.assert_close(concordance(track, track), torch.ones(3), atol=0.01, rtol=0)
+    assert (concordance(0.2 * track, track) < 0.5).all()
+    assert (concordance(track.flip(1), track) < 0.5).all()
+    assert (concordance(track[:0], track[:0]) == 0).all()
+
+
 def test_the_posterior_sees_the_motion_and_the_prior_does_not() -> None:
     torch.manual_seed(0)
     net = MotionVae(TINY).eval()
@@ -75,7 +116,7 @@ def test_features_are_heard_two_frames_after_their_mouth() -> None:
 def test_training_learns_and_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.training.motion.MotionSettings", lambda features: TINY)
+    monkeypatch.setattr(MotionSettings, "hearing", lambda features: TINY)
     torch.set_num_threads(1)
     spread = {"mouth_var": torch.full((2, 12), 0.05), "columns_var": torch.full((28,), 0.05)}
     lessons = [lesson(True), lesson(False)]
@@ -93,6 +134,17 @@ def test_animators_columns_become_channels_by_the_recipe() -> None:
     assert got[0, CHANNELS.index("jawOpen")] == pytest.approx(0.45)
     assert got[0, CHANNELS.index("mouthFunnel")] == pytest.approx(0.2)
     assert got[1, CHANNELS.index("mouthPress")] == pytest.approx(0.3)
+
+
+def test_a_series_of_few_recordings_is_heard_more_often_than_its_share() -> None:
+    def clip(name: str, frames: int) -> Clip:
+        blank = np.zeros((frames, 1), np.float32)
+        return Clip(name, blank[:, 0], np.zeros(frames, np.int8), blank, blank)
+
+    much, more, little = shares([clip("2_01", 300), clip("2_02", 600), clip("3_15", 100)])
+    assert much + more + little == pytest.approx(1)
+    assert more == pytest.approx(2 * much)
+    assert little == pytest.approx(0.25)  # sqrt(100) of sqrt(100) + sqrt(900)
 
 
 def test_groups_name_columns_that_exist() -> None:
