@@ -197,11 +197,11 @@ def test_lips_that_open_are_painted_before_their_turn(
     assert engine._due(state, 15, 0.01)
 
 
-@pytest.mark.parametrize(("bf16", "asked", "every"), [(True, 0, 1), (False, 0, 3), (True, 2, 2)])
-def test_a_cpu_with_bf16_paints_every_frame_unless_told_otherwise(
-    bf16: bool, asked: int, every: int
+@pytest.mark.parametrize(("fast", "asked", "every"), [(True, 0, 1), (False, 0, 3), (True, 2, 2)])
+def test_a_fast_run_time_paints_every_frame_unless_told_otherwise(
+    fast: bool, asked: int, every: int
 ) -> None:
     runtime = load_backend("openvino", threads=1)
-    runtime.bf16 = bf16
+    runtime.fast = fast
     engine = AvatarEngine.load(EngineConfig(threads=1, paint_every=asked), runtime)
     assert engine.config.paint_every == every
