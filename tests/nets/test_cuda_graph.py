@@ -10,16 +10,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from engine.avatar import AvatarEngine
+from engine.config import DiffusionSettings, EngineConfig
+from engine.errors import ConfigError
+from engine.loaders.sd15_engine import load_engine
 from engine.nets.cuda_graph import Recorded, Tree, cuda_graph, over
 from engine.nets.portraittalk import Conditions, PortraitTalkModel
 from engine.nets.sd15_config import Sd15Config
+from server.portraits import decode_image
+from server.run import BUNDLED_PORTRAIT
 
 pytestmark = pytest.mark.train
+HOP = 640
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,50 @@ def test_another_structure_shape_or_type_is_another_recording() -> None:
 def test_what_is_no_tensor_cannot_be_recorded() -> None:
     with pytest.raises(TypeError, match="not float"):
         Recorded(lambda x, strength: x * strength, rerun)(torch.zeros(1), 0.5)
+
+
+def small(**how: Any) -> AvatarEngine:
+    """The engine of the full-size profile with small random weights, none at zero."""
+    diffusion = DiffusionSettings(random_weights="small", **{"device": "cpu", **how})
+    made = load_engine(EngineConfig.sd15(live=True, steps=2, threads=1, diffusion=diffusion))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in made._picture._model.parameters():  # type: ignore[attr-defined]
+        parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return made
+
+
+def test_streams_drawn_by_turns_with_recordings_are_as_drawn_alone_without() -> None:
+    """The caches of two streams pass through the same recorded memory."""
+    engine = small(guidance=2.0)
+    identity = engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))
+    sound = (0.2 * np.random.default_rng(0).standard_normal((2, 6, HOP))).astype(np.float32)
+    alone = []
+    for pcm, seed in zip(sound, (3, 9), strict=True):
+        state = engine.start(identity, seed=seed)
+        alone.append([engine.step(state, hop) for hop in pcm])
+    picture: Any = engine._picture
+    picture._step = Recorded(picture._model, rerun)
+    states = [engine.start(identity, seed=seed) for seed in (3, 9)]
+    turns = [
+        [engine.step(state, sound[i, hop]) for i, state in enumerate(states)] for hop in range(6)
+    ]
+    assert len(picture._step._recordings) == 2, "one without a frame before and one with"
+    for i, hops in enumerate(alone):
+        frames = np.stack([frame.rgb for drawn in hops for frame in drawn]).astype(int)
+        same = np.stack([frame.rgb for turn in turns for frame in turn[i]]).astype(int)
+        assert len(frames) == 4
+        assert np.abs(same - frames).max() <= 1, "memory laid out otherwise rounds otherwise"
+    others = np.stack([frame.rgb for turn in turns for frame in turn[0]]).astype(int)
+    assert np.abs(others - frames).mean() > 10
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is an NVIDIA GPU here")
+def test_without_a_gpu_graphs_are_refused_in_words() -> None:
+    for device in ("cpu", "auto"):
+        with pytest.raises(ConfigError, match="compile='cudagraphs' needs an NVIDIA GPU"):
+            small(compile="cudagraphs", device=device)
+    with pytest.raises(ConfigError, match="compile='inductor' is unknown; one of 'none', 'cuda"):
+        small(compile="inductor")
 
 
 class OnTheDevice(TorchDispatchMode):
