@@ -25,6 +25,7 @@ from engine.nets.portraittalk import Conditions, PortraitTalkModel
 from engine.nets.sd15_config import Sd15Config
 from server.portraits import decode_image
 from server.run import BUNDLED_PORTRAIT
+from tests.contracts.small import stirred
 
 pytestmark = pytest.mark.train
 HOP = 640
@@ -106,11 +107,8 @@ def test_what_is_no_tensor_cannot_be_recorded() -> None:
 def small(**how: Any) -> AvatarEngine:
     """The engine of the full-size profile with small random weights, none at zero."""
     diffusion = DiffusionSettings(random_weights="small", **{"device": "cpu", **how})
-    made = load_engine(EngineConfig.sd15(live=True, steps=2, threads=1, diffusion=diffusion))
-    generator = torch.Generator().manual_seed(0)
-    for parameter in made._picture._model.parameters():  # type: ignore[attr-defined]
-        parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return made
+    config = EngineConfig.sd15(live=True, steps=2, threads=1, diffusion=diffusion)
+    return stirred(load_engine(config))
 
 
 def test_streams_drawn_by_turns_with_recordings_are_as_drawn_alone_without() -> None:
