@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.errors import AvatarError, BackendUnavailable, MediaError
+from engine.errors import AvatarError, BackendUnavailable
 from server.options import (
     AdapterOption,
     BackendOption,
@@ -43,7 +43,6 @@ from server.settings import ServerSettings
 if TYPE_CHECKING:
     from engine.avatar import AvatarEngine
     from engine.offline import Casting, Report
-    from engine.types import RgbImage
 
 app = typer.Typer(
     help="A portrait that talks, live in the browser, on a plain CPU.\n\n"
@@ -98,8 +97,8 @@ def serve(
     On one machine nothing else is needed: no STUN server, no certificate. From another machine a
     browser gives its microphone only to https pages.
 
-    Every option can be set as a variable: `AVATAR_PORT=9000`, `AVATAR_MAX_SESSIONS=1`. A flag wins
-    over a variable.
+    Host to watchdog, ICE servers and frame code can be set as variables too: `AVATAR_PORT=9000`,
+    `AVATAR_MAX_SESSIONS=1`, `AVATAR_WATCHDOG_S=5`. A flag wins over a variable.
     """
     settings = ServerSettings.merge(
         os.environ,
@@ -187,7 +186,7 @@ def generate(
 
     With sd15, a run that was stopped goes on where it was when it is started again in the same words.
     """
-    from server.profiles import load_profile, make_config
+    from server.profiles import cast, load_profile, make_config
 
     config = make_config(
         profile.value,
@@ -211,25 +210,12 @@ def generate(
         ),
         live=False,
     )
-    casting = _cast(portrait, mix or [], prompt, seed)
+    casting = cast(portrait, mix or [], prompt, seed)
     report = _draw(load_profile(config), casting, audio, out)
     went_on = f" ({report.resumed_at / report.pieces:.0%} done before)" if report.resumed_at else ""
     typer.echo(
         f"{out}: {report.frames} frames{went_on} in {report.seconds:.1f} s, "
         f"{report.realtime_factor:.2g} x real time"
-    )
-
-
-def _cast(portraits: list[Path], mix: list[str], prompt: str, seed: int) -> Casting:
-    """Who is shown, saying it how."""
-    from engine.offline import Casting
-    from server.profiles import read_mix
-
-    return Casting(
-        portraits=[_picture(path) for path in portraits],
-        mixed=[(_picture(path), share) for path, share in map(read_mix, mix)],
-        prompt=prompt,
-        seed=seed,
     )
 
 
@@ -252,14 +238,6 @@ def _draw(engine: AvatarEngine, casting: Casting, audio: Path, out: Path) -> Rep
             resumable=engine.config.profile == "sd15",
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-
-
-def _picture(path: Path) -> RgbImage:
-    from server.portraits import decode_image
-
-    if not path.is_file():
-        raise MediaError(f"no file {path}")
-    return decode_image(path.read_bytes())
 
 
 @app.command()

@@ -81,7 +81,7 @@ class OnnxRuntimeBackend:
             raise _cannot_run(spec, providers[0], str(error)) from error
         # Without a driver or a library it only says so in its log and goes on with the CPU.
         if session.get_providers()[0] != providers[0][0]:
-            raise _cannot_run(spec, providers[0], "see its own message above")
+            raise _cannot_run(spec, providers[0], "its log above")
         have = {t.name for t in (*session.get_inputs(), *session.get_outputs())}
         missing = [t.name for t in (*spec.inputs, *spec.outputs) if t.name not in have]
         if missing:
