@@ -12,7 +12,16 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 TICKS_HZ = os.sysconf("SC_CLK_TCK")
-PACKAGES = ("openvino", "onnxruntime", "numpy", "av", "aiortc", "starlette", "uvicorn")
+PACKAGES = (
+    "openvino",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "numpy",
+    "av",
+    "aiortc",
+    "starlette",
+    "uvicorn",
+)
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
@@ -34,6 +43,18 @@ def hardware() -> dict[str, Any]:
         "memory_gib": round(int(memory_kib) / 2**20, 1) if memory_kib else None,
         "load_1min": round(os.getloadavg()[0], 2),
     }
+
+
+def gpus() -> list[dict[str, str]]:
+    """Name, driver and memory of each NVIDIA GPU, as its own tool tells; empty without one."""
+    asked = ("name", "driver_version", "memory.total")
+    command = ["nvidia-smi", f"--query-gpu={','.join(asked)}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    rows = [[part.strip() for part in line.split(",")] for line in done.stdout.splitlines()]
+    return [dict(zip(("name", "driver", "memory"), row, strict=True)) for row in rows]
 
 
 def versions() -> dict[str, str]:

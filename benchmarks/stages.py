@@ -23,7 +23,7 @@ from PIL import Image
 
 from benchmarks.environment import describe, print_header
 from engine.avatar import AvatarEngine
-from engine.backends import Backend, Graph, GraphSpec, load_backend
+from engine.backends import BACKENDS, Backend, Graph, GraphSpec, load_backend
 from engine.config import EngineConfig
 from server.portraits import decode_image
 from server.run import BUNDLED_PORTRAIT
@@ -54,7 +54,7 @@ class TimedBackend:
     """A run time whose graphs are timed; `spent` maps a graph's name to seconds."""
 
     def __init__(self, inner: Backend) -> None:
-        self._inner, self.bf16 = inner, inner.bf16
+        self._inner, self.fast = inner, inner.fast
         self.spent: dict[str, list[float]] = defaultdict(list)
 
     def load(self, spec: GraphSpec, path: Path) -> Graph:
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument(
         "--doubled", action="store_true", help="also time frames of twice the size, in turns"
     )
-    parser.add_argument("--backend", choices=("openvino", "onnxruntime"), default="openvino")
+    parser.add_argument("--backend", choices=BACKENDS, default="openvino")
     parser.add_argument(
         "--weights", type=Path, help="folder of the graphs, if not the embedded one"
     )

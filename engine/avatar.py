@@ -83,7 +83,7 @@ class AvatarEngine:
             speech = SpeechEncoder(load(SPEECH))
             hearing = speech, MotionDecoder(load(MOTION), speech.silence)
         ear, mouth = hearing
-        every = config.paint_every or (1 if runtime.bf16 else PAINT_EVERY)
+        every = config.paint_every or (1 if runtime.fast else PAINT_EVERY)
         return cls(
             replace(config, paint_every=every),
             FaceReader(load(FINDER), load(LANDMARKS)),

@@ -49,6 +49,7 @@ class DiffusionSettings:
     pictures are noise, the timing and the workings are real.
     `long_video`: what ties frames together. cache: each sees the one before. fusion: all are sampled
     together in overlapping windows (progressive latent fusion), offline alone. neither: nothing.
+    `compile`: cudagraphs records the denoising step on the GPU and replays it.
     """
 
     models_dir: Path = Path("models")
@@ -66,6 +67,7 @@ class DiffusionSettings:
     window: int = 16  # frames of a window of latent fusion, the portrait before them among them
     overlap: int = 4  # of two windows one after the other
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: Literal["none", "cudagraphs"] = "none"
     random_weights: Literal["", "small", "full"] = ""
 
     def __post_init__(self) -> None:
@@ -95,11 +97,11 @@ class EngineConfig:
 
     profile: Literal["tiny", "sd15"] = "tiny"
     weights: Path = WEIGHTS / "tiny"
-    backend: Literal["openvino", "onnxruntime"] = "openvino"
+    backend: Literal["openvino", "onnxruntime", "cuda", "tensorrt"] = "openvino"
     threads: int = 2  # CPU threads of one graph
     steps: int = 1  # denoising steps per painted frame
-    # frames; those between carry the last painted window, unless lips open. 0: as the CPU allows,
-    # every one where it multiplies in bf16, else every third
+    # frames; those between carry the last painted window, unless lips open. 0: as the machine
+    # allows, every one on a GPU or where the CPU multiplies in bf16, else every third
     paint_every: int = 0
     max_side: int = 512  # longer portraits are scaled down to this many pixels
     stream: StreamConfig = StreamConfig()

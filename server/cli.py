@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.errors import AvatarError, BackendUnavailable, MediaError
+from engine.errors import AvatarError, BackendUnavailable
 from server.options import (
     AdapterOption,
+    BackendOption,
     Codec,
+    CompileOption,
     ConditioningOption,
     EncoderOption,
     FullCodecOption,
     GuidanceOption,
-    LongVideo,
     LongVideoOption,
     MixOption,
     ModelsDirOption,
@@ -30,16 +31,18 @@ from server.options import (
     SamplerOption,
     SpeechOption,
     StepsOption,
+    ThreadsOption,
     TrainedOption,
     UseOption,
     WindowOption,
-    diffusion_settings,
+    given,
 )
 from server.run import BUNDLED_PORTRAIT, run_server
 from server.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from engine.types import RgbImage
+    from engine.avatar import AvatarEngine
+    from engine.offline import Casting, Report
 
 app = typer.Typer(
     help="A portrait that talks, live in the browser, on a plain CPU.\n\n"
@@ -69,7 +72,8 @@ def serve(
     ice_server: Annotated[
         list[str] | None, typer.Option(help="stun: or turn: address; may be given again.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of one graph.")] = None,
+    threads: ThreadsOption = None,
+    backend: BackendOption = None,
     profile: ProfileOption = Profile.tiny,
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
@@ -81,6 +85,7 @@ def serve(
     random_weights: RandomOption = None,
     trained: TrainedOption = None,
     conditioning: ConditioningOption = None,
+    compile_: CompileOption = None,
     frame_code: Annotated[
         bool | None,
         typer.Option("--frame-code", help="Test mode: a code strip on every frame, beep times."),
@@ -92,35 +97,38 @@ def serve(
     On one machine nothing else is needed: no STUN server, no certificate. From another machine a
     browser gives its microphone only to https pages.
 
-    Every option can be set as a variable: `AVATAR_PORT=9000`, `AVATAR_MAX_SESSIONS=1`. A flag wins
-    over a variable.
+    Host to watchdog, ICE servers and frame code can be set as variables too: `AVATAR_PORT=9000`,
+    `AVATAR_MAX_SESSIONS=1`, `AVATAR_WATCHDOG_S=5`. A flag wins over a variable.
     """
-    flags = {
-        "host": host,
-        "port": port,
-        "max_sessions": max_sessions,
-        "codec": None if codec is None else codec.value,
-        "video_bitrate_bps": video_bitrate_bps,
-        "watchdog_s": watchdog_s,
-        "ice_servers": tuple(ice_server) if ice_server else None,
-        "frame_code": frame_code,
-    }
-    settings = ServerSettings.merge(os.environ, flags)
+    settings = ServerSettings.merge(
+        os.environ,
+        given(
+            host=host,
+            port=port,
+            max_sessions=max_sessions,
+            codec=codec,
+            video_bitrate_bps=video_bitrate_bps,
+            watchdog_s=watchdog_s,
+            ice_servers=ice_server or None,
+            frame_code=frame_code,
+        ),
+    )
     from server.profiles import how_slow, load_profile, make_config, seconds_a_frame
 
     config = make_config(
         profile.value,
-        {"threads": threads, "steps": steps},
-        diffusion_settings(
-            guidance,
-            sampler,
-            models_dir,
-            use,
-            adapter,
-            face_encoder,
-            random_weights,
-            trained,
-            conditioning,
+        given(threads=threads, backend=backend, steps=steps),
+        given(
+            guidance=guidance,
+            sampler=sampler,
+            models_dir=models_dir,
+            use=use,
+            adapter=adapter,
+            face_encoder=face_encoder,
+            random_weights=random_weights,
+            trained=trained or None,
+            conditioning=conditioning,
+            compile=compile_,
         ),
         live=True,
     )
@@ -151,7 +159,8 @@ def generate(
     max_side: Annotated[
         int | None, typer.Option(help="Scale the portrait down to this many pixels.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads of one graph.")] = 2,
+    threads: ThreadsOption = None,
+    backend: BackendOption = None,
     profile: ProfileOption = Profile.tiny,
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
@@ -169,6 +178,7 @@ def generate(
     random_weights: RandomOption = None,
     trained: TrainedOption = None,
     conditioning: ConditioningOption = None,
+    compile_: CompileOption = None,
 ) -> None:
     """Make a video of PORTRAIT saying AUDIO, with the engine that also runs live.
 
@@ -176,53 +186,32 @@ def generate(
 
     With sd15, a run that was stopped goes on where it was when it is started again in the same words.
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from server.profiles import cast, load_profile, make_config
 
-    from engine.offline import Casting
-    from engine.offline import generate as make
-    from server.profiles import load_profile, make_config, read_mix
-
-    how = diffusion_settings(
-        guidance,
-        sampler,
-        models_dir,
-        use,
-        adapter,
-        face_encoder,
-        random_weights,
-        trained,
-        conditioning,
+    config = make_config(
+        profile.value,
+        given(threads=threads, backend=backend, max_side=max_side, steps=steps, paint_every=1),
+        given(
+            guidance=guidance,
+            sampler=sampler,
+            codec=None if full_codec is None else "full" if full_codec else "tiny",
+            speech=speech,
+            long_video=long_video,
+            window=window,
+            overlap=overlap,
+            models_dir=models_dir,
+            use=use,
+            adapter=adapter,
+            face_encoder=face_encoder,
+            random_weights=random_weights,
+            trained=trained or None,
+            conditioning=conditioning,
+            compile=compile_,
+        ),
+        live=False,
     )
-    if full_codec is not None:
-        how["codec"] = "full" if full_codec else "tiny"
-    how |= {
-        "speech": speech and speech.value,
-        "long_video": long_video and long_video.value,
-        "window": window,
-        "overlap": overlap,
-    }
-    common = {"threads": threads, "max_side": max_side, "steps": steps, "paint_every": 1}
-    config = make_config(profile.value, common, how, live=False)
-    casting = Casting(
-        portraits=[_picture(path) for path in portrait],
-        mixed=[(_picture(path), share) for path, share in map(read_mix, mix or [])],
-        prompt=prompt,
-        seed=seed,
-    )
-    engine = load_profile(config)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-    )
-    with Progress(*columns, TimeRemainingColumn()) as bar:
-        together = long_video is LongVideo.fusion
-        task = bar.add_task("windows, then frames" if together else "drawing frames", total=None)
-        report = make(
-            *(engine, casting, audio, out),
-            resumable=profile is Profile.sd15,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    casting = cast(portrait, mix or [], prompt, seed)
+    report = _draw(load_profile(config), casting, audio, out)
     went_on = f" ({report.resumed_at / report.pieces:.0%} done before)" if report.resumed_at else ""
     typer.echo(
         f"{out}: {report.frames} frames{went_on} in {report.seconds:.1f} s, "
@@ -230,12 +219,25 @@ def generate(
     )
 
 
-def _picture(path: Path) -> RgbImage:
-    from server.portraits import decode_image
+def _draw(engine: AvatarEngine, casting: Casting, audio: Path, out: Path) -> Report:
+    """Make the video, with a bar that shows how far it is."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    if not path.is_file():
-        raise MediaError(f"no file {path}")
-    return decode_image(path.read_bytes())
+    from engine.offline import generate as make
+
+    together = engine.config.diffusion.long_video == "fusion"
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+    )
+    with Progress(*columns, TimeRemainingColumn()) as bar:
+        task = bar.add_task("windows, then frames" if together else "drawing frames", total=None)
+        return make(
+            *(engine, casting, audio, out),
+            resumable=engine.config.profile == "sd15",
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
 
 
 @app.command()

@@ -23,6 +23,22 @@ class Profile(StrEnum):
     sd15 = "sd15"
 
 
+class RunTime(StrEnum):
+    """What runs the embedded graphs."""
+
+    openvino = "openvino"
+    onnxruntime = "onnxruntime"
+    cuda = "cuda"
+    tensorrt = "tensorrt"
+
+
+class Compile(StrEnum):
+    """How the full-size nets are run on a GPU."""
+
+    none = "none"
+    cudagraphs = "cudagraphs"
+
+
 class Use(StrEnum):
     """What the pictures are for; some checkpoints may not be used commercially."""
 
@@ -64,6 +80,15 @@ SD15 = "Profile sd15"
 ProfileOption = Annotated[
     Profile, typer.Option(help="tiny: in the package. sd15: public checkpoints of your own.")
 ]
+BackendOption = Annotated[
+    RunTime | None,
+    typer.Option(
+        metavar="<name>",
+        help="Run time of the embedded networks. CPU: openvino (the default), onnxruntime. NVIDIA "
+        "GPU, never tried yet: cuda, tensorrt.",
+    ),
+]
+ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads of one graph; 2.")]
 StepsOption = Annotated[
     int | None,
     typer.Option(help="Denoising steps a frame. tiny: 1; sd15: 30 offline, 4 live."),
@@ -132,6 +157,14 @@ FullCodecOption = Annotated[
     bool | None,
     typer.Option("--full-codec/--tiny-codec", help="Decoder.", rich_help_panel=SD15),
 ]
+CompileOption = Annotated[
+    Compile | None,
+    typer.Option(
+        "--compile",
+        help="cudagraphs: record a denoising step on an NVIDIA GPU and replay it; never tried yet.",
+        rich_help_panel=SD15,
+    ),
+]
 SpeechOption = Annotated[
     Speech | None,
     typer.Option(
@@ -160,26 +193,12 @@ OverlapOption = Annotated[
 ]
 
 
-def diffusion_settings(
-    guidance: float | None,
-    sampler: str | None,
-    models_dir: Path | None,
-    use: Use | None,
-    adapter: str | None,
-    face_encoder: str | None,
-    random_weights: RandomWeights | None,
-    trained: list[Path] | None,
-    conditioning: Conditioning | None,
-) -> dict[str, object]:
-    """Options of the sd15 profile by the names of its settings."""
-    return {
-        "guidance": guidance,
-        "sampler": sampler,
-        "models_dir": models_dir,
-        "use": use and use.value,
-        "adapter": adapter,
-        "face_encoder": face_encoder,
-        "random_weights": random_weights and random_weights.value,
-        "trained": tuple(trained) if trained else None,
-        "conditioning": conditioning and conditioning.value,
-    }
+def given(**options: object) -> dict[str, object]:
+    """The options that were given, by the names of their settings and as those hold them."""
+    return {name: _plain(value) for name, value in options.items() if value is not None}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, StrEnum):
+        return value.value
+    return tuple(value) if isinstance(value, list) else value

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine.config import DiffusionSettings, EngineConfig, from_mapping
-from engine.errors import BackendUnavailable, ConfigError
+from engine.errors import BackendUnavailable, ConfigError, MediaError
+from engine.offline import Casting
 from engine.types import RgbImage
+from server.portraits import decode_image
 
 if TYPE_CHECKING:
     from engine.avatar import AvatarEngine
@@ -100,3 +102,24 @@ def read_mix(text: str) -> tuple[Path, float]:
     if not name or not 0 < amount < 1:
         raise ConfigError(f"--mix {text!r}: wanted a picture and a share below 1, as in c.jpg:0.4")
     return Path(name), amount
+
+
+def cast(portraits: Sequence[Path], mix: Sequence[str], prompt: str, seed: int) -> Casting:
+    """Who is shown in a video, saying it how; `mix` as `read_mix` takes it.
+
+    Raises:
+        ConfigError: a mix is not written so.
+        MediaError: a picture is missing or cannot be read.
+    """
+    return Casting(
+        portraits=[_picture(path) for path in portraits],
+        mixed=[(_picture(path), share) for path, share in map(read_mix, mix)],
+        prompt=prompt,
+        seed=seed,
+    )
+
+
+def _picture(path: Path) -> RgbImage:
+    if not path.is_file():
+        raise MediaError(f"no file {path}")
+    return decode_image(path.read_bytes())

@@ -1,5 +1,6 @@
 """What is installed is ours alone, small, and complete."""
 
+import tomllib
 from importlib.metadata import distribution, packages_distributions, requires
 from pathlib import Path
 
@@ -30,6 +31,15 @@ def test_no_extra_pulls_a_cuda_build() -> None:
     torch = [r for r in requires("portraittalk") or [] if r.startswith("torch")]
     assert torch
     assert all("<2.14" in r for r in torch)
+
+
+def test_the_onnxruntime_of_a_gpu_is_in_no_other_install() -> None:
+    """Beside onnxruntime it would be the same folder twice."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    installs = {"core": project["dependencies"], **project["optional-dependencies"]}
+    assert len(installs.pop("gpu")) == 1
+    for name, needs in installs.items():
+        assert not [n for n in needs if "onnxruntime-gpu" in n or "[gpu" in n], name
 
 
 @pytest.mark.parametrize(

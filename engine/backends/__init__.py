@@ -7,26 +7,29 @@ import importlib
 from engine.backends.base import Backend, Graph, GraphSpec, TensorSpec
 from engine.errors import BackendUnavailable
 
-__all__ = ["Backend", "Graph", "GraphSpec", "TensorSpec", "load_backend"]
+__all__ = ["BACKENDS", "Backend", "Graph", "GraphSpec", "TensorSpec", "load_backend"]
 
-_CREATORS = {
-    "openvino": ("engine.backends.openvino", "portraittalk"),
-    "onnxruntime": ("engine.backends.onnxruntime", "portraittalk[ort]"),
+_CREATORS = {  # module, function, what to install
+    "openvino": ("engine.backends.openvino", "create", "portraittalk"),
+    "onnxruntime": ("engine.backends.onnxruntime", "create", "portraittalk[ort]"),
+    "cuda": ("engine.backends.onnxruntime", "create_cuda", "portraittalk[gpu]"),
+    "tensorrt": ("engine.backends.onnxruntime", "create_tensorrt", "portraittalk[gpu]"),
 }
+BACKENDS = tuple(_CREATORS)
 
 
 def load_backend(name: str, *, threads: int) -> Backend:
     """Return the run time called `name`.
 
     Raises:
-        BackendUnavailable: the name is unknown or its package is not installed.
+        BackendUnavailable: the name is unknown, or its package or its device is not here.
     """
     if name not in _CREATORS:
         raise BackendUnavailable(f"no run time {name!r}; known: {', '.join(sorted(_CREATORS))}")
-    module, requirement = _CREATORS[name]
+    module, function, requirement = _CREATORS[name]
     try:
-        creator = importlib.import_module(module)
+        creators = importlib.import_module(module)
     except ImportError as error:
         raise BackendUnavailable(f"{name} is not installed: pip install '{requirement}'") from error
-    backend: Backend = creator.create(threads=threads)
+    backend: Backend = getattr(creators, function)(threads=threads)
     return backend

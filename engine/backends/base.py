@@ -76,10 +76,11 @@ class Backend(Protocol):
     """A run time that loads graphs.
 
     Attributes:
-        bf16: it multiplies in bf16 where a graph's spec allows, which takes about half the time.
+        fast: painting costs it little: a GPU, or a CPU that multiplies in bf16 where a graph's spec
+            allows.
     """
 
-    bf16: bool
+    fast: bool
 
     def load(self, spec: GraphSpec, path: Path) -> Graph:
         """Load the ONNX file at `path` and check that it has the tensors of `spec`."""

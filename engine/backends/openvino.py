@@ -31,8 +31,8 @@ class OpenVinoBackend:
     def __init__(self, threads: int) -> None:
         self._core = ov.Core()
         self._threads = threads
-        self.bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self._any = "bf16" if self.bf16 else "f32"
+        self.fast = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self._any = "bf16" if self.fast else "f32"
 
     def load(self, spec: GraphSpec, path: Path) -> OpenVinoGraph:
         """Load and compile `path`.

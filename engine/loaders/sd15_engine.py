@@ -25,6 +25,7 @@ from engine.loaders.sd15 import Sd15Files, load_tiny, load_vae
 from engine.loaders.trained import WEIGHTS as TRAINED
 from engine.loaders.trained import load_trained
 from engine.nets.control_net import AnimateControlNet
+from engine.nets.cuda_graph import cuda_graph
 from engine.nets.identity_unet import IdentityUnet
 from engine.nets.portraittalk import PortraitTalkModel
 from engine.nets.precision import multiplies_bfloat16
@@ -98,6 +99,7 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
             window=how.window,
             overlap=how.overlap,
         ),
+        record=cuda_graph if how.compile == "cudagraphs" else None,
     )
     return AvatarEngine.load(config, picture=picture, hearing=hearing)
 
@@ -105,9 +107,11 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
 def _device(how: DiffusionSettings) -> torch.device:
     if how.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device='cuda', but torch sees no such device; use 'cpu' or 'auto'")
-    if how.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(how.device)
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(best if how.device == "auto" else how.device)
+    if how.compile == "cudagraphs" and device.type != "cuda":
+        raise ConfigError("compile='cudagraphs' needs an NVIDIA GPU, and this runs on the CPU")
+    return device
 
 
 def _dtype(device: torch.device) -> torch.dtype:

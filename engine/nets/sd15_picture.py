@@ -19,6 +19,7 @@ from torch import Tensor
 from engine.errors import ConfigError
 from engine.landmarks import Affine, apply, invert
 from engine.nets.attention import KeyValues
+from engine.nets.cuda_graph import Record, Recorded
 from engine.nets.head_square import close_lids, compose, cut_square
 from engine.nets.latent_fusion import LatentFusion
 from engine.nets.portraittalk import (
@@ -138,6 +139,7 @@ class DiffusionPicture:
 
     Args:
         embed: the face encoder; None where the model has no use for it.
+        record: records the denoising step, which is then replayed (`cuda_graph` on a GPU).
         depth: (478,) of a face seen from the front (`FaceBasis.depth`).
     """
 
@@ -149,9 +151,11 @@ class DiffusionPicture:
         depth: F32,
         embed: Embed | None = None,
         sampling: Sampling | None = None,
+        record: Record | None = None,
     ) -> None:
         self.sampling = sampling or Sampling()
         self._model = model.eval().requires_grad_(False)
+        self._step = self._model if record is None else Recorded(self._model, record)
         self._tokenise, self._embed, self._depth = tokenise, embed, depth
         weight = next(model.unet.parameters())
         self._device, self._dtype = weight.device, weight.dtype
@@ -315,11 +319,11 @@ class DiffusionPicture:
         left: list[Caches | None] = [None]
 
         def conditional(z_t: Tensor, t: Tensor) -> Tensor:
-            noise, left[0] = self._model(z_t.to(self._dtype), t, told, guide, before)
+            noise, left[0] = self._step(z_t.to(self._dtype), t, told, guide, before)
             return noise.float()
 
         def unconditional(z_t: Tensor, t: Tensor) -> Tensor:
-            return self._model(z_t.to(self._dtype), t, untold, guide, before)[0].float()
+            return self._step(z_t.to(self._dtype), t, untold, guide, before)[0].float()
 
         return (conditional, unconditional), left
 

@@ -6,10 +6,11 @@ import platform
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from benchmarks.environment import cpu_clock, describe, print_header, process_cpu_s
+from benchmarks.environment import cpu_clock, describe, gpus, print_header, process_cpu_s
 
 
 def test_the_description_names_machine_versions_and_commit() -> None:
@@ -28,6 +29,17 @@ def test_the_header_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.startswith("a title\n")
     assert about["commit"] in text
     assert about["hardware"]["cpu"] in text
+
+
+def test_gpus_are_what_their_own_tool_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus() == []
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H200, 580.65.06, 143771 MiB'\n")
+    tool.chmod(0o755)
+    assert gpus() == [{"name": "NVIDIA H200", "driver": "580.65.06", "memory": "143771 MiB"}]
+    tool.write_text("#!/bin/sh\necho 'could not talk to the driver'\nexit 9\n")
+    assert gpus() == []
 
 
 def busy(seconds: float) -> None:

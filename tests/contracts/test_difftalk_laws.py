@@ -17,6 +17,7 @@ from engine.loaders.sd15_engine import load_engine
 from engine.nets.sd15_picture import DiffusionPicture
 from server.portraits import decode_image
 from server.run import BUNDLED_PORTRAIT
+from tests.contracts.small import stirred
 
 HOP = 640
 HOW = DiffusionSettings(random_weights="small", device="cpu", conditioning="difftalk")
@@ -25,12 +26,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="module")
 def engine() -> AvatarEngine:
-    """Small random weights, none at zero."""
-    made = load_engine(EngineConfig.sd15(live=True, steps=1, threads=1, diffusion=HOW))
-    generator = torch.Generator().manual_seed(0)
-    for parameter in made._picture._model.parameters():  # type: ignore[attr-defined]
-        parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return made
+    return stirred(load_engine(EngineConfig.sd15(live=True, steps=1, threads=1, diffusion=HOW)))
 
 
 @pytest.fixture(scope="module")

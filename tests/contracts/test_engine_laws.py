@@ -11,8 +11,6 @@ from engine.config import EngineConfig
 from engine.enroll import Identity
 from engine.errors import PortraitRefused, PromptRefused
 from engine.types import Quality
-from server.portraits import decode_image
-from server.run import BUNDLED_PORTRAIT
 
 HOP = 640
 
@@ -23,8 +21,8 @@ def engine() -> AvatarEngine:
 
 
 @pytest.fixture(scope="module")
-def identity(engine: AvatarEngine) -> Identity:
-    return engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))
+def identity(engine: AvatarEngine, portrait: np.ndarray) -> Identity:
+    return engine.enroll(portrait)
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +80,11 @@ def test_the_same_seed_gives_the_same_stream_and_another_another(
 
 
 def test_enrolling_beside_a_stream_changes_neither(
-    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+    engine: AvatarEngine, identity: Identity, portrait: np.ndarray, sound: np.ndarray
 ) -> None:
-    picture = decode_image(BUNDLED_PORTRAIT.read_bytes())
     alone = whole(engine, identity, sound)
     with ThreadPoolExecutor(1) as other:
-        beside = [other.submit(engine.enroll, picture) for _ in range(3)]
+        beside = [other.submit(engine.enroll, portrait) for _ in range(3)]
         together = whole(engine, identity, sound)
     np.testing.assert_array_equal(together, alone)
     for enrolled in beside:
@@ -197,11 +194,11 @@ def test_lips_that_open_are_painted_before_their_turn(
     assert engine._due(state, 15, 0.01)
 
 
-@pytest.mark.parametrize(("bf16", "asked", "every"), [(True, 0, 1), (False, 0, 3), (True, 2, 2)])
-def test_a_cpu_with_bf16_paints_every_frame_unless_told_otherwise(
-    bf16: bool, asked: int, every: int
+@pytest.mark.parametrize(("fast", "asked", "every"), [(True, 0, 1), (False, 0, 3), (True, 2, 2)])
+def test_a_fast_run_time_paints_every_frame_unless_told_otherwise(
+    fast: bool, asked: int, every: int
 ) -> None:
     runtime = load_backend("openvino", threads=1)
-    runtime.bf16 = bf16
+    runtime.fast = fast
     engine = AvatarEngine.load(EngineConfig(threads=1, paint_every=asked), runtime)
     assert engine.config.paint_every == every

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -25,8 +24,7 @@ from engine.offline import Casting, generate
 from engine.training.motion import PIECE, MotionTraining, choose_ear, prepare, spreads, train
 from engine.training.motion_data import Clip
 from engine.training.motion_rules import CHANNELS
-from server.portraits import decode_image
-from server.run import BUNDLED_PORTRAIT
+from tests.contracts.small import write_wav
 from tests.loaders.layouts import hubert, random, save
 
 pytestmark = pytest.mark.train
@@ -85,8 +83,8 @@ def engine(models: Path) -> AvatarEngine:
 
 
 @pytest.fixture(scope="module")
-def identity(engine: AvatarEngine) -> Identity:
-    return engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))
+def identity(engine: AvatarEngine, portrait: np.ndarray) -> Identity:
+    return engine.enroll(portrait)
 
 
 @pytest.fixture(scope="module")
@@ -144,17 +142,10 @@ def test_the_mouth_follows_what_hubert_hears(
 
 
 def test_a_video_has_every_frame_and_goes_on_where_it_was_stopped(
-    models: Path, sound: np.ndarray, tmp_path: Path
+    models: Path, portrait: np.ndarray, sound: np.ndarray, tmp_path: Path
 ) -> None:
-    wav = tmp_path / "noise.wav"
-    with av.open(str(wav), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
-        pcm = (sound * 32767).astype(np.int16)[None]
-        frame = av.AudioFrame.from_ndarray(pcm, "s16", "mono")
-        frame.sample_rate = 16_000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    casting = Casting(portraits=[decode_image(BUNDLED_PORTRAIT.read_bytes())], seed=1)
+    wav = write_wav(tmp_path / "noise.wav", sound)
+    casting = Casting(portraits=[portrait], seed=1)
 
     def stop(done: int, total: int) -> None:
         if done == total // 2:

@@ -23,8 +23,7 @@ from engine.nets.sd15_picture import DiffusionPicture
 from engine.offline import Casting, generate
 from engine.picture import Shot
 from engine.placement import landmarks_68
-from server.portraits import decode_image
-from server.run import BUNDLED_PORTRAIT
+from tests.contracts.small import stirred, write_wav
 
 HOP, FRAMES = 640, 7
 SMALL = DiffusionSettings(
@@ -39,11 +38,6 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
-def portrait() -> np.ndarray:
-    return decode_image(BUNDLED_PORTRAIT.read_bytes())
-
-
-@pytest.fixture(scope="module")
 def sound() -> np.ndarray:
     rng = np.random.default_rng(0)
     return (0.2 * rng.standard_normal(FRAMES * HOP - 100)).astype(np.float32)
@@ -51,25 +45,13 @@ def sound() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def wav(sound: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sound") / "noise.wav"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
-        pcm = (sound * 32767).astype(np.int16)[None]
-        frame = av.AudioFrame.from_ndarray(pcm, "s16", "mono")
-        frame.sample_rate = 16_000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+    return write_wav(tmp_path_factory.mktemp("sound") / "noise.wav", sound)
 
 
 def engine(way: str, steps: int = 1, **how: Any) -> AvatarEngine:
-    """Random weights, away from the zeros that guidance and caches start from."""
     diffusion = replace(SMALL, long_video=way, **how)  # type: ignore[arg-type]
-    made = load_engine(EngineConfig.sd15(live=False, steps=steps, threads=1, diffusion=diffusion))
-    generator = torch.Generator().manual_seed(0)
-    for parameter in made._picture._model.parameters():  # type: ignore[attr-defined]
-        parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return made
+    config = EngineConfig.sd15(live=False, steps=steps, threads=1, diffusion=diffusion)
+    return stirred(load_engine(config))
 
 
 def film(made: AvatarEngine, portrait: np.ndarray, sound: np.ndarray) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -19,17 +18,11 @@ from engine.loaders import sd15_engine
 from engine.loaders.sd15_engine import load_engine
 from engine.nets.sd15_picture import DiffusionPicture
 from engine.offline import Casting, generate
-from server.portraits import decode_image
-from server.run import BUNDLED_PORTRAIT
+from tests.contracts.small import write_wav
 
 HOP = 640
 SMALL = DiffusionSettings(random_weights="small", sampler="lcm", device="cpu")
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def portrait() -> np.ndarray:
-    return decode_image(BUNDLED_PORTRAIT.read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +125,7 @@ def test_what_a_frame_leaves_survives_being_written_down(
 def test_a_stopped_run_with_guidance_goes_on_as_if_it_had_not(
     portrait: np.ndarray, tmp_path: Path
 ) -> None:
-    tone = tmp_path / "tone.wav"
-    with av.open(str(tone), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4 * HOP), np.int16), "s16", "mono")
-        frame.sample_rate = 16_000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    tone = write_wav(tmp_path / "tone.wav", np.zeros(4 * HOP))
     how = replace(SMALL, sampler="ddim", guidance=3.5, codec="full")
     offline = load_engine(EngineConfig.sd15(live=False, steps=1, threads=1, diffusion=how))
     casting = Casting(portraits=[portrait], prompt="smile, oil painting", seed=1)

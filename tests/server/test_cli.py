@@ -70,6 +70,24 @@ def test_a_wrong_setting_is_one_line(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["cuda", "tensorrt"])
+def test_a_run_time_that_is_not_here_is_one_line_that_says_what_to_install(name: str) -> None:
+    if "CUDAExecutionProvider" in pytest.importorskip("onnxruntime").get_available_providers():
+        pytest.skip("this onnxruntime has it")
+    done = run("serve", "--backend", name)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "pip install 'portraittalk[gpu]'" in done.stderr
+
+
+def test_a_gpu_option_of_the_full_size_profile_is_refused_without_it_and_without_a_gpu() -> None:
+    done = run("serve", "--compile", "cudagraphs")
+    assert (done.returncode, done.stderr.strip()) == (
+        1,
+        "portraittalk: compile: only --profile sd15 has a use for that",
+    )
+
+
 def test_serving_prints_one_address_and_stops_when_told() -> None:
     command = [sys.executable, "-m", "tests.server.fake_server", "--port", "0"]
     with subprocess.Popen(
