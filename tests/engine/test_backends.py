@@ -5,6 +5,9 @@ That a session is asked for the right providers, and that none silently takes an
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,8 @@ from engine.motion import MOTION
 from engine.picture_specs import DECODE, DENOISE, ENROLL, GUIDE, INLAY, MOVE, SPECS, WARP
 from engine.speech import SPEECH
 from server.options import RunTime
+
+ROOT = Path(__file__).parents[2]
 
 pytest.importorskip("onnxruntime")
 ort = pytest.importorskip("engine.backends.onnxruntime")
@@ -145,3 +150,25 @@ def test_a_gpu_computes_what_the_cpu_does(name: str) -> None:
         pytest.skip(str(error))
     cpu = load_backend("onnxruntime", threads=1).load(DECODE, graph(DECODE))
     np.testing.assert_allclose(gpu(**feeds)["patch"], cpu(**feeds)["patch"], atol=0.05)
+
+
+def test_a_cpu_held_to_fewer_instructions_still_draws() -> None:
+    """In a process of its own: oneDNN reads the variable once."""
+    script = (
+        "import numpy as np\n"
+        "from engine.avatar import AvatarEngine\n"
+        "from engine.config import EngineConfig\n"
+        "from server.portraits import decode_image\n"
+        "from server.run import BUNDLED_PORTRAIT\n"
+        "engine = AvatarEngine.load(EngineConfig(threads=1))\n"
+        "identity = engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))\n"
+        "made = engine.step(engine.start(identity), np.zeros(640 * 4, np.float32))\n"
+        "print(len(made), engine.config.paint_every)\n"
+    )
+    held = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=held, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    frames, every = done.stdout.split()
+    assert int(frames) > 0
+    assert every == "3", "every third mouth where bf16 is missing"
