@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from engine.media import MARK
 from engine.types import RgbImage, VideoFrame
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -43,7 +45,9 @@ class FrameFolder:
     def add(self, frame: VideoFrame) -> None:
         """Keep one frame."""
         partial = self.path / ".frame.part"
-        Image.fromarray(frame.rgb).save(partial, format="png", compress_level=1)
+        mark = PngInfo()
+        mark.add_text("Comment", MARK)
+        Image.fromarray(frame.rgb).save(partial, format="png", compress_level=1, pnginfo=mark)
         partial.replace(self._name(frame.index))
 
     def save(self, begin: int, kept: Arrays) -> None:

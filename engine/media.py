@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from engine.errors import MediaError
 
 RATE = 16_000
+# What every file that is made says of itself, in the container's or the picture's comment.
+MARK = "Synthetic video: a portrait animated by portraittalk"
 LONGEST_S = 3600.0  # an hour: a bound on memory (230 MB), not on taste
 
 

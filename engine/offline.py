@@ -18,7 +18,7 @@ from engine.avatar import AvatarEngine
 from engine.enroll import Identity
 from engine.errors import MediaError
 from engine.frame_folder import FrameFolder
-from engine.media import read_audio
+from engine.media import MARK, read_audio
 from engine.picture import Film
 from engine.state import StreamState
 from engine.types import Pcm, RgbImage, VideoFrame
@@ -233,6 +233,7 @@ def _write(
     partial = out.with_name(f".{out.stem}.part{out.suffix}")
     try:
         with av.open(str(partial), "w") as container:
+            container.metadata["comment"] = MARK
             _mux(container, engine, identity, frames, audio)
         partial.replace(out)
     finally:

@@ -3,9 +3,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from engine.avatar import AvatarEngine
 from engine.errors import ConfigError, MediaError, PromptRefused
+from engine.media import MARK
 from engine.offline import Casting, frames_of, generate
 from server.portraits import decode_image
 from server.run import BUNDLED_PORTRAIT
@@ -54,6 +56,7 @@ def test_a_video_has_all_frames_and_the_sound(
         pictures = list(container.decode(video=0))
         assert len(pictures) == 38
         assert (pictures[0].width, pictures[0].height) == (512, 512)
+        assert container.metadata["comment"] == MARK
     with av.open(str(out)) as container:
         samples = sum(f.samples for f in container.decode(audio=0))
         assert samples / 48_000 == pytest.approx(1.5, abs=0.06)
@@ -127,6 +130,8 @@ def test_a_stopped_run_goes_on_and_makes_the_very_same_frames(
     assert seen == list(range(17, 39))
     assert len(pictures(tmp_path / "cut")) == 38
     assert pictures(tmp_path / "cut") == pictures(tmp_path / "whole")
+    with Image.open(min((tmp_path / "cut").iterdir())) as first:
+        assert first.info["Comment"] == MARK
 
 
 def test_frames_of_another_run_are_not_used(
