@@ -337,12 +337,13 @@ def train(
 ) -> None:
     """Train one STAGE of the full-size system; run again, it goes on exactly where it stopped.
 
-    Several GPUs: `accelerate launch --multi-gpu -m server.cli train joint --config C`. Two examples
-    of a configuration are in the package, engine/training/configs.
+    Several GPUs: `accelerate launch --multi-gpu -m server.cli train joint --config C`. Several CPUs:
+    `torchrun --nproc-per-node 2 -m server.cli train joint --config C --cpu`. Examples of a
+    configuration are in the package, engine/training/configs.
     """
     with training_packages():
         from engine.training.run_stage import train as run
-    typer.echo(f"{stage}: held-out loss {run(config, stage, cpu=cpu)['held_out']:.4f}")
+    _say_once(f"{stage}: held-out loss {run(config, stage, cpu=cpu)['held_out']:.4f}")
 
 
 @app.command()
@@ -356,7 +357,13 @@ def distill(
     """Teach the trained system to draw a frame in 1 to 4 steps, through its own frame cache."""
     with training_packages():
         from engine.training.run_stage import distill as run
-    typer.echo(f"distill: held-out L1 {run(config, cache=cache, cpu=cpu)['held_out']:.4f}")
+    _say_once(f"distill: held-out L1 {run(config, cache=cache, cpu=cpu)['held_out']:.4f}")
+
+
+def _say_once(line: str) -> None:
+    """Print in the first of several training processes (torch's launchers number them)."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        typer.echo(line)
 
 
 @contextlib.contextmanager

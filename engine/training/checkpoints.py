@@ -61,15 +61,15 @@ def save_run(
     part.replace(folder / CHECKPOINT)
 
 
-def read_checkpoint(folder: Path, trained: dict[str, nn.Parameter], device: Any) -> dict[str, Any]:
-    """Read a checkpoint of these parameters.
+def read_checkpoint(folder: Path, trained: dict[str, nn.Parameter]) -> dict[str, Any]:
+    """Read a checkpoint of these parameters into the memory of the CPU, whichever device wrote it.
 
     Raises:
         DataError: it is of others, or damaged.
     """
     path = folder / CHECKPOINT
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if state["weights"].keys() != trained.keys():

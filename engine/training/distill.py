@@ -243,7 +243,7 @@ class DistillTrainer:
 
     def load(self, folder: Path) -> None:
         """Go on where `folder` was saved."""
-        state = read_checkpoint(folder, self.trained, self.accelerator.device)
+        state = read_checkpoint(folder, self.trained)
         if ("fake" in state) != (self.fake is not None):
             raise DataError(f"{folder} was made with another distribution_matching")
         self.step = restore(state, self.trained, self.mean, self.optimiser)

@@ -103,7 +103,7 @@ class StageTrainer:
         Raises:
             DataError: it holds other weights than this stage trains, or is damaged.
         """
-        state = read_checkpoint(folder, self.trained, self.accelerator.device)
+        state = read_checkpoint(folder, self.trained)
         self.step = restore(state, self.trained, self.mean, self.optimiser)
 
     @torch.no_grad()
