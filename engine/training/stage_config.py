@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from engine.config import from_mapping
 from engine.errors import ConfigError
-from engine.nets.sd15_config import Sd15Config
+from engine.nets.sd15_config import CodecSizes, Sd15Config
 from engine.speech import WIDTH
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class ModelSettings:
     """Which system is trained: real sizes or small ones, and the paper's ablations."""
 
     size: Literal["full", "small"] = "full"
-    width: int = 0  # small size: channels of every level; 0: 16 in the first, 32 in the others
+    width: int = 0  # small size: channels of every level, codec half; 0: 16, then 32; codec 16
     latents: Literal["vae", "tiny"] = "vae"  # whose encoder makes the latents
     attention: Literal["decoupled", "unified"] = "decoupled"
     face_encoder: bool = True
@@ -85,7 +85,13 @@ class ModelSettings:
         if self.width:
             levels = (self.width,) * len(unet.block_out_channels)
             unet = dataclasses.replace(unet, block_out_channels=levels)
+            mine["codec"] = self._wider(base.codec)
         return dataclasses.replace(base, unet=unet, **mine)
+
+    def _wider(self, codec: CodecSizes) -> CodecSizes:
+        """The tiny autoencoder with half of `width` in every level, where that is more."""
+        levels = tuple(max(n, self.width // 2) for n in codec.tiny_channels)
+        return dataclasses.replace(codec, tiny_channels=levels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
