@@ -18,6 +18,7 @@ from engine.nets.attention import (
     channels_of,
     layer_order,
 )
+from engine.nets.sampling import make_scheduler
 from engine.nets.sd15_config import Sd15Config, UnetSizes
 
 Control = tuple[Tensor, ...]  # 13 residuals of a ControlNet, or one stem map of a pose guider
@@ -105,6 +106,10 @@ class IdentityUnet(nn.Module):
             unet.conv_in = ConcatConv.around(unet.conv_in, config.concat_channels)
         self.layers = layer_order(unet.attn_processors)
         unet.set_attn_processor(self._processors())
+        self.signal: Tensor | None
+        velocity = config.prediction == "velocity"
+        kept = make_scheduler("ddim").alphas_cumprod.sqrt() if velocity else None
+        self.register_buffer("signal", kept, persistent=False)
 
     @classmethod
     def build(cls, config: Sd15Config) -> IdentityUnet:
@@ -140,6 +145,7 @@ class IdentityUnet(nn.Module):
         """One evaluation. `scale` None means full strength in every block."""
         call = AttentionCall(identity, scale, reference, previous)
         residuals: dict[str, Any] = {}
+        noisy = z_t
         if concat is not None and self.config.difftalk:
             z_t = torch.cat([z_t, concat.to(z_t.dtype).expand(len(z_t), -1, -1, -1)], 1)
         if control is not None and len(control) == 1:
@@ -147,10 +153,17 @@ class IdentityUnet(nn.Module):
         elif control is not None:
             residuals["down_block_additional_residuals"] = control[:-1]
             residuals["mid_block_additional_residual"] = control[-1]
-        noise: Tensor = self.unet(
+        out: Tensor = self.unet(
             z_t, t, text, cross_attention_kwargs={"call": call}, return_dict=False, **residuals
         )[0]
-        return noise, call.keys_values()
+        return self._noise(out, noisy, t), call.keys_values()
+
+    def _noise(self, out: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        """The noise in `z_t` from what the last layer gave: itself, or a velocity."""
+        if self.signal is None:
+            return out
+        a = self.signal[t.round().long()].to(z_t.dtype).view(-1, 1, 1, 1)
+        return a * out + (1 - a.square()).sqrt() * z_t
 
     def write_reference(self, latents: Tensor, text: Tensor, identity: Tensor | None) -> KeyValues:
         """Keys and values of clean portraits, at t = 0, once a portrait.

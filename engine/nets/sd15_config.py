@@ -80,6 +80,8 @@ class Sd15Config:
     `temporal`: off, neither net looks at the previous frame.
     `conditioning`: "difftalk" gives IdentityNet the latents of the masked frame and of the reference
     beside the noisy ones, AnimateNet landmarks without mouth and jaw, and the speech as tokens.
+    `prediction`: with "velocity" (arXiv 2202.00512) IdentityNet still returns the noise, reckoned from
+    it; a network that starts from nothing need not learn first to copy its input at high noise.
     """
 
     unet: UnetSizes = UnetSizes()
@@ -93,6 +95,7 @@ class Sd15Config:
     projection: Literal["faceid", "portrait"] = "faceid"
     face_embedding: int = 512  # what the face encoder gives
     conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"
+    prediction: Literal["noise", "velocity"] = "noise"  # what IdentityNet's last layer gives
     speech_features: int = WIDTH  # of a feature frame of the ear, for "difftalk"
     text: TextSizes = TextSizes()
     codec: CodecSizes = CodecSizes()

@@ -49,6 +49,24 @@ class NoiseSchedule(nn.Module):
         snr = (a / s).square().flatten()
         return snr.clamp(max=gamma) / snr
 
+    def latent_weight(self, t: Tensor) -> Tensor:
+        """1 / snr (B,): a squared error of noise times it is that of the latents it leads to.
+
+        Plain epsilon-MSE hardly sees person and pose: they matter at high noise, where the latents
+        can no longer be read off `z_t`, and there they are a small part of the noise.
+        """
+        a, s = self.at(t)
+        return (s / a).square().flatten()
+
+
+def shifted(share: Tensor, shift: float) -> Tensor:
+    """Timesteps (B,) of evenly spread `share` (B,) in [0, 1): `shift` over 1 leans to high noise.
+
+    Stable Diffusion 3's (arXiv 2403.03206): there the picture cannot be read off `z_t`, so it is
+    where the conditions are learnt, and where few steps are taken.
+    """
+    return (STEPS * shift * share / (1 + (shift - 1) * share)).long().clamp(max=STEPS - 1)
+
 
 def epsilon_loss(eps: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
     """Mean squared error of noise (B, 4, h, w), each sample weighed by `weight` (B,)."""

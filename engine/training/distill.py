@@ -27,7 +27,7 @@ from engine.training.checkpoints import RunningMean, read_checkpoint, restore, s
 from engine.training.diffusion_loss import STEPS, epsilon_loss
 from engine.training.patch_judge import PatchJudge, mouth_crop
 from engine.training.stage_config import DistillSettings
-from engine.training.stage_trainer import choose, rate_at, sheet
+from engine.training.stage_trainer import ROWS, choose, rate_at, sheet
 from engine.training.stages import trained_names
 from engine.training.talking_data import TalkBatch, TalkData
 from engine.training.talking_system import TalkingSystem, detached, noised
@@ -281,7 +281,7 @@ class DistillTrainer:
     def pictures(self) -> NDArray[np.uint8]:
         """Reference, drawn landmarks, one step, all steps, and the filmed frame; a sample a row."""
         self.mean.swap()
-        batch = self.fixed
+        batch = self.fixed.rows(ROWS)
         drawn = self.system.guidance(batch, -1).image * 2 - 1
         made = [self._rolled(batch, n)[-1] for n in (1, self.settings.student_steps)]
         self.mean.swap()

@@ -8,7 +8,6 @@ is a cartoon.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +35,10 @@ from engine.training.clips import ClipArrays, ClipCard, write_clip
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
+Colour = tuple[int, int, int]
 FINE = 4  # times finer than asked for while drawing
+EYES = 1.9  # times larger than life, or 64 pixels do not show them
+LIGHT = 30.0  # of 255, how far the light of the wall drifts
 _MOUTH = (*OUTER_UPPER_LIP, *OUTER_LOWER_LIP[::-1])
 _INSIDE = (*INNER_UPPER_LIP, *INNER_LOWER_LIP[::-1])
 
@@ -47,11 +49,11 @@ class DrawnPerson:
 
     name: str
     stretch: tuple[float, float]  # of the face, across and down
-    skin: tuple[int, int, int]
-    lips: tuple[int, int, int]
-    hair: tuple[int, int, int]
-    wall: tuple[int, int, int]
-    coat: tuple[int, int, int]
+    skin: Colour
+    lips: Colour
+    hair: Colour
+    wall: Colour
+    coat: Colour
     embedding: F32  # (512,)
 
     @classmethod
@@ -59,7 +61,7 @@ class DrawnPerson:
         """Somebody, by number."""
         rng = np.random.default_rng(seed)
 
-        def colour(low: int, high: int) -> tuple[int, int, int]:
+        def colour(low: int, high: int) -> Colour:
             r, g, b = (int(v) for v in rng.integers(low, high, 3))
             return r, g, b
 
@@ -89,21 +91,31 @@ def neutral_shape() -> F32:
     return apply(window_transform(points), points)
 
 
+def waves(rng: np.random.Generator, frames: int, least_hz: float, count: int) -> F32:
+    """Sines (T, count) of frequencies from `least_hz` to twice as much, phases at random."""
+    time = np.arange(frames)[:, None] / 25
+    turns = time * rng.uniform(least_hz, 2 * least_hz, count) + rng.random(count)
+    return np.sin(2 * np.pi * turns).astype(np.float32)
+
+
 def talk(frames: int, seed: int) -> tuple[F32, F32]:
     """Coefficients (T, 52) of a mouth that talks, and head poses (T, 6)."""
     rng = np.random.default_rng(seed + 1000)
-    time = np.arange(frames) / 25
-    waves = [
-        np.sin(2 * np.pi * (time[:, None] * rng.uniform(f, 2 * f, n) + rng.random(n)))
-        for f, n in ((1.6, 3), (0.25, 6))
-    ]
+    mouth, sway = waves(rng, frames, 1.6, 3), waves(rng, frames, 0.8, 6)
     face = np.zeros((frames, arkit.COUNT), np.float32)
-    face[:, arkit.index("jawOpen")] = (0.3 + 0.3 * waves[0][:, 0]).clip(0, 0.7)
-    face[:, arkit.index("mouthFunnel")] = (0.25 * waves[0][:, 1]).clip(0)
+    face[:, arkit.index("jawOpen")] = (0.4 + 0.5 * mouth[:, 0]).clip(0, 0.9)
+    face[:, arkit.index("mouthFunnel")] = (0.4 * mouth[:, 1]).clip(0)
     for name in ("mouthSmileLeft", "mouthSmileRight"):
-        face[:, arkit.index(name)] = (0.4 * waves[0][:, 2]).clip(0)
-    size = np.array([0.22, 0.10, 0.08, 0.05, 0.04, 0.02])
-    return face, (waves[1] * size).astype(np.float32)
+        face[:, arkit.index(name)] = (0.5 * mouth[:, 2]).clip(0)
+    size = np.array([0.25, 0.12, 0.12, 0.3, 0.15, 0.1], np.float32)
+    return face, sway * size
+
+
+def walls(person: DrawnPerson, frames: int, seed: int) -> list[Colour]:
+    """Colours of the wall: its light drifts. No landmark tells it, the frame before does."""
+    drift = waves(np.random.default_rng(seed + 2000), frames, 0.6, 3)
+    colours = (np.array(person.wall) + LIGHT * drift).round().astype(int)
+    return [(int(r), int(g), int(b)) for r, g, b in colours]
 
 
 def landmarks_of(person: DrawnPerson, shape: F32, basis: FaceBasis, face: F32, pose: F32) -> F32:
@@ -115,10 +127,10 @@ def landmarks_of(person: DrawnPerson, shape: F32, basis: FaceBasis, face: F32, p
     return placed.astype(np.float32)
 
 
-def paint(person: DrawnPerson, points: F32, size: int) -> RgbImage:
-    """The cartoon (size, size, 3) over landmarks (478, 2) in [0, 1]."""
+def paint(person: DrawnPerson, points: F32, size: int, wall: Colour) -> RgbImage:
+    """The cartoon (size, size, 3) over landmarks (478, 2) in [0, 1], before a wall."""
     fine = size * FINE
-    canvas = Image.new("RGB", (fine, fine), person.wall)
+    canvas = Image.new("RGB", (fine, fine), wall)
     draw = ImageDraw.Draw(canvas)
 
     def at(
@@ -135,12 +147,12 @@ def paint(person: DrawnPerson, points: F32, size: int) -> RgbImage:
     draw.polygon(at(OVAL, 1.22, 0.05), fill=person.hair)
     draw.polygon(at(OVAL), fill=person.skin)
     for eye, pupil in ((RIGHT_EYE, 468), (LEFT_EYE, 473)):
-        draw.polygon(at(eye), fill=(245, 245, 240))
+        draw.polygon(at(eye, EYES), fill=(245, 245, 240))
         x, y = points[pupil] * fine
-        r = 0.012 * fine
+        r = 0.022 * fine
         draw.ellipse((x - r, y - r, x + r, y + r), fill=(25, 25, 30))
     for brow in (RIGHT_BROW, LEFT_BROW):
-        draw.line(at(brow), fill=person.hair, width=fine // 50)
+        draw.line(at(brow), fill=person.hair, width=fine // 28)
     shade = tuple(int(v * 0.75) for v in person.skin)
     draw.line(at(NOSE_RIDGE), fill=shade, width=fine // 60)
     draw.polygon(at(_MOUTH), fill=person.lips)
@@ -173,14 +185,11 @@ def write_drawn_clips(out: Path, *, people: int = 8, frames: int = 12, size: int
             None,
             None,
         )
-        write_clip(out / "clips" / person.name, card, arrays, _pictures(person, points, size))
+        drawn = zip(points, walls(person, frames, number), strict=True)
+        pictures = (paint(person, row, size, wall) for row, wall in drawn)
+        write_clip(out / "clips" / person.name, card, arrays, pictures)
         names.append(person.name)
     return names
-
-
-def _pictures(person: DrawnPerson, points: F32, size: int) -> Iterator[RgbImage]:
-    for row in points:
-        yield paint(person, row, size)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from engine.training.stage_config import (
 )
 from engine.training.stage_trainer import StageTrainer
 from engine.training.stages import FRAMES
-from engine.training.start_weights import begin
+from engine.training.start_weights import begin, copy_encoder
 from engine.training.talking_data import TalkData
 from engine.training.talking_system import TalkingSystem
 
@@ -87,7 +87,11 @@ def make_accelerator(settings: StageSettings, *, cpu: bool) -> Accelerator:
 def build_system(run: RunConfig, stage: str, clips: list[Clip]) -> TalkingSystem:
     """The networks of a run with what its earlier stages learnt."""
     system = begin(run.model, run.data.size, run.models, clips)
-    load_trained(system.model, [run.folder(name) for name in earlier(stage)])
+    before = earlier(stage)
+    load_trained(system.model, [run.folder(name) for name in before[:2]])
+    if run.model.size == "small":
+        copy_encoder(system.model)
+    load_trained(system.model, [run.folder(name) for name in before[2:]])
     return system
 
 

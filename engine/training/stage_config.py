@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from engine.config import from_mapping
 from engine.errors import ConfigError
-from engine.nets.sd15_config import Sd15Config
+from engine.nets.sd15_config import CodecSizes, Sd15Config
 from engine.speech import WIDTH
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class ModelSettings:
     """Which system is trained: real sizes or small ones, and the paper's ablations."""
 
     size: Literal["full", "small"] = "full"
-    width: int = 0  # small size: channels of every level; 0: 16 in the first, 32 in the others
+    width: int = 0  # small size: channels of every level, codec half; 0: 16, then 32; codec 16
     latents: Literal["vae", "tiny"] = "vae"  # whose encoder makes the latents
     attention: Literal["decoupled", "unified"] = "decoupled"
     face_encoder: bool = True
@@ -63,12 +63,15 @@ class ModelSettings:
     face_embedding: int = 512
     conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"
     speech_features: int = WIDTH  # of the prepared speech, for "difftalk"
+    prediction: Literal["noise", "velocity"] = "noise"  # Stable Diffusion 1.5 gives noise
     adapter: Literal["none", "faceid", "faceid-portrait"] = "none"  # full size: to begin with
     seed: int = 0  # of random weights
 
     def __post_init__(self) -> None:
         if self.width and (self.size == "full" or self.width < 0):
             raise ConfigError(f'width={self.width}: wanted more than 0, and size = "small" with it')
+        if self.prediction == "velocity" and self.size == "full":
+            raise ConfigError('prediction = "velocity" goes with size = "small"')
         if self.adapter == "faceid-portrait" and self.projection != "portrait":
             raise ConfigError('adapter = "faceid-portrait" goes with projection = "portrait"')
         self.config()
@@ -82,7 +85,13 @@ class ModelSettings:
         if self.width:
             levels = (self.width,) * len(unet.block_out_channels)
             unet = dataclasses.replace(unet, block_out_channels=levels)
+            mine["codec"] = self._wider(base.codec)
         return dataclasses.replace(base, unet=unet, **mine)
+
+    def _wider(self, codec: CodecSizes) -> CodecSizes:
+        """The tiny autoencoder with half of `width` in every level, where that is more."""
+        levels = tuple(max(n, self.width // 2) for n in codec.tiny_channels)
+        return dataclasses.replace(codec, tiny_channels=levels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +112,8 @@ class StageSettings:
     identity_dropout: float = 0.05
     both_dropout: float = 0.05
     snr_gamma: float = 0.0  # 0: plain epsilon-MSE; else min-SNR weights (arXiv 2303.09556)
+    shift: float = 1.0  # over 1: timesteps lean to high noise, as `diffusion_loss.shifted` says
+    error: Literal["noise", "latents"] = "noise"  # whose MSE; latents: weights 1 / snr
     masked: float = 0.5  # identity: share of samples with a masked picture
     holes: float = 0.3  # of its 8 x 8 squares hidden, where holes are drawn
     masked_target: Literal["restore", "printed"] = "restore"
@@ -113,15 +124,25 @@ class StageSettings:
     save_every: int = 500
     sample_every: int = 500
     sample_steps: int = 25
-    samples: int = 8  # fixed ones, to evaluate and to look at
+    samples: int = 8  # fixed ones, to evaluate; the first eight to look at
     seed: int = 0
 
     def __post_init__(self) -> None:
         _check_shares(self, "text_dropout", "identity_dropout", "both_dropout", "masked", "cold")
         if self.text_dropout + self.identity_dropout + self.both_dropout > 1:
             raise ConfigError("text_dropout + identity_dropout + both_dropout is over 1")
+        if self.snr_gamma > 0 and self.error == "latents":
+            raise ConfigError('snr_gamma weighs errors of noise: not with error = "latents"')
         _check_positive(
-            self, "steps", "batch", "accumulate", "rate", "save_every", "sample_every", "samples"
+            self,
+            "steps",
+            "batch",
+            "accumulate",
+            "rate",
+            "shift",
+            "save_every",
+            "sample_every",
+            "samples",
         )
         if self.batch % self.accumulate:
             raise ConfigError(f"batch={self.batch} is no multiple of accumulate={self.accumulate}")

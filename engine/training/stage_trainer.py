@@ -18,14 +18,16 @@ from torch import Tensor
 
 from engine.errors import DataError
 from engine.training.checkpoints import RunningMean, read_checkpoint, restore, save_run
-from engine.training.diffusion_loss import epsilon_loss
+from engine.training.diffusion_loss import epsilon_loss, shifted
 from engine.training.stage_config import Stage, StageSettings
 from engine.training.stages import StageLoss, trained_names
 from engine.training.talking_data import TalkBatch, TalkData
 from engine.training.talking_system import TalkingSystem
 
-CHECKED = (100, 300, 500, 700, 900)  # timesteps of the held-out loss
+CHECKED = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the way to full noise, where the loss is held out
+HISTORY_AT = 100  # the timestep whose cache stands for the frame before in it
 BETAS = (0.9, 0.999)
+ROWS = 8  # of a sheet
 RESTORED_AT = 600  # the timestep a masked picture is restored from, to look at
 
 
@@ -108,7 +110,7 @@ class StageTrainer:
 
     @torch.no_grad()
     def held_out_loss(self) -> float:
-        """Plain loss on fixed samples, noise and timesteps, nothing dropped: to compare runs."""
+        """The loss on fixed samples, noise and timesteps, nothing dropped: to compare runs."""
         batch, losses = self.fixed, []
         if self.stage == "codec":
             return float(self.loss(batch))
@@ -117,26 +119,27 @@ class StageTrainer:
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
         previous = None
         if self.stage == "joint":
-            still = torch.full((len(z),), CHECKED[0], device=z.device)
+            still = torch.full((len(z),), HISTORY_AT, device=z.device)
             before = self.system.schedule.add(self.system.encode(batch.frames[:, -2]), noise, still)
             guide = self.system.guidance(batch, -2)
             previous = self.system.evaluate(before, still, told, guide, None)[1]
-        for time in CHECKED:
-            t = torch.full((len(z),), time, device=z.device)
+        for share in CHECKED:
+            t = shifted(torch.full((len(z),), share, device=z.device), self.settings.shift)
             z_t = self.system.schedule.add(z, noise, t)
             if self.stage == "identity":
                 eps = self.system.unguided(z_t, t, told, self.system.concat(batch, -1))
             else:
                 guide = self.system.guidance(batch, -1)
                 eps = self.system.evaluate(z_t, t, told, guide, previous)[0]
-            losses.append(float(epsilon_loss(eps, noise, torch.ones_like(t))))
+            weight = self.accelerator.unwrap_model(self.loss).weight(t)
+            losses.append(float(epsilon_loss(eps, noise, weight)))
         return float(np.mean(losses))
 
     @torch.no_grad()
     def pictures(self) -> NDArray[np.uint8]:
         """A sheet of what the running mean makes of the fixed samples, a sample a row."""
         self.mean.swap()
-        columns = self._columns(self.fixed)
+        columns = self._columns(self.fixed.rows(ROWS))
         self.mean.swap()
         return sheet(columns)
 

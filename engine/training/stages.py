@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.nets.portraittalk import Caches, Conditions
-from engine.training.diffusion_loss import STEPS, epsilon_loss
+from engine.training.diffusion_loss import STEPS, epsilon_loss, shifted
 from engine.training.stage_config import Stage, StageSettings
 from engine.training.talking_data import TalkBatch
 from engine.training.talking_system import TalkingSystem, noised
@@ -79,7 +79,7 @@ class StageLoss(nn.Module):
         size, device = len(batch.frames), batch.frames.device
         told = self._told(batch)
         z = self.system.encode(batch.frames[:, -1])
-        t = torch.randint(0, STEPS, (size,), device=device)
+        t = shifted(torch.rand(size, device=device), self.settings.shift)
         noise = torch.randn_like(z)
         if self.stage == "identity":
             return self._identity(batch, told, z, noise, t)
@@ -88,8 +88,14 @@ class StageLoss(nn.Module):
         guide = self.system.guidance(batch, -1, cold=self.stage == "joint" and cold)
         z_t = self.system.schedule.add(z, noise, t)
         eps, _ = self.system.evaluate(z_t, t, told, guide, previous)
-        weight = self.system.schedule.weight(t, self.settings.snr_gamma)
-        return epsilon_loss(eps, noise, weight)
+        return epsilon_loss(eps, noise, self.weight(t))
+
+    def weight(self, t: Tensor) -> Tensor:
+        """What each sample's squared error of noise is weighed by (B,)."""
+        s, schedule = self.settings, self.system.schedule
+        if s.error == "latents":
+            return schedule.latent_weight(t)
+        return schedule.weight(t, s.snr_gamma)
 
     def _codec(self, pictures: Tensor) -> Tensor:
         codec = self.system.model.codec
@@ -120,11 +126,11 @@ class StageLoss(nn.Module):
         z_t = schedule.add(hidden, noise, t)
         eps = self.system.unguided(z_t, t, told, self.system.concat(batch, -1))
         if s.masked_target == "printed":
-            return epsilon_loss(eps, noise, schedule.weight(t, s.snr_gamma))
+            return epsilon_loss(eps, noise, self.weight(t))
         masked = batch.mask.mean((1, 2, 3)) < 1
-        weight = torch.where(
-            masked, schedule.weight(t, RESTORE_GAMMA), schedule.weight(t, s.snr_gamma)
-        )
+        plain = self.weight(t)
+        bounded = plain if s.error == "latents" else schedule.weight(t, RESTORE_GAMMA)
+        weight = torch.where(masked, bounded, plain)
         return epsilon_loss(eps, schedule.noise_of(z_t, z, t), weight)
 
     @torch.no_grad()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from engine.loaders.control_net import SUBFOLDER, load_control_net
 from engine.loaders.face_encoder import check_space
 from engine.loaders.ip_adapter import install, read_ip_adapter
 from engine.loaders.registry import find, require
 from engine.loaders.sd15 import Sd15Files, load_tiny
+from engine.nets.attention import ZeroAttention
 from engine.nets.control_net import AnimateControlNet
 from engine.nets.identity_unet import IdentityUnet
 from engine.nets.portraittalk import PortraitTalkModel, writer_config
@@ -39,6 +42,7 @@ def begin(
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             model = PortraitTalkModel.build(config)
+            open_guidance(model)
         words = WordNumbers(config.text.vocabulary, config.text.length)
         return TalkingSystem(model, settings, words)
     if settings.adapter != "none":
@@ -47,6 +51,35 @@ def begin(
     folder = require("sd15", models_dir)
     model = public_model(settings, config, models_dir)
     return TalkingSystem(model, settings, ClipTokens(folder / "tokenizer"))
+
+
+def open_guidance(model: PortraitTalkModel) -> None:
+    """Let the lines and landmarks of a random AnimateNet through from the first step on.
+
+    A ControlNet's stem and our attentions end in zeros so that trained networks start unchanged, and
+    under random weights the lines, small and rare, fade to a thousandth on their way through the
+    stem. A small system has nothing to protect: its stem keeps the size of what it is given.
+    """
+    if not isinstance(model.animate, AnimateControlNet):
+        return
+    stem: Any = model.animate.net.controlnet_cond_embedding
+    for conv in (stem.conv_in, *stem.blocks, stem.conv_out):
+        fan_in = conv.in_channels * conv.kernel_size[0] ** 2
+        nn.init.normal_(conv.weight, std=2 / fan_in**0.5)  # SiLU halves what is small
+        nn.init.zeros_(conv.bias)
+    for module in model.animate.modules():
+        if isinstance(module, ZeroAttention):
+            nn.init.xavier_uniform_(module.out.weight)
+
+
+def copy_encoder(model: PortraitTalkModel) -> None:
+    """Let AnimateNet begin as IdentityNet's encoder, as every ControlNet does."""
+    if not isinstance(model.animate, AnimateControlNet):
+        return
+    learnt = model.unet.unet.state_dict()
+    for name, tensor in model.animate.net.state_dict().items():
+        if name in learnt and learnt[name].shape == tensor.shape and "processor" not in name:
+            tensor.copy_(learnt[name])
 
 
 def public_model(

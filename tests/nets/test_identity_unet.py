@@ -9,6 +9,7 @@ from torch import Tensor  # noqa: E402
 from engine.errors import ConfigError  # noqa: E402
 from engine.nets.identity_unet import IdentityUnet  # noqa: E402
 from engine.nets.pose_guider import PoseGuider  # noqa: E402
+from engine.nets.sampling import make_scheduler  # noqa: E402
 from engine.nets.sd15_config import Sd15Config, UnetSizes  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -39,6 +40,21 @@ def test_strength_is_per_layer_and_at_run_time(net: IdentityUnet) -> None:
     for i, a in enumerate(results):
         for b in results[i + 1 :]:
             assert not torch.allclose(a, b, atol=1e-7)
+
+
+@torch.no_grad()
+def test_velocity_is_returned_as_the_noise_it_means(net: IdentityUnet) -> None:
+    """With v = a noise - s z the noise of a z_t is a v + s z_t, and no weight is other."""
+    other = IdentityUnet.build(dataclasses.replace(SMALL, prediction="velocity")).eval()
+    other.load_state_dict(net.state_dict())
+    velocity = net(Z, T, TEXT, WHO)[0]
+    a = make_scheduler("ddim").alphas_cumprod[T].sqrt().view(-1, 1, 1, 1)
+    s = (1 - a**2).sqrt()
+    noise = other(Z, T, TEXT, WHO)[0]
+    torch.testing.assert_close(noise, a * velocity + s * Z)
+    clean = (Z - s * noise) / a
+    torch.testing.assert_close(a * noise - s * clean, velocity, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(other(Z, T.float() + 0.3, TEXT, WHO)[0], noise, rtol=0, atol=0.1)
 
 
 @torch.no_grad()

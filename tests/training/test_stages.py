@@ -18,8 +18,9 @@ from engine.retarget import FaceBasis
 from engine.speech import WIDTH
 from engine.training.checkpoints import CHECKPOINT
 from engine.training.clips import PROMPT, Clip, load_clips
+from engine.training.diffusion_loss import NoiseSchedule, shifted
 from engine.training.drawn_clips import write_drawn_clips
-from engine.training.run_stage import distill, train
+from engine.training.run_stage import build_system, distill, train
 from engine.training.stage_config import (
     STAGES,
     DataSettings,
@@ -174,6 +175,73 @@ def test_each_stage_starts_from_the_one_before(drawn: Path, tmp_path: Path) -> N
     )
     with pytest.raises(DataError, match="nothing to distil"):
         run(path, "distill")
+
+
+@pytest.mark.timeout(900)
+def test_each_stage_lowers_what_those_before_it_left(tmp_path: Path) -> None:
+    """The paper's order, a minute of it; MODEL_CARD.md holds the falls of the full lengths."""
+    write_drawn_clips(tmp_path / "moving", people=8, frames=12, size=SIDE)
+    path = config_file(
+        *(tmp_path, tmp_path / "moving"),
+        data={"reference_gap": 4},
+        model={"width": 64, "prediction": "velocity"},
+        train={"batch": 8, "rate": 3e-3, "warm_up": 10, "decay": "cosine", "error": "latents"}
+        | {"shift": 3.0, "masked": 0.3, "samples": 8, "sample_every": 1000}
+        | {"text_dropout": 0.0, "identity_dropout": 0.0, "both_dropout": 0.0},
+        codec={"steps": 40},
+        identity={"steps": 60},
+        animate={"steps": 90},
+        joint={"steps": 30, "rate": 1.5e-3},
+    )
+    falls = {}
+    for stage in STAGES:
+        last = run(path, stage)["held_out"]
+        log = (tmp_path / "run" / stage / "log.jsonl").read_text().splitlines()
+        falls[stage] = json.loads(log[0])["held_out"] / last
+    assert falls["codec"] > 2.5
+    assert falls["identity"] > 2
+    assert falls["animate"] > 1.25
+    assert falls["joint"] > 1.05, falls
+
+
+def test_animate_net_begins_as_the_encoder_of_identity_net(drawn: Path, tmp_path: Path) -> None:
+    path = config_file(tmp_path, drawn, train={"steps": 1, "rate": 0.05})
+    run(path, "identity")
+    config, clips = load_run_config(path), load_clips(drawn)
+    started = build_system(config, "animate", clips).model
+    learnt, copied = started.unet.unet.conv_in.weight, started.animate.net.conv_in.weight
+    assert torch.equal(learnt, copied)
+    run(path, "animate")
+    later = build_system(config, "joint", clips).model
+    assert torch.equal(later.unet.unet.conv_in.weight, learnt), "it does not learn here"
+    assert not torch.equal(later.animate.net.conv_in.weight, learnt), "nor is it copied again"
+
+
+def test_lines_reach_a_random_animate_net_as_large_as_they_are_drawn() -> None:
+    made = system()
+    lines = torch.zeros(1, 3, SIDE, SIDE)
+    lines[:, 1, 20:22] = 1
+    with torch.no_grad():
+        seen = made.model.animate.net.controlnet_cond_embedding(lines)
+    assert (seen - seen.mean((2, 3), keepdim=True)).std() > 0.1
+
+
+# -- losses
+
+
+def test_an_error_of_noise_weighed_by_one_over_snr_is_that_of_the_latents() -> None:
+    schedule, t = NoiseSchedule(), torch.tensor([20, 500, 990])
+    z, noise, wrong = torch.randn(3, 3, 4, 8, 8).unbind(0)
+    z_t, eps = schedule.add(z, noise, t), noise + 0.1 * wrong
+    of_latents = (schedule.clean(z_t, eps, t) - z).square().mean((1, 2, 3))
+    of_noise = (eps - noise).square().mean((1, 2, 3)) * schedule.latent_weight(t)
+    torch.testing.assert_close(of_noise, of_latents, rtol=1e-3, atol=1e-7)
+
+
+def test_shift_leans_timesteps_to_high_noise() -> None:
+    share = torch.tensor([0.0, 0.25, 0.5, 0.9, 0.9999])
+    assert shifted(share, 1.0).tolist() == [0, 250, 500, 900, 999]
+    assert shifted(share, 3.0).tolist() == [0, 500, 750, 964, 999]
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
@@ -364,6 +432,9 @@ def test_unknown_and_wrong_settings_are_refused(tmp_path: Path) -> None:
         ({"model": {"size": "medium"}}, "one of 'full', 'small'"),
         ({"model": {"width": 64}}, 'size = "small" with it'),
         ({"model": {"size": "small", "width": 6}}, "not a multiple of"),
+        ({"model": {"prediction": "velocity"}}, 'size = "small"'),
+        ({"train": {"error": "latents", "snr_gamma": 5.0}}, "snr_gamma weighs errors of noise"),
+        ({"train": {"shift": 0.0}}, "shift=0.0: wanted more than 0"),
         ({"distill": {"frames": 1}}, "two frames"),
         ({"data": {"clips": "c", "size": 100}}, "multiple of 8"),
         ({"train": {"batch": 6, "accumulate": 4}}, "multiple of accumulate"),
