@@ -10,6 +10,8 @@ OVAL = (
 )
 JAW = OVAL[8:29]  # from one ear over the chin to the other
 
+LOWER_JAW = OVAL[11:26]  # from one angle of the jaw to the other
+
 # Lip contours from the right corner of the mouth (61, 78) to the left (291, 308).
 OUTER_UPPER_LIP = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291)
 OUTER_LOWER_LIP = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from engine.canvas import ANCHORS, GRID_X, GRID_Y
-from engine.nets.geometry import control_points, flow_at, unit_grid, warp
+from engine.nets.geometry import control_points, flow_at, neck_points, unit_grid, warp
 from engine.nets.painter import Painter
 from engine.picture_specs import SPECS
 from engine.topology import HEAD_MIDPOINTS, HEAD_POINTS, POINTS
@@ -52,10 +52,11 @@ class Warp(nn.Module):
         return *drawn, self.flow(source, target)
 
     def flow(self, source: Tensor, target: Tensor) -> Tensor:
-        """Flow of the head."""
+        """Flow of the head and of the neck below it."""
+        necks = neck_points(source, target)
         before, after = (
-            torch.cat([control_points(face, HEAD_POINTS, HEAD_MIDPOINTS), self.anchors], 1)
-            for face in (source, target)
+            torch.cat([control_points(face, HEAD_POINTS, HEAD_MIDPOINTS), neck, self.anchors], 1)
+            for face, neck in zip((source, target), necks, strict=True)
         )
         flow = flow_at(self.grid, before, after).transpose(1, 2)
         return flow.view(1, 2, len(GRID_Y), len(GRID_X))

@@ -16,12 +16,17 @@ from engine.topology import (
     INNER_LOWER_LIP,
     INNER_UPPER_LIP,
     LINE_GROUPS,
+    LOWER_JAW,
+    NOSE_RIDGE,
+    STABLE,
 )
 
 # Gaussian kernels of the flow in window units: sigma and weight. The wide one carries the head, the
 # narrow one the lips; each is the eighth power of the one before it, so one exp serves all three.
 SIGMA_WIDE = 0.27
 KERNEL_WEIGHTS = (0.002, 0.03, 1.0)
+# Window units beyond the jaw where the neck's points lie, and their share in the head's motion.
+NECK = ((0.14, 0.9), (0.3, 0.5), (0.5, 0.2))
 FLOOR = 3e-7  # of the summed weight: far from every point the flow fades to nothing
 
 
@@ -41,6 +46,36 @@ def control_points(
     first, second = (list(side) for side in zip(*pairs, strict=True))
     middle = (landmarks[:, first] + landmarks[:, second]) / 2
     return torch.cat([landmarks[:, list(points)], middle], 1)
+
+
+def similarity(reference: Tensor, target: Tensor, points: Tensor) -> Tensor:
+    """Move `points` (B, N, 2) as a rigid head moves from `reference` to `target` (B, 478, 2).
+
+    Least squares over the points that do not move with expression: turn, scale and shift.
+    """
+    stable = list(STABLE)
+    a, b = reference[:, stable], target[:, stable]
+    from_, to = a.mean(1, keepdim=True), b.mean(1, keepdim=True)
+    a, b, p = a - from_, b - to, points - from_
+    size = a.square().sum((1, 2))[:, None]
+    cos = (a * b).sum((1, 2))[:, None] / size
+    sin = (a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]).sum(1)[:, None] / size
+    x = cos * p[..., 0] - sin * p[..., 1]
+    y = sin * p[..., 0] + cos * p[..., 1]
+    return torch.stack([x, y], -1) + to
+
+
+def neck_points(reference: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Points below the jaw (B, N, 2) in both: they go with the head, less and less, and not with the jaw.
+
+    Without them the collar would bounce with every syllable, pulled along by the chin.
+    """
+    jaw, nose = reference[:, list(LOWER_JAW)], reference[:, NOSE_RIDGE[-2], None]
+    out = jaw - nose
+    out = out / out.square().sum(-1, keepdim=True).sqrt()
+    rings = [(jaw + reach * out, share) for reach, share in NECK]
+    moved = [ring + share * (similarity(reference, target, ring) - ring) for ring, share in rings]
+    return torch.cat([ring for ring, _ in rings], 1), torch.cat(moved, 1)
 
 
 def flow_at(points: Tensor, reference: Tensor, target: Tensor) -> Tensor:

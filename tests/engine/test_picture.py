@@ -3,12 +3,18 @@ import itertools
 import numpy as np
 import pytest
 
+from engine import arkit
+from engine.avatar import AvatarEngine
 from engine.backends import load_backend
-from engine.canvas import Canvas, make_canvas
+from engine.canvas import GRID_X, GRID_Y, Canvas, make_canvas
 from engine.config import EngineConfig
+from engine.enroll import Identity
 from engine.eyelids import make_lids
 from engine.picture import Face, FrameCache, PictureGraphs, Shot, sampling_times
 from engine.picture_specs import CARRY, INLAY, MOVE, WARP
+from engine.retarget import FaceBasis, retarget
+from server.portraits import decode_image
+from server.run import BUNDLED_PORTRAIT
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +139,44 @@ def test_the_sampler_goes_from_noise_to_the_picture(steps: int) -> None:
     assert times[0] == 1
     assert times[-1] == 0
     assert all(a > b for a, b in itertools.pairwise(times))
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> Identity:
+    engine = AvatarEngine.load(EngineConfig())
+    return engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))
+
+
+def carried_by(target: np.ndarray, identity: Identity, height: float) -> float:
+    """How far the portrait goes down at `height` under the nose, in window units."""
+    warp = load_backend("openvino", threads=2).load(WARP, EngineConfig().weights / "warp.onnx")
+    kept = {"window": identity.face.window, "latents": identity.face.kept["latents"]}
+    flows = [
+        warp(**kept, source=identity.face.source, target=face[None].astype(np.float32))["flow"]
+        for face in (identity.neutral, target)
+    ]
+    row = int(np.abs(GRID_Y - height).argmin())
+    column = int(np.abs(GRID_X - identity.neutral[1, 0]).argmin())
+    return float(flows[0][0, 1, row, column] - flows[1][0, 1, row, column])
+
+
+def test_an_opening_jaw_leaves_the_collar_where_it_is(astronaut: Identity) -> None:
+    basis = FaceBasis.load(EngineConfig().weights / "basis.npz")
+    open_ = np.zeros(arkit.COUNT, np.float32)
+    open_[arkit.index("jawOpen")] = 0.4
+    target = retarget(astronaut.neutral, basis, open_, np.zeros(6, np.float32))
+    chin = astronaut.neutral[152, 1]
+    moved = carried_by(target, astronaut, chin)
+    assert moved > 0.02
+    for below in (0.3, 0.45, 0.6):
+        assert (
+            abs(carried_by(target, astronaut, chin + below)) < 0.1 * moved
+        )  # all of it, when only the chin pulled
+
+
+def test_the_neck_goes_with_the_head_and_the_chest_less(astronaut: Identity) -> None:
+    target = astronaut.neutral + np.array([0, 0.05], np.float32)
+    chin = astronaut.neutral[152, 1]
+    neck, chest = (carried_by(target, astronaut, chin + below) for below in (0.14, 0.5))
+    assert 0.03 < neck < 0.052
+    assert chest < 0.4 * neck
