@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import shlex
 import sys
 import tempfile
@@ -44,7 +43,7 @@ from playwright.sync_api import Page
 
 from benchmarks import beeps as arithmetic
 from benchmarks.browser import launch, new_page
-from benchmarks.environment import cpu_clock, describe, print_header, process_cpu_s
+from benchmarks.environment import cpu_clock, describe, print_header, print_json, process_cpu_s
 from benchmarks.server_process import SERVE, ServerProcess
 
 RECORDER = Path(__file__).with_name("recorder.js")
@@ -250,11 +249,7 @@ def main() -> None:
     result["server_command"] = shlex.join(Path(part).name for part in options.server_command)
     if not figures["valid"]:
         print("machine too busy: no valid run; do not use these figures")
-    line = json.dumps(result)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(line)
+    print_json(result, options.out)
     sys.exit(0 if figures["valid"] else TOO_BUSY)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -174,3 +175,12 @@ def _proc_field(path: str, name: str) -> str:
         if key.strip() == name:
             return value.strip()
     return ""
+
+
+def print_json(result: dict[str, Any], out: Path | None) -> None:
+    """Print a result as the one line that ends a benchmark, and write it to `out` too, if given."""
+    line = json.dumps(result)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(line + "\n")
+    print(line)

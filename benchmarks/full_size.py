@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import describe, print_header
+from benchmarks.environment import describe, print_header, print_json
 
 SYSTEMS = ("diffusers", "ours", "ours, all")  # each in a process of its own, so no import of it
 MEMORY_BAR_GIB = 12.0
@@ -133,11 +133,7 @@ def main() -> None:
         "packages": {name: version(name) for name in ("torch", "diffusers", "transformers")},
         **about,
     }
-    line = json.dumps(result)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(line + "\n")
-    print(line)
+    print_json(result, args.out)
 
 
 if __name__ == "__main__":

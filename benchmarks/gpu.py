@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from benchmarks.environment import describe, gpus, print_header
+from benchmarks.environment import describe, gpus, print_header, print_json
 from benchmarks.stages import percentiles, voice
 from engine.avatar import AvatarEngine
 from engine.backends import BACKENDS
@@ -212,11 +211,7 @@ def main() -> None:
         print(f"  {gpu['name']}, {gpu['memory']}, driver {gpu['driver']}, CUDA {result['cuda']}")
     print(f"  {' '.join(f'{name} {number}' for name, number in result['packages'].items())}")
     print_tables(result)
-    line = json.dumps({"benchmark": "gpu", **result, **about})
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(line + "\n")
-    print(line)
+    print_json({"benchmark": "gpu", **result, **about}, args.out)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import resource
 import signal
@@ -21,7 +20,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import ROOT, describe, print_header
+from benchmarks.environment import ROOT, describe, print_header, print_json
 from benchmarks.server_process import free_port
 
 BAR_S, BAR_INSTALL_S, BAR_MB = 180.0, 90.0, 700.0
@@ -106,11 +105,7 @@ def main() -> None:
     print(f"  of it install {result['installed_s']} s (bar {BAR_INSTALL_S:.0f})")
     print(f"  {result['installed_mb']} MB (bar {BAR_MB:.0f}), torch: {result['torch']}")
     print(f"  CPU time {result['cpu_s']} s; load now {result['load_1min_after']}")
-    line = json.dumps({"benchmark": "install", **result, **about})
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(line + "\n")
-    print(line)
+    print_json({"benchmark": "install", **result, **about}, options.out)
 
 
 if __name__ == "__main__":

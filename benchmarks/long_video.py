@@ -27,7 +27,6 @@ line; pictures and numbers go to `--out`.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +39,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm, trange
 
-from benchmarks.environment import describe, print_header
+from benchmarks.environment import describe, print_header, print_json
 from benchmarks.stages import voice
 from engine.avatar import AvatarEngine
 from engine.backends import GraphSpec, load_backend
@@ -333,7 +332,7 @@ def main() -> None:
         )
     tlp = judge.warp_tlp()
     print(f"{'tlp of the warp':<18}{tlp if tlp is not None else '':>10}")
-    line = json.dumps(
+    print_json(
         {
             "benchmark": "long_video",
             "seconds": args.seconds,
@@ -344,10 +343,9 @@ def main() -> None:
             "ways": results,
             "warp_tlp": tlp,
             **about,
-        }
+        },
+        args.out / "long_video.json",
     )
-    (args.out / "long_video.json").write_text(line + "\n")
-    print(line)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import tempfile
 import time
 import wave
@@ -23,7 +22,7 @@ from typing import Any
 import av
 import numpy as np
 
-from benchmarks.environment import describe, print_header
+from benchmarks.environment import describe, print_header, print_json
 from benchmarks.server_process import ServerProcess
 from benchmarks.stages import voice
 from client_example.headless import FileMicrophone, Viewer
@@ -112,11 +111,7 @@ def main() -> None:
     for number, size in enumerate(result["after_each_mib"], 1):
         print(f"  after viewer {number:<6}  {size:>8}   {result['frames_seen'][number - 1]} frames")
     print(f"  growth since the first {result['growth_mib']:>6}   (bar {BAR_MIB})")
-    line = json.dumps({"benchmark": "memory", **result, **about})
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(line + "\n")
-    print(line)
+    print_json({"benchmark": "memory", **result, **about}, options.out)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ Writes a contact sheet to look at, prints a table, then one JSON line. Needs the
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.environment import describe, print_header
+from benchmarks.environment import describe, print_header, print_json
 from engine.avatar import AvatarEngine
 from engine.config import EngineConfig
 from engine.errors import PortraitRefused
@@ -151,11 +150,7 @@ def main() -> None:
     print("portrait  " + "  ".join(f"{name:>20}" for name in names))
     for number, row in rows.items():
         print(f"{number:<10}" + "  ".join(f"{row[name]:>20}" for name in names))
-    line = json.dumps({"benchmark": "quality", **result, "each": rows, **about})
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(line + "\n")
-    print(line)
+    print_json({"benchmark": "quality", **result, "each": rows, **about}, args.out)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.environment import describe, print_header
+from benchmarks.environment import describe, print_header, print_json
 from engine.avatar import AvatarEngine
 from engine.backends import BACKENDS, Backend, Graph, GraphSpec, load_backend
 from engine.config import EngineConfig
@@ -200,11 +199,7 @@ def main() -> None:
     if args.doubled:
         usual, large = result["doubled"]["frame_ms_p50"]
         print(f"twice the size: {large} ms for {usual}, {result['doubled']['ratio_p50']} x")
-    line = json.dumps({"benchmark": "stages", **result, **about})
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(line + "\n")
-    print(line)
+    print_json({"benchmark": "stages", **result, **about}, args.out)
 
 
 if __name__ == "__main__":
