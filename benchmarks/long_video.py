@@ -41,18 +41,18 @@ from tqdm import tqdm, trange
 
 from benchmarks.environment import describe, print_header, print_json
 from benchmarks.stages import voice
+from engine.audio.sound_file import read_audio
 from engine.avatar import AvatarEngine
 from engine.backends import GraphSpec, load_backend
 from engine.config import EngineConfig
+from engine.diffusion.latent_fusion import LatentFusion, fusion_windows
+from engine.diffusion.samplers import Denoising, sample, sample_frames
 from engine.errors import DataError
 from engine.evaluation.lpips import Lpips
-from engine.landmarks import apply, invert
-from engine.media import read_audio
-from engine.nets.latent_fusion import LatentFusion, fusion_windows
+from engine.face.landmarks import apply, invert
 from engine.nets.painter import Cache, Condition, Painter
-from engine.nets.sampling import Denoising, sample, sample_frames
-from engine.offline import frames_of
-from engine.picture import Face, PictureGraphs, Portrait, Shot
+from engine.offline.video import frames_of
+from engine.render.tiny import Face, PictureGraphs, Portrait, Shot
 from server.portraits import decode_image
 from server.run import BUNDLED_PORTRAIT
 

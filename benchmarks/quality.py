@@ -24,14 +24,14 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.environment import describe, print_header, print_json
+from engine.audio.sound_file import read_audio
 from engine.avatar import AvatarEngine
 from engine.config import EngineConfig
 from engine.errors import PortraitRefused
 from engine.evaluation.identity import IdentityScore
-from engine.landmarks import lip_gap
-from engine.media import read_audio
-from engine.offline import frames_of
-from engine.training.faces import Labeller
+from engine.face.landmarks import lip_gap
+from engine.offline.video import frames_of
+from engine.training.data.faces import Labeller
 from server.portraits import decode_image
 
 

@@ -18,8 +18,8 @@ from diffusers import (
 from diffusers.utils import logging
 from torch import Tensor, nn
 
+from engine.backends.cuda_graph import Recorded
 from engine.nets.control_net import AnimateControlNet, control_net_arguments
-from engine.nets.cuda_graph import Recorded
 from engine.nets.face_lines import FaceLines
 from engine.nets.identity_unet import IdentityUnet, unet_arguments
 from engine.nets.portraittalk import Conditions, Guidance, PortraitTalkModel

@@ -10,18 +10,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.audio.speech_encoder import SPEECH, SpeechEncoder
 from engine.backends import Backend, Graph, GraphSpec, load_backend
 from engine.config import EngineConfig
 from engine.enroll import Identity, enroll
-from engine.expression import ExpressionState, Prompt, parse
-from engine.face import FINDER, LANDMARKS, FaceReader
-from engine.heard import Ear, Heard
-from engine.idle import IdleLife
-from engine.landmarks import lip_gap
-from engine.motion import MOTION, MotionDecoder
-from engine.picture import Film, Picture, PictureGraphs, Shot
-from engine.retarget import BLINKS, PRESSED, FaceBasis, retarget
-from engine.speech import SPEECH, SpeechEncoder
+from engine.face.detector import FINDER, LANDMARKS, FaceReader
+from engine.face.landmarks import lip_gap
+from engine.motion.decoder import MOTION, MotionDecoder
+from engine.motion.expression import ExpressionState, Prompt, parse
+from engine.motion.idle import IdleLife
+from engine.motion.retarget import BLINKS, PRESSED, FaceBasis, retarget
+from engine.motion.speech_context import Ear, Heard
+from engine.render.tiny import Film, Picture, PictureGraphs, Shot
 from engine.state import StreamState
 from engine.types import Pcm, Quality, RgbImage, VideoFrame
 

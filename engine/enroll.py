@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine import arkit
-from engine.face import SCORE_NAMES, FaceReader
-from engine.face_shapes import face_shapes
-from engine.landmarks import window_transform
-from engine.picture import Picture, Portrait
-from engine.retarget import FaceBasis, neutral_face
+from engine.face import arkit
+from engine.face.detector import SCORE_NAMES, FaceReader
+from engine.face.landmarks import window_transform
+from engine.motion.expression_shapes import face_shapes
+from engine.motion.retarget import FaceBasis, neutral_face
+from engine.render.tiny import Picture, Portrait
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
@@ -29,7 +29,7 @@ class Identity:
     face: Any  # what the picture part enrolled
     neutral: F32  # (478, 2) window units, mouth closed
     span: float  # inter-ocular distance in window units
-    shapes: F32  # (52, 478, 2) what an expression's coefficients move, see `engine.face_shapes`
+    shapes: F32  # (52, 478, 2) what an expression's coefficients move, see `engine.motion.expression_shapes`
 
     @property
     def size(self) -> tuple[int, int]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.enroll import Identity
-from engine.expression import ExpressionState
-from engine.heard import Heard
-from engine.idle import IdleState
-from engine.motion import MotionState
+from engine.motion.decoder import MotionState
+from engine.motion.expression import ExpressionState
+from engine.motion.idle import IdleState
+from engine.motion.speech_context import Heard
 from engine.types import Quality, RgbImage
 
 

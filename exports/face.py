@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import typer
 
-from engine.face import CROP, FINDER, FINDER_SIDE, LANDMARKS
+from engine.face.detector import CROP, FINDER, FINDER_SIDE, LANDMARKS
 from engine.nets.face import FinderNet, LandmarkNet, MirroredLandmarkNet
-from engine.training.face import trained
+from engine.training.face.train import trained
 from exports.onnx import export
 
 

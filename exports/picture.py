@@ -1,4 +1,4 @@
-"""Exports the picture graphs (`engine.picture_specs.SPECS`) from a trained painter."""
+"""Exports the picture graphs (`engine.render.specs.SPECS`) from a trained painter."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from engine.canvas import ANCHORS, GRID_X, GRID_Y
+from engine.face.topology import HEAD_MIDPOINTS, HEAD_POINTS, POINTS
 from engine.nets.geometry import control_points, flow_at, neck_points, unit_grid, warp
 from engine.nets.painter import Painter
-from engine.picture_specs import SPECS
-from engine.topology import HEAD_MIDPOINTS, HEAD_POINTS, POINTS
+from engine.render.compositing import ANCHORS, GRID_X, GRID_Y
+from engine.render.specs import SPECS
 from exports.onnx import export
 
 
@@ -27,7 +27,7 @@ class Enroll(nn.Module):
         self.painter = painter
 
     def forward(self, window: Tensor) -> tuple[Tensor, ...]:
-        """See `engine.picture_specs.ENROLL`."""
+        """See `engine.render.specs.ENROLL`."""
         kept = self.painter.enroll(window)
         return kept.latents, kept.identity, *kept.keys
 
@@ -47,7 +47,7 @@ class Warp(nn.Module):
     def forward(
         self, window: Tensor, latents: Tensor, source: Tensor, target: Tensor
     ) -> tuple[Tensor, ...]:
-        """See `engine.picture_specs.WARP`."""
+        """See `engine.render.specs.WARP`."""
         drawn = self.painter.geometry(window, latents, source, target)
         return *drawn, self.flow(source, target)
 
@@ -72,7 +72,7 @@ class Carry(nn.Module):
     def forward(
         self, patch: Tensor, source: Tensor, before: Tensor, target: Tensor
     ) -> tuple[Tensor, ...]:
-        """See `engine.picture_specs.CARRY`."""
+        """See `engine.render.specs.CARRY`."""
         n = self.warp.painter.geometry.grid
         after = control_points(target)
         window_flow = flow_at(unit_grid(n), control_points(before), after).view(-1, n, n, 2)
@@ -89,7 +89,7 @@ class Guide(nn.Module):
     def forward(
         self, maps: Tensor, warped: Tensor, previous: Tensor, target: Tensor, placement: Tensor
     ) -> tuple[Tensor, ...]:
-        """See `engine.picture_specs.GUIDE`."""
+        """See `engine.render.specs.GUIDE`."""
         guidance: tuple[Tensor, ...] = self.net(maps, warped, previous, target, placement)
         return guidance
 
@@ -104,7 +104,7 @@ class Denoise(nn.Module):
     def forward(
         self, z_t: Tensor, t: Tensor, latents: Tensor, identity: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
-        """See `engine.picture_specs.DENOISE`."""
+        """See `engine.render.specs.DENOISE`."""
         reference, previous, guidance = rest[:3], rest[3:6], rest[6:9]
         made, keys = self.net(z_t, t, latents, guidance, identity, reference, previous)
         return made, *keys
@@ -118,7 +118,7 @@ class Decode(nn.Module):
         self.decoder = painter.decoder
 
     def forward(self, made_latents: Tensor, warped: Tensor, opening: Tensor) -> Tensor:
-        """See `engine.picture_specs.DECODE`."""
+        """See `engine.render.specs.DECODE`."""
         painted, trust = self.decoder(made_latents, warped, opening)
         return torch.cat([painted - trust * warped, trust], 1)
 
@@ -146,7 +146,7 @@ class Move(nn.Module):
         flow_map: Tensor,
         base: Tensor,
     ) -> Tensor:
-        """See `engine.picture_specs.MOVE`."""
+        """See `engine.render.specs.MOVE`."""
         scaled = torch.einsum("dc,bchw->bdhw", flow_scale, flow)  # few points: cheap here
         offset = F.grid_sample(scaled, flow_map, align_corners=False, padding_mode="border")
         coarse = base.permute(0, 3, 1, 2) + offset  # for every second pixel, and one step around
@@ -160,7 +160,7 @@ class Inlay(nn.Module):
     """The painted window laid into the moved portrait; no weights."""
 
     def forward(self, moved: Tensor, patch: Tensor, patch_map: Tensor, feather: Tensor) -> Tensor:
-        """See `engine.picture_specs.INLAY`."""
+        """See `engine.render.specs.INLAY`."""
         laid = F.grid_sample(patch, patch_map, align_corners=False, padding_mode="border")
         trust = 1 - feather * (1 - laid[:, 3:])
         # the painter works in [-1, 1], the portrait in [0, 255]

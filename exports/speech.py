@@ -11,13 +11,13 @@ import typer
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from engine.audio.speech_encoder import SPEECH
 from engine.backends import GraphSpec
-from engine.motion import MOTION
+from engine.motion.decoder import MOTION
 from engine.nets.moonshine import SpeechGraph, StreamingMoonshine
 from engine.nets.motion_vae import MotionGraph, MotionVae
-from engine.speech import SPEECH
-from engine.training.motion import load_ear, load_motion
-from engine.training.motion_rules import spread_matrix
+from engine.training.motion.rules import spread_matrix
+from engine.training.motion.train import load_ear, load_motion
 from exports.onnx import export
 
 _SMALL = 1024  # numbers; smaller constants stay in single precision

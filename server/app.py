@@ -19,7 +19,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from engine.errors import AvatarError
-from engine.expression import MAX_PROMPT, WORDS
+from engine.motion.expression import MAX_PROMPT, WORDS
 from engine.types import Engine, RgbImage
 from server.errors import ApiError, refusal
 from server.service import AvatarService

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.errors import AvatarError, BackendUnavailable
-from server.options import (
+from engine.options import (
     AdapterOption,
     BackendOption,
     Codec,
@@ -42,7 +42,7 @@ from server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from engine.avatar import AvatarEngine
-    from engine.offline import Casting, Report
+    from engine.offline.video import Casting, Report
 
 app = typer.Typer(
     help="A portrait that talks, live in the browser, on a plain CPU.\n\n"
@@ -113,7 +113,7 @@ def serve(
             frame_code=frame_code,
         ),
     )
-    from server.profiles import how_slow, load_profile, make_config, seconds_a_frame
+    from engine.profiles.choose import how_slow, load_profile, make_config, seconds_a_frame
 
     config = make_config(
         profile.value,
@@ -186,7 +186,7 @@ def generate(
 
     With sd15, a run that was stopped goes on where it was when it is started again in the same words.
     """
-    from server.profiles import cast, load_profile, make_config
+    from engine.profiles.choose import cast, load_profile, make_config
 
     config = make_config(
         profile.value,
@@ -223,7 +223,7 @@ def _draw(engine: AvatarEngine, casting: Casting, audio: Path, out: Path) -> Rep
     """Make the video, with a bar that shows how far it is."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from engine.offline import generate as make
+    from engine.offline.video import generate as make
 
     together = engine.config.diffusion.long_video == "fusion"
     columns = (
@@ -256,7 +256,7 @@ def motion(
 
     Example: `portraittalk motion -a hello.wav -o hello.csv`
     """
-    from engine.motion_file import motion as write
+    from engine.offline.motion_file import motion as write
 
     frames = write(audio, out, seed=seed, idle=idle)
     typer.echo(f"{out}: {frames} frames")
@@ -342,7 +342,7 @@ def train(
     configuration are in the package, engine/training/configs.
     """
     with training_packages():
-        from engine.training.run_stage import train as run
+        from engine.training.portraittalk.run_stage import train as run
     _say_once(f"{stage}: held-out loss {run(config, stage, cpu=cpu)['held_out']:.4f}")
 
 
@@ -356,7 +356,7 @@ def distill(
 ) -> None:
     """Teach the trained system to draw a frame in 1 to 4 steps, through its own frame cache."""
     with training_packages():
-        from engine.training.run_stage import distill as run
+        from engine.training.portraittalk.run_stage import distill as run
     _say_once(f"distill: held-out L1 {run(config, cache=cache, cpu=cpu)['held_out']:.4f}")
 
 

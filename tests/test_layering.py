@@ -24,7 +24,7 @@ TRAINING_FOLDERS = (
     "exports",
 )
 TRAINING_PACKAGES = {"torch", "transformers", "cv2", "scipy", "mediapipe", "nncf", "tqdm", "onnx"}
-LIGHT = {"engine.loaders.registry"}  # a table: no torch, see tests/loaders/test_registry.py
+LIGHT = {"engine.loaders.registry"}  # a table: no torch, see tests/engine/loaders/test_registry.py
 OWNERS = {
     "onnxruntime": {"engine/backends/onnxruntime.py"},
     "openvino": {"engine/backends/openvino.py"},
@@ -33,8 +33,8 @@ OWNERS = {
 
 # What a command opens inside its own function, and only there.
 DOORS = {
-    "server/cli.py": {"engine.training.commands", "engine.training.run_stage"},
-    "server/profiles.py": {"engine.loaders.sd15_engine"},
+    "server/cli.py": {"engine.training.commands", "engine.training.portraittalk.run_stage"},
+    "engine/profiles/choose.py": {"engine.profiles.sd15"},
 }
 
 
@@ -99,7 +99,7 @@ def test_run_times_are_imported_in_one_file(package: str) -> None:
 
 def test_the_engine_runs_without_calling_home(tmp_path: Path) -> None:
     code = (
-        "import engine.avatar as a, engine.backends as b, pathlib, engine.picture as p, sys\n"
+        "import engine.avatar as a, engine.backends as b, pathlib, engine.render.tiny as p, sys\n"
         "g = b.load_backend('openvino', threads=1).load(p.MOVE, a.EngineConfig().weights / 'move.onnx')\n"
         "assert 'torch' not in sys.modules and 'cv2' not in sys.modules\n"
     )

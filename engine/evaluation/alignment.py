@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.audio.sound_file import RATE
 from engine.errors import DataError
-from engine.media import RATE
-from engine.training.speech_phones import Phone, phones_from_ipa
+from engine.training.speech.phones import Phone, phones_from_ipa
 
 F32 = NDArray[np.float32]
 Spell = Callable[[str], str]  # a word -> its IPA

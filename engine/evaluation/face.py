@@ -23,12 +23,12 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
-from engine import topology
 from engine.backends import load_backend
 from engine.errors import PortraitRefused
-from engine.face import FINDER, LANDMARKS, MIN_FACE_PX, FaceReader, Window, face_box
-from engine.training.face_data import HELD_OUT_EVERY, STILL_PERSON, head_angles
-from engine.training.faces import FaceLabel, Labeller
+from engine.face import topology
+from engine.face.detector import FINDER, LANDMARKS, MIN_FACE_PX, FaceReader, Window, face_box
+from engine.training.data.faces import FaceLabel, Labeller
+from engine.training.face.dataset import HELD_OUT_EVERY, STILL_PERSON, head_angles
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.errors import DataError
-from engine.face import FaceReader, aligned_window
-from engine.landmarks import lip_gap
-from engine.training.faces import Labeller
+from engine.face.detector import FaceReader, aligned_window
+from engine.face.landmarks import lip_gap
+from engine.training.data.faces import Labeller
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]

@@ -22,6 +22,7 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.audio.sound_file import read_audio
 from engine.avatar import AvatarEngine
 from engine.backends import load_backend
 from engine.config import EngineConfig
@@ -29,17 +30,16 @@ from engine.evaluation.alignment import Aligner, read_transcripts
 from engine.evaluation.lip_reader import LipReader, read_pictures
 from engine.evaluation.motion import correlation
 from engine.evaluation.motion import load as load_motion
-from engine.face import FINDER, LANDMARKS, FaceReader
-from engine.landmarks import lip_gap
-from engine.media import read_audio
-from engine.motion_file import run
-from engine.offline import frames_of
-from engine.retarget import FaceBasis, retarget
-from engine.training.faces import Labeller
-from engine.training.motion_rules import mouth, spread_matrix
-from engine.training.sources import fetch
-from engine.training.speech_phones import BILABIAL, Phone
-from engine.training.speech_tts import Espeak, Kokoro
+from engine.face.detector import FINDER, LANDMARKS, FaceReader
+from engine.face.landmarks import lip_gap
+from engine.motion.retarget import FaceBasis, retarget
+from engine.offline.motion_file import run
+from engine.offline.video import frames_of
+from engine.training.data.faces import Labeller
+from engine.training.data.sources import fetch
+from engine.training.motion.rules import mouth, spread_matrix
+from engine.training.speech.phones import BILABIAL, Phone
+from engine.training.speech.tts import Espeak, Kokoro
 
 F32 = NDArray[np.float32]
 FPS = 25

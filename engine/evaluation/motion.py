@@ -13,17 +13,17 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from engine import arkit
+from engine.audio.sound_file import read_audio
+from engine.audio.speech_encoder import SPEECH, SpeechEncoder
 from engine.backends import load_backend
 from engine.config import EngineConfig
 from engine.evaluation.alignment import Aligner, read_transcripts
-from engine.media import read_audio
-from engine.motion import MOTION, MotionDecoder
-from engine.motion_file import run
-from engine.speech import SPEECH, SpeechEncoder
-from engine.training.motion_data import HELD_OUT, load_animated, load_synthetic
-from engine.training.motion_rules import ARKIT_GROUPS, CHANNELS, spread_matrix
-from engine.training.speech_tts import Espeak
+from engine.face import arkit
+from engine.motion.decoder import MOTION, MotionDecoder
+from engine.offline.motion_file import run
+from engine.training.motion.dataset import HELD_OUT, load_animated, load_synthetic
+from engine.training.motion.rules import ARKIT_GROUPS, CHANNELS, spread_matrix
+from engine.training.speech.tts import Espeak
 
 F32 = NDArray[np.float32]
 FPS = 25

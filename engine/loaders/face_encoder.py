@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from engine.errors import BackendUnavailable, WeightsError
-from engine.landmarks import similarity
+from engine.face.landmarks import similarity
+from engine.face.topology import LEFT_LIDS, RIGHT_LIDS
 from engine.loaders.files import Damaged, WrongFamily
 from engine.loaders.registry import Checkpoint, find
-from engine.topology import LEFT_LIDS, RIGHT_LIDS
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]

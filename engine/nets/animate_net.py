@@ -10,15 +10,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.nets.codec import LATENT_CHANNELS
-from engine.nets.layers import ResBlock, TokenNorm, attend, picture, tokens
-from engine.topology import (
+from engine.face.topology import (
     INNER_LOWER_LIP,
     INNER_UPPER_LIP,
     LINE_GROUPS,
     OUTER_LOWER_LIP,
     OUTER_UPPER_LIP,
 )
+from engine.nets.codec import LATENT_CHANNELS
+from engine.nets.layers import ResBlock, TokenNorm, attend, picture, tokens
 
 PLACEMENT = 6  # yaw, pitch, roll [rad], x, y [inter-ocular], log scale
 LIP_POINTS = (*OUTER_UPPER_LIP, *OUTER_LOWER_LIP, *INNER_UPPER_LIP, *INNER_LOWER_LIP)

@@ -12,7 +12,8 @@ import torch
 from diffusers import ControlNetModel
 from torch import Tensor, nn
 
-from engine.heard import HEARD
+from engine.face.placement import SIXTY_EIGHT, WITHOUT_MOUTH_68
+from engine.motion.speech_context import HEARD
 from engine.nets.attention import (
     AttentionCall,
     GuidedCrossAttention,
@@ -23,7 +24,6 @@ from engine.nets.attention import (
 )
 from engine.nets.identity_unet import unet_arguments
 from engine.nets.sd15_config import PLACEMENT, PLACEMENT_TOKENS, Sd15Config, UnetSizes
-from engine.placement import SIXTY_EIGHT, WITHOUT_MOUTH_68
 
 
 def control_net_arguments(sizes: UnetSizes) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class AnimateControlNet(nn.Module):
 
     Shapes:
         in: z_t (B, 4, h, w); t (B,); text (B, 77, D); control_image (B, 3, 8 h, 8 w) in [0, 1];
-            landmarks (B, 68, 3) and placement (B, 8) as `engine.placement` makes them, None
+            landmarks (B, 68, 3) and placement (B, 8) as `engine.face.placement` makes them, None
             for neither; with DiffTalk's conditioning landmarks are (B, 39, 3), and speech
             (B, 16, W) stands behind them in the same attention; previous: 7 (K, V) pairs of the frame before.
         out: 13 residuals, 12 for the skips and one for the middle; its own 7 (K, V) pairs.

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engine.face import CROP, SCORE_NAMES
-from engine.topology import POINTS
+from engine.face.detector import CROP, SCORE_NAMES
+from engine.face.topology import POINTS
 
 SHAPE_RANK = 160  # dimensions of the linear shape space the landmarks lie in
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from engine import topology as t
+from engine.face import topology as t
 
 ONE = 1 << 16  # fixed point
 HALF = ONE >> 1

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.topology import (
+from engine.face.topology import (
     FLOW_MIDPOINTS,
     FLOW_POINTS,
     INNER_LOWER_LIP,

@@ -8,6 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from engine.diffusion.samplers import make_scheduler
 from engine.nets.attention import (
     AttentionCall,
     CrossAttention,
@@ -18,7 +19,6 @@ from engine.nets.attention import (
     channels_of,
     layer_order,
 )
-from engine.nets.sampling import make_scheduler
 from engine.nets.sd15_config import Sd15Config, UnetSizes
 
 Control = tuple[Tensor, ...]  # 13 residuals of a ControlNet, or one stem map of a pose guider

@@ -16,7 +16,7 @@ from engine.nets.animate_net import AnimateNet
 from engine.nets.codec import LATENT_CHANNELS, Decoder, Encoder
 from engine.nets.geometry import WindowGeometry
 from engine.nets.identity_net import IdentityNet, KeyValue, ReferenceNet
-from engine.picture import sampling_times
+from engine.render.tiny import sampling_times
 
 WINDOW = 128  # pixels of the painted window
 LATENT = 32  # pixels of its latents

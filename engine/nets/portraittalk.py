@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from engine.face.placement import HEIGHT, WITHOUT_MOUTH_68
+from engine.face.topology import STABLE
 from engine.nets.attention import KeyValues
 from engine.nets.control_net import AnimateControlNet
 from engine.nets.face_lines import FaceLines
@@ -17,8 +19,6 @@ from engine.nets.pose_guider import PoseGuider
 from engine.nets.projection import IdentityProjection
 from engine.nets.sd15_config import Sd15Config, TextSizes
 from engine.nets.sd_codec import SdCodec
-from engine.placement import HEIGHT, WITHOUT_MOUTH_68
-from engine.topology import STABLE
 
 Caches = tuple[KeyValues, KeyValues]  # what a frame hands on: IdentityNet's and AnimateNet's K/V
 NOSE_TIP = 4
@@ -189,7 +189,7 @@ class PortraitTalkModel(nn.Module):
         are.
 
         Shapes:
-            in: landmarks (B, 478, 2) in [0, 1]; points (B, 68, 3) of `engine.placement`;
+            in: landmarks (B, 478, 2) in [0, 1]; points (B, 68, 3) of `engine.face.placement`;
             placement (B, 8) of the frame before; concat and speech as in `Guidance`.
         """
         guide = self._seen(landmarks, points, placement)

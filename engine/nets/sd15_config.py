@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.audio.speech_encoder import WIDTH
 from engine.errors import ConfigError
-from engine.speech import WIDTH
 
-PLACEMENT = 8  # numbers of `engine.placement.placement`
+PLACEMENT = 8  # numbers of `engine.face.placement.placement`
 LANDMARK_TOKENS = 68
 PLACEMENT_TOKENS = 8
 

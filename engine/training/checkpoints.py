@@ -12,7 +12,7 @@ from torch import nn
 
 from engine.errors import DataError
 from engine.loaders.trained import WEIGHTS
-from engine.training.stage_config import STAGES, Stage
+from engine.training.portraittalk.stage_config import STAGES, Stage
 
 CHECKPOINT = "checkpoint.pt"
 

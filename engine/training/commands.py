@@ -8,18 +8,18 @@ from typing import Any, cast, get_args
 import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from engine.audio.speech_encoder import SPEECH, SpeechEncoder
 from engine.backends import load_backend
 from engine.config import EngineConfig
 from engine.errors import ConfigError
-from engine.face import FINDER, LANDMARKS, FaceReader
-from engine.picture_specs import ENROLL
-from engine.speech import SPEECH, SpeechEncoder
-from engine.training.clips import load_clips
-from engine.training.contact_sheet import contact_sheet, report
-from engine.training.face_embedding import FaceEmbedder, TinyEmbedder
-from engine.training.face_track import TrackSettings
-from engine.training.prepare import Hear, PrepareSettings, Tools, prepare, streaming_ear
-from engine.training.video_folders import Layout
+from engine.face.detector import FINDER, LANDMARKS, FaceReader
+from engine.render.specs import ENROLL
+from engine.training.data.clips import load_clips
+from engine.training.data.contact_sheet import contact_sheet, report
+from engine.training.data.face_embedding import FaceEmbedder, TinyEmbedder
+from engine.training.data.face_track import TrackSettings
+from engine.training.data.prepare import Hear, PrepareSettings, Tools, prepare, streaming_ear
+from engine.training.data.video_folders import Layout
 from engine.types import Pcm
 
 FACE_ENCODERS = ("tiny", "sface", "auraface", "insightface")
@@ -106,8 +106,8 @@ def load_tools(face_encoder: str, speech: str, models_dir: Path, threads: int) -
 
 def hubert_ear(name: str, models_dir: Path) -> Hear:
     """The public HuBERT in the chunks that it runs in live."""
+    from engine.loaders.hubert import load_hubert
     from engine.loaders.registry import require
-    from engine.loaders.speech import load_hubert
     from engine.nets.hubert_chunks import ChunkedHubert
 
     model: Any = load_hubert(require(name, models_dir))

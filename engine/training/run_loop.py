@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from engine.errors import ConfigError, DataError
-from engine.training.stage_config import StageSettings
+from engine.training.portraittalk.stage_config import StageSettings
 
 SETTINGS = "settings.json"
 MAY_CHANGE = frozenset({"steps", "save_every", "sample_every", "sample_steps", "samples"})

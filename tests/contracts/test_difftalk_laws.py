@@ -13,8 +13,8 @@ from torch import Tensor
 from engine.avatar import AvatarEngine
 from engine.config import DiffusionSettings, EngineConfig
 from engine.errors import ConfigError
-from engine.loaders.sd15_engine import load_engine
-from engine.nets.sd15_picture import DiffusionPicture
+from engine.profiles.sd15 import load_engine
+from engine.render.sd15 import DiffusionPicture
 from server.portraits import decode_image
 from server.run import BUNDLED_PORTRAIT
 from tests.contracts.small import stirred

@@ -17,15 +17,16 @@ from engine.config import DiffusionSettings, EngineConfig
 from engine.enroll import Identity
 from engine.errors import ConfigError, WeightsError
 from engine.loaders.files import WrongFamily
-from engine.loaders.hearing import load_hearing, motion_checkpoint
-from engine.loaders.sd15_engine import load_engine
+from engine.loaders.hubert_motion import load_hearing, motion_checkpoint
 from engine.nets.motion_vae import MotionSettings, MotionVae
-from engine.offline import Casting, generate
-from engine.training.motion import PIECE, MotionTraining, choose_ear, prepare, spreads, train
-from engine.training.motion_data import Clip
-from engine.training.motion_rules import CHANNELS
+from engine.offline.video import Casting, generate
+from engine.profiles.sd15 import load_engine
+from engine.training.motion import train
+from engine.training.motion.dataset import Clip
+from engine.training.motion.rules import CHANNELS
+from engine.training.motion.train import PIECE, MotionTraining, choose_ear, prepare, spreads
 from tests.contracts.small import write_wav
-from tests.loaders.layouts import hubert, random, save
+from tests.engine.loaders.layouts import hubert, random, save
 
 pytestmark = pytest.mark.train
 HOP, FRAMES = 640, 7
@@ -48,7 +49,7 @@ def write_hubert(folder: Path) -> None:
 
 
 def write_motion(path: Path, features: int) -> None:
-    """What `engine.training.motion` saves, with weights that nobody trained."""
+    """What `engine.training.motion.train` saves, with weights that nobody trained."""
     torch.manual_seed(0)
     net = MotionVae(MotionSettings.hearing(features))
     torch.nn.init.normal_(net.channels.weight, std=0.3)

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from engine.avatar import AvatarEngine
 from engine.config import DiffusionSettings, EngineConfig
+from engine.diffusion.latent_fusion import window_weights
+from engine.diffusion.samplers import Denoising
 from engine.errors import ConfigError
-from engine.loaders.sd15_engine import load_engine
+from engine.face.placement import landmarks_68
 from engine.nets.attention import SelfAttention, TemporalSelfAttention
-from engine.nets.latent_fusion import window_weights
-from engine.nets.sampling import Denoising
-from engine.nets.sd15_picture import DiffusionPicture
-from engine.offline import Casting, generate
-from engine.picture import Shot
-from engine.placement import landmarks_68
+from engine.offline.video import Casting, generate
+from engine.profiles.sd15 import load_engine
+from engine.render.sd15 import DiffusionPicture
+from engine.render.tiny import Shot
 from tests.contracts.small import stirred, write_wav
 
 HOP, FRAMES = 640, 7

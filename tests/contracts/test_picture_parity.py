@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from engine.backends import GraphSpec, TensorSpec, load_backend
-from engine.canvas import make_canvas
 from engine.errors import BackendUnavailable, ExportMismatch, WeightsError
-from engine.eyelids import make_lids
 from engine.nets.painter import Painter
-from engine.picture import Face, PictureGraphs, Shot
-from engine.picture_specs import DENOISE, SPECS, WARP
+from engine.render.compositing import make_canvas
+from engine.render.eyelids import make_lids
+from engine.render.specs import DENOISE, SPECS, WARP
+from engine.render.tiny import Face, PictureGraphs, Shot
 from exports.onnx import export
 from exports.picture import export_picture, samples
 

@@ -14,10 +14,10 @@ from engine.avatar import AvatarEngine
 from engine.config import DiffusionSettings, EngineConfig
 from engine.enroll import Identity
 from engine.errors import WeightsError
-from engine.loaders import sd15_engine
-from engine.loaders.sd15_engine import load_engine
-from engine.nets.sd15_picture import DiffusionPicture
-from engine.offline import Casting, generate
+from engine.offline.video import Casting, generate
+from engine.profiles import sd15 as sd15_engine
+from engine.profiles.sd15 import load_engine
+from engine.render.sd15 import DiffusionPicture
 from tests.contracts.small import write_wav
 
 HOP = 640

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from engine import arkit
+from engine.audio.speech_encoder import HOP, SPEECH, SpeechEncoder
 from engine.backends import load_backend
 from engine.config import EngineConfig
-from engine.motion import LOOKAHEAD, MOTION, MotionDecoder
-from engine.motion_file import run
-from engine.speech import HOP, SPEECH, SpeechEncoder
+from engine.face import arkit
+from engine.motion.decoder import LOOKAHEAD, MOTION, MotionDecoder
+from engine.offline.motion_file import run
 
 SECONDS = 3
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from engine.config import EngineConfig
 from engine.errors import PortraitRefused
-from engine.expression import Prompt, parse, refuse_words
+from engine.motion.expression import Prompt, parse, refuse_words
 from engine.types import Pcm, Quality, RgbImage, VideoFrame
 
 

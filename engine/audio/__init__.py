@@ -1,0 +1,1 @@
+"""Sound: files in, hops, voice activity, speech features."""

@@ -1,0 +1,1 @@
+"""Schedules and samplers, once for everything that denoises."""

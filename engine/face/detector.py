@@ -1,0 +1,264 @@
+"""A portrait -> its one face: 478 landmarks, 52 expression scores, head angles. numpy + Pillow.
+
+Two small networks: the finder says where faces are; the landmark net reads an aligned crop. It
+runs once on the finder's box and then on the crop that its own landmarks align (`REFINEMENTS`).
+
+Coordinates are continuous: pixel (column i, row j) covers [i, i + 1) x [j, j + 1).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.backends import Graph, GraphSpec, TensorSpec
+from engine.errors import PortraitRefused
+from engine.face.topology import POINTS
+from engine.types import RgbImage
+
+F32 = NDArray[np.float32]
+
+FINDER_SIDE = 160  # pixels of the finder's square picture
+FINDER_CELLS = 20
+CROP = 192  # pixels of the landmark net's crop
+CROP_SCALE = 1.35  # crop side over face side
+REFINEMENTS = 2
+
+MAX_CANDIDATES = 6
+# On real portraits the finder's score of the face is 0.38-0.86 and the landmark net's presence,
+# once aligned, over 0.995; almost all that is no face stays under 0.9: the landmark net decides.
+MIN_FINDER = 0.25  # below this a cell is no candidate
+WORTH_ALIGNING = 0.20  # presence in the rough crop below which a candidate is dropped
+MIN_PRESENCE = 0.97  # presence in the aligned crop of a face
+MIN_FACE_PX = 80  # face side below which lips and eyelids are too few pixels
+RIVAL_SIDE = 0.40  # a second face counts from this part of the first one's side
+MAX_YAW = math.radians(40)
+
+SCORE_NAMES: tuple[str, ...] = (
+    *("_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft"),
+    *("browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft"),
+    *("eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight"),
+    *("eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft"),
+    *("eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen"),
+    *("jawRight", "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft"),
+    *("mouthFrownRight", "mouthFunnel", "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight"),
+    *("mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight", "mouthRollLower"),
+    *("mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight"),
+    *("mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight"),
+    *("noseSneerLeft", "noseSneerRight"),
+)
+
+FINDER = GraphSpec(
+    "finder",
+    (TensorSpec("picture", (1, FINDER_SIDE, FINDER_SIDE, 3), "uint8"),),
+    (TensorSpec("cells", (1, 4, FINDER_CELLS, FINDER_CELLS)),),
+)
+LANDMARKS = GraphSpec(
+    "landmarks",
+    (TensorSpec("crop", (1, CROP, CROP, 3), "uint8"),),
+    (
+        TensorSpec("landmarks", (1, POINTS, 2)),
+        TensorSpec("scores", (1, len(SCORE_NAMES))),
+        TensorSpec("pose", (1, 2)),
+        TensorSpec("presence", (1, 1)),
+    ),
+    precision="f32",  # a bf16 coordinate is off by up to half a pixel
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """The face of a portrait."""
+
+    landmarks: F32  # (478, 2) x and y in pixels of the picture
+    scores: F32  # (52,) in [0, 1], named by SCORE_NAMES
+    yaw: float  # radians; 0 looks at the camera, positive to the picture's right
+    pitch: float  # radians; positive looks down
+    roll: float  # radians; positive tilts clockwise in the picture
+    confidence: float  # [0, 1]
+    box: tuple[float, float, float, float]  # left, top, right, bottom of the landmarks, pixels
+
+    @property
+    def side(self) -> float:
+        """The longer side of the box in pixels."""
+        return max(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A square of the picture, turned by `roll` about its centre."""
+
+    x: float
+    y: float
+    side: float
+    roll: float = 0.0
+
+    def matrix(self) -> NDArray[np.float64]:
+        """(2, 3): window units [0, 1] x [0, 1] -> picture pixels."""
+        c, s = math.cos(self.roll) * self.side, math.sin(self.roll) * self.side
+        return np.array([[c, -s, self.x - (c - s) / 2], [s, c, self.y - (s + c) / 2]])
+
+    def place(self, points: F32) -> F32:
+        """Points (N, 2) in window units -> picture pixels."""
+        matrix = self.matrix()
+        return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+
+    def cut(self, picture: Image.Image, size: int) -> RgbImage:
+        """Resample the window to (size, size, 3); outside the picture is black."""
+        matrix = self.matrix()
+        shrink = max(1, int(self.side / size * 0.75))
+        if shrink > 1:  # average first: bilinear sampling alone would skip pixels
+            picture = picture.reduce(shrink)
+        scale = matrix[:, :2] / size / shrink
+        coefficients = (*scale[0], matrix[0, 2] / shrink, *scale[1], matrix[1, 2] / shrink)
+        return np.asarray(
+            picture.transform(
+                (size, size), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
+            )
+        )
+
+
+def eye_roll(landmarks: F32) -> float:
+    """Angle of the line through the eyes, radians, from landmarks (478, 2) in square units."""
+    right = landmarks[33] + landmarks[133]
+    left = landmarks[263] + landmarks[362]
+    return math.atan2(left[1] - right[1], left[0] - right[0])
+
+
+def aligned_window(landmarks: F32) -> Window:
+    """The crop in which landmarks (478, 2) stand upright, in the middle, at the usual size."""
+    roll = eye_roll(landmarks)
+    c, s = math.cos(roll), math.sin(roll)
+    turn = np.array([[c, s], [-s, c]], np.float32)
+    upright = landmarks @ turn.T
+    low, high = upright.min(0), upright.max(0)
+    x, y = (low + high) / 2 @ turn
+    return Window(float(x), float(y), float((high - low).max()) * CROP_SCALE, roll)
+
+
+def face_box(landmarks: F32) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of landmarks (478, 2)."""
+    (left, top), (right, bottom) = landmarks.min(0), landmarks.max(0)
+    return float(left), float(top), float(right), float(bottom)
+
+
+def decode_cells(cells: F32, threshold: float) -> list[tuple[float, Window]]:
+    """Read the finder's grid (4, 20, 20): score and square of each face in [0, 1] units, best first.
+
+    A cell speaks when its score is over `threshold` and the highest of its 3 x 3 neighbourhood;
+    of two squares that overlap by more than a third of their union the better stays.
+    """
+    scores = 1 / (1 + np.exp(-cells[0].astype(np.float64)))
+    n = len(scores)
+    around = np.pad(scores, 1)
+    highest = np.max([around[j : j + n, i : i + n] for j in range(3) for i in range(3)], axis=0)
+    found: list[tuple[float, Window]] = []
+    peaks = np.argwhere((scores >= highest) & (scores > threshold))
+    for row, column in sorted(peaks.tolist(), key=lambda cell: -scores[cell[0], cell[1]]):
+        dx, dy, size = (float(v) for v in cells[1:, row, column])
+        window = Window((column + 0.5 + dx) / n, (row + 0.5 + dy) / n, math.exp(min(size, 0.7)))
+        if all(_overlap(window, other) < 1 / 3 for _, other in found):
+            found.append((float(scores[row, column]), window))
+    return found
+
+
+def _overlap(a: Window, b: Window) -> float:
+    """Intersection over union of two upright squares."""
+    width = min(a.x + a.side / 2, b.x + b.side / 2) - max(a.x - a.side / 2, b.x - b.side / 2)
+    height = min(a.y + a.side / 2, b.y + b.side / 2) - max(a.y - a.side / 2, b.y - b.side / 2)
+    common = max(width, 0.0) * max(height, 0.0)
+    return common / (a.side**2 + b.side**2 - common)
+
+
+class FaceReader:
+    """Reads the one face of a portrait, or says why it cannot."""
+
+    def __init__(self, finder: Graph, landmarks: Graph) -> None:
+        self._finder = finder
+        self._landmarks = landmarks
+
+    def find(self, rgb: RgbImage, threshold: float = MIN_FINDER) -> list[tuple[float, Window]]:
+        """Score and square (picture pixels) of everything that looks like a face, best first."""
+        height, width = rgb.shape[:2]
+        whole = Window(width / 2, height / 2, float(max(height, width)))
+        small = whole.cut(Image.fromarray(rgb), FINDER_SIDE)
+        cells = self._finder(picture=small[None])["cells"][0]
+        left, top = whole.x - whole.side / 2, whole.y - whole.side / 2
+        return [
+            (score, Window(left + w.x * whole.side, top + w.y * whole.side, w.side * whole.side))
+            for score, w in decode_cells(cells, threshold)
+        ]
+
+    def look(self, picture: Image.Image, window: Window) -> Face:
+        """Run the landmark net once on `window` of an RGB picture."""
+        out = self._landmarks(crop=window.cut(picture, CROP)[None])
+        landmarks = window.place(out["landmarks"][0])
+        yaw, pitch = out["pose"][0]
+        return Face(
+            landmarks,
+            out["scores"][0],
+            yaw=float(yaw),
+            pitch=float(pitch),
+            roll=eye_roll(landmarks),
+            confidence=float(1 / (1 + np.exp(-np.float64(out["presence"][0, 0])))),
+            box=face_box(landmarks),
+        )
+
+    def faces(self, rgb: RgbImage) -> list[Face]:
+        """Every face that both networks believe in, largest first, refined."""
+        picture = Image.fromarray(rgb)
+        found: list[Face] = []
+        for _, square in self.find(rgb)[:MAX_CANDIDATES]:
+            face = self.look(picture, Window(square.x, square.y, square.side * CROP_SCALE))
+            for _ in range(REFINEMENTS):
+                if face.confidence < WORTH_ALIGNING:
+                    break
+                face = self.look(picture, aligned_window(face.landmarks))
+            if face.confidence >= MIN_PRESENCE and all(_apart(face, other) for other in found):
+                found.append(face)
+        return sorted(found, key=lambda face: -face.side)
+
+    def read(self, rgb: RgbImage) -> Face:
+        """Read the portrait `rgb` (H, W, 3).
+
+        Raises:
+            PortraitRefused: `no_face`, `several_faces`, `face_too_small` or `turned_away`.
+        """
+        found = self.faces(rgb)
+        if not found:
+            raise PortraitRefused(
+                "no_face",
+                "No face was found. One face is needed, seen from the front and well lit; "
+                "please try another picture.",
+            )
+        face = found[0]
+        rivals = sum(other.side >= RIVAL_SIDE * face.side for other in found)
+        if rivals > 1:
+            raise PortraitRefused(
+                "several_faces",
+                f"{rivals} faces were found. Only one person can talk; "
+                "please cut the picture so that it shows one face.",
+            )
+        if face.side < MIN_FACE_PX:
+            raise PortraitRefused(
+                "face_too_small",
+                f"The face is {face.side:.0f} pixels high. At least {MIN_FACE_PX} are needed; "
+                "please use a larger picture or one taken from nearer.",
+            )
+        if abs(face.yaw) > MAX_YAW:
+            raise PortraitRefused(
+                "turned_away",
+                f"The face is turned {math.degrees(abs(face.yaw)):.0f} degrees to the side. Up to "
+                f"{math.degrees(MAX_YAW):.0f} work; please use a picture that looks at the camera.",
+            )
+        return face
+
+
+def _apart(a: Face, b: Face) -> bool:
+    """Whether two readings are of different faces: their middles are not within one another."""
+    distance = np.linalg.norm(a.landmarks.mean(0) - b.landmarks.mean(0))
+    return bool(distance > 0.5 * min(a.side, b.side))

@@ -1,0 +1,109 @@
+"""HuBERT base or large as the ear of the sd15 profile, and the motion network trained on its features."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.audio.speech_encoder import HOP
+from engine.backends import GraphSpec, TensorSpec
+from engine.backends.base import Array
+from engine.errors import WeightsError
+from engine.loaders.files import WrongFamily, fill, read_tensors
+from engine.loaders.hubert import load_hubert
+from engine.loaders.registry import require
+from engine.motion.decoder import FRAMES, LOOKAHEAD, MOTION, MotionDecoder
+from engine.nets.hubert_chunks import FIELD, STRIDE, ChunkedHubert, HubertWindow
+from engine.nets.motion_vae import MotionGraph, MotionSettings, MotionVae
+from engine.training.motion.rules import spread_matrix
+
+CHECKPOINT = "motion.pt"
+_AVERAGED = "average.module."  # the running mean of the weights, as training saves it
+
+
+class TorchGraph:
+    """A module called like a loaded graph; an `engine.backends.Graph` on the CPU."""
+
+    def __init__(self, module: nn.Module, spec: GraphSpec) -> None:
+        self.spec = spec
+        self._module = module.eval().requires_grad_(False)
+
+    def __call__(self, **feeds: Array) -> dict[str, Array]:
+        """Run once."""
+        self.spec.check(feeds)
+        with torch.inference_mode():
+            made = self._module(**{name: torch.from_numpy(feeds[name]) for name in feeds})
+        return {t.name: out.numpy() for t, out in zip(self.spec.outputs, made, strict=True)}
+
+
+def motion_checkpoint(speech: str, models_dir: Path) -> Path:
+    """Where the motion network of an ear is looked for."""
+    return models_dir / f"motion-{speech}" / CHECKPOINT
+
+
+def load_motion(path: Path, width: int) -> TorchGraph:
+    """The motion network of a training run, for features of `width` numbers.
+
+    Raises:
+        WrongFamily: it was trained on other features, or is no motion network.
+        WeightsError: the file is damaged.
+    """
+    saved = read_tensors(path)
+    weights = {n.removeprefix(_AVERAGED): t for n, t in saved.items() if n.startswith(_AVERAGED)}
+    enter = weights.get("enter.0.weight")
+    if enter is None:
+        raise WrongFamily(f"{path} is no checkpoint of engine.training.motion.train")
+    if enter.shape[1] != FRAMES * width:
+        raise WrongFamily(
+            f"{path} was trained on features of {enter.shape[1] // FRAMES} numbers, this ear gives "
+            f"{width}"
+        )
+    net = fill(MotionVae(MotionSettings.hearing(width)), weights, path, dtype=torch.float32)
+    return TorchGraph(MotionGraph(net, spread_matrix()), motion_spec(width))
+
+
+def motion_spec(width: int) -> GraphSpec:
+    """The `motion` graph for features of `width` numbers."""
+    features, *others = MOTION.inputs
+    wide = TensorSpec(features.name, (*features.shape[:2], width))
+    return replace(MOTION, inputs=(wide, *others))
+
+
+def load_hearing(speech: str, models_dir: Path) -> tuple[ChunkedHubert, MotionDecoder]:
+    """HuBERT and its motion network; "hubert-base" or "hubert-large".
+
+    The gate that keeps hum and fans from moving the mouth reads the bundled ear's spectrum, which
+    HuBERT does not give: here every sound is speech.
+
+    Raises:
+        WeightsError: a file is missing; the message says how to bring or to train it.
+        WrongFamily: a file is of another model.
+    """
+    folder = require(speech, models_dir)
+    path = motion_checkpoint(speech, models_dir)
+    if not path.is_file():
+        raise WeightsError(
+            f"no motion network for {speech} at {path}: nobody hands one out; train it with "
+            f"python -m engine.training.motion --speech-encoder {speech} --models-dir {models_dir} "
+            f"--work {path.parent}, or leave --speech out"
+        )
+    model: Any = load_hubert(folder)
+    ear = ChunkedHubert(model.eval())
+    with torch.inference_mode():
+        quiet = torch.zeros(2 * hearing_samples(ear.window)).numpy()
+    silence = ear.step(ear.start(), quiet)[-FRAMES:]
+    return ear, MotionDecoder(load_motion(path, ear.width), silence, gate=False)
+
+
+def hearing_samples(window: HubertWindow) -> int:
+    """Samples beyond a frame after which it is certainly decided."""
+    return (FRAMES * LOOKAHEAD + window.hop + window.ahead) * STRIDE + FIELD - STRIDE
+
+
+def lookahead_frames(window: HubertWindow) -> int:
+    """The same in video frames."""
+    return -(-hearing_samples(window) // HOP)

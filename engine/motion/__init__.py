@@ -1,0 +1,1 @@
+"""From speech features to the motion of a face: 52 coefficients, head pose, expression."""

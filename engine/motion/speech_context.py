@@ -1,0 +1,67 @@
+"""What a frame may hear: the speech features until it is decided, for nets that listen themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.motion.decoder import FRAMES, LOOKAHEAD
+
+F32 = NDArray[np.float32]
+
+
+class Ear(Protocol):
+    """Sound in, speech features out; what one stream remembers is opaque to the caller.
+
+    Law:
+        A feature depends on the sound before some later sample alone, however it was cut.
+    """
+
+    width: int  # numbers in a feature frame
+
+    def start(self) -> Any:
+        """State of a new stream."""
+
+    def step(self, state: Any, pcm: F32) -> F32:
+        """Hear 16 kHz `pcm` (N,); the features (T, width) it completed, 50 a second."""
+
+
+HEARD = 16  # feature frames of 20 ms, as many as DiffTalk's
+
+
+def decided(frame: int) -> int:
+    """Feature frames after which frame `frame` is decided."""
+    return FRAMES * (frame + 1 + LOOKAHEAD)
+
+
+def window(features: F32, frame: int, first: int = 0) -> F32:
+    """The last features (16, W) that frame `frame` is decided with.
+
+    Args:
+        features: (T, W), of which row 0 is feature frame `first` of the stream. Before the stream
+            all is zero; after its end the last row stays.
+    """
+    rows = np.arange(decided(frame) - HEARD, decided(frame))
+    kept = features[np.clip(rows - first, 0, len(features) - 1)]
+    return np.where((rows >= 0)[:, None], kept, np.float32(0))
+
+
+@dataclass(slots=True)
+class Heard:
+    """The end of a stream's features: those that frames to come may hear."""
+
+    features: F32  # (T, W)
+    first: int = 0  # number of row 0 in the stream
+
+    def push(self, features: F32, next_frame: int) -> None:
+        """Add features (N, W), and forget what frames from `next_frame` on do not hear."""
+        drop = min(max(0, decided(next_frame) - HEARD - self.first), len(self.features))
+        self.features = np.concatenate([self.features[drop:], features])
+        self.first += drop
+
+    def at(self, frame: int) -> F32:
+        """What frame `frame` hears (16, W)."""
+        return window(self.features, frame, self.first)

@@ -1,0 +1,1 @@
+"""Files out: videos, frame folders, motion."""

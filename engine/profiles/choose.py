@@ -1,0 +1,125 @@
+"""From the words of the command line to an engine of either profile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.config import DiffusionSettings, EngineConfig, from_mapping
+from engine.errors import BackendUnavailable, ConfigError, MediaError
+from engine.offline.video import Casting
+from engine.types import RgbImage
+from server.portraits import decode_image
+
+if TYPE_CHECKING:
+    from engine.avatar import AvatarEngine
+
+
+def make_config(
+    profile: str, common: Mapping[str, Any], diffusion: Mapping[str, Any], *, live: bool
+) -> EngineConfig:
+    """Settings of a profile; values that are None were not given.
+
+    Args:
+        common: fields of `EngineConfig`.
+        diffusion: fields of `DiffusionSettings`, for sd15 alone.
+
+    Raises:
+        ConfigError: no such profile, a value out of range, or one that the profile has no use for.
+    """
+    given = {name: value for name, value in common.items() if value is not None}
+    how = {name: value for name, value in diffusion.items() if value is not None}
+    if profile == "sd15":
+        config = EngineConfig.sd15(live=live)
+        settings = {name: getattr(config.diffusion, name) for name in config.diffusion.__slots__}
+        changed = from_mapping(DiffusionSettings, settings | how)
+        return EngineConfig.sd15(live=live, **given, diffusion=changed)
+    if how or "steps" in given:
+        names = ", ".join(sorted({*how, *({"steps"} & set(given))}))
+        raise ConfigError(f"{names}: only --profile sd15 has a use for that")
+    return from_mapping(EngineConfig, {"profile": profile, **given})
+
+
+def load_profile(config: EngineConfig) -> AvatarEngine:
+    """Load the engine of a profile.
+
+    Raises:
+        BackendUnavailable: the packages that sd15 needs are not installed.
+        WeightsError: a checkpoint is missing; the message says how to bring it.
+    """
+    if config.profile == "tiny":
+        from engine.avatar import AvatarEngine
+
+        return AvatarEngine.load(config)
+    try:
+        from engine.profiles.sd15 import load_engine
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"the sd15 profile needs the diffusion packages ({error}): "
+            "pip install 'portraittalk[diffusion]'"
+        ) from None
+    return load_engine(config)
+
+
+def seconds_a_frame(engine: AvatarEngine, portrait: RgbImage) -> float:
+    """Draw a frame to warm up, then one to time."""
+    stream = engine.config.stream
+    state = engine.start(engine.enroll(portrait))
+    hop = np.zeros(stream.hop_samples, np.float32)
+    while not engine.step(state, hop):
+        pass
+    began = time.perf_counter()
+    engine.step(state, hop)
+    return time.perf_counter() - began
+
+
+def how_slow(seconds: float, frame_ms: float) -> str:
+    """Say what a time per frame means for live use."""
+    times = seconds * 1000 / frame_ms
+    if times <= 1:
+        return f"one frame takes {seconds * 1000:.0f} ms of the {frame_ms:.0f} ms it may"
+    return (
+        f"one frame takes {seconds:.1f} s on this computer, {times:,.0f} times too slow for live "
+        "pictures: expect one now and then, and whole sound"
+    )
+
+
+def read_mix(text: str) -> tuple[Path, float]:
+    """Read "c.jpg:0.4" as a picture and how much of that person.
+
+    Raises:
+        ConfigError: it is not written so, or the share is not between 0 and 1.
+    """
+    name, _, share = text.rpartition(":")
+    try:
+        amount = float(share)
+    except ValueError:
+        amount = -1.0
+    if not name or not 0 < amount < 1:
+        raise ConfigError(f"--mix {text!r}: wanted a picture and a share below 1, as in c.jpg:0.4")
+    return Path(name), amount
+
+
+def cast(portraits: Sequence[Path], mix: Sequence[str], prompt: str, seed: int) -> Casting:
+    """Who is shown in a video, saying it how; `mix` as `read_mix` takes it.
+
+    Raises:
+        ConfigError: a mix is not written so.
+        MediaError: a picture is missing or cannot be read.
+    """
+    return Casting(
+        portraits=[_picture(path) for path in portraits],
+        mixed=[(_picture(path), share) for path, share in map(read_mix, mix)],
+        prompt=prompt,
+        seed=seed,
+    )
+
+
+def _picture(path: Path) -> RgbImage:
+    if not path.is_file():
+        raise MediaError(f"no file {path}")
+    return decode_image(path.read_bytes())

@@ -1,0 +1,216 @@
+"""The sd15 profile put together: checkpoints or random weights, one model, one engine.
+
+What needs torch is behind this one door; live code opens it inside a function, when it is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.audio.speech_encoder import WIDTH
+from engine.avatar import AvatarEngine
+from engine.backends.cuda_graph import cuda_graph
+from engine.config import DiffusionSettings, EngineConfig
+from engine.diffusion.samplers import FEW_STEPS, make_scheduler
+from engine.errors import ConfigError, WeightsError
+from engine.loaders.control_net import SUBFOLDER, load_control_net
+from engine.loaders.face_encoder import align, check_space, load_face_encoder
+from engine.loaders.hubert_motion import load_hearing, lookahead_frames
+from engine.loaders.ip_adapter import install, read_ip_adapter
+from engine.loaders.lora import fuse_lora
+from engine.loaders.registry import check_licences, find, locate, require
+from engine.loaders.sd15 import Sd15Files, load_tiny, load_vae
+from engine.loaders.trained import WEIGHTS as TRAINED
+from engine.loaders.trained import load_trained
+from engine.motion.retarget import FaceBasis
+from engine.nets.control_net import AnimateControlNet
+from engine.nets.identity_unet import IdentityUnet
+from engine.nets.portraittalk import PortraitTalkModel
+from engine.nets.precision import multiplies_bfloat16
+from engine.nets.projection import IdentityProjection
+from engine.nets.sd15_config import Sd15Config
+from engine.nets.sd_codec import SdCodec
+from engine.nets.text_tokens import ClipTokens, Tokenise, WordNumbers
+from engine.render.sd15 import DiffusionPicture, Embed, Sampling
+from engine.types import RgbImage
+
+F32 = NDArray[np.float32]
+
+LORA_OF = {"lcm": "lcm-lora", "tcd": "tcd-lora"}
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A model and what feeds it."""
+
+    model: PortraitTalkModel
+    tokenise: Tokenise
+    embed: Embed | None
+
+
+def load_engine(config: EngineConfig) -> AvatarEngine:
+    """The engine of the sd15 profile.
+
+    Raises:
+        WeightsError: a checkpoint is missing (the message holds the command that brings it), damaged,
+            of another family, or its licence does not allow the use.
+        ConfigError: a setting is unknown, or two of them contradict each other.
+    """
+    how = config.diffusion
+    make_scheduler(how.sampler)  # refused before anything is loaded
+    if how.conditioning == "difftalk" and not (how.trained or how.random_weights):
+        raise ConfigError(
+            "conditioning='difftalk' needs --trained RUN: no public checkpoint knows its inputs, and "
+            'untrained the lips would not move; train one with conditioning = "difftalk" in [model]'
+        )
+    device = _device(how)
+    hearing, width = None, WIDTH
+    if how.speech != "tiny":
+        check_licences([find(how.speech)], how.use)
+        ear, mouth = load_hearing(how.speech, how.models_dir)
+        hearing, width = (ear, mouth), ear.width
+        stream = replace(config.stream, lookahead_frames=lookahead_frames(ear.window))
+        config = replace(config, stream=stream)
+    build = _random if how.random_weights else _public
+    parts = build(how, width, _dtype(device))
+    if len(load_trained(parts.model, how.trained)) < len(how.trained):
+        missing = [str(f) for f in how.trained if not (f / TRAINED).is_file()]
+        raise WeightsError(
+            f"no {TRAINED} in {', '.join(missing)}: name the folder of a stage's run"
+        )
+    picture = DiffusionPicture(
+        parts.model.to(device),
+        tokenise=parts.tokenise,
+        embed=parts.embed,
+        depth=FaceBasis.load(config.weights / "basis.npz").depth,
+        sampling=Sampling(
+            sampler=how.sampler,
+            steps=config.steps,
+            guidance=how.guidance,
+            trailing=how.sampler == "ddim" and config.steps <= 8,
+            tiny_codec=how.codec == "tiny",
+            long_video=how.long_video,
+            window=how.window,
+            overlap=how.overlap,
+        ),
+        record=cuda_graph if how.compile == "cudagraphs" else None,
+    )
+    return AvatarEngine.load(config, picture=picture, hearing=hearing)
+
+
+def _device(how: DiffusionSettings) -> torch.device:
+    if how.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device='cuda', but torch sees no such device; use 'cpu' or 'auto'")
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(best if how.device == "auto" else how.device)
+    if how.compile == "cudagraphs" and device.type != "cuda":
+        raise ConfigError("compile='cudagraphs' needs an NVIDIA GPU, and this runs on the CPU")
+    return device
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def _random(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) -> Parts:
+    config = Sd15Config.small() if how.random_weights == "small" else Sd15Config.full()
+    config = replace(config, conditioning=how.conditioning, speech_features=speech_features)
+    with torch.random.fork_rng():
+        torch.manual_seed(RANDOM_SEED)
+        model = PortraitTalkModel.build(config)
+    if how.random_weights == "full" and multiplies_bfloat16():
+        dtype = torch.bfloat16  # half the memory: it is there to be timed
+    model = model.to(dtype)
+    words = WordNumbers(config.text.vocabulary, config.text.length)
+    return Parts(model, words, MeaninglessEmbedding(config.face_embedding))
+
+
+class MeaninglessEmbedding:
+    """Stands in for a recognition network beside random weights: another face, other numbers."""
+
+    def __init__(self, width: int) -> None:
+        rng = np.random.default_rng(RANDOM_SEED)
+        self._mixing = rng.standard_normal((3 * 8 * 8, width)).astype(np.float32)
+
+    def __call__(self, rgb: RgbImage, landmarks: F32) -> F32:
+        """Unit vector (width,) of the face with `landmarks` (478, 2) in pixels of `rgb`."""
+        blocks = align(rgb, landmarks).reshape(3, 8, 14, 8, 14).mean((2, 4)).reshape(-1)
+        mixed = (blocks / 127.5 - 1) @ self._mixing
+        return np.asarray(mixed / np.linalg.norm(mixed), np.float32)
+
+
+def _public(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) -> Parts:
+    config = Sd15Config(
+        face_encoder=how.adapter != "none",
+        projection="portrait" if how.adapter == "faceid-portrait" else "faceid",
+        conditioning=how.conditioning,
+        speech_features=speech_features,
+    )
+    needed = ["sd15", "control-mediapipe-face", *(["taesd"] if how.codec == "tiny" else [])]
+    if config.face_encoder:
+        needed += [how.adapter, how.face_encoder]
+    few_step = how.few_step or (LORA_OF[how.sampler] if how.sampler in FEW_STEPS else "")
+    needed += [few_step] if few_step else []
+    check_licences([find(name) for name in needed], how.use)
+    missing = [name for name in needed if locate(find(name), how.models_dir) is None]
+    if missing:
+        raise WeightsError(
+            f"{len(missing)} of the {len(needed)} checkpoints of sd15 are not here: "
+            f"{', '.join(missing)}; `portraittalk models --models-dir {how.models_dir}` shows the "
+            "command that brings each"
+        )
+    folders = {name: require(name, how.models_dir) for name in needed}
+    files = Sd15Files(folders["sd15"])
+    unet = IdentityUnet(files.unet(config.unet, dtype=dtype), config)
+    projection = IdentityProjection.build(config).to(dtype) if config.face_encoder else None
+    embed: Embed | None = None
+    if projection is not None:
+        check_space(find(how.face_encoder).space, find(how.adapter).space)
+        embed = load_face_encoder(how.face_encoder, folders[how.face_encoder])
+        adapter = read_ip_adapter(_one_file(folders, how.adapter))
+        install(adapter, unet, projection)
+    if few_step:
+        fuse_lora(unet.get_submodule("unet"), _one_file(folders, few_step))
+    control = load_control_net(
+        folders["control-mediapipe-face"] / SUBFOLDER, config.unet, dtype=dtype
+    )
+    model = PortraitTalkModel(
+        config,
+        unet=unet.to(dtype),
+        animate=AnimateControlNet(control, config).to(dtype),
+        projection=projection,
+        reference_net=None,
+        codec=_codec(how, files, folders, config, dtype),
+        text=files.text(config.text, dtype=dtype),
+    )
+    return Parts(model, ClipTokens(folders["sd15"] / "tokenizer"), embed)
+
+
+def _codec(
+    how: DiffusionSettings,
+    files: Sd15Files,
+    folders: dict[str, Path],
+    config: Sd15Config,
+    dtype: torch.dtype,
+) -> SdCodec:
+    if how.codec == "tiny":
+        return SdCodec(None, load_tiny(folders["taesd"], config.codec, dtype=dtype))
+    better = locate(find("sd-vae-ft-mse"), how.models_dir)
+    vae = (
+        files.vae(config.codec, dtype=dtype)
+        if better is None
+        else load_vae(better, config.codec, dtype=dtype)
+    )
+    return SdCodec(vae, None)
+
+
+def _one_file(folders: dict[str, Path], name: str) -> Path:
+    """The single file of a checkpoint; it may also be there as .safetensors."""
+    path = folders[name] / find(name).files[0]
+    return path if path.is_file() else path.with_suffix(".safetensors")

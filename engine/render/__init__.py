@@ -1,0 +1,1 @@
+"""From what a face does to the pixels of a frame."""

@@ -1,0 +1,1 @@
+"""Training data: faces and clips, prepared by command."""

@@ -1,0 +1,207 @@
+"""Prepared clips of drawn people who talk, so that training can be tried with no video at hand.
+
+`python -m engine.training.data.drawn_clips --out data/drawn` writes 8 clips. The landmarks are real: the
+bundled face's shape, moved by the bundled expression basis and turned in 3-D; what is drawn over them
+is a cartoon.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from engine.config import WEIGHTS
+from engine.face import arkit
+from engine.face.landmarks import apply, window_transform
+from engine.face.topology import (
+    INNER_LOWER_LIP,
+    INNER_UPPER_LIP,
+    LEFT_BROW,
+    LEFT_EYE,
+    NOSE_RIDGE,
+    OUTER_LOWER_LIP,
+    OUTER_UPPER_LIP,
+    OVAL,
+    RIGHT_BROW,
+    RIGHT_EYE,
+)
+from engine.motion.retarget import FaceBasis, turn_head
+from engine.training.data.clips import ClipArrays, ClipCard, write_clip
+from engine.types import RgbImage
+
+F32 = NDArray[np.float32]
+Colour = tuple[int, int, int]
+FINE = 4  # times finer than asked for while drawing
+EYES = 1.9  # times larger than life, or 64 pixels do not show them
+LIGHT = 30.0  # of 255, how far the light of the wall drifts
+_MOUTH = (*OUTER_UPPER_LIP, *OUTER_LOWER_LIP[::-1])
+_INSIDE = (*INNER_UPPER_LIP, *INNER_LOWER_LIP[::-1])
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnPerson:
+    """What tells one drawn person from another."""
+
+    name: str
+    stretch: tuple[float, float]  # of the face, across and down
+    skin: Colour
+    lips: Colour
+    hair: Colour
+    wall: Colour
+    coat: Colour
+    embedding: F32  # (512,)
+
+    @classmethod
+    def draw(cls, seed: int) -> DrawnPerson:
+        """Somebody, by number."""
+        rng = np.random.default_rng(seed)
+
+        def colour(low: int, high: int) -> Colour:
+            r, g, b = (int(v) for v in rng.integers(low, high, 3))
+            return r, g, b
+
+        tone = int(rng.integers(110, 235))
+        skin = (tone, int(tone * 0.82), int(tone * 0.7))
+        lips = (int(tone * 0.8), int(tone * 0.35), int(tone * 0.38))
+        stretch = (float(rng.uniform(0.9, 1.1)), float(rng.uniform(0.92, 1.1)))
+        vector = rng.standard_normal(512).astype(np.float32)
+        vector /= np.linalg.norm(vector)
+        return cls(
+            *(f"drawn{seed}", stretch, skin, lips),
+            *(colour(10, 120), colour(60, 220), colour(20, 200), vector),
+        )
+
+
+def neutral_shape() -> F32:
+    """The bundled portrait's landmarks (478, 2) in window units, and upright."""
+    from engine.backends import load_backend
+    from engine.face.detector import FINDER, LANDMARKS, FaceReader
+
+    portrait = Path(__file__).parents[3] / "server" / "data" / "astronaut.png"
+    runtime = load_backend("openvino", threads=1)
+    finder, net = (
+        runtime.load(s, WEIGHTS / "tiny" / f"{s.name}.onnx") for s in (FINDER, LANDMARKS)
+    )
+    points = FaceReader(finder, net).read(np.asarray(Image.open(portrait).convert("RGB"))).landmarks
+    return apply(window_transform(points), points)
+
+
+def waves(rng: np.random.Generator, frames: int, least_hz: float, count: int) -> F32:
+    """Sines (T, count) of frequencies from `least_hz` to twice as much, phases at random."""
+    time = np.arange(frames)[:, None] / 25
+    turns = time * rng.uniform(least_hz, 2 * least_hz, count) + rng.random(count)
+    return np.sin(2 * np.pi * turns).astype(np.float32)
+
+
+def talk(frames: int, seed: int) -> tuple[F32, F32]:
+    """Coefficients (T, 52) of a mouth that talks, and head poses (T, 6)."""
+    rng = np.random.default_rng(seed + 1000)
+    mouth, sway = waves(rng, frames, 1.6, 3), waves(rng, frames, 0.8, 6)
+    face = np.zeros((frames, arkit.COUNT), np.float32)
+    face[:, arkit.index("jawOpen")] = (0.4 + 0.5 * mouth[:, 0]).clip(0, 0.9)
+    face[:, arkit.index("mouthFunnel")] = (0.4 * mouth[:, 1]).clip(0)
+    for name in ("mouthSmileLeft", "mouthSmileRight"):
+        face[:, arkit.index(name)] = (0.5 * mouth[:, 2]).clip(0)
+    size = np.array([0.25, 0.12, 0.12, 0.3, 0.15, 0.1], np.float32)
+    return face, sway * size
+
+
+def walls(person: DrawnPerson, frames: int, seed: int) -> list[Colour]:
+    """Colours of the wall: its light drifts. No landmark tells it, the frame before does."""
+    drift = waves(np.random.default_rng(seed + 2000), frames, 0.6, 3)
+    colours = (np.array(person.wall) + LIGHT * drift).round().astype(int)
+    return [(int(r), int(g), int(b)) for r, g, b in colours]
+
+
+def landmarks_of(person: DrawnPerson, shape: F32, basis: FaceBasis, face: F32, pose: F32) -> F32:
+    """Landmarks (478, 2) in [0, 1] of the picture: one frame's coefficients (52,), pose (6,)."""
+    moved = turn_head(shape + basis.move(face), basis.depth, pose)
+    middle = np.array([0.5, 0.2], np.float32)
+    stretch = 0.4 * np.array(person.stretch, np.float32)
+    placed: F32 = (moved - middle) * stretch + np.array([0.5, 0.44], np.float32)
+    return placed.astype(np.float32)
+
+
+def paint(person: DrawnPerson, points: F32, size: int, wall: Colour) -> RgbImage:
+    """The cartoon (size, size, 3) over landmarks (478, 2) in [0, 1], before a wall."""
+    fine = size * FINE
+    canvas = Image.new("RGB", (fine, fine), wall)
+    draw = ImageDraw.Draw(canvas)
+
+    def at(
+        rows: tuple[int, ...], grow: float = 1.0, lift: float = 0.0
+    ) -> list[tuple[float, float]]:
+        chosen = points[list(rows)]
+        middle = chosen.mean(0)
+        moved = (middle + (chosen - middle) * grow + [0, -lift]) * fine
+        return [(float(x), float(y)) for x, y in moved]
+
+    chin_x, chin_y = points[152] * fine
+    draw.ellipse((chin_x - 0.42 * fine, chin_y - 0.02 * fine, chin_x + 0.42 * fine, 2 * fine),
+                 fill=person.coat)  # fmt: skip
+    draw.polygon(at(OVAL, 1.22, 0.05), fill=person.hair)
+    draw.polygon(at(OVAL), fill=person.skin)
+    for eye, pupil in ((RIGHT_EYE, 468), (LEFT_EYE, 473)):
+        draw.polygon(at(eye, EYES), fill=(245, 245, 240))
+        x, y = points[pupil] * fine
+        r = 0.022 * fine
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=(25, 25, 30))
+    for brow in (RIGHT_BROW, LEFT_BROW):
+        draw.line(at(brow), fill=person.hair, width=fine // 28)
+    shade = tuple(int(v * 0.75) for v in person.skin)
+    draw.line(at(NOSE_RIDGE), fill=shade, width=fine // 60)
+    draw.polygon(at(_MOUTH), fill=person.lips)
+    draw.polygon(at(_INSIDE), fill=(50, 15, 20))
+    return np.asarray(canvas.resize((size, size), Image.Resampling.BOX))
+
+
+def write_drawn_clips(out: Path, *, people: int = 8, frames: int = 12, size: int = 64) -> list[str]:
+    """Write one clip a person below `out` / clips; their names."""
+    shape = neutral_shape()
+    basis = FaceBasis.load(WEIGHTS / "tiny" / "basis.npz")
+    names = []
+    for number in range(people):
+        person = DrawnPerson.draw(number)
+        faces, poses = talk(frames, number)
+        points = np.stack(
+            [landmarks_of(person, shape, basis, f, p) for f, p in zip(faces, poses, strict=True)]
+        )
+        card = ClipCard(
+            video="drawn", person=person.name, frames=frames, size=size, face_encoder="drawn"
+        )
+        shown = np.arange(0, frames, max(1, frames // 4))
+        arrays = ClipArrays(
+            points,
+            poses[:, :2],
+            np.zeros((frames, 52), np.float32),
+            np.ones(frames, np.float32),
+            shown.astype(np.int64),
+            np.repeat(person.embedding[None], len(shown), 0),
+            None,
+            None,
+        )
+        drawn = zip(points, walls(person, frames, number), strict=True)
+        pictures = (paint(person, row, size, wall) for row, wall in drawn)
+        write_clip(out / "clips" / person.name, card, arrays, pictures)
+        names.append(person.name)
+    return names
+
+
+def main() -> None:
+    """Write drawn clips."""
+    parser = argparse.ArgumentParser(description="Write prepared clips of drawn people who talk.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--people", type=int, default=8)
+    parser.add_argument("--frames", type=int, default=12)
+    parser.add_argument("--size", type=int, default=64)
+    args = parser.parse_args()
+    write_drawn_clips(args.out, people=args.people, frames=args.frames, size=args.size)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""A face -> its embedding, for identity tokens. The background is taken away first."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backends import Graph
+from engine.face.landmarks import window_transform
+from engine.render.compositing import cut_window
+from engine.training.data.face_masks import head_mask
+from engine.types import RgbImage
+
+F32 = NDArray[np.float32]
+GREY = 127
+
+
+class FaceEmbedder(Protocol):
+    """What makes embeddings of faces; a clip says which one made its own."""
+
+    name: str
+    width: int
+
+    def __call__(self, rgb: RgbImage, landmarks: F32) -> F32:
+        """Unit embedding (width,) of the face with `landmarks` (478, 2) in pixels of `rgb`."""
+
+
+class TinyEmbedder:
+    """The identity tokens (4 x 128) of the bundled enrolment network, as one vector.
+
+    Needs no download. It is no recognition network: it sees the window around the mouth and was
+    trained to paint, so people with alike mouths come out alike. Use a recognition network where
+    one is at hand.
+    """
+
+    name = "tiny"
+    width = 512
+
+    def __init__(self, enroll: Graph) -> None:
+        self._enroll = enroll
+
+    def __call__(self, rgb: RgbImage, landmarks: F32) -> F32:
+        """Unit embedding (512,)."""
+        window = cut_window(rgb, window_transform(landmarks))
+        vector = self._enroll(window=window)["identity"].reshape(-1)
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def without_background(rgb: RgbImage, landmarks: F32) -> RgbImage:
+    """Grey outside the head: square `rgb` (S, S, 3), landmarks (478, 2) in [0, 1]."""
+    mask = head_mask(landmarks, rgb.shape[0])[..., None]
+    return (rgb * mask + GREY * (1 - mask)).astype(np.uint8)

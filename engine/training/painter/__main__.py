@@ -1,0 +1,5 @@
+"""`python -m engine.training.painter`."""
+
+from engine.training.painter.train.train import main
+
+main()

@@ -1,0 +1,1 @@
+"""Trains and distils the full-size system, stage by stage."""

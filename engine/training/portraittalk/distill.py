@@ -1,0 +1,294 @@
+"""A few-step student by roll-out: `portraittalk distill --config C`.
+
+The student makes a run of frames in 1 to 4 steps each, with the sampler and the frame cache of
+inference; every frame starts from the caches the one before really left, noised a little. The
+gradient goes through the last step of the last frame. That frame is decoded with the deployed tiny
+decoder and compared with the filmed one: L1, likeness, the same of the mouth, a judge of patches that
+sees the drawn landmarks, and, if asked for, distribution matching (arXiv 2405.14867) with the teacher
+as the real score. One roll-out in ten is a single frame: a cold start.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engine.errors import DataError
+from engine.nets.portraittalk import Caches, Conditions, Guidance
+from engine.training.checkpoints import RunningMean, read_checkpoint, restore, save_run
+from engine.training.portraittalk.dataset import TalkBatch, TalkData
+from engine.training.portraittalk.diffusion_loss import STEPS, epsilon_loss
+from engine.training.portraittalk.patch_judge import PatchJudge, mouth_crop
+from engine.training.portraittalk.stage_config import DistillSettings
+from engine.training.portraittalk.stage_trainer import ROWS, choose, rate_at, sheet
+from engine.training.portraittalk.stages import trained_names
+from engine.training.portraittalk.system import TalkingSystem, detached, noised
+
+DMD_TIMES = (20, 980)  # where both scores are asked
+
+
+class RollOut(nn.Module):
+    """Rolls the student out; its `forward` is what a multi-GPU wrapper wraps."""
+
+    def __init__(self, system: TalkingSystem, settings: DistillSettings) -> None:
+        super().__init__()
+        self.system, self.settings = system, settings
+
+    def forward(self, batch: TalkBatch) -> tuple[Tensor, Tensor, Conditions, Guidance, Any]:
+        """A batch of runs -> the last frame's latents and picture, and what it was told."""
+        s, system = self.settings, self.system
+        told = system.conditions(batch)
+        count = batch.frames.shape[1]
+        first = count - 1 if bool(torch.rand(()) < s.cold) else 0
+        steps = int(torch.randint(1, s.student_steps + 1, ()))
+        size = (len(batch.frames), 4, *(n // 8 for n in batch.frames.shape[-2:]))
+        noise = torch.randn(size, device=batch.frames.device)
+        before: Caches | None = None
+        with torch.no_grad():
+            still = detached(told)
+            for frame in range(first, count - 1):
+                guide = system.guidance(batch, frame, cold=frame == first)
+                _, caches = system.denoise(noise, steps, still, guide, before)
+                before = noised(caches, float(torch.rand(())) * s.history_noise)
+        guide = system.guidance(batch, -1, cold=first == count - 1)
+        z, _ = system.denoise(noise, steps, told, guide, before, gradient=True)
+        return z, system.decode(z), told, guide, before
+
+
+class DistillTrainer:
+    """One run of distillation: student, judge, and the fake score where it is asked for."""
+
+    def __init__(
+        self,
+        system: TalkingSystem,
+        settings: DistillSettings,
+        data: TalkData,
+        held_out: TalkData,
+        accelerator: Accelerator,
+        perceptual: nn.Module | None,
+    ) -> None:
+        self.settings, self.data = settings, data
+        self.accelerator, self.system = accelerator, system
+        self.step = 0
+        device = accelerator.device
+        matching = settings.distribution_matching > 0
+        self.teacher = copy.deepcopy(system).requires_grad_(False).to(device) if matching else None
+        fake = copy.deepcopy(system) if matching else None
+        names = trained_names(system.model, "joint", settings)
+        choose(system, names, checkpointing=settings.gradient_checkpointing)
+        system.to(device)
+        self.perceptual = None if perceptual is None else perceptual.to(device)
+        self.trained = {n: system.model.get_parameter(n) for n in names}
+        self.roll, self.optimiser = accelerator.prepare(
+            RollOut(system, settings), _adamw(self.trained.values(), settings, settings.rate)
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(settings.seed)
+            judge = PatchJudge()
+        self.judge, self.judge_optimiser = accelerator.prepare(
+            judge, torch.optim.AdamW(judge.parameters(), settings.judge_rate, (0.5, 0.9))
+        )
+        self.fake: Any = None
+        self.fake_optimiser: Any = None
+        if fake is not None:
+            choose(fake, names, checkpointing=settings.gradient_checkpointing)
+            fake.to(device)
+            self.fake = fake
+            self._fake_parameters = [fake.model.get_parameter(n) for n in names]
+            self.fake_optimiser = accelerator.prepare(
+                _adamw(self._fake_parameters, settings, settings.fake_rate)
+            )
+        self.mean = RunningMean(self.trained, settings.ema)
+        self.fixed = held_out.fixed(settings.samples).to(device)
+
+    def train_step(self) -> dict[str, float]:
+        """One update of the student and of those who judge it."""
+        s = self.settings
+        rate = rate_at(s, self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        seed = (s.seed, self.step, self.accelerator.process_index)
+        size = max(1, s.batch // self.accelerator.num_processes)
+        batch = self.data.batch(size, seed).to(self.accelerator.device)
+        torch.manual_seed(int(np.random.RandomState(list(seed)).randint(2**31)))
+        with self.accelerator.autocast():
+            z, picture, told, guide, before = self.roll(batch)
+        picture, real = picture.float(), batch.frames[:, -1]
+        losses = self._compare(picture, real, batch.landmarks[:, -1])
+        total = losses["l1"] + s.perceptual_weight * losses["perceptual"]
+        total = total + s.mouth * (
+            losses["mouth"] + s.perceptual_weight * losses["mouth_perceptual"]
+        )
+        judging = s.adversarial > 0 and self.step >= s.adversarial_from
+        if judging:
+            fooled = -self.judge(picture, guide.image).mean()
+            total = total + s.adversarial * fooled
+        if self.fake is not None:
+            still = detached(told)
+            losses["matching"] = self._match(z, batch, still, guide, before)
+            total = total + s.distribution_matching * losses["matching"]
+        self.accelerator.backward(total)
+        norm = self.accelerator.clip_grad_norm_(list(self.trained.values()), s.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        values = {n: float(v.detach()) for n, v in losses.items()}
+        if judging:
+            values["judge"] = self._judge_step(picture.detach(), real, guide.image)
+        if self.fake is not None:
+            values["fake"] = self._fake_steps(z.detach(), detached(told), guide, before)
+        self.mean.update(self.step)
+        self.step += 1
+        return {"loss": float(total.detach()), **values, "gradient": float(norm), "rate": rate}
+
+    def _compare(self, picture: Tensor, real: Tensor, landmarks: Tensor) -> dict[str, Tensor]:
+        side = max(32, picture.shape[-1] // 4)
+        mouth, wanted = (mouth_crop(x, landmarks, side) for x in (picture, real))
+        return {
+            "l1": F.l1_loss(picture, real),
+            "perceptual": self._distance(picture, real),
+            "mouth": F.l1_loss(mouth, wanted),
+            "mouth_perceptual": self._distance(mouth, wanted),
+        }
+
+    def _distance(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.perceptual is None:
+            return a.new_zeros(())
+        distance: Tensor = self.perceptual(a, b).mean()
+        return distance
+
+    def _match(
+        self,
+        z: Tensor,
+        batch: TalkBatch,
+        told: Conditions,
+        guide: Guidance,
+        before: Caches | None,
+    ) -> Tensor:
+        """DMD: a squared error whose gradient is the difference of the two scores.
+
+        The teacher has its own conditions and the filmed frame as its history, the fake score what
+        the student had (arXiv 2602.07449).
+        """
+        assert self.teacher is not None, "it is built together with the fake score"
+        schedule, fake = self.system.schedule, self.fake
+        with torch.no_grad():
+            own = self.teacher.conditions(batch)
+            filmed = self.teacher.encode(batch.frames[:, -2])
+            low = torch.full((len(z),), DMD_TIMES[0], device=z.device)
+            earlier = schedule.add(filmed, torch.randn_like(filmed), low)
+            guided = self.teacher.guidance(batch, -2)
+            _, history = self.teacher.evaluate(earlier, low, own, guided, None)
+            t = torch.randint(*DMD_TIMES, (len(z),), device=z.device)
+            z_t = schedule.add(z, torch.randn_like(z), t)
+            real = schedule.clean(z_t, self.teacher.evaluate(z_t, t, own, guide, history)[0], t)
+            made = schedule.clean(z_t, fake.evaluate(z_t, t, told, guide, before)[0], t)
+            scale = (z - real).abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-4)
+            aim = z - (made - real) / scale
+        return 0.5 * F.mse_loss(z, aim)
+
+    def _judge_step(self, made: Tensor, real: Tensor, drawn: Tensor) -> float:
+        gap = (
+            F.relu(1 - self.judge(real, drawn)).mean() + F.relu(1 + self.judge(made, drawn)).mean()
+        )
+        self.judge_optimiser.zero_grad(set_to_none=True)
+        self.accelerator.backward(gap)
+        self.judge_optimiser.step()
+        return float(gap.detach())
+
+    def _fake_steps(
+        self, z: Tensor, told: Conditions, guide: Guidance, before: Caches | None
+    ) -> float:
+        """The fake score follows the student: epsilon-MSE on what the student just made."""
+        net, last = self.fake, 0.0
+        for _ in range(self.settings.fake_updates):
+            t = torch.randint(0, STEPS, (len(z),), device=z.device)
+            noise = torch.randn_like(z)
+            with self.accelerator.autocast():
+                eps, _ = net.evaluate(self.system.schedule.add(z, noise, t), t, told, guide, before)
+                loss = epsilon_loss(eps, noise, torch.ones(len(z), device=z.device))
+            self.fake_optimiser.zero_grad(set_to_none=True)
+            self.accelerator.backward(loss)
+            for parameter in self._fake_parameters:  # it is not called through a wrapper
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+            self.fake_optimiser.step()
+            last = float(loss.detach())
+        return last
+
+    def save(self, folder: Path) -> None:
+        """Write what a resumed run needs, and the student's weights."""
+        if not self.accelerator.is_main_process:
+            return
+        more = {
+            "judge": self.accelerator.unwrap_model(self.judge).state_dict(),
+            "judge_optimiser": self.judge_optimiser.state_dict(),
+        }
+        if self.fake is not None:
+            fake = self.fake.model
+            more["fake"] = {n: fake.get_parameter(n).detach() for n in self.trained}
+            more["fake_optimiser"] = self.fake_optimiser.state_dict()
+            assert self.teacher is not None, "it is built together with the fake score"
+            more["teacher"] = {
+                n: self.teacher.model.get_parameter(n).detach() for n in self.trained
+            }
+        save_run(folder, self.trained, self.mean, self.optimiser, self.step, more)
+
+    def load(self, folder: Path) -> None:
+        """Go on where `folder` was saved."""
+        state = read_checkpoint(folder, self.trained)
+        if ("fake" in state) != (self.fake is not None):
+            raise DataError(f"{folder} was made with another distribution_matching")
+        self.step = restore(state, self.trained, self.mean, self.optimiser)
+        self.accelerator.unwrap_model(self.judge).load_state_dict(state["judge"])
+        self.judge_optimiser.load_state_dict(state["judge_optimiser"])
+        if self.fake is not None and self.teacher is not None:
+            fake = self.fake.model
+            with torch.no_grad():
+                for name in self.trained:
+                    fake.get_parameter(name).copy_(state["fake"][name])
+                    self.teacher.model.get_parameter(name).copy_(state["teacher"][name])
+            self.fake_optimiser.load_state_dict(state["fake_optimiser"])
+
+    @torch.no_grad()
+    def held_out_loss(self) -> float:
+        """L1 of the last frame of fixed roll-outs: the mean of one step and of all steps."""
+        real = self.fixed.frames[:, -1]
+        made = [self._rolled(self.fixed, n)[-1] for n in (1, self.settings.student_steps)]
+        return float(np.mean([float(F.l1_loss(m, real)) for m in made]))
+
+    def _rolled(self, batch: TalkBatch, steps: int) -> list[Tensor]:
+        """Every frame of fixed roll-outs, decoded."""
+        size = (len(batch.frames), 4, *(n // 8 for n in batch.frames.shape[-2:]))
+        noise = torch.randn(size, generator=torch.Generator().manual_seed(1))
+        told = self.system.conditions(batch)
+        before: Caches | None = None
+        shown = []
+        for frame in range(batch.frames.shape[1]):
+            guide = self.system.guidance(batch, frame, cold=frame == 0)
+            z, before = self.system.denoise(noise.to(batch.frames), steps, told, guide, before)
+            shown.append(self.system.decode(z))
+        return shown
+
+    @torch.no_grad()
+    def pictures(self) -> NDArray[np.uint8]:
+        """Reference, drawn landmarks, one step, all steps, and the filmed frame; a sample a row."""
+        self.mean.swap()
+        batch = self.fixed.rows(ROWS)
+        drawn = self.system.guidance(batch, -1).image * 2 - 1
+        made = [self._rolled(batch, n)[-1] for n in (1, self.settings.student_steps)]
+        self.mean.swap()
+        return sheet([batch.references[:, 0], drawn, *made, batch.frames[:, -1]])
+
+
+def _adamw(parameters: Any, settings: DistillSettings, rate: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        parameters, rate, (0.9, 0.999), weight_decay=settings.weight_decay, fused=True
+    )

@@ -1,0 +1,125 @@
+"""The commands `train` and `distill`: a configuration in, a trained stage out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import Accelerator, DistributedDataParallelKwargs
+
+from engine.config import WEIGHTS as BUNDLED
+from engine.errors import ConfigError, DataError
+from engine.loaders.trained import WEIGHTS, load_trained
+from engine.motion.retarget import FaceBasis
+from engine.training.checkpoints import earlier
+from engine.training.data.clips import Clip, load_clips
+from engine.training.portraittalk.dataset import TalkData
+from engine.training.portraittalk.distill import DistillTrainer
+from engine.training.portraittalk.patch_judge import likeness
+from engine.training.portraittalk.stage_config import (
+    STAGES,
+    DistillSettings,
+    RunConfig,
+    StageSettings,
+    load_run_config,
+)
+from engine.training.portraittalk.stage_trainer import StageTrainer
+from engine.training.portraittalk.stages import FRAMES
+from engine.training.portraittalk.start_weights import begin, copy_encoder
+from engine.training.portraittalk.system import TalkingSystem
+from engine.training.run_loop import run_loop
+
+
+def train(config: Path, stage: str, *, cpu: bool = False, quiet: bool = False) -> dict[str, float]:
+    """Run one stage of a configuration file to its last step; the last numbers.
+
+    Raises:
+        ConfigError: unknown stage or setting, or the run folder was begun with others.
+        DataError: no prepared clips, or damaged ones.
+    """
+    if stage not in STAGES:
+        raise ConfigError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
+    run, chosen = load_run_config(config), STAGES[STAGES.index(stage)]
+    settings = run.stage(chosen)
+    accelerator = make_accelerator(settings, cpu=cpu)
+    clips = load_clips(run.data.clips)
+    system = build_system(run, stage, clips)
+    masked = chosen == "identity"
+    data, held_out = talk_data(run, clips, settings, FRAMES[chosen], masked=masked)
+    trainer = StageTrainer(system, chosen, settings, data, held_out, accelerator)
+    return run_loop(trainer, run.folder(stage), stage, quiet=quiet)
+
+
+def distill(
+    config: Path, *, cache: Path | None = None, cpu: bool = False, quiet: bool = False
+) -> dict[str, float]:
+    """Run the distillation of a configuration file to its last step; the last numbers.
+
+    Args:
+        cache: folder of fetched tools, for LPIPS.
+
+    Raises:
+        ConfigError: an unknown setting, or the run folder was begun with others.
+        DataError: no prepared clips, or no trained stage to distil.
+    """
+    run = load_run_config(config)
+    settings = run.distill()
+    perceptual = likeness(settings.perceptual, cache)
+    if not (run.folder("joint") / WEIGHTS).exists():
+        raise DataError(
+            f"nothing to distil in {run.run}: run `portraittalk train joint --config {config}` first"
+        )
+    accelerator = make_accelerator(settings, cpu=cpu)
+    clips = load_clips(run.data.clips)
+    system = build_system(run, "distill", clips)
+    data, held_out = talk_data(run, clips, settings, settings.frames, masked=False)
+    trainer = DistillTrainer(system, settings, data, held_out, accelerator, perceptual)
+    return run_loop(trainer, run.folder("distill"), "distill", quiet=quiet)
+
+
+def make_accelerator(settings: StageSettings, *, cpu: bool) -> Accelerator:
+    """Where the work is done. A cold start leaves the temporal attention unused, which a wrapper
+    over several GPUs must be told to expect.
+    """
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(cpu=cpu, mixed_precision=settings.precision, kwargs_handlers=[unused])
+
+
+def build_system(run: RunConfig, stage: str, clips: list[Clip]) -> TalkingSystem:
+    """The networks of a run with what its earlier stages learnt."""
+    system = begin(run.model, run.data.size, run.models, clips)
+    before = earlier(stage)
+    load_trained(system.model, [run.folder(name) for name in before[:2]])
+    if run.model.size == "small":
+        copy_encoder(system.model)
+    load_trained(system.model, [run.folder(name) for name in before[2:]])
+    return system
+
+
+def talk_data(
+    run: RunConfig,
+    clips: list[Clip],
+    settings: StageSettings | DistillSettings,
+    frames: int,
+    *,
+    masked: bool,
+) -> tuple[TalkData, TalkData]:
+    """Samples of the training people, and of those held out (the same where nobody is)."""
+    depth = FaceBasis.load(BUNDLED / "tiny" / "basis.npz").depth
+    train_clips = [c for c in clips if c.card.split == "train"]
+    test_clips = [c for c in clips if c.card.split == "test"]
+    if not train_clips:
+        raise DataError(f"{run.data.clips} holds no clip of split train")
+
+    def data(chosen: list[Clip]) -> TalkData:
+        return TalkData(
+            chosen,
+            run.data,
+            depth,
+            frames=frames,
+            masked=settings.masked if masked else 0.0,
+            hole_share=settings.holes,
+            embedding=run.model.face_embedding,
+            speech=run.model.speech_features if run.model.conditioning == "difftalk" else 0,
+        )
+
+    return data(train_clips), data(test_clips or train_clips)

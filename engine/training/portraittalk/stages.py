@@ -1,0 +1,145 @@
+"""The paper's stages as losses, and the codec's, which small systems need first.
+
+| stage | learns | loss |
+| --- | --- | --- |
+| codec | the tiny autoencoder | L1, latents near zero mean and unit spread |
+| identity | IdentityNet and the projection, on masked pictures | epsilon-MSE (formula 1) |
+| animate | AnimateNet without temporal attention, IdentityNet still | epsilon-MSE (formula 2) |
+| joint | both, with the previous frame's keys and values | epsilon-MSE (formula 2) |
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.nets.portraittalk import Caches, Conditions
+from engine.training.portraittalk.dataset import TalkBatch
+from engine.training.portraittalk.diffusion_loss import STEPS, epsilon_loss, shifted
+from engine.training.portraittalk.stage_config import Stage, StageSettings
+from engine.training.portraittalk.system import TalkingSystem, noised
+
+NEW = (
+    "to_k_ip",
+    "to_v_ip",
+    "landmarks.",
+    "placement.",
+    "_tokens.",
+    "processor.query",
+    "conv_in.more",
+)
+NEW_SUFFIX = ("processor.out.weight", "processor.out.bias")
+RESTORE_GAMMA = 5.0
+HISTORY_STEPS = (4, 50)  # of the samplers whose last step a history may come from
+FRAMES: dict[Stage, int] = {"codec": 1, "identity": 1, "animate": 1, "joint": 2}
+
+
+def is_new(name: str) -> bool:
+    """Whether a parameter is one that Stable Diffusion and ControlNet checkpoints do not hold."""
+    return (
+        name.startswith(("projection.", "reference_net."))
+        or any(part in name for part in NEW)
+        or name.endswith(NEW_SUFFIX)
+    )
+
+
+def is_temporal(name: str) -> bool:
+    """Whether a parameter belongs to AnimateNet's temporal attention."""
+    return name.startswith("animate.") and ".attn1.processor." in name
+
+
+def trained_names(model: nn.Module, stage: Stage, settings: StageSettings) -> list[str]:
+    """Names of the parameters that `stage` trains."""
+    parts = {
+        "codec": ("codec.tiny.",),
+        "identity": ("unet.", "projection.", "reference_net."),
+        "animate": ("animate.",),
+        "joint": ("unet.", "projection.", "reference_net.", "animate."),
+    }[stage]
+    names = [n for n, _ in model.named_parameters() if n.startswith(parts)]
+    if stage == "animate":
+        names = [n for n in names if not is_temporal(n)]
+    if settings.weights == "new" and stage != "codec":
+        names = [n for n in names if is_new(n)]
+    return names
+
+
+class StageLoss(nn.Module):
+    """The loss of one stage; its `forward` is what a multi-GPU wrapper wraps."""
+
+    def __init__(self, system: TalkingSystem, stage: Stage, settings: StageSettings) -> None:
+        super().__init__()
+        self.system, self.stage, self.settings = system, stage, settings
+
+    def forward(self, batch: TalkBatch) -> Tensor:
+        """Loss of a batch; random numbers come from torch's own generator."""
+        if self.stage == "codec":
+            return self._codec(batch.frames[:, -1])
+        size, device = len(batch.frames), batch.frames.device
+        told = self._told(batch)
+        z = self.system.encode(batch.frames[:, -1])
+        t = shifted(torch.rand(size, device=device), self.settings.shift)
+        noise = torch.randn_like(z)
+        if self.stage == "identity":
+            return self._identity(batch, told, z, noise, t)
+        cold = self.stage == "animate" or bool(torch.rand(()) < self.settings.cold)
+        previous = None if cold else self._history(batch, told)
+        guide = self.system.guidance(batch, -1, cold=self.stage == "joint" and cold)
+        z_t = self.system.schedule.add(z, noise, t)
+        eps, _ = self.system.evaluate(z_t, t, told, guide, previous)
+        return epsilon_loss(eps, noise, self.weight(t))
+
+    def weight(self, t: Tensor) -> Tensor:
+        """What each sample's squared error of noise is weighed by (B,)."""
+        s, schedule = self.settings, self.system.schedule
+        if s.error == "latents":
+            return schedule.latent_weight(t)
+        return schedule.weight(t, s.snr_gamma)
+
+    def _codec(self, pictures: Tensor) -> Tensor:
+        codec = self.system.model.codec
+        z = codec.encode(pictures, tiny=True)
+        painted = codec.decode(z, tiny=True)
+        calm = z.mean((0, 2, 3)).square() + (z.std((0, 2, 3)) - 1).square()
+        return F.l1_loss(painted, pictures) + 0.01 * calm.mean()
+
+    def _told(self, batch: TalkBatch) -> Conditions:
+        s = self.settings
+        draw = torch.rand(len(batch.frames), device=batch.frames.device)
+        both = draw < s.both_dropout
+        text = (draw >= s.both_dropout) & (draw < s.both_dropout + s.text_dropout)
+        alone = s.both_dropout + s.text_dropout
+        identity = (draw >= alone) & (draw < alone + s.identity_dropout)
+        return self.system.conditions(batch, both | text, both | identity)
+
+    def _identity(
+        self, batch: TalkBatch, told: Conditions, z: Tensor, noise: Tensor, t: Tensor
+    ) -> Tensor:
+        """Formula (1). As printed, the target is the noise that was added to the masked latents,
+        with which a network learns to draw the mask; the paper's words say that the picture is to
+        be restored. "restore" therefore wants the noise that leads to the whole picture; it grows
+        without bound towards t = 0, so masked samples are weighed by min(snr, 5) / snr.
+        """
+        schedule, s = self.system.schedule, self.settings
+        hidden = self.system.encode(batch.frames[:, -1] * batch.mask)
+        z_t = schedule.add(hidden, noise, t)
+        eps = self.system.unguided(z_t, t, told, self.system.concat(batch, -1))
+        if s.masked_target == "printed":
+            return epsilon_loss(eps, noise, self.weight(t))
+        masked = batch.mask.mean((1, 2, 3)) < 1
+        plain = self.weight(t)
+        bounded = plain if s.error == "latents" else schedule.weight(t, RESTORE_GAMMA)
+        weight = torch.where(masked, bounded, plain)
+        return epsilon_loss(eps, schedule.noise_of(z_t, z, t), weight)
+
+    @torch.no_grad()
+    def _history(self, batch: TalkBatch, told: Conditions) -> Caches:
+        """The cache of the frame before, as its last denoising step would have left it."""
+        z = self.system.encode(batch.frames[:, -2])
+        low, high = (torch.tensor(float(n)).log() for n in HISTORY_STEPS)
+        steps = float((low + (high - low) * torch.rand(())).exp())
+        t = torch.full((len(z),), round(STEPS / steps) - 1, device=z.device)
+        z_t = self.system.schedule.add(z, torch.randn_like(z), t)
+        _, caches = self.system.evaluate(z_t, t, told, self.system.guidance(batch, -2), None)
+        return noised(caches, float(torch.rand(())) * self.settings.history_noise)

@@ -1,0 +1,150 @@
+"""The networks of one training run behind a few calls: where losses and samplers meet the model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from engine.diffusion.samplers import sample
+from engine.nets.attention import KeyValues
+from engine.nets.portraittalk import (
+    Caches,
+    Conditions,
+    Guidance,
+    PortraitTalkModel,
+    hide_lower_half,
+)
+from engine.nets.text_tokens import Tokenise
+from engine.training.portraittalk.dataset import TalkBatch
+from engine.training.portraittalk.diffusion_loss import NoiseSchedule
+from engine.training.portraittalk.stage_config import ModelSettings
+
+
+def noised(caches: Caches, amount: float) -> Caches:
+    """Keys and values with Gaussian noise of `amount` of each tensor's own spread."""
+
+    def one(pairs: KeyValues) -> KeyValues:
+        return tuple((_noised(k, amount), _noised(v, amount)) for k, v in pairs)
+
+    unet, animate = caches
+    return one(unet), one(animate)
+
+
+def _noised(x: Tensor, amount: float) -> Tensor:
+    return x + amount * x.std() * torch.randn_like(x)
+
+
+class TalkingSystem(nn.Module):
+    """A `PortraitTalkModel`, its noise schedule, its tokenizer, and whose encoder makes latents."""
+
+    def __init__(
+        self, model: PortraitTalkModel, settings: ModelSettings, tokenise: Tokenise
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.schedule = NoiseSchedule()
+        self.settings, self._tokenise = settings, tokenise
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Pictures (..., 3, S, S) in [-1, 1] -> latents (..., 4, S / 8, S / 8); no gradient."""
+        flat = pictures.flatten(0, -4)
+        with torch.no_grad():
+            z = self.model.codec.encode(flat, tiny=self.settings.latents == "tiny")
+        return z.float().unflatten(0, pictures.shape[:-3])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, 4, h, w) -> pictures (B, 3, S, S), by the tiny decoder that is deployed."""
+        return self.model.codec.decode(latents, tiny=True)
+
+    def conditions(
+        self,
+        batch: TalkBatch,
+        drop_text: Tensor | None = None,
+        drop_identity: Tensor | None = None,
+    ) -> Conditions:
+        """Conditions of a batch; the dropped rows (B,) get no words, or nobody's embedding."""
+        prompts = list(batch.prompts)
+        if drop_text is not None:
+            prompts = ["" if d else p for p, d in zip(prompts, drop_text.tolist(), strict=True)]
+        with torch.no_grad():
+            text = self.model.read(self._tokenise(prompts).to(batch.frames.device))
+        embeddings = batch.embeddings
+        if drop_identity is not None:
+            embeddings = embeddings * (~drop_identity)[:, None, None]
+        identity = self.model.identify(embeddings)
+        reference = self.model.write_reference(self.encode(batch.references), text, identity)
+        return Conditions(text, identity, reference)
+
+    def guidance(self, batch: TalkBatch, frame: int, *, cold: bool = False) -> Guidance:
+        """What frame `frame` of each run is told; `cold`: the portrait is the frame before."""
+        placed = batch.reference_placement if cold else batch.placement[:, frame]
+        with torch.no_grad():
+            return self.model.guidance(
+                *(batch.landmarks[:, frame], batch.points[:, frame], placed),
+                concat=self.concat(batch, frame),
+                speech=batch.speech[:, frame],
+            )
+
+    def concat(self, batch: TalkBatch, frame: int) -> Tensor | None:
+        """DiffTalk's latents (B, 8, h, w) of frame `frame`: itself masked, and the reference."""
+        if not self.model.config.difftalk:
+            return None
+        masked = hide_lower_half(batch.frames[:, frame], batch.landmarks[:, frame])
+        return self.model.concat(self.encode(masked), self.encode(batch.references[:, 0]))
+
+    def unguided(
+        self, z_t: Tensor, t: Tensor, told: Conditions, concat: Tensor | None = None
+    ) -> Tensor:
+        """IdentityNet alone: noise (B, 4, h, w)."""
+        eps, _ = self.model.unet(
+            *(z_t, t, told.text, told.identity), concat=concat, reference=told.reference
+        )
+        out: Tensor = eps.float()
+        return out
+
+    def evaluate(
+        self, z_t: Tensor, t: Tensor, told: Conditions, guide: Guidance, before: Caches | None
+    ) -> tuple[Tensor, Caches]:
+        """One evaluation of both nets: noise (B, 4, h, w) and this frame's caches."""
+        eps, caches = self.model(z_t, t, told, guide, before)
+        return eps.float(), caches
+
+    def denoise(
+        self,
+        noise: Tensor,
+        steps: int,
+        told: Conditions,
+        guide: Guidance,
+        before: Caches | None,
+        *,
+        gradient: bool = False,
+    ) -> tuple[Tensor, Caches]:
+        """Make a frame with the sampler of inference (DDIM, from pure noise): latents, its caches.
+
+        With `gradient` it flows through the last step alone.
+        """
+        asked = 0
+        left: Caches = ((), ())
+
+        def model(z_t: Tensor, t: Tensor) -> Tensor:
+            nonlocal asked, left
+            asked += 1
+            with torch.set_grad_enabled(gradient and asked == steps):
+                eps, left = self.evaluate(z_t, t, told, guide, before)
+            return eps
+
+        return sample(model, noise, "ddim", steps, trailing=True), left
+
+
+def detached(told: Conditions) -> Conditions:
+    """The same conditions without their gradient."""
+    reference = told.reference
+    return dataclasses.replace(
+        told,
+        identity=None if told.identity is None else told.identity.detach(),
+        reference=None
+        if reference is None
+        else tuple((k.detach(), v.detach()) for k, v in reference),
+    )

@@ -1,0 +1,1 @@
+"""Trains the streaming speech encoder."""

@@ -1,0 +1,5 @@
+"""`python -m engine.training.speech`."""
+
+from engine.training.speech.train.train import main
+
+main()

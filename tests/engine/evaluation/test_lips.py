@@ -1,0 +1,96 @@
+"""The arithmetic of the lip figures."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from engine.evaluation.lip_reader import LipReader, enlarge
+from engine.evaluation.lips import (
+    Said,
+    best_lag,
+    correlation_at,
+    log_energy,
+    rule_coefficients,
+    span_minima,
+)
+from engine.training.speech.phones import Phone
+
+
+@pytest.fixture
+def wave() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.convolve(rng.standard_normal(400), np.ones(4) / 4, "same").astype(np.float32)
+
+
+@pytest.mark.parametrize("lag", [-5, 0, 3])
+def test_a_shift_is_found_with_its_sign(wave: np.ndarray, lag: int) -> None:
+    found, r = best_lag(wave, np.roll(wave, lag))
+    assert found == lag
+    assert r > 0.95
+
+
+def test_tracks_of_different_length_are_compared_where_both_are(wave: np.ndarray) -> None:
+    assert correlation_at(wave, wave[:300], 0) == pytest.approx(1)
+    assert correlation_at(wave, np.roll(wave, 2)[:300], 2) == pytest.approx(1)
+    assert correlation_at(wave, np.zeros_like(wave), 0) == 0
+
+
+def test_the_smallest_gap_is_looked_for_within_a_frame_of_p_b_m_only() -> None:
+    gap = np.full(50, 0.05, np.float32)
+    gap[10], gap[30] = 0.001, 0.002
+    phones = [Phone("P", 0.44, 0.48), Phone("AA", 1.2, 1.24), Phone("M", 0.8, 0.9)]
+    assert span_minima(gap, phones) == pytest.approx([0.001, 0.05])  # frame 11 +- 1; 20-22 +- 1
+    assert span_minima(gap, [Phone("B", 0.48, 0.52)]) == pytest.approx([0.05])  # 12 +- 1
+    assert span_minima(gap, [Phone("B", 9.0, 9.1)]) == []
+
+
+def test_energy_is_counted_by_frames_of_640_samples() -> None:
+    pcm = np.zeros(640 * 3 + 100, np.float32)
+    pcm[640:1280] = 0.5
+    energy = log_energy(pcm)
+    assert energy.shape == (3,)
+    assert energy[1] - energy[0] == pytest.approx(np.log(0.501 / 0.001), abs=1e-3)
+
+
+def test_the_rules_open_on_a_vowel_and_press_on_p() -> None:
+    from engine.face import arkit
+
+    phones = [
+        Phone("sil", 0, 0.2),
+        Phone("AA", 0.2, 0.5),
+        Phone("P", 0.5, 0.6),
+        Phone("AA", 0.6, 1),
+    ]
+    pcm = np.full(16_000, 0.1, np.float32)
+    track = rule_coefficients(Said("v", pcm, phones))
+    assert track.shape == (25, arkit.COUNT)
+    jaw, press = (track[:, arkit.index(n)] for n in ("jawOpen", "mouthPressLeft"))
+    assert jaw[8] > 0.2 > 0.1 > jaw[13]
+    assert press[13] > 0.2 > press[8]
+
+
+def test_small_pictures_are_enlarged_for_the_public_landmarker_and_large_ones_left() -> None:
+    assert enlarge(np.zeros((128, 256, 3), np.uint8)).shape == (256, 512, 3)
+    large = np.zeros((600, 480, 3), np.uint8)
+    assert enlarge(large) is large
+
+
+def test_a_reader_keeps_the_last_gap_when_no_face_is_found() -> None:
+    points = np.zeros((478, 3), np.float32)
+    points[[10, 152], 1] = 0.1, 0.9
+    points[[13, 14], 1] = 0.60, 0.62
+
+    class Label:
+        def __init__(self) -> None:
+            self.found = [SimpleNamespace(landmarks=points), None]
+
+        def __call__(self, rgb: np.ndarray) -> SimpleNamespace | None:
+            return self.found.pop(0)
+
+    reader = LipReader(None, Label())  # type: ignore[arg-type]
+    picture = np.zeros((512, 512, 3), np.uint8)
+    assert reader.gap(picture) == pytest.approx(0.025)
+    assert reader.gap(picture) == pytest.approx(0.025)

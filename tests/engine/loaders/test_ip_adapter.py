@@ -1,0 +1,111 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from engine.loaders.files import Unsafe, WrongFamily  # noqa: E402
+from engine.loaders.ip_adapter import adapter_tensors, install, read_ip_adapter  # noqa: E402
+from engine.nets.identity_unet import IdentityUnet  # noqa: E402
+from engine.nets.projection import IdentityProjection  # noqa: E402
+from engine.nets.sd15_config import Sd15Config  # noqa: E402
+from tests.engine.loaders.layouts import faceid, random, save, save_nested  # noqa: E402
+
+pytestmark = pytest.mark.train
+SMALL = Sd15Config.small()
+
+
+def networks(config: Sd15Config = SMALL) -> tuple[IdentityUnet, IdentityProjection]:
+    torch.manual_seed(0)
+    return IdentityUnet.build(config), IdentityProjection.build(config)
+
+
+def written(tmp_path: Path, *, safe: bool = False, **changes: int) -> Path:
+    shapes = faceid(SMALL.unet, **{"tokens": 4, "rank": 4, **changes})
+    tensors = random(shapes, 5)
+    if safe:
+        return save(tensors, tmp_path / "adapter.safetensors")
+    return save_nested(tensors, tmp_path / "adapter.bin")
+
+
+def test_both_file_types_give_the_same(tmp_path: Path) -> None:
+    a, b = (read_ip_adapter(written(tmp_path, safe=safe)) for safe in (True, False))
+    assert (a.embedding, a.context, a.tokens) == (512, 32, 4)
+    assert a.image_proj.keys() == b.image_proj.keys()
+    assert all(torch.equal(t, b.ip_adapter[n]) for n, t in a.ip_adapter.items())
+
+
+def test_the_low_rank_part_changes_every_attention_and_nothing_else(tmp_path: Path) -> None:
+    unet, projection = networks()
+    before = {n: t.clone() for n, t in unet.unet.state_dict().items()}
+    assert install(read_ip_adapter(written(tmp_path)), unet, projection) == 32 * 4
+    changed = {n for n, t in unet.unet.state_dict().items() if not torch.equal(t, before[n])}
+    own = {n for n in changed if "_ip." in n}
+    assert len(own) == 32
+    assert len(changed - own) == 32 * 4
+    assert all(n.split(".attn")[1][2:].startswith(("to_", "processor")) for n in changed)
+
+
+def test_identity_layers_are_numbered_middle_last(tmp_path: Path) -> None:
+    unet, projection = networks()
+    adapter = read_ip_adapter(written(tmp_path, rank=0))
+    install(adapter, unet, projection)
+    middle = unet.unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn2.processor")
+    assert torch.equal(middle.to_k_ip.weight, adapter.ip_adapter["31.to_k_ip.weight"])
+    assert middle.layer == 6  # in the order of the strengths: down, middle, up
+
+
+def test_what_was_installed_can_be_written_again(tmp_path: Path) -> None:
+    unet, projection = networks()
+    path = written(tmp_path, rank=0)
+    install(read_ip_adapter(path), unet, projection)
+    again = save(adapter_tensors(unet, projection), tmp_path / "own.safetensors")
+    a, b = read_ip_adapter(path), read_ip_adapter(again)
+    assert all(torch.equal(t, b.ip_adapter[n]) for n, t in a.ip_adapter.items())
+    assert all(torch.equal(t, b.image_proj[n]) for n, t in a.image_proj.items())
+
+
+def test_another_kind_of_adapter_is_refused(tmp_path: Path) -> None:
+    tensors = random(faceid(SMALL.unet, tokens=4, rank=0), 1)
+    plus = {**tensors, "image_proj.perceiver_resampler.proj_in.weight": torch.ones(2, 2)}
+    with pytest.raises(WrongFamily, match="FaceID-Plus"):
+        read_ip_adapter(save_nested(plus, tmp_path / "plus.bin"))
+    plain = {n: t for n, t in tensors.items() if n != "image_proj.proj.2.weight"}
+    with pytest.raises(WrongFamily, match="for pictures, not for faces"):
+        read_ip_adapter(save_nested(plain, tmp_path / "plain.bin"))
+    with pytest.raises(WrongFamily, match="is no IP-Adapter"):
+        read_ip_adapter(save({"weight": torch.ones(1)}, tmp_path / "no.safetensors"))
+
+
+def test_sizes_that_do_not_fit_are_refused_in_words(tmp_path: Path) -> None:
+    unet, projection = networks()
+    with pytest.raises(WrongFamily, match="gives 16 tokens.*set projection to portrait"):
+        install(read_ip_adapter(written(tmp_path, tokens=16)), unet, projection)
+    with pytest.raises(WrongFamily, match="takes face embeddings 128 wide"):
+        install(read_ip_adapter(written(tmp_path, embedding=128)), unet, projection)
+    xl = dataclasses.replace(SMALL.unet, cross_attention_dim=64)
+    path = save_nested(random(faceid(xl, tokens=4, rank=0), 1), tmp_path / "xl.bin")
+    with pytest.raises(WrongFamily, match="tokens 64 wide, wanted 32"):
+        install(read_ip_adapter(path), unet, projection)
+
+
+def test_layers_that_are_not_here_are_refused(tmp_path: Path) -> None:
+    unet, projection = networks()
+    tensors = random(faceid(SMALL.unet, tokens=4, rank=0), 1)
+    tensors["ip_adapter.33.to_k_ip.weight"] = torch.ones(16, 32)
+    with pytest.raises(WrongFamily, match="layers that are not here, the first 33"):
+        install(read_ip_adapter(save_nested(tensors, tmp_path / "a.bin")), unet, projection)
+
+
+def test_an_adapter_that_holds_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"image_proj": {"a": torch.nn.Linear(1, 1)}}, tmp_path / "a.bin")
+    with pytest.raises(Unsafe, match="holds more than tensors"):
+        read_ip_adapter(tmp_path / "a.bin")
+
+
+def test_unified_attention_takes_the_projection_and_the_low_rank_part_only(tmp_path: Path) -> None:
+    unet, projection = networks(dataclasses.replace(SMALL, attention="unified"))
+    adapter = read_ip_adapter(written(tmp_path))
+    assert install(adapter, unet, projection) == 128
+    assert torch.equal(projection.norm.weight, adapter.image_proj["norm.weight"])

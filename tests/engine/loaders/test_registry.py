@@ -1,0 +1,127 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from engine.errors import ConfigError, WeightsError
+from engine.loaders.registry import (
+    CHECKPOINTS,
+    LicenceError,
+    check_licences,
+    find,
+    hub_cache,
+    locate,
+    require,
+    rows,
+)
+from server.cli import app
+
+ROOT = Path(__file__).parents[3]
+
+
+def put(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def test_the_table_needs_no_torch_and_no_network() -> None:
+    code = (
+        "import sys, pathlib; from engine.loaders.registry import rows; rows(pathlib.Path('x'))\n"
+        "assert not {'torch', 'diffusers', 'transformers', 'huggingface_hub'} & set(sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+
+
+def test_ids_are_unique_and_every_row_names_licence_and_command() -> None:
+    assert len({c.id for c in CHECKPOINTS}) == len(CHECKPOINTS)
+    for row in rows(Path("m"), cache=Path("nowhere")):
+        assert row.licence
+        assert row.command.startswith(("hf download ", "copy your "))
+        assert not row.present
+
+
+@pytest.mark.parametrize("where", ["taesd", "."])
+def test_a_checkpoint_is_found_in_the_models_folder(tmp_path: Path, where: str) -> None:
+    put(tmp_path / where, "config.json", "diffusion_pytorch_model.safetensors")
+    assert locate(find("taesd"), tmp_path, cache=tmp_path / "none") == tmp_path / where
+
+
+def test_a_checkpoint_is_found_in_the_cache_of_the_hub(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--madebyollin--taesd" / "snapshots" / "abc"
+    put(snapshot, "config.json", "diffusion_pytorch_model.safetensors")
+    assert locate(find("taesd"), Path("models"), cache=tmp_path) == snapshot
+    assert [r.id for r in rows(Path("models"), cache=tmp_path) if r.present] == ["taesd"]
+
+
+def test_full_precision_or_the_other_file_type_serves_too(tmp_path: Path) -> None:
+    put(tmp_path / "hubert-base-ls960", "config.json", "pytorch_model.safetensors")
+    assert locate(find("hubert-base"), tmp_path, cache=tmp_path / "none")
+    put(
+        tmp_path / "ControlNetMediaPipeFace" / "diffusion_sd15",
+        *("config.json", "diffusion_pytorch_model.safetensors"),
+    )
+    assert locate(find("control-mediapipe-face"), tmp_path, cache=tmp_path / "none")
+
+
+def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
+    put(tmp_path / "taesd", "config.json")
+    assert locate(find("taesd"), tmp_path, cache=tmp_path / "none") is None
+
+
+def test_a_missing_checkpoint_is_one_sentence_with_the_command(tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"^taesd \(.*\) is not here; bring it with: hf download"
+    ):
+        require("taesd", tmp_path, cache=tmp_path)
+
+
+def test_an_unknown_id_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="known: sd15, "):
+        find("sd16")
+
+
+def test_the_cache_of_the_hub_follows_its_variables() -> None:
+    assert hub_cache({"HF_HUB_CACHE": "/a"}) == Path("/a")
+    assert hub_cache({"HF_HOME": "/b"}) == Path("/b/hub")
+    assert hub_cache({"HOME": "/c"}) == Path("/c/.cache/huggingface/hub")
+
+
+@pytest.mark.parametrize("name", ["faceid", "insightface", "hyper-sd-1step", "tcd-lora"])
+def test_commercial_use_refuses_what_the_licence_forbids_or_does_not_say(name: str) -> None:
+    check_licences([find(name)], "research")
+    with pytest.raises(LicenceError, match=f"licence of {name}"):
+        check_licences([find("taesd"), find(name)], "commercial")
+
+
+def test_commercial_use_takes_the_rest() -> None:
+    check_licences([c for c in CHECKPOINTS if c.commercial], "commercial")
+
+
+def test_models_lists_what_is_here_and_how_to_bring_the_rest(tmp_path: Path) -> None:
+    put(tmp_path / "taesd", "config.json", "diffusion_pytorch_model.safetensors")
+    done = CliRunner().invoke(
+        app,
+        ["models", "--models-dir", str(tmp_path)],
+        env={"HF_HUB_CACHE": str(tmp_path / "none"), "COLUMNS": "200"},
+    )
+    assert done.exit_code == 0
+    line = next(x for x in done.output.splitlines() if x.strip().startswith("taesd"))
+    assert line.split()[-1] == "yes"
+    assert "hf download h94/IP-Adapter-FaceID" in done.output
+    assert "hf download madebyollin/taesd" not in done.output
+
+
+def test_tiny_needs_nothing() -> None:
+    done = CliRunner().invoke(app, ["models", "--profile", "tiny"])
+    assert done.output.strip() == "tiny: nothing to bring, its weights are in the package"
+
+
+def test_an_unknown_profile_is_refused() -> None:
+    with pytest.raises(ConfigError, match="known: tiny, sd15"):
+        rows(Path("m"), profile="sd2")

@@ -1,0 +1,91 @@
+"""From options to an engine: what is missing or meaningless is one clear sentence."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.config import DiffusionSettings, EngineConfig
+from engine.errors import BackendUnavailable, ConfigError, WeightsError
+from engine.profiles.choose import how_slow, load_profile, make_config, read_mix
+
+
+def test_offline_and_live_have_their_own_defaults() -> None:
+    live = make_config("sd15", {"steps": None}, {"guidance": None}, live=True)
+    assert (live.steps, live.diffusion.sampler, live.diffusion.codec) == (4, "lcm", "tiny")
+    offline = make_config("sd15", {"steps": 12}, {"guidance": 2.0}, live=False)
+    assert (offline.steps, offline.diffusion.sampler, offline.diffusion.codec) == (
+        *(12, "ddim"),
+        "full",
+    )
+    assert offline.diffusion.guidance == 2.0
+    assert offline.paint_every == 1
+    assert make_config("tiny", {"threads": 1}, {}, live=True) == EngineConfig(threads=1)
+
+
+@pytest.mark.parametrize(
+    ("profile", "common", "diffusion", "said"),
+    [
+        ("tiny", {"steps": 30}, {}, "steps: only --profile sd15"),
+        ("tiny", {}, {"guidance": 2.0, "sampler": "ddim"}, "guidance, sampler"),
+        ("huge", {}, {}, "tiny, sd15"),
+        ("sd15", {}, {"guidance": 99.0}, "guidance=99"),
+        ("sd15", {}, {"adapter": "faced"}, "'faceid', 'faceid-portrait', 'none'"),
+        ("sd15", {"steps": 0}, {}, "steps=0"),
+        ("sd15", {}, {"conditioning": "difftlk"}, "'portraittalk', 'difftalk'"),
+        ("sd15", {}, {"speech": "hubert-large"}, "windows of 160 ms"),
+        ("sd15", {}, {"speech": "wav2vec"}, "'tiny', 'hubert-base', 'hubert-large'"),
+        ("sd15", {}, {"long_video": "both"}, "'cache', 'fusion', 'neither'"),
+        ("sd15", {}, {"long_video": "fusion"}, "live there is only 'cache' or 'neither'"),
+        ("tiny", {}, {"long_video": "fusion"}, "long_video: only --profile sd15"),
+    ],
+)
+def test_a_wrong_setting_is_refused(
+    profile: str, common: dict[str, object], diffusion: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_config(profile, common, diffusion, live=True)
+
+
+def test_a_sampler_that_is_not_there_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    how = DiffusionSettings(sampler="dopri5", models_dir=tmp_path)
+    with pytest.raises(ConfigError, match="ddim, euler"):
+        load_profile(EngineConfig.sd15(live=True, diffusion=how))
+
+
+def test_missing_checkpoints_are_named_with_the_command_that_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    how = DiffusionSettings(models_dir=tmp_path)
+    with pytest.raises(
+        WeightsError, match="6 checkpoints of sd15 are not here: sd15, .*`portraittalk models"
+    ):
+        load_profile(EngineConfig.sd15(live=True, diffusion=how))
+
+
+def test_a_licence_that_forbids_the_use_is_refused_first(tmp_path: Path) -> None:
+    how = DiffusionSettings(models_dir=tmp_path, use="commercial")
+    with pytest.raises(WeightsError, match="licence of faceid"):
+        load_profile(EngineConfig.sd15(live=True, diffusion=how))
+
+
+def test_missing_packages_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "engine.profiles.sd15", None)
+    with pytest.raises(BackendUnavailable, match=r"portraittalk\[diffusion\]"):
+        load_profile(EngineConfig.sd15(live=True))
+
+
+def test_how_slow_is_said_in_seconds_and_times() -> None:
+    assert "41.0 s on this computer, 1,025 times too slow" in how_slow(41.0, 40)
+    assert "20 ms of the 40 ms" in how_slow(0.02, 40)
+
+
+def test_a_mix_is_a_picture_and_a_share() -> None:
+    assert read_mix("people/c.jpg:0.4") == (Path("people/c.jpg"), 0.4)
+    assert read_mix("C:/c.jpg:.5")[1] == 0.5
+    for text in ("c.jpg", "c.jpg:1", "c.jpg:0", "c.jpg:much", ":0.4"):
+        with pytest.raises(ConfigError, match=r"c\.jpg:0\.4"):
+            read_mix(text)

@@ -1,0 +1,182 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from engine.avatar import AvatarEngine
+from engine.backends import load_backend
+from engine.config import EngineConfig
+from engine.enroll import Identity
+from engine.face import arkit
+from engine.motion.retarget import FaceBasis, retarget
+from engine.render.compositing import GRID_X, GRID_Y, Canvas, make_canvas
+from engine.render.eyelids import make_lids
+from engine.render.specs import CARRY, INLAY, MOVE, WARP
+from engine.render.tiny import Face, FrameCache, PictureGraphs, Shot, sampling_times
+from server.portraits import decode_image
+from server.run import BUNDLED_PORTRAIT
+
+
+@pytest.fixture(scope="module")
+def graphs() -> PictureGraphs:
+    backend, weights = load_backend("openvino", threads=2), EngineConfig().weights
+    return PictureGraphs(lambda spec: backend.load(spec, weights / f"{spec.name}.onnx"))
+
+
+def portrait(height: int = 300, width: int = 260) -> np.ndarray:
+    """A picture with detail everywhere."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    channels = [127 + 90 * np.sin(x / a + y / b) for a, b in ((9, 31), (17, 13), (41, 7))]
+    return np.stack(channels, -1).astype(np.uint8)
+
+
+def canvas(rgb: np.ndarray, side: float = 90.0) -> Canvas:
+    centre = np.array([rgb.shape[1], rgb.shape[0]]) / 2
+    to_window = np.c_[np.eye(2) / side, 0.5 - centre / side].astype(np.float32)
+    return make_canvas(rgb, to_window)
+
+
+def nothing(graph: str, tensor: str) -> np.ndarray:
+    spec = {s.name: s for s in (WARP, MOVE, INLAY)}[graph]
+    shape = next(t.shape for t in spec.inputs if t.name == tensor)
+    return np.zeros([int(n) for n in shape], np.float32)
+
+
+def trusted() -> np.ndarray:
+    """A painted window that says: believe the warp."""
+    patch = nothing("inlay", "patch")
+    patch[:, 3] = 1
+    return patch
+
+
+def test_a_portrait_that_does_not_move_is_untouched(graphs: PictureGraphs) -> None:
+    rgb = portrait()
+    still = graphs.compose(canvas(rgb), nothing("move", "flow"), trusted())
+    assert np.abs(still.astype(int) - rgb).max() <= 1
+
+
+def test_nothing_outside_the_reach_of_the_head_changes(graphs: PictureGraphs) -> None:
+    rgb = portrait(900, 800)
+    place = canvas(rgb, side=60)
+    flow = nothing("move", "flow") + 0.5
+    moved = graphs.compose(place, flow, trusted())
+    outside = np.ones(rgb.shape[:2], bool)
+    outside[place.head.box] = False
+    assert outside.any()
+    np.testing.assert_array_equal(moved[outside], rgb[outside])
+    assert (moved[place.head.box] != rgb[place.head.box]).any()
+
+
+def test_flow_is_in_window_units(graphs: PictureGraphs) -> None:
+    rgb, side = portrait(), 90.0
+    flow = nothing("move", "flow")
+    flow[:, 0] = 6 / side  # read six pixels to the right
+    moved = graphs.compose(canvas(rgb, side), flow, trusted())
+    np.testing.assert_allclose(
+        moved[100:200, 80:180].astype(int), rgb[100:200, 86:186].astype(int), atol=2
+    )
+
+
+def test_paint_is_laid_inside_the_window_only_and_fades_at_its_border(
+    graphs: PictureGraphs,
+) -> None:
+    rgb, side = portrait(), 90.0
+    white = nothing("inlay", "patch")
+    white[:, :3] = 1  # trust nothing, paint white
+    laid = graphs.compose(canvas(rgb, side), nothing("move", "flow"), white)
+    middle = laid[140:160, 120:140]
+    assert middle.min() >= 254
+    change = np.abs(laid.astype(int) - rgb).max(-1)
+    y, x = np.nonzero(change > 1)
+    assert abs(y - 149.5).max() <= side / 2 + 1
+    assert abs(x - 129.5).max() <= side / 2 + 1
+    edge = change[150, 130 - int(side / 2) : 130 - int(side / 2) + 2]
+    assert edge.max() < 40, "the window must fade in, not begin"
+
+
+def test_a_blinking_portrait_is_moved_in_place_of_the_open_one(graphs: PictureGraphs) -> None:
+    rgb = portrait()
+    place = canvas(rgb)
+    blinking = place.portrait["portrait"].copy()
+    blinking[:, :, 100:110, 100:140] = 0
+    shown = graphs.compose(place, nothing("move", "flow"), trusted(), blinking)
+    assert shown[101:109, 101:139].max() <= 1
+    shown[100:110, 100:140] = rgb[100:110, 100:140]
+    assert np.abs(shown.astype(int) - rgb).max() <= 1
+
+
+def test_a_carried_window_follows_the_lips(graphs: PictureGraphs) -> None:
+
+    backend = load_backend("openvino", threads=1)
+    carry = backend.load(CARRY, EngineConfig().weights / "carry.onnx")
+    before = np.random.default_rng(0).uniform(0, 1, (1, 478, 2)).astype(np.float32)
+    patch = np.zeros((1, 4, 128, 128), np.float32)
+    patch[:, 0, 60:68, 40:48] = 1
+    still = {"patch": patch, "source": before, "before": before}
+    np.testing.assert_allclose(carry(**still, target=before)["carried"], patch, atol=1e-3)
+    shifted = before + np.array([10 / 128, 0], np.float32)  # the face goes ten pixels to the right
+    moved = carry(**still, target=shifted)["carried"][0, 0]
+    row = moved[60:68].sum(0)
+    assert float((row * np.arange(128)).sum() / row.sum()) == pytest.approx(43.5 + 10, abs=0.7)
+
+
+def test_a_frame_between_needs_a_painted_one(graphs: PictureGraphs) -> None:
+
+    place = canvas(portrait())
+    points = np.random.default_rng(0).uniform(50, 200, (478, 2)).astype(np.float32)
+    lids = make_lids(portrait(), points)
+    face = Face(nothing("warp", "window"), nothing("warp", "source"), {}, place, lids)
+    cold = FrameCache(nothing("warp", "latents"), ())
+    still = Shot(np.zeros((478, 2), np.float32), np.zeros(2, np.float32), np.zeros(6, "f"), None)
+    with pytest.raises(ValueError, match="painted one before"):
+        graphs.draw_between(face, cold, still)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 25])
+def test_the_sampler_goes_from_noise_to_the_picture(steps: int) -> None:
+    times = sampling_times(steps)
+    assert len(times) == steps + 1
+    assert times[0] == 1
+    assert times[-1] == 0
+    assert all(a > b for a, b in itertools.pairwise(times))
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> Identity:
+    engine = AvatarEngine.load(EngineConfig())
+    return engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))
+
+
+def carried_by(target: np.ndarray, identity: Identity, height: float) -> float:
+    """How far the portrait goes down at `height` under the nose, in window units."""
+    warp = load_backend("openvino", threads=2).load(WARP, EngineConfig().weights / "warp.onnx")
+    kept = {"window": identity.face.window, "latents": identity.face.kept["latents"]}
+    flows = [
+        warp(**kept, source=identity.face.source, target=face[None].astype(np.float32))["flow"]
+        for face in (identity.neutral, target)
+    ]
+    row = int(np.abs(GRID_Y - height).argmin())
+    column = int(np.abs(GRID_X - identity.neutral[1, 0]).argmin())
+    return float(flows[0][0, 1, row, column] - flows[1][0, 1, row, column])
+
+
+def test_an_opening_jaw_leaves_the_collar_where_it_is(astronaut: Identity) -> None:
+    basis = FaceBasis.load(EngineConfig().weights / "basis.npz")
+    open_ = np.zeros(arkit.COUNT, np.float32)
+    open_[arkit.index("jawOpen")] = 0.4
+    target = retarget(astronaut.neutral, basis, open_, np.zeros(6, np.float32))
+    chin = astronaut.neutral[152, 1]
+    moved = carried_by(target, astronaut, chin)
+    assert moved > 0.02
+    for below in (0.3, 0.45, 0.6):
+        assert (
+            abs(carried_by(target, astronaut, chin + below)) < 0.1 * moved
+        )  # all of it, when only the chin pulled
+
+
+def test_the_neck_goes_with_the_head_and_the_chest_less(astronaut: Identity) -> None:
+    target = astronaut.neutral + np.array([0, 0.05], np.float32)
+    chin = astronaut.neutral[152, 1]
+    neck, chest = (carried_by(target, astronaut, chin + below) for below in (0.14, 0.5))
+    assert 0.03 < neck < 0.052
+    assert chest < 0.4 * neck

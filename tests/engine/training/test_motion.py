@@ -1,0 +1,163 @@
+"""Lessons of the mouth at tiny size."""
+
+# ruff: noqa: E402  torch may be missing
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from engine.nets.moonshine import PAST
+from engine.nets.motion_vae import MotionSettings, MotionVae
+from engine.training.motion import train
+from engine.training.motion.dataset import GROUPS, MAPPING, Clip, group_columns, map_columns
+from engine.training.motion.rules import CHANNELS
+from engine.training.motion.train import (
+    PIECE,
+    Lesson,
+    MotionTraining,
+    batch_of,
+    concordance,
+    energy_of,
+    shares,
+)
+
+pytestmark = pytest.mark.train
+TINY = MotionSettings(features=6, words=2, hidden=16, latent=4, prior=(1, 2), decoder=(1,))
+NAMES = sorted({c for parts in MAPPING.values() for c in parts})
+
+
+def lesson(real: bool) -> Lesson:
+    """A mouth whose jaw is feature 0 and whose press is feature 1, as of the same frame."""
+    rng = np.random.default_rng(int(real))
+    jaw = np.repeat(rng.random(PIECE // 5), 5)
+    features = np.zeros((2 * PIECE, 6))
+    features[:, 0] = np.repeat(jaw, 2)
+    mouth = np.zeros((PIECE, len(CHANNELS)))
+    mouth[:, 0] = jaw
+    columns = np.tile(jaw[:, None], (1, 28))
+    half = lambda x: x.astype(np.float16)
+    return Lesson(half(features), half(mouth), half(columns), half(jaw), real)
+
+
+def test_frame_by_frame_decodes_what_the_whole_decodes() -> None:
+    torch.manual_seed(0)
+    net = MotionVae(TINY).eval()
+    features, noise, style = torch.randn(1, 40, 6), torch.randn(1, 20, 4), torch.ones(1, 1)
+    with torch.no_grad():
+        whole = net(features, noise, style, net.remember()).channels
+        memory, parts = net.remember(), []
+        for t in range(20):
+            out = net(features[:, 2 * t : 2 * t + 2], noise[:, t : t + 1], style, memory)
+            memory = out.memory
+            parts.append(out.channels)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_only_the_rules_hear_the_words() -> None:
+    torch.manual_seed(0)
+    net = MotionVae(TINY).eval()
+    torch.nn.init.normal_(net.channels.weight)
+    features, noise = torch.randn(1, 8, 6), torch.zeros(1, 4, 4)
+    other = features.clone()
+    other[..., : TINY.words] += 1
+
+    def mouths(heard: torch.Tensor, style: float) -> torch.Tensor:
+        return net(heard, noise, torch.full((1, 1), float(style)), net.remember()).channels
+
+    with torch.no_grad():
+        torch.testing.assert_close(mouths(other, 1), mouths(features, 1))
+        assert (mouths(other, 0) - mouths(features, 0)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("features", [6, MotionSettings().features])
+def test_another_ear_has_one_layer_that_all_styles_hear(features: int) -> None:
+    settings = MotionSettings.hearing(features)
+    assert settings.features == features
+    assert settings.words == (0 if features == 6 else MotionSettings().words)
+
+
+def test_concordance_wants_the_same_size_as_well_as_the_same_course() -> None:
+    torch.manual_seed(0)
+    track = torch.rand(2, 50, 3)
+    torch.testing.assert_close(concordance(track, track), torch.ones(3), atol=0.01, rtol=0)
+    assert (concordance(0.2 * track, track) < 0.5).all()
+    assert (concordance(track.flip(1), track) < 0.5).all()
+    assert (concordance(track[:0], track[:0]) == 0).all()
+
+
+def test_the_posterior_sees_the_motion_and_the_prior_does_not() -> None:
+    torch.manual_seed(0)
+    net = MotionVae(TINY).eval()
+    for head in (net.channels, net.columns):
+        torch.nn.init.normal_(head.weight)
+    features, motion, style = torch.randn(1, 40, 6), torch.rand(1, 20, 12), torch.zeros(1, 1)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        told, likely, gap = net.learn(features, style, motion)
+        torch.manual_seed(1)
+        told_other, likely_other, _ = net.learn(features, style, 1 - motion)
+    torch.testing.assert_close(likely.channels, likely_other.channels)
+    assert (told.channels - told_other.channels).abs().max() > 1e-4
+    assert gap > 0
+
+
+def test_features_are_heard_two_frames_after_their_mouth() -> None:
+    lessons = [lesson(True), lesson(False)]
+    batch = batch_of(lessons, MotionTraining(batch=4, frames=30), 0)
+    heard = batch["features"][:, ::2, 0]
+    torch.testing.assert_close(heard[:, :-2], batch["mouth"][:, 2:, 0])
+    assert batch["features"].shape == (4, 60, 6)
+    assert {0.0, 1.0} >= set(batch["real"].tolist())
+
+
+def test_training_learns_and_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MotionSettings, "hearing", lambda features: TINY)
+    torch.set_num_threads(1)
+    spread = {"mouth_var": torch.full((2, 12), 0.05), "columns_var": torch.full((28,), 0.05)}
+    lessons = [lesson(True), lesson(False)]
+    train(lessons, spread, MotionTraining(steps=3, batch=2, frames=30), tmp_path, 10)
+    train(lessons, spread, MotionTraining(steps=5, batch=2, frames=30), tmp_path, 10)
+    assert torch.load(tmp_path / "motion.pt", weights_only=True)["step"] == 5
+
+
+def test_animators_columns_become_channels_by_the_recipe() -> None:
+    columns = np.zeros((2, len(NAMES)), np.float32)
+    columns[0, NAMES.index("mouth_stretch_c")] = 0.5
+    columns[0, NAMES.index("mouth_oh_c")] = 0.4
+    columns[1, NAMES.index("mouth_press_l")] = 0.6
+    got = map_columns(columns, NAMES)
+    assert got[0, CHANNELS.index("jawOpen")] == pytest.approx(0.45)
+    assert got[0, CHANNELS.index("mouthFunnel")] == pytest.approx(0.2)
+    assert got[1, CHANNELS.index("mouthPress")] == pytest.approx(0.3)
+
+
+def test_a_series_of_few_recordings_is_heard_more_often_than_its_share() -> None:
+    def clip(name: str, frames: int) -> Clip:
+        blank = np.zeros((frames, 1), np.float32)
+        return Clip(name, blank[:, 0], np.zeros(frames, np.int8), blank, blank)
+
+    much, more, little = shares([clip("2_01", 300), clip("2_02", 600), clip("3_15", 100)])
+    assert much + more + little == pytest.approx(1)
+    assert more == pytest.approx(2 * much)
+    assert little == pytest.approx(0.25)  # sqrt(100) of sqrt(100) + sqrt(900)
+
+
+def test_groups_name_columns_that_exist() -> None:
+    for name in GROUPS:
+        assert group_columns(NAMES, name)
+    assert len(group_columns(NAMES, "press+roll")) == 6
+
+
+def test_energy_follows_loudness_not_level() -> None:
+    rng = np.random.default_rng(0)
+    envelope = np.repeat([0.0, 1.0, 0.3, 0.0], 640 * 10)
+    pcm = np.r_[np.zeros(PAST), 0.2 * envelope * rng.standard_normal(640 * 40)].astype(np.float32)
+    loud, quiet = energy_of(pcm, 40), energy_of(pcm * np.float32(0.3), 40)
+    assert loud[:8].max() < 0.05 < 0.5 < loud[12:18].min()
+    assert loud[22:28].max() < loud[12:18].min()
+    np.testing.assert_allclose(loud, quiet, atol=0.03)
