@@ -48,11 +48,12 @@ from engine.config import EngineConfig
 from engine.diffusion.latent_fusion import LatentFusion, fusion_windows
 from engine.diffusion.samplers import Denoising, sample, sample_frames
 from engine.errors import DataError
-from engine.evaluation.lpips import Lpips
 from engine.face.landmarks import apply, invert
+from engine.loaders.lpips import Lpips
 from engine.nets.painter import Cache, Condition, Painter
 from engine.offline.video import frames_of
-from engine.render.tiny import Face, PictureGraphs, Portrait, Shot
+from engine.render.base import FrameCondition, Portrait
+from engine.render.tiny import Face, TinyRenderer
 from server.portraits import decode_image
 from server.run import BUNDLED_PORTRAIT
 
@@ -65,8 +66,8 @@ COLUMNS = 8  # pictures a row of the sheet
 class Recorder:
     """A picture part that draws nothing and keeps what it was asked to draw."""
 
-    def __init__(self, graphs: PictureGraphs) -> None:
-        self.graphs, self.shots = graphs, list[Shot]()
+    def __init__(self, graphs: TinyRenderer) -> None:
+        self.graphs, self.conditions = graphs, list[FrameCondition]()
         self.portrait: Portrait | None = None
         self.read_words, self.noise, self.cold = graphs.read_words, graphs.noise, graphs.cold
         self.pack, self.unpack, self.film = graphs.pack, graphs.unpack, graphs.film
@@ -76,17 +77,17 @@ class Recorder:
         self.portrait = portrait
         return self.graphs.enroll(portrait)
 
-    def draw(self, face: Any, cache: Any, shot: Shot) -> tuple[np.ndarray, Any]:
-        """Keep the shot."""
-        self.shots.append(shot)
+    def draw(self, face: Any, cache: Any, condition: FrameCondition) -> tuple[np.ndarray, Any]:
+        """Keep the condition."""
+        self.conditions.append(condition)
         return face.canvas.rgb, cache
 
-    def draw_between(self, face: Any, cache: Any, shot: Shot) -> np.ndarray:
-        """Keep the shot."""
-        return self.draw(face, cache, shot)[0]
+    def draw_between(self, face: Any, cache: Any, condition: FrameCondition) -> np.ndarray:
+        """Keep the condition."""
+        return self.draw(face, cache, condition)[0]
 
 
-class Film:
+class FusedVideo:
     """The frames to paint: the portrait, and what each of them shows."""
 
     def __init__(self, config: EngineConfig, pcm: np.ndarray) -> None:
@@ -95,7 +96,7 @@ class Film:
         def load(spec: GraphSpec) -> Any:
             return backend.load(spec, config.weights / f"{spec.name}.onnx")
 
-        self.graphs = PictureGraphs(load)
+        self.graphs = TinyRenderer(load)
         recorder = Recorder(self.graphs)
         engine = AvatarEngine.load(config, backend, recorder)
         self.identity = engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))
@@ -104,7 +105,7 @@ class Film:
         self.portrait = recorder.portrait
         for _ in frames_of(engine, self.identity, pcm):
             pass
-        self.shots = recorder.shots[: len(pcm) // engine.config.stream.hop_samples]
+        self.conditions = recorder.conditions[: len(pcm) // engine.config.stream.hop_samples]
         self.painter = Painter()
         weights = load_file(config.weights / "painter.safetensors")
         self.painter.load_state_dict({name: value.float() for name, value in weights.items()})
@@ -116,11 +117,11 @@ class Film:
     def condition(self, row: int) -> Condition:
         """Geometry of one frame, worked out once."""
         if row not in self._conditions:
-            shot = self.shots[row]
+            condition = self.conditions[row]
             self._conditions[row] = self.painter.condition(
                 *(self.window, self.reference, torch.from_numpy(self.face.source)),
-                torch.from_numpy(shot.target)[None],
-                torch.from_numpy(shot.placement)[None],
+                torch.from_numpy(condition.target)[None],
+                torch.from_numpy(condition.placement)[None],
             )
         return self._conditions[row]
 
@@ -141,14 +142,14 @@ class Film:
 
     def frame(self, row: int, patch: Tensor) -> np.ndarray:
         """The whole frame (H, W, 3) around a patch."""
-        shot, cache = self.shots[row], self.graphs.cold(self.face)
-        cache.patch, cache.target = patch.numpy(), shot.target[None]
-        return self.graphs.draw_between(self.face, cache, shot)  # carried from where it is
+        condition, cache = self.conditions[row], self.graphs.cold(self.face)
+        cache.patch, cache.target = patch.numpy(), condition.target[None]
+        return self.graphs.draw_between(self.face, cache, condition)  # carried from where it is
 
 
-def paint(film: Film, way: str, args: argparse.Namespace) -> Iterator[Tensor]:
+def paint(film: FusedVideo, way: str, args: argparse.Namespace) -> Iterator[Tensor]:
     """Latents (1, 16, 32, 32) of each frame, sampled one way."""
-    count, cold = len(film.shots), film.painter.cold(film.reference)
+    count, cold = len(film.conditions), film.painter.cold(film.reference)
     noise = film.painter.noise(1, args.seed).expand(count, -1, -1, -1)
     if way == "cache":
         for latents, _ in sample_frames(film.velocity, noise, cold, "flow", args.steps):
@@ -199,13 +200,13 @@ def seam(change: np.ndarray, borders: list[int]) -> float:
 class Judge:
     """Distances to the portrait and from frame to frame, gathered while the frames pass."""
 
-    def __init__(self, film: Film, cache: Path) -> None:
+    def __init__(self, film: FusedVideo, cache: Path) -> None:
         self.film = film
         latents = film.reference.latents
         self._mean, self._std = latents.mean((2, 3)), latents.std((2, 3))
         self.lpips = _or_none(lambda: Lpips(cache))
         self.who = _or_none(lambda: _identity(cache))
-        self._back = invert(film.portrait.to_window)
+        self._back = invert(film.portrait.to_crop)
         self._wanted = self._embed(film.face.canvas.rgb, film.face.source[0])
 
     def _embed(self, rgb: np.ndarray, points: np.ndarray) -> Any:
@@ -216,11 +217,11 @@ class Judge:
         film = self.film
         drift, colour, change, tlp, cosine = [], [], [], [], []
         pictures: list[np.ndarray] = []
-        shown = set(np.linspace(0, len(film.shots) - 1, COLUMNS).astype(int).tolist())
+        shown = set(np.linspace(0, len(film.conditions) - 1, COLUMNS).astype(int).tolist())
         before: tuple[Tensor, Tensor] | None = None
         began = time.perf_counter()
         for row, z in enumerate(
-            tqdm(latents, desc=way, total=len(film.shots), leave=False, disable=None)
+            tqdm(latents, desc=way, total=len(film.conditions), leave=False, disable=None)
         ):
             painted, patch = film.decode(row, z)
             warped = film.condition(row).warped
@@ -240,7 +241,7 @@ class Judge:
             if row in shown or row % IDENTITY_EVERY == 0:
                 whole = film.frame(row, patch)
                 if row % IDENTITY_EVERY == 0 and self.who is not None:
-                    vector = self._embed(whole, film.shots[row].target)
+                    vector = self._embed(whole, film.conditions[row].target)
                     cosine.append(float(self._wanted @ vector))
                 if row in shown:
                     pictures.append(whole[self.film.face.canvas.head.box])
@@ -261,7 +262,9 @@ class Judge:
         """tLP of the moved portrait itself: what motion alone costs."""
         if self.lpips is None:
             return None
-        warped = [self.film.condition(row).warped for row in range(min(len(self.film.shots), 250))]
+        warped = [
+            self.film.condition(row).warped for row in range(min(len(self.film.conditions), 250))
+        ]
         pairs = zip(warped, warped[1:], strict=False)
         return round(1000 * float(np.mean([float(self.lpips(a, b)) for a, b in pairs])), 3)
 
@@ -310,9 +313,9 @@ def main() -> None:
     samples = int(args.seconds * 16_000)
     pcm = voice(args.seconds) if args.audio is None else np.resize(read_audio(args.audio), samples)
     config = EngineConfig(weights=args.weights, threads=args.threads, paint_every=1)
-    film = Film(config, pcm.astype(np.float32))
+    film = FusedVideo(config, pcm.astype(np.float32))
     judge = Judge(film, args.cache)
-    windows = fusion_windows(len(film.shots), args.window, args.overlap, pinned=False)
+    windows = fusion_windows(len(film.conditions), args.window, args.overlap, pinned=False)
     borders = [members[0] for members in windows[1:]]
     results = {way: judge.judge(way, paint(film, way, args), borders) for way in WAYS}
     args.out.mkdir(parents=True, exist_ok=True)
@@ -339,7 +342,7 @@ def main() -> None:
             "steps": args.steps,
             "window": args.window,
             "overlap": args.overlap,
-            "frames": len(film.shots),
+            "frames": len(film.conditions),
             "ways": results,
             "warp_tlp": tlp,
             **about,

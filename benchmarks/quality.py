@@ -70,7 +70,7 @@ def judge(
     except PortraitRefused as refusal:
         tqdm.write(f"{path.name}: {refusal}")
         return None
-    still = identity.face.canvas.rgb
+    still = identity.face.composite.rgb
     at_rest = pixels(label, still)
     assert at_rest is not None, f"the public landmarker finds no face in {path}"
     wanted = who.embed(still, at_rest)

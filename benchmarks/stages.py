@@ -32,7 +32,7 @@ RENDER = (
     "guide",
     "denoise",
     "decode",
-)  # landmarks in, painted window out; geometry included
+)  # landmarks in, painted crop out; geometry included
 
 
 class TimedGraph:

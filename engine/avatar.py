@@ -10,18 +10,19 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.audio.speech_encoder import SPEECH, SpeechEncoder
+from engine.audio.speech_encoder import SPEECH, StreamingSpeechEncoder
 from engine.backends import Backend, Graph, GraphSpec, load_backend
 from engine.config import EngineConfig
 from engine.enroll import Identity, enroll
-from engine.face.detector import FINDER, LANDMARKS, FaceReader
+from engine.face.detector import DETECTOR, LANDMARKS, FaceReader
 from engine.face.landmarks import lip_gap
 from engine.motion.decoder import MOTION, MotionDecoder
 from engine.motion.expression import ExpressionState, Prompt, parse
 from engine.motion.idle import IdleLife
 from engine.motion.retarget import BLINKS, PRESSED, FaceBasis, retarget
-from engine.motion.speech_context import Ear, Heard
-from engine.render.tiny import Film, Picture, PictureGraphs, Shot
+from engine.motion.speech_context import SpeechContext, SpeechEncoder
+from engine.render.base import FrameCondition, FusedVideo, Renderer
+from engine.render.tiny import TinyRenderer
 from engine.state import StreamState
 from engine.types import Pcm, Quality, RgbImage, VideoFrame
 
@@ -45,29 +46,29 @@ class AvatarEngine:
         self,
         config: EngineConfig,
         reader: FaceReader,
-        speech: Ear,
+        speech: SpeechEncoder,
         motion: MotionDecoder,
-        picture: Picture,
+        renderer: Renderer,
         basis: FaceBasis,
     ) -> None:
         self.config = config
         self._reader, self._speech, self._motion = reader, speech, motion
-        self._picture, self._basis, self._idle = picture, basis, IdleLife()
+        self._renderer, self._basis, self._idle = renderer, basis, IdleLife()
 
     @classmethod
     def load(
         cls,
         config: EngineConfig | None = None,
         backend: Backend | None = None,
-        picture: Picture | None = None,
-        hearing: tuple[Ear, MotionDecoder] | None = None,
+        renderer: Renderer | None = None,
+        hearing: tuple[SpeechEncoder, MotionDecoder] | None = None,
     ) -> Self:
         """Load every network of the profile.
 
         Args:
             backend: the run time, when it is not the one that `config` names.
-            picture: the part that draws, when it is not made of the profile's graphs.
-            hearing: an ear and the motion network trained on it, when they are not the graphs.
+            renderer: the part that draws, when it is not made of the profile's graphs.
+            hearing: a speech encoder and the motion network trained on it, when they are not the graphs.
 
         Raises:
             BackendUnavailable: the run time is not installed.
@@ -80,16 +81,16 @@ class AvatarEngine:
             return runtime.load(spec, config.weights / f"{spec.name}.onnx")
 
         if hearing is None:
-            speech = SpeechEncoder(load(SPEECH))
+            speech = StreamingSpeechEncoder(load(SPEECH))
             hearing = speech, MotionDecoder(load(MOTION), speech.silence)
-        ear, mouth = hearing
+        encoder, mouth = hearing
         every = config.paint_every or (1 if runtime.fast else PAINT_EVERY)
         return cls(
             replace(config, paint_every=every),
-            FaceReader(load(FINDER), load(LANDMARKS)),
-            ear,
+            FaceReader(load(DETECTOR), load(LANDMARKS)),
+            encoder,
             mouth,
-            picture or PictureGraphs(load, config.steps),
+            renderer or TinyRenderer(load, config.num_inference_steps),
             FaceBasis.load(config.weights / "basis.npz"),
         )
 
@@ -115,7 +116,7 @@ class AvatarEngine:
             more=more,
             mixed=mixed,
             reader=self._reader,
-            picture=self._picture,
+            renderer=self._renderer,
             basis=self._basis,
             max_side=self.config.max_side,
         )
@@ -128,17 +129,17 @@ class AvatarEngine:
             self._motion.start(seed),
             self._idle.start(seed),
             ExpressionState.start(),
-            self._picture.cold(identity.face),
-            self._picture.noise(seed),
-            Heard(np.zeros((0, self._speech.width), np.float32)),
+            self._renderer.cold(identity.face),
+            self._renderer.noise(seed),
+            SpeechContext(np.zeros((0, self._speech.width), np.float32)),
         )
 
     def read_prompt(self, text: str) -> Prompt:
         """Read words such as "smile 0.6, brows up"; raises `PromptRefused` with what is known."""
         expression, others = parse(text)
-        return Prompt(expression, self._picture.read_words(text, others))
+        return Prompt(expression, self._renderer.read_words(text, others))
 
-    def express(self, state: StreamState, prompt: Prompt, *, at: int | None = None) -> None:
+    def set_prompt(self, state: StreamState, prompt: Prompt, *, at: int | None = None) -> None:
         """Change the prompt of a stream from frame `at` on, or from the next frame it draws.
 
         The change and its frame are input like the sound is: the two laws hold with them.
@@ -149,7 +150,7 @@ class AvatarEngine:
         drawn = state.next_index
         state.expression.change(prompt, drawn if at is None else at, drawn)
 
-    def limit(self, state: StreamState, quality: Quality) -> None:
+    def set_quality(self, state: StreamState, quality: Quality) -> None:
         """Draw the frames of a stream at another quality from the next one on."""
         state.quality = quality
 
@@ -157,14 +158,14 @@ class AvatarEngine:
         """What the next frame needs of those drawn before it, as arrays; see `resume`."""
         painted = -1 if state.painted is None else state.painted
         last = {_PAINTED: np.array(painted), _PARTED: np.array(state.parted)}
-        return {**self._picture.pack(state.cache), **last}
+        return {**self._renderer.pack(state.cache), **last}
 
     def resume(self, state: StreamState, frame: int, kept: Mapping[str, NDArray[Any]]) -> None:
         """Let a new stream begin to draw at `frame`, with what `pack` gave after the one before.
 
         The sound is heard from the start again; frames before `frame` do not come out.
         """
-        state.draw_from, state.cache = frame, self._picture.unpack(kept)
+        state.draw_from, state.cache = frame, self._renderer.unpack(kept)
         painted = int(kept[_PAINTED])
         state.painted = None if painted < 0 else painted
         state.parted = float(kept[_PARTED])
@@ -179,15 +180,15 @@ class AvatarEngine:
         left = max(0, self._count(state.samples) - state.next_index)
         return self._frames(state, islice(self._hear(state, self._silence()), left))
 
-    def film(self, state: StreamState, pcm: Pcm) -> Film:
+    def film(self, state: StreamState, pcm: Pcm) -> FusedVideo:
         """Begin the video of a whole sound, whose frames are sampled together and not one by one.
 
         Raises:
             ConfigError: the profile draws frame after frame only.
         """
         rows = [*self._hear(state, pcm), *self._hear(state, self._silence())]
-        shots = [self._aim(state, *row) for row in rows[: self._count(len(pcm))]]
-        return self._picture.film(state.identity.face, shots)
+        conditions = [self._aim(state, *row) for row in rows[: self._count(len(pcm))]]
+        return self._renderer.film(state.identity.face, conditions)
 
     def _count(self, samples: int) -> int:
         """Frames of that much sound; the last one may be only partly filled."""
@@ -201,7 +202,7 @@ class AvatarEngine:
     def _hear(self, state: StreamState, pcm: Pcm) -> Iterator[tuple[F32, F32, float]]:
         """Coefficients (52,), pose (6,) and energy of each frame that `pcm` completed."""
         features = self._speech.step(state.speech, pcm)
-        state.heard.push(features, state.next_index)
+        state.context.push(features, state.next_index)
         spoken = self._motion.step(state.motion, features)
         pose, alive = self._idle.step(state.idle, len(spoken), state.motion.energy)
         for c, p, energy in zip(spoken + alive, pose, state.motion.energy, strict=True):
@@ -216,16 +217,18 @@ class AvatarEngine:
     def _frame(
         self, state: StreamState, coefficients: F32, pose: F32, energy: float
     ) -> VideoFrame | None:
-        shot = self._aim(state, coefficients, pose, energy)
-        index = shot.index
+        condition = self._aim(state, coefficients, pose, energy)
+        index = condition.index
         if index < state.draw_from:
             return None
         fresh = state.shown is None or index % state.quality.draw_every == 0
         if state.shown is None or fresh:
-            state.shown = self._draw(state, shot)
+            state.shown = self._draw(state, condition)
         return VideoFrame(index, state.shown, fresh)
 
-    def _aim(self, state: StreamState, coefficients: F32, pose: F32, energy: float) -> Shot:
+    def _aim(
+        self, state: StreamState, coefficients: F32, pose: F32, energy: float
+    ) -> FrameCondition:
         """What the next frame of a stream is to show."""
         index, who = state.next_index, state.identity
         state.next_index += 1
@@ -234,28 +237,28 @@ class AvatarEngine:
         shown = np.tensordot(offsets, who.shapes, 1).astype(np.float32)
         placed = pose * np.array([1, 1, 1, who.span, who.span, 1], np.float32)
         placed[5] = np.log(pose[5])
-        return Shot(
+        return FrameCondition(
             target=retarget(who.neutral, self._basis, coefficients, placed, shown),
             blink=np.clip(np.maximum(coefficients[BLINKS], offsets[BLINKS]), 0, 1),
             placement=(placed / np.array([1, 1, 1, who.span, who.span, 1])).astype(np.float32),
             noise=state.noise,
             index=index,
             words=state.expression.prompt.words,
-            speech=state.heard.at(index),
+            speech=state.context.at(index),
         )
 
-    def _draw(self, state: StreamState, shot: Shot) -> RgbImage:
-        face, parted = state.identity.face, float(lip_gap(shot.target))
-        if not self._due(state, shot.index, parted):
-            return self._picture.draw_between(face, state.cache, shot)
-        rgb, state.cache = self._picture.draw(face, state.cache, shot)
-        state.painted, state.parted = shot.index, parted
+    def _draw(self, state: StreamState, condition: FrameCondition) -> RgbImage:
+        face, parted = state.identity.face, float(lip_gap(condition.target))
+        if not self._due(state, condition.index, parted):
+            return self._renderer.draw_between(face, state.cache, condition)
+        rgb, state.cache = self._renderer.draw(face, state.cache, condition)
+        state.painted, state.parted = condition.index, parted
         return rgb
 
     def _due(self, state: StreamState, index: int, parted: float) -> bool:
         """Whether a frame is painted, whose lips are `parted` so far over the face height.
 
-        A carried window cannot show what it was not painted with: lips that open do not wait for
+        A carried crop cannot show what it was not painted with: lips that open do not wait for
         their turn, only for a third of it.
         """
         if state.painted is None:

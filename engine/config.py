@@ -56,7 +56,7 @@ class DiffusionSettings:
     trained: tuple[Path, ...] = ()  # run folders of `portraittalk train`, later over earlier
     use: Literal["commercial", "research"] = "research"
     sampler: str = "lcm"
-    guidance: float = 1.0
+    guidance_scale: float = 1.0
     few_step: str = ""  # checkpoint of a LoRA for few steps; by itself that of the sampler
     speech: Literal["tiny", "hubert-base", "hubert-large"] = "tiny"  # whose features move the mouth
     adapter: Literal["faceid", "faceid-portrait", "none"] = "faceid"
@@ -71,8 +71,10 @@ class DiffusionSettings:
     random_weights: Literal["", "small", "full"] = ""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.guidance <= 30:
-            raise ConfigError(f"guidance={self.guidance} is out of range; 0 to 30, 1 is none")
+        if not 0 <= self.guidance_scale <= 30:
+            raise ConfigError(
+                f"guidance_scale={self.guidance_scale} is out of range; 0 to 30, 1 is none"
+            )
         if self.window < 3 or not 0 <= self.overlap <= self.window - 2:
             raise ConfigError(
                 f"window={self.window}, overlap={self.overlap}: a window is the portrait and 2 frames "
@@ -99,7 +101,7 @@ class EngineConfig:
     weights: Path = WEIGHTS / "tiny"
     backend: Literal["openvino", "onnxruntime", "cuda", "tensorrt"] = "openvino"
     threads: int = 2  # CPU threads of one graph
-    steps: int = 1  # denoising steps per painted frame
+    num_inference_steps: int = 1  # denoising steps per painted frame
     # frames; those between carry the last painted window, unless lips open. 0: as the machine
     # allows, every one on a GPU or where the CPU multiplies in bf16, else every third
     paint_every: int = 0
@@ -110,9 +112,9 @@ class EngineConfig:
     @classmethod
     def sd15(cls, *, live: bool, **changes: Any) -> EngineConfig:
         """The full-size profile: 4 steps of LCM live, 30 of DDIM with guidance offline."""
-        how = {} if live else {"sampler": "ddim", "guidance": 3.5, "codec": "full"}
+        how = {} if live else {"sampler": "ddim", "guidance_scale": 3.5, "codec": "full"}
         defaults: dict[str, Any] = {
-            "steps": 4 if live else 30,
+            "num_inference_steps": 4 if live else 30,
             "paint_every": 1,
             "max_side": 1024,
             "diffusion": DiffusionSettings(**how),  # type: ignore[arg-type]
@@ -133,9 +135,9 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise ConfigError(f"profile={self.profile!r} is unknown; one of {', '.join(PROFILES)}")
-        if not 1 <= self.steps <= 50:
+        if not 1 <= self.num_inference_steps <= 50:
             raise ConfigError(
-                f"steps={self.steps} is out of range; 1 to 50 denoising steps a frame"
+                f"num_inference_steps={self.num_inference_steps} is out of range; 1 to 50 denoising steps a frame"
             )
         if not 0 <= self.paint_every <= 5:
             raise ConfigError(f"paint_every={self.paint_every} is out of range; 0 to 5 frames")

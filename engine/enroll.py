@@ -12,10 +12,10 @@ from PIL import Image
 
 from engine.face import arkit
 from engine.face.detector import SCORE_NAMES, FaceReader
-from engine.face.landmarks import window_transform
+from engine.face.landmarks import crop_transform
 from engine.motion.expression_shapes import face_shapes
 from engine.motion.retarget import FaceBasis, neutral_face
-from engine.render.tiny import Picture, Portrait
+from engine.render.base import Portrait, Renderer
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
@@ -26,9 +26,9 @@ _COLUMNS = [SCORE_NAMES.index(n) if n in SCORE_NAMES else -1 for n in arkit.NAME
 class Identity:
     """An enrolled portrait. Read-only, shared by every stream that shows it."""
 
-    face: Any  # what the picture part enrolled
-    neutral: F32  # (478, 2) window units, mouth closed
-    span: float  # inter-ocular distance in window units
+    face: Any  # what the renderer enrolled
+    neutral: F32  # (478, 2) crop units, mouth closed
+    span: float  # inter-ocular distance in crop units
     shapes: F32  # (52, 478, 2) what an expression's coefficients move, see `engine.motion.expression_shapes`
 
     @property
@@ -59,14 +59,14 @@ def read_portrait(image: RgbImage, reader: FaceReader, max_side: int) -> tuple[P
     scale = np.array([rgb.shape[1] / image.shape[1], rgb.shape[0] / image.shape[0]], np.float32)
     landmarks = read.landmarks * scale
     scores = np.append(read.scores, 0)[_COLUMNS].astype(np.float32)
-    return Portrait(rgb, landmarks, window_transform(landmarks)), scores
+    return Portrait(rgb, landmarks, crop_transform(landmarks)), scores
 
 
 def enroll(
     image: RgbImage,
     *,
     reader: FaceReader,
-    picture: Picture,
+    renderer: Renderer,
     basis: FaceBasis,
     max_side: int,
     more: Sequence[RgbImage] = (),
@@ -76,7 +76,7 @@ def enroll(
 
     Raises:
         PortraitRefused: there is not exactly one usable face in each.
-        ConfigError: the picture part draws from one portrait only.
+        ConfigError: the renderer draws from one portrait only.
     """
     portrait, scores = read_portrait(image, reader, max_side)
     further = [read_portrait(rgb, reader, max_side)[0] for rgb in more]
@@ -85,4 +85,4 @@ def enroll(
     span = float(np.linalg.norm(source[33] - source[263]))
     neutral = neutral_face(source, scores, basis)
     shapes = face_shapes(neutral, basis.basis[arkit.index("jawOpen")])
-    return Identity(picture.enroll(portrait, further, others), neutral, span, shapes)
+    return Identity(renderer.enroll(portrait, further, others), neutral, span, shapes)

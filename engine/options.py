@@ -168,7 +168,7 @@ CompileOption = Annotated[
 SpeechOption = Annotated[
     Speech | None,
     typer.Option(
-        help="Ear: tiny is in the package; a HuBERT needs a motion network trained on it.",
+        help="Speech encoder: tiny is in the package; a HuBERT needs a motion network trained on it.",
         rich_help_panel=SD15,
     ),
 ]

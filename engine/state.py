@@ -9,7 +9,7 @@ from engine.enroll import Identity
 from engine.motion.decoder import MotionState
 from engine.motion.expression import ExpressionState
 from engine.motion.idle import IdleState
-from engine.motion.speech_context import Heard
+from engine.motion.speech_context import SpeechContext
 from engine.types import Quality, RgbImage
 
 
@@ -18,13 +18,13 @@ class StreamState:
     """One stream: who is shown, what was heard, how the face moves, the last frame."""
 
     identity: Identity
-    speech: Any  # of the ear
+    speech: Any  # of the speech encoder
     motion: MotionState
     idle: IdleState
     expression: ExpressionState
     cache: Any  # what the last painted frame hands to the next
     noise: Any  # of the picture part, the same for the whole stream
-    heard: Heard
+    context: SpeechContext
     samples: int = 0  # of sound so far
     next_index: int = 0
     draw_from: int = 0  # frames before this one were drawn by an earlier run

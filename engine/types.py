@@ -55,10 +55,10 @@ class Engine(Protocol):
     def read_prompt(self, text: str) -> Any:
         """Read the words of a prompt; raises `PromptRefused`. `str()` gives its shortest form."""
 
-    def express(self, state: Any, prompt: Any, *, at: int | None = None) -> None:
+    def set_prompt(self, state: Any, prompt: Any, *, at: int | None = None) -> None:
         """Change what a stream expresses from frame `at` on, or from its next frame."""
 
-    def limit(self, state: Any, quality: Quality) -> None:
+    def set_quality(self, state: Any, quality: Quality) -> None:
         """Draw the frames of a stream at another quality from the next one on."""
 
     def step(self, state: Any, pcm: Pcm) -> list[VideoFrame]:

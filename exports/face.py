@@ -1,4 +1,4 @@
-"""Checkpoints of the finder and the landmark net -> ONNX: `python -m exports.face --help`."""
+"""Checkpoints of the face detector and the landmark net -> ONNX: `python -m exports.face --help`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 import torch
 import typer
 
-from engine.face.detector import CROP, FINDER, FINDER_SIDE, LANDMARKS
-from engine.nets.face import FinderNet, LandmarkNet, MirroredLandmarkNet
+from engine.face.detector import CROP, DETECTOR, DETECTOR_SIDE, LANDMARKS
+from engine.nets.face import DetectorNet, LandmarkNet, MirroredLandmarkNet
 from engine.training.face.train import trained
 from exports.onnx import export
 
 
-def export_finder(run: Path, out: Path) -> float:
-    """Write `out`/finder.onnx from checkpoint folder `run`; returns the largest error."""
-    sample = {"picture": _noise(FINDER_SIDE)}
-    return export(trained(FinderNet(), run), FINDER, sample, out / "finder.onnx")
+def export_detector(run: Path, out: Path) -> float:
+    """Write `out`/detector.onnx from checkpoint folder `run`; returns the largest error."""
+    sample = {"picture": _noise(DETECTOR_SIDE)}
+    return export(trained(DetectorNet(), run), DETECTOR, sample, out / "detector.onnx")
 
 
 def export_landmarks(run: Path, out: Path) -> float:
@@ -36,12 +36,12 @@ def _noise(side: int) -> torch.Tensor:
 
 def main(
     out: Annotated[Path, typer.Option(help="folder for the ONNX files")],
-    finder: Annotated[Path | None, typer.Option(help="run folder of the finder")] = None,
+    detector: Annotated[Path | None, typer.Option(help="run folder of the face detector")] = None,
     landmarks: Annotated[Path | None, typer.Option(help="run folder of the landmark net")] = None,
 ) -> None:
     """Export what is named and check each graph against its module."""
-    if finder is not None:
-        typer.echo(f"finder.onnx: largest error {export_finder(finder, out):.1e}")
+    if detector is not None:
+        typer.echo(f"detector.onnx: largest error {export_detector(detector, out):.1e}")
     if landmarks is not None:
         typer.echo(f"landmarks.onnx: largest error {export_landmarks(landmarks, out):.1e}")
 

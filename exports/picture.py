@@ -20,20 +20,20 @@ from exports.onnx import export
 
 
 class Enroll(nn.Module):
-    """Window -> what every frame needs of it."""
+    """Crop -> what every frame needs of it."""
 
     def __init__(self, painter: Painter) -> None:
         super().__init__()
         self.painter = painter
 
-    def forward(self, window: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, crop: Tensor) -> tuple[Tensor, ...]:
         """See `engine.render.specs.ENROLL`."""
-        kept = self.painter.enroll(window)
+        kept = self.painter.enroll(crop)
         return kept.latents, kept.identity, *kept.keys
 
 
 class Warp(nn.Module):
-    """Geometry of the window, and the flow of the whole portrait on a coarse grid."""
+    """Geometry of the crop, and the flow of the whole portrait on a coarse grid."""
 
     def __init__(self, painter: Painter) -> None:
         super().__init__()
@@ -45,10 +45,10 @@ class Warp(nn.Module):
         self.register_buffer("anchors", torch.from_numpy(ANCHORS)[None])
 
     def forward(
-        self, window: Tensor, latents: Tensor, source: Tensor, target: Tensor
+        self, crop: Tensor, latents: Tensor, source: Tensor, target: Tensor
     ) -> tuple[Tensor, ...]:
         """See `engine.render.specs.WARP`."""
-        drawn = self.painter.geometry(window, latents, source, target)
+        drawn = self.painter.geometry(crop, latents, source, target)
         return *drawn, self.flow(source, target)
 
     def flow(self, source: Tensor, target: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Warp(nn.Module):
 
 
 class Carry(nn.Module):
-    """A painted window moved from the landmarks it was painted for to those of the frame."""
+    """A painted crop moved from the landmarks it was painted for to those of the frame."""
 
     def __init__(self, painter: Painter) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Denoise(nn.Module):
 
 
 class Decode(nn.Module):
-    """Latents to the painted window and how far the warp is to be trusted."""
+    """Latents to the painted crop and how far the warp is to be trusted."""
 
     def __init__(self, painter: Painter) -> None:
         super().__init__()
@@ -157,10 +157,10 @@ class Move(nn.Module):
 
 
 class Inlay(nn.Module):
-    """The painted window laid into the moved portrait; no weights."""
+    """The painted crop laid into the moved portrait; no weights."""
 
     def forward(self, moved: Tensor, patch: Tensor, patch_map: Tensor, feather: Tensor) -> Tensor:
-        """See `engine.render.specs.INLAY`."""
+        """See `engine.render.specs.COMPOSITE`."""
         laid = F.grid_sample(patch, patch_map, align_corners=False, padding_mode="border")
         trust = 1 - feather * (1 - laid[:, 3:])
         # the painter works in [-1, 1], the portrait in [0, 255]
@@ -176,12 +176,12 @@ def _picture(rgb: Tensor) -> Tensor:
 def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
     """One plausible input a graph, for tracing and parity."""
     torch.manual_seed(0)
-    window = torch.rand(1, 3, 128, 128) * 2 - 1
+    crop = torch.rand(1, 3, 128, 128) * 2 - 1
     source = torch.rand(1, POINTS, 2)
     target = source + 0.02 * torch.randn(1, POINTS, 2)
     with torch.no_grad():
-        latents, identity, *keys = Enroll(painter)(window)
-        drawn = Warp(painter)(window, latents, source, target)
+        latents, identity, *keys = Enroll(painter)(crop)
+        drawn = Warp(painter)(crop, latents, source, target)
         warped, warped_latents, maps, opening, flow = drawn
         guided = Guide(painter)(maps, warped_latents, latents * 0.9, target, torch.zeros(1, 6))
     guidance = {f"guidance{i}": g for i, g in enumerate(guided)}
@@ -194,9 +194,9 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
         "flow": flow * 0.1,
     }
     return {
-        "enroll": {"window": window},
+        "enroll": {"crop": crop},
         "warp": {
-            **{"window": window, "latents": latents, "source": source, "target": target},
+            **{"crop": crop, "latents": latents, "source": source, "target": target},
         },
         "carry": {
             **{"patch": torch.rand(1, 4, 128, 128), "source": source, "before": target},
@@ -212,7 +212,7 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
         },
         "decode": {"made_latents": latents, "warped": warped, "opening": opening},
         "move": {**still, "flow_at": grid, "base_at": grid},
-        "inlay": {
+        "composite": {
             "moved": torch.randint(0, 255, (40, 40, 3), dtype=torch.uint8),
             **{"patch": torch.rand(1, 4, 128, 128), "patch_at": grid},
             "feather": torch.rand(1, 1, 40, 40),
@@ -231,7 +231,7 @@ def export_picture(painter: Painter, out: Path) -> dict[str, float]:
         "denoise": (Denoise(painter), 2e-3),
         "decode": (Decode(painter), 2e-3),
         "move": (Move(), 1.0),  # one grey level of rounding
-        "inlay": (Inlay(), 1.0),
+        "composite": (Inlay(), 1.0),
     }
     errors = {}
     for spec in SPECS:

@@ -13,10 +13,10 @@ from torch import nn
 
 from engine.audio.speech_encoder import SPEECH
 from engine.backends import GraphSpec
+from engine.motion.channels import spread_matrix
 from engine.motion.decoder import MOTION
 from engine.nets.moonshine import SpeechGraph, StreamingMoonshine
 from engine.nets.motion_vae import MotionGraph, MotionVae
-from engine.training.motion.rules import spread_matrix
 from engine.training.motion.train import load_ear, load_motion
 from exports.onnx import export
 
@@ -24,7 +24,7 @@ _SMALL = 1024  # numbers; smaller constants stay in single precision
 
 
 def export_speech(model: StreamingMoonshine, path: Path) -> float:
-    """Write the ear; returns the largest error against the module."""
+    """Write the speech encoder; returns the largest error against the module."""
     return _export(SpeechGraph(model), SPEECH, path)
 
 

@@ -187,7 +187,7 @@ async def change_session(request: Request) -> Response:
     body = await read_json(request, SessionBody)
     service = _service(request)
     session = service.find_session(request.path_params["id"])
-    return JSONResponse({"prompt": await service.express(session, body.prompt)})
+    return JSONResponse({"prompt": await service.set_prompt(session, body.prompt)})
 
 
 async def close_session(request: Request) -> Response:

@@ -117,9 +117,9 @@ def serve(
 
     config = make_config(
         profile.value,
-        given(threads=threads, backend=backend, steps=steps),
+        given(threads=threads, backend=backend, num_inference_steps=steps),
         given(
-            guidance=guidance,
+            guidance_scale=guidance,
             sampler=sampler,
             models_dir=models_dir,
             use=use,
@@ -190,9 +190,15 @@ def generate(
 
     config = make_config(
         profile.value,
-        given(threads=threads, backend=backend, max_side=max_side, steps=steps, paint_every=1),
         given(
-            guidance=guidance,
+            threads=threads,
+            backend=backend,
+            max_side=max_side,
+            num_inference_steps=steps,
+            paint_every=1,
+        ),
+        given(
+            guidance_scale=guidance,
             sampler=sampler,
             codec=None if full_codec is None else "full" if full_codec else "tiny",
             speech=speech,

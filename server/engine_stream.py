@@ -105,7 +105,7 @@ class EngineStream:
                 self.dropped_s += lost / SOUND_RATE_HZ
                 self._metrics.dropped.labels(queue="sound").inc()
 
-    def express(self, prompt: Any) -> None:
+    def set_prompt(self, prompt: Any) -> None:
         """Show `prompt` from the next frame on; a newer one replaces it. Any thread may call."""
         with self._lock:
             self._prompt = prompt
@@ -136,7 +136,7 @@ class EngineStream:
             return
         began = time.monotonic()
         if prompt is not None:
-            self._engine.express(state, prompt)
+            self._engine.set_prompt(state, prompt)
         self._keep_up(state, began - chunks[0].queued, began)
         for chunk in chunks:
             self._note(chunk)
@@ -181,7 +181,7 @@ class EngineStream:
         if not self._ladder.watch(behind_s, now):
             return
         level, quality = self._ladder.level, self._ladder.quality
-        self._engine.limit(state, quality)
+        self._engine.set_quality(state, quality)
         log.log(
             logging.WARNING if level > before else logging.INFO,
             "quality %s to step %d, %.0f ms behind: %s",

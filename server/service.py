@@ -87,7 +87,7 @@ class AvatarService:
         session = await self.sessions.open(lambda: self._make_session(portrait))
         self.metrics.sessions.set(len(self.sessions))
         if expressed is not None:
-            session.stream.express(expressed)
+            session.stream.set_prompt(expressed)
         answered = False
         try:
             answer = await session.answer(sdp)
@@ -97,7 +97,7 @@ class AvatarService:
                 await session.close()
         return session, answer
 
-    async def express(self, session: Session, prompt: str) -> str:
+    async def set_prompt(self, session: Session, prompt: str) -> str:
         """Change what a session's portrait expresses; returns the prompt as it was understood.
 
         Raises:
@@ -105,7 +105,7 @@ class AvatarService:
             WorkerBusy: too many calls wait for the engine.
         """
         expressed = await self._read_prompt(prompt)
-        session.stream.express(expressed)
+        session.stream.set_prompt(expressed)
         return str(expressed)
 
     async def _read_prompt(self, prompt: str) -> Any:

@@ -1,9 +1,10 @@
-"""Imports go one way, and heavy or optional packages stay in the folders that own them."""
+"""Imports go one way, and heavy or optional packages stay in the files that own them."""
 
 import ast
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,37 +17,78 @@ ALLOWED = {
     "client_example": set(),
 }
 OURS = {"engine", "exports", "server", "client_example", "benchmarks", "tests"}
-TRAINING_FOLDERS = (
-    "engine/nets",
-    "engine/loaders",
-    "engine/training",
-    "engine/evaluation",
-    "exports",
+# Rooms of the engine, in the order of the data: each may import those before it and itself.
+ROOMS = (
+    *("errors", "config", "types", "backends", "audio", "face", "motion"),
+    *("diffusion", "nets", "loaders", "render", "enroll", "state", "avatar"),
+    *("offline", "profiles", "training", "evaluation", "options", "cli"),
 )
-TRAINING_PACKAGES = {"torch", "transformers", "cv2", "scipy", "mediapipe", "nncf", "tqdm", "onnx"}
+TORCH_FOLDERS = (
+    *("engine/nets/", "engine/loaders/", "engine/training/", "engine/evaluation/"),
+    "exports/",
+)
+TORCH_FILES = {
+    "engine/backends/cuda_graph.py",
+    "engine/backends/torch_graph.py",
+    "engine/diffusion/latent_fusion.py",
+    "engine/diffusion/samplers.py",
+    "engine/profiles/sd15.py",
+    "engine/render/head_square.py",
+    "engine/render/sd15.py",
+}
+TORCH_PACKAGES = {"torch", "transformers", "diffusers", "cv2", "scipy", "mediapipe", "tqdm", "onnx"}
 LIGHT = {"engine.loaders.registry"}  # a table: no torch, see tests/engine/loaders/test_registry.py
 OWNERS = {
     "onnxruntime": {"engine/backends/onnxruntime.py"},
     "openvino": {"engine/backends/openvino.py"},
 }
-
-
-# What a command opens inside its own function, and only there.
+# What is opened inside a function, and only there, when it is asked for.
 DOORS = {
-    "server/cli.py": {"engine.training.commands", "engine.training.portraittalk.run_stage"},
+    "server/cli.py": {
+        "engine.training.commands",
+        "engine.training.portraittalk.run_stage",
+    },
     "engine/profiles/choose.py": {"engine.profiles.sd15"},
 }
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
 def sources() -> list[Path]:
     return [p for folder in ALLOWED for p in sorted((ROOT / folder).rglob("*.py"))]
 
 
-def imported(path: Path) -> set[str]:
+def module_of(path: Path) -> str:
+    return relative(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+MODULES = {module_of(p) for p in sources()}
+
+
+def without_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those under `if TYPE_CHECKING:`, which never run."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from without_type_checking(node)
+
+
+def imports(path: Path, *, types: bool = False) -> set[str]:
+    """Modules that `path` imports anywhere; `from a import b` names `a.b` where that is a module."""
     tree = ast.parse(path.read_text())
-    names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
-    return {name.split(".")[0] for name in names}
+    found: set[str] = set()
+    for node in ast.walk(tree) if types else without_type_checking(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= full & MODULES or {node.module}
+            if full - MODULES:
+                found.add(node.module)
+    return found
 
 
 def at_the_top(path: Path) -> set[str]:
@@ -55,51 +97,103 @@ def at_the_top(path: Path) -> set[str]:
     return {n.module for n in tree.body if isinstance(n, ast.ImportFrom) and n.module}
 
 
-def relative(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
+def room(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "engine" and len(parts) > 1 else None
+
+
+def owns_torch(path: str) -> bool:
+    return path.startswith(TORCH_FOLDERS) or path in TORCH_FILES
 
 
 def test_imports_go_one_way() -> None:
     wrong = {
         relative(p): bad
         for p in sources()
-        if (bad := (imported(p) & OURS) - ALLOWED[p.relative_to(ROOT).parts[0]])
+        if (
+            bad := ({m.split(".")[0] for m in imports(p, types=True)} & OURS)
+            - ALLOWED[relative(p).split("/")[0]]
+        )
     }
     assert not wrong
 
 
-def test_training_packages_stay_in_training_folders() -> None:
+def test_every_room_is_in_the_order() -> None:
+    assert {r for m in MODULES if (r := room(m))} == set(ROOMS)
+
+
+def test_rooms_import_only_the_rooms_before_them() -> None:
+    order = {name: i for i, name in enumerate(ROOMS)}
+    wrong = []
+    for path in sources():
+        here = room(module_of(path))
+        if here is None:
+            continue
+        for module in imports(path):
+            there = room(module)
+            if there is not None and order[there] > order[here]:
+                wrong.append(f"{relative(path)} imports {module}")
+    assert not wrong
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    graph = {module_of(p): {m for m in imports(p) if m in MODULES} for p in sources()}
+    done: set[str] = set()
+
+    def walk(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path[path.index(module) :], module))
+        if module not in done:
+            for other in graph[module] - {module}:
+                walk(other, (*path, module))
+            done.add(module)
+
+    for module in graph:
+        walk(module, ())
+
+
+def test_loaders_know_no_training() -> None:
+    loaders = [p for p in sources() if relative(p).startswith("engine/loaders/")]
+    assert loaders
+    wrong = {
+        relative(p)
+        for p in loaders
+        if any("training" in m.split(".") for m in imports(p, types=True))
+    }
+    assert not wrong
+
+
+def test_training_packages_stay_in_the_files_that_own_them() -> None:
     wrong = {
         relative(p): bad
         for p in sources()
-        if not relative(p).startswith(TRAINING_FOLDERS) and (bad := imported(p) & TRAINING_PACKAGES)
+        if not owns_torch(relative(p))
+        and (bad := {m.split(".")[0] for m in imports(p)} & TORCH_PACKAGES)
     }
     assert not wrong
 
 
-def test_training_is_imported_by_nothing_that_runs_live() -> None:
-    live = [p for p in sources() if not relative(p).startswith(TRAINING_FOLDERS)]
-    for path in live:
-        names = {
-            n.module
-            for n in ast.walk(ast.parse(path.read_text()))
-            if isinstance(n, ast.ImportFrom) and n.module
-        }
-        names -= LIGHT | (DOORS.get(relative(path), set()) - at_the_top(path))
-        bad = {n for n in names if n.replace(".", "/").startswith(TRAINING_FOLDERS)}
-        assert not bad, f"{relative(path)} imports {bad}"
+def test_what_needs_torch_is_opened_by_live_code_only_when_asked_for() -> None:
+    heavy = {module_of(p) for p in sources() if owns_torch(relative(p))} - LIGHT
+    wrong = {}
+    for path in sources():
+        if owns_torch(relative(path)):
+            continue
+        opened = DOORS.get(relative(path), set()) - at_the_top(path)
+        if bad := (imports(path) & heavy) - opened:
+            wrong[relative(path)] = bad
+    assert not wrong
 
 
 @pytest.mark.parametrize("package", sorted(OWNERS))
 def test_run_times_are_imported_in_one_file(package: str) -> None:
-    live = [p for p in sources() if not relative(p).startswith(TRAINING_FOLDERS)]
-    users = {relative(p) for p in live if package in imported(p)}
+    live = [p for p in sources() if not owns_torch(relative(p))]
+    users = {relative(p) for p in live if package in {m.split(".")[0] for m in imports(p)}}
     assert users <= OWNERS[package]
 
 
 def test_the_engine_runs_without_calling_home(tmp_path: Path) -> None:
     code = (
-        "import engine.avatar as a, engine.backends as b, pathlib, engine.render.tiny as p, sys\n"
+        "import engine.avatar as a, engine.backends as b, pathlib, engine.render.specs as p, sys\n"
         "g = b.load_backend('openvino', threads=1).load(p.MOVE, a.EngineConfig().weights / 'move.onnx')\n"
         "assert 'torch' not in sys.modules and 'cv2' not in sys.modules\n"
     )

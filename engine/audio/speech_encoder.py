@@ -1,4 +1,4 @@
-"""The ear: sound in, speech features out, hop by hop."""
+"""The speech encoder: sound in, speech features out, hop by hop."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SpeechState:
     memory: dict[str, F32]
 
 
-class SpeechEncoder:
+class StreamingSpeechEncoder:
     """Runs the `speech` graph over a stream.
 
     Law:
@@ -52,8 +52,8 @@ class SpeechEncoder:
         self._settled = {t.name: np.zeros(_fixed(t.shape), np.float32) for t in self._memories}
         window = np.zeros((1, PAST + HOP), np.float32)
         for _ in range(_SETTLE):
-            heard, self._settled = self._hop(window, self._settled)
-            self.silence: F32 = heard[0]  # features of silence (2, width)
+            features, self._settled = self._hop(window, self._settled)
+            self.silence: F32 = features[0]  # features of silence (2, width)
 
     def start(self) -> SpeechState:
         """State of a new stream: as if it had been silent for a while."""

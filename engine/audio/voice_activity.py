@@ -1,7 +1,7 @@
 """Is anybody speaking? Keeps hum, hiss and fans from moving the mouth.
 
 Speech stands out from the noise it is heard in; a hum, a fan or a hiss *is* that noise. So each
-band of the log-mel spectrum has a floor, the lowest it was in the last seconds, and the gate opens
+band of the log-mel spectrum has a floor, the lowest it was in the last seconds, and the detector opens
 by how far the bands above the mains stand over their floors. It opens before the frame in which
 speech begins (the look-ahead has heard it) and closes slowly, so that pauses within a sentence are
 left to the network. Noise that begins is let through until its floor is known.
@@ -24,7 +24,7 @@ RELEASE = 0.94  # what is left of the opening a hop later, when nothing is heard
 
 
 @dataclass(slots=True)
-class GateState:
+class VoiceActivityState:
     """What one stream remembers."""
 
     levels: F32  # (MEMORY, bands) smoothed levels, a ring
@@ -33,7 +33,7 @@ class GateState:
     opening: float
 
 
-class SpeechGate:
+class VoiceActivityDetector:
     """Opens for speech.
 
     Args:
@@ -46,13 +46,13 @@ class SpeechGate:
     def __init__(self, silence: F32) -> None:
         self._silence = _bands(silence)
 
-    def start(self) -> GateState:
+    def start(self) -> VoiceActivityState:
         """State of a new stream: shut, as if it had been silent for a while."""
         levels = np.tile(self._silence, (MEMORY, 1))
-        return GateState(levels, 0, self._silence.copy(), 0.0)
+        return VoiceActivityState(levels, 0, self._silence.copy(), 0.0)
 
-    def step(self, state: GateState, pair: F32) -> float:
-        """Hear one hop, features (2, width), and return how far the gate is open, in [0, 1]."""
+    def step(self, state: VoiceActivityState, pair: F32) -> float:
+        """Hear one hop, features (2, width), and return how far it is open, in [0, 1]."""
         heard = _bands(pair)
         state.level = state.level + np.float32(SMOOTH) * (heard - state.level)
         state.levels[state.next] = state.level

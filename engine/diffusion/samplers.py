@@ -24,8 +24,8 @@ from diffusers import (
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.diffusion.flow import sampling_times
 from engine.errors import ConfigError
-from engine.render.tiny import sampling_times
 
 Sampler = Literal["ddim", "euler", "dpm++", "lcm", "tcd", "flow"]
 Model = Callable[[Tensor, Tensor], Tensor]  # z_t (B, C, h, w), t (B,) -> prediction like z_t

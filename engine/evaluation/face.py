@@ -1,4 +1,4 @@
-"""How good finder and landmark net are: `python -m engine.evaluation.face --help`.
+"""How good detector and landmark net are: `python -m engine.evaluation.face --help`.
 
 Landmarks are compared with the labelling tool's on real portraits, as the mean distance over the
 distance of the pupils. The tool's own consistency (its answer for a crop against its answer for
@@ -26,7 +26,7 @@ from rich.table import Table
 from engine.backends import load_backend
 from engine.errors import PortraitRefused
 from engine.face import topology
-from engine.face.detector import FINDER, LANDMARKS, MIN_FACE_PX, FaceReader, Window, face_box
+from engine.face.detector import DETECTOR, LANDMARKS, MIN_FACE_PX, FaceCrop, FaceReader, face_box
 from engine.training.data.faces import FaceLabel, Labeller
 from engine.training.face.dataset import HELD_OUT_EVERY, STILL_PERSON, head_angles
 
@@ -59,9 +59,9 @@ def own_error(label: Labeller, rgb: U8, wanted: F32) -> dict[str, float] | None:
     """`errors` of the labelling tool against itself, from a crop around the face."""
     left, top, right, bottom = face_box(wanted)
     side = max(right - left, bottom - top) * 2.2
-    window = Window((left + right) / 2, (top + bottom) / 2, side)
-    again = label(window.cut(Image.fromarray(rgb), 512))
-    return None if again is None else errors(window.place(again.landmarks[:, :2]), wanted)
+    crop = FaceCrop((left + right) / 2, (top + bottom) / 2, side)
+    again = label(crop.cut(Image.fromarray(rgb), 512))
+    return None if again is None else errors(crop.place(again.landmarks[:, :2]), wanted)
 
 
 def outcome(reader: FaceReader, rgb: U8) -> str:
@@ -197,10 +197,10 @@ def _draw(rgb: U8, landmarks: F32) -> Image.Image:
     """The face with its landmarks, 320 px."""
     left, top, right, bottom = face_box(landmarks)
     side = max(right - left, bottom - top) * 1.3
-    window = Window((left + right) / 2, (top + bottom) / 2, side)
-    picture = Image.fromarray(window.cut(Image.fromarray(rgb), 320))
+    crop = FaceCrop((left + right) / 2, (top + bottom) / 2, side)
+    picture = Image.fromarray(crop.cut(Image.fromarray(rgb), 320))
     draw = ImageDraw.Draw(picture)
-    points = (landmarks - [window.x, window.y]) / side * 320 + 160
+    points = (landmarks - [crop.x, crop.y]) / side * 320 + 160
     for row in (*topology.LIP_ROWS, topology.OVAL, topology.RIGHT_EYE, topology.LEFT_EYE):
         draw.line([tuple(points[i]) for i in row], fill=(0, 255, 0))
     for x, y in points:
@@ -216,7 +216,7 @@ def _tile(tiles: list[Image.Image], columns: int = 6) -> Image.Image:
 
 
 def main(
-    weights: Annotated[Path, typer.Option(help="folder with finder.onnx and landmarks.onnx")],
+    weights: Annotated[Path, typer.Option(help="folder with detector.onnx and landmarks.onnx")],
     portraits: Annotated[Path, typer.Option(help="folder of real portraits")],
     landmarker: Annotated[Path, typer.Option(help="face_landmarker.task")],
     objects: Annotated[Path, typer.Option(help="folder of pictures without a face")],
@@ -226,7 +226,7 @@ def main(
     """Measure, print a table, end in one JSON line."""
     backend, label = load_backend("openvino", threads=1), Labeller(landmarker)
     reader = FaceReader(
-        backend.load(FINDER, weights / "finder.onnx"),
+        backend.load(DETECTOR, weights / "detector.onnx"),
         backend.load(LANDMARKS, weights / "landmarks.onnx"),
     )
     real = list(pictures(sorted(portraits.iterdir())))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engine.face.landmarks import similarity
 from engine.face.topology import LEFT_LIDS, RIGHT_LIDS
-from engine.training.data.sources import fetch
+from engine.loaders.packages import fetch
 
 F32 = NDArray[np.float32]
 # Where recognition networks of this family want eyes, nose and mouth corners in 112 x 112.

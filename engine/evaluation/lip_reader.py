@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.errors import DataError
-from engine.face.detector import FaceReader, aligned_window
+from engine.face.detector import FaceReader, aligned_crop
 from engine.face.landmarks import lip_gap
 from engine.training.data.faces import Labeller
 from engine.types import RgbImage
@@ -42,7 +42,7 @@ class LipReader:
             return self._last
         if self._at is None:
             self._at = self._reader.read(rgb).landmarks
-        self._at = self._reader.look(Image.fromarray(rgb), aligned_window(self._at)).landmarks
+        self._at = self._reader.look(Image.fromarray(rgb), aligned_crop(self._at)).landmarks
         return float(lip_gap(self._at))
 
 

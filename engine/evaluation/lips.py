@@ -30,20 +30,21 @@ from engine.evaluation.alignment import Aligner, read_transcripts
 from engine.evaluation.lip_reader import LipReader, read_pictures
 from engine.evaluation.motion import correlation
 from engine.evaluation.motion import load as load_motion
-from engine.face.detector import FINDER, LANDMARKS, FaceReader
+from engine.face.detector import DETECTOR, LANDMARKS, FaceReader
 from engine.face.landmarks import lip_gap
+from engine.loaders.packages import fetch
+from engine.motion.channels import spread_matrix
 from engine.motion.retarget import FaceBasis, retarget
 from engine.offline.motion_file import run
 from engine.offline.video import frames_of
 from engine.training.data.faces import Labeller
-from engine.training.data.sources import fetch
-from engine.training.motion.rules import mouth, spread_matrix
+from engine.training.motion.rules import mouth
 from engine.training.speech.phones import BILABIAL, Phone
 from engine.training.speech.tts import Espeak, Kokoro
 
 F32 = NDArray[np.float32]
 FPS = 25
-# Speakers the ear and the mouth never heard: Kokoro's Romance-language and Hindi speakers, made to
+# Speakers the speech encoder and the mouth never heard: Kokoro's Romance-language and Hindi speakers, made to
 # speak English (training used its English and Mandarin ones), and untrained espeak-ng variants.
 UNSEEN_KOKORO = ("ff_siwis", "if_sara", "pm_alex", "hm_omega")
 UNSEEN_ESPEAK = ("en-us+f1", "en-us+m2")
@@ -114,11 +115,11 @@ class Stage:
         backend = load_backend(config.backend, threads=config.threads)
         self.engine = AvatarEngine.load(config, backend)
         self._reader = FaceReader(
-            backend.load(FINDER, config.weights / "finder.onnx"),
+            backend.load(DETECTOR, config.weights / "detector.onnx"),
             backend.load(LANDMARKS, config.weights / "landmarks.onnx"),
         )
         self.basis = FaceBasis.load(config.weights / "basis.npz")
-        self.ear, self.mouth = load_motion(config, config.threads)
+        self.encoder, self.mouth = load_motion(config, config.threads)
         pictures = [np.asarray(Image.open(path).convert("RGB")) for path in portraits]
         self.identities = [self.engine.enroll(rgb) for rgb in pictures]
 
@@ -138,7 +139,7 @@ class Stage:
 
     def moved(self, pcm: F32) -> F32:
         """Coefficients (T, 52) that the networks give a sound."""
-        return run(self.ear, self.mouth, pcm).coefficients
+        return run(self.encoder, self.mouth, pcm).coefficients
 
 
 def by_rule(stage: Stage, sentences: Sequence[Said], drawn: int) -> dict[str, Any]:

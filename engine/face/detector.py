@@ -1,7 +1,7 @@
 """A portrait -> its one face: 478 landmarks, 52 expression scores, head angles. numpy + Pillow.
 
-Two small networks: the finder says where faces are; the landmark net reads an aligned crop. It
-runs once on the finder's box and then on the crop that its own landmarks align (`REFINEMENTS`).
+Two small networks: the face detector says where faces are; the landmark net reads an aligned crop. It
+runs once on the face detector's box and then on the crop that its own landmarks align (`REFINEMENTS`).
 
 Coordinates are continuous: pixel (column i, row j) covers [i, i + 1) x [j, j + 1).
 """
@@ -22,16 +22,16 @@ from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
 
-FINDER_SIDE = 160  # pixels of the finder's square picture
-FINDER_CELLS = 20
+DETECTOR_SIDE = 160  # pixels of the face detector's square picture
+DETECTOR_CELLS = 20
 CROP = 192  # pixels of the landmark net's crop
 CROP_SCALE = 1.35  # crop side over face side
 REFINEMENTS = 2
 
 MAX_CANDIDATES = 6
-# On real portraits the finder's score of the face is 0.38-0.86 and the landmark net's presence,
+# On real portraits the face detector's score of the face is 0.38-0.86 and the landmark net's presence,
 # once aligned, over 0.995; almost all that is no face stays under 0.9: the landmark net decides.
-MIN_FINDER = 0.25  # below this a cell is no candidate
+MIN_DETECTOR = 0.25  # below this a cell is no candidate
 WORTH_ALIGNING = 0.20  # presence in the rough crop below which a candidate is dropped
 MIN_PRESENCE = 0.97  # presence in the aligned crop of a face
 MIN_FACE_PX = 80  # face side below which lips and eyelids are too few pixels
@@ -52,10 +52,10 @@ SCORE_NAMES: tuple[str, ...] = (
     *("noseSneerLeft", "noseSneerRight"),
 )
 
-FINDER = GraphSpec(
-    "finder",
-    (TensorSpec("picture", (1, FINDER_SIDE, FINDER_SIDE, 3), "uint8"),),
-    (TensorSpec("cells", (1, 4, FINDER_CELLS, FINDER_CELLS)),),
+DETECTOR = GraphSpec(
+    "detector",
+    (TensorSpec("picture", (1, DETECTOR_SIDE, DETECTOR_SIDE, 3), "uint8"),),
+    (TensorSpec("cells", (1, 4, DETECTOR_CELLS, DETECTOR_CELLS)),),
 )
 LANDMARKS = GraphSpec(
     "landmarks",
@@ -89,7 +89,7 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class FaceCrop:
     """A square of the picture, turned by `roll` about its centre."""
 
     x: float
@@ -98,17 +98,17 @@ class Window:
     roll: float = 0.0
 
     def matrix(self) -> NDArray[np.float64]:
-        """(2, 3): window units [0, 1] x [0, 1] -> picture pixels."""
+        """(2, 3): crop units [0, 1] x [0, 1] -> picture pixels."""
         c, s = math.cos(self.roll) * self.side, math.sin(self.roll) * self.side
         return np.array([[c, -s, self.x - (c - s) / 2], [s, c, self.y - (s + c) / 2]])
 
     def place(self, points: F32) -> F32:
-        """Points (N, 2) in window units -> picture pixels."""
+        """Points (N, 2) in crop units -> picture pixels."""
         matrix = self.matrix()
         return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
 
     def cut(self, picture: Image.Image, size: int) -> RgbImage:
-        """Resample the window to (size, size, 3); outside the picture is black."""
+        """Resample the crop to (size, size, 3); outside the picture is black."""
         matrix = self.matrix()
         shrink = max(1, int(self.side / size * 0.75))
         if shrink > 1:  # average first: bilinear sampling alone would skip pixels
@@ -129,7 +129,7 @@ def eye_roll(landmarks: F32) -> float:
     return math.atan2(left[1] - right[1], left[0] - right[0])
 
 
-def aligned_window(landmarks: F32) -> Window:
+def aligned_crop(landmarks: F32) -> FaceCrop:
     """The crop in which landmarks (478, 2) stand upright, in the middle, at the usual size."""
     roll = eye_roll(landmarks)
     c, s = math.cos(roll), math.sin(roll)
@@ -137,7 +137,7 @@ def aligned_window(landmarks: F32) -> Window:
     upright = landmarks @ turn.T
     low, high = upright.min(0), upright.max(0)
     x, y = (low + high) / 2 @ turn
-    return Window(float(x), float(y), float((high - low).max()) * CROP_SCALE, roll)
+    return FaceCrop(float(x), float(y), float((high - low).max()) * CROP_SCALE, roll)
 
 
 def face_box(landmarks: F32) -> tuple[float, float, float, float]:
@@ -146,8 +146,8 @@ def face_box(landmarks: F32) -> tuple[float, float, float, float]:
     return float(left), float(top), float(right), float(bottom)
 
 
-def decode_cells(cells: F32, threshold: float) -> list[tuple[float, Window]]:
-    """Read the finder's grid (4, 20, 20): score and square of each face in [0, 1] units, best first.
+def decode_cells(cells: F32, threshold: float) -> list[tuple[float, FaceCrop]]:
+    """Read the face detector's grid (4, 20, 20): score and square of each face in [0, 1] units, best first.
 
     A cell speaks when its score is over `threshold` and the highest of its 3 x 3 neighbourhood;
     of two squares that overlap by more than a third of their union the better stays.
@@ -156,17 +156,17 @@ def decode_cells(cells: F32, threshold: float) -> list[tuple[float, Window]]:
     n = len(scores)
     around = np.pad(scores, 1)
     highest = np.max([around[j : j + n, i : i + n] for j in range(3) for i in range(3)], axis=0)
-    found: list[tuple[float, Window]] = []
+    found: list[tuple[float, FaceCrop]] = []
     peaks = np.argwhere((scores >= highest) & (scores > threshold))
     for row, column in sorted(peaks.tolist(), key=lambda cell: -scores[cell[0], cell[1]]):
         dx, dy, size = (float(v) for v in cells[1:, row, column])
-        window = Window((column + 0.5 + dx) / n, (row + 0.5 + dy) / n, math.exp(min(size, 0.7)))
-        if all(_overlap(window, other) < 1 / 3 for _, other in found):
-            found.append((float(scores[row, column]), window))
+        crop = FaceCrop((column + 0.5 + dx) / n, (row + 0.5 + dy) / n, math.exp(min(size, 0.7)))
+        if all(_overlap(crop, other) < 1 / 3 for _, other in found):
+            found.append((float(scores[row, column]), crop))
     return found
 
 
-def _overlap(a: Window, b: Window) -> float:
+def _overlap(a: FaceCrop, b: FaceCrop) -> float:
     """Intersection over union of two upright squares."""
     width = min(a.x + a.side / 2, b.x + b.side / 2) - max(a.x - a.side / 2, b.x - b.side / 2)
     height = min(a.y + a.side / 2, b.y + b.side / 2) - max(a.y - a.side / 2, b.y - b.side / 2)
@@ -177,26 +177,26 @@ def _overlap(a: Window, b: Window) -> float:
 class FaceReader:
     """Reads the one face of a portrait, or says why it cannot."""
 
-    def __init__(self, finder: Graph, landmarks: Graph) -> None:
-        self._finder = finder
+    def __init__(self, detector: Graph, landmarks: Graph) -> None:
+        self._detector = detector
         self._landmarks = landmarks
 
-    def find(self, rgb: RgbImage, threshold: float = MIN_FINDER) -> list[tuple[float, Window]]:
+    def find(self, rgb: RgbImage, threshold: float = MIN_DETECTOR) -> list[tuple[float, FaceCrop]]:
         """Score and square (picture pixels) of everything that looks like a face, best first."""
         height, width = rgb.shape[:2]
-        whole = Window(width / 2, height / 2, float(max(height, width)))
-        small = whole.cut(Image.fromarray(rgb), FINDER_SIDE)
-        cells = self._finder(picture=small[None])["cells"][0]
+        whole = FaceCrop(width / 2, height / 2, float(max(height, width)))
+        small = whole.cut(Image.fromarray(rgb), DETECTOR_SIDE)
+        cells = self._detector(picture=small[None])["cells"][0]
         left, top = whole.x - whole.side / 2, whole.y - whole.side / 2
         return [
-            (score, Window(left + w.x * whole.side, top + w.y * whole.side, w.side * whole.side))
+            (score, FaceCrop(left + w.x * whole.side, top + w.y * whole.side, w.side * whole.side))
             for score, w in decode_cells(cells, threshold)
         ]
 
-    def look(self, picture: Image.Image, window: Window) -> Face:
-        """Run the landmark net once on `window` of an RGB picture."""
-        out = self._landmarks(crop=window.cut(picture, CROP)[None])
-        landmarks = window.place(out["landmarks"][0])
+    def look(self, picture: Image.Image, crop: FaceCrop) -> Face:
+        """Run the landmark net once on `crop` of an RGB picture."""
+        out = self._landmarks(crop=crop.cut(picture, CROP)[None])
+        landmarks = crop.place(out["landmarks"][0])
         yaw, pitch = out["pose"][0]
         return Face(
             landmarks,
@@ -213,11 +213,11 @@ class FaceReader:
         picture = Image.fromarray(rgb)
         found: list[Face] = []
         for _, square in self.find(rgb)[:MAX_CANDIDATES]:
-            face = self.look(picture, Window(square.x, square.y, square.side * CROP_SCALE))
+            face = self.look(picture, FaceCrop(square.x, square.y, square.side * CROP_SCALE))
             for _ in range(REFINEMENTS):
                 if face.confidence < WORTH_ALIGNING:
                     break
-                face = self.look(picture, aligned_window(face.landmarks))
+                face = self.look(picture, aligned_crop(face.landmarks))
             if face.confidence >= MIN_PRESENCE and all(_apart(face, other) for other in found):
                 found.append(face)
         return sorted(found, key=lambda face: -face.side)

@@ -1,4 +1,4 @@
-"""Landmarks as numbers: the painted window, head pose as a similarity, lip gap."""
+"""Landmarks as numbers: the painted crop, head pose as a similarity, lip gap."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from engine.face.topology import STABLE
 Points = NDArray[np.float32]  # (478, 2)
 Affine = NDArray[np.float32]  # (2, 3): p' = A[:, :2] @ p + A[:, 2]
 
-WINDOW_SIDE = 0.78  # of the eye line plus eyes-to-nose distance
-WINDOW_DROP = 0.34  # window centre below the nose, in the same unit
+CROP_UNIT = 0.78  # of the eye line plus eyes-to-nose distance
+CROP_DROP = 0.34  # crop centre below the nose, in the same unit
 
 
 def face_unit(landmarks: Points) -> float:
@@ -27,18 +27,18 @@ def _affine(matrix: NDArray[Any], shift: NDArray[Any]) -> Affine:
     return joined
 
 
-def window_transform(landmarks: Points) -> Affine:
-    """Affine from picture pixels to window units, where the window is [0, 1] x [0, 1].
+def crop_transform(landmarks: Points) -> Affine:
+    """Affine from picture pixels to crop units, where the crop is [0, 1] x [0, 1].
 
-    The window is a square around the mouth, level with the eyes, sized by points that do not move
+    The crop is a square around the mouth, level with the eyes, sized by points that do not move
     with expression.
     """
     right, left = landmarks[33], landmarks[263]
     along = (left - right) / np.linalg.norm(left - right)
     down = np.array([-along[1], along[0]], np.float32)
     unit = face_unit(landmarks)
-    centre = landmarks[2] + WINDOW_DROP * unit * down
-    matrix = np.stack([along, down]) / (WINDOW_SIDE * unit)
+    centre = landmarks[2] + CROP_DROP * unit * down
+    matrix = np.stack([along, down]) / (CROP_UNIT * unit)
     return _affine(matrix, 0.5 - matrix @ centre)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.face.landmarks import WINDOW_SIDE, face_unit
+from engine.face.landmarks import CROP_UNIT, face_unit
 from engine.face.topology import OVAL, STABLE
 
 F32 = NDArray[np.float32]
@@ -39,7 +39,7 @@ def depths(landmarks: F32, yaw: float, pitch: float, depth: F32) -> F32:
 
     Args:
         landmarks: (478, 2) in [0, 1].
-        depth: (478,) of the face seen from the front, in window units (`FaceBasis.depth`).
+        depth: (478,) of the face seen from the front, in crop units (`FaceBasis.depth`).
 
     Returns:
         (478,) in units of the picture.
@@ -49,7 +49,7 @@ def depths(landmarks: F32, yaw: float, pitch: float, depth: F32) -> F32:
     c, s = np.cos(roll), np.sin(roll)
     steady = list(STABLE)
     x, y = ((landmarks - landmarks[steady].mean(0)) @ np.array([[c, -s], [s, c]])).T
-    z = (depth - depth[steady].mean()) * WINDOW_SIDE * face_unit(landmarks)
+    z = (depth - depth[steady].mean()) * CROP_UNIT * face_unit(landmarks)
     turned = (z + np.sin(yaw) * x) / np.cos(yaw)
     tilted: F32 = ((turned + np.sin(pitch) * y) / np.cos(pitch)).astype(np.float32)
     return tilted

@@ -83,7 +83,7 @@ HEAD_MIDPOINTS = tuple(
     for pair in zip(row[:-1], row[1:], strict=True)
 )
 
-# Polylines drawn as separate maps for the painted window.
+# Polylines drawn as separate maps for the painted crop.
 LINE_GROUPS = (
     *(JAW, OUTER_LOWER_LIP, OUTER_UPPER_LIP, INNER_LOWER_LIP, INNER_UPPER_LIP),
     (*NOSE_RIDGE[-4:], *NOSTRILS),

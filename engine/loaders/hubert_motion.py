@@ -1,4 +1,4 @@
-"""HuBERT base or large as the ear of the sd15 profile, and the motion network trained on its features."""
+"""HuBERT base or large as the speech encoder of the sd15 profile, and the motion network trained on its features."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from engine.errors import WeightsError
 from engine.loaders.files import WrongFamily, fill, read_tensors
 from engine.loaders.hubert import load_hubert
 from engine.loaders.registry import require
+from engine.motion.channels import spread_matrix
 from engine.motion.decoder import FRAMES, LOOKAHEAD, MOTION, MotionDecoder
 from engine.nets.hubert_chunks import FIELD, STRIDE, ChunkedHubert, HubertWindow
 from engine.nets.motion_vae import MotionGraph, MotionSettings, MotionVae
-from engine.training.motion.rules import spread_matrix
 
 CHECKPOINT = "motion.pt"
 _AVERAGED = "average.module."  # the running mean of the weights, as training saves it
@@ -41,7 +41,7 @@ class TorchGraph:
 
 
 def motion_checkpoint(speech: str, models_dir: Path) -> Path:
-    """Where the motion network of an ear is looked for."""
+    """Where the motion network of a speech encoder is looked for."""
     return models_dir / f"motion-{speech}" / CHECKPOINT
 
 
@@ -59,7 +59,7 @@ def load_motion(path: Path, width: int) -> TorchGraph:
         raise WrongFamily(f"{path} is no checkpoint of engine.training.motion.train")
     if enter.shape[1] != FRAMES * width:
         raise WrongFamily(
-            f"{path} was trained on features of {enter.shape[1] // FRAMES} numbers, this ear gives "
+            f"{path} was trained on features of {enter.shape[1] // FRAMES} numbers, this speech encoder gives "
             f"{width}"
         )
     net = fill(MotionVae(MotionSettings.hearing(width)), weights, path, dtype=torch.float32)
@@ -76,7 +76,7 @@ def motion_spec(width: int) -> GraphSpec:
 def load_hearing(speech: str, models_dir: Path) -> tuple[ChunkedHubert, MotionDecoder]:
     """HuBERT and its motion network; "hubert-base" or "hubert-large".
 
-    The gate that keeps hum and fans from moving the mouth reads the bundled ear's spectrum, which
+    The voice activity detector that keeps hum and fans from moving the mouth reads the bundled speech encoder's spectrum, which
     HuBERT does not give: here every sound is speech.
 
     Raises:
@@ -92,11 +92,11 @@ def load_hearing(speech: str, models_dir: Path) -> tuple[ChunkedHubert, MotionDe
             f"--work {path.parent}, or leave --speech out"
         )
     model: Any = load_hubert(folder)
-    ear = ChunkedHubert(model.eval())
+    encoder = ChunkedHubert(model.eval())
     with torch.inference_mode():
-        quiet = torch.zeros(2 * hearing_samples(ear.window)).numpy()
-    silence = ear.step(ear.start(), quiet)[-FRAMES:]
-    return ear, MotionDecoder(load_motion(path, ear.width), silence, gate=False)
+        quiet = torch.zeros(2 * hearing_samples(encoder.window)).numpy()
+    silence = encoder.step(encoder.start(), quiet)[-FRAMES:]
+    return encoder, MotionDecoder(load_motion(path, encoder.width), silence, vad=False)
 
 
 def hearing_samples(window: HubertWindow) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.audio.speech_encoder import WIDTH
-from engine.audio.voice_activity import GateState, SpeechGate
+from engine.audio.voice_activity import VoiceActivityDetector, VoiceActivityState
 from engine.backends import Graph, GraphSpec, TensorSpec
 from engine.face import arkit
 
@@ -62,7 +62,7 @@ class MotionState:
     early: int  # frames still to drop before frame 0 is due
     rng: np.random.Generator
     energy: F32
-    gate: GateState | None
+    vad: VoiceActivityState | None
 
 
 class MotionDecoder:
@@ -70,10 +70,10 @@ class MotionDecoder:
 
     Args:
         graph: the loaded network.
-        silence: features of silence (2, width): `SpeechEncoder.silence`, from which noise is told
+        silence: features of silence (2, width): `StreamingSpeechEncoder.silence`, from which noise is told
             from speech; when not given they are zeros, and every sound is speech.
         temperature: 0 always takes the likeliest motion; above 0, seeded variety.
-        gate: off, every sound is speech: the ear's features do not end in a log-mel spectrum.
+        vad: off, every sound is speech: the speech encoder's features do not end in a log-mel spectrum.
         style: 0 articulates clearly, as the phone rules do; 1 as the animators of the recordings
             did, who left out most lip pressing; between is a blend.
 
@@ -88,7 +88,7 @@ class MotionDecoder:
         *,
         temperature: float = 0.0,
         style: float = 0.0,
-        gate: bool = True,
+        vad: bool = True,
     ) -> None:
         self._graph = graph
         shapes = {t.name: tuple(int(n) for n in t.shape) for t in graph.spec.inputs}
@@ -97,7 +97,7 @@ class MotionDecoder:
         self._temperature = temperature
         self._style = np.full((1, 1), style, np.float32)
         self._settled = np.zeros(shapes["memory"], np.float32)
-        self._gate = SpeechGate(silence) if gate and silence is not None else None
+        self._vad = VoiceActivityDetector(silence) if vad and silence is not None else None
         quiet = np.zeros((FRAMES, self.width), np.float32) if silence is None else silence
         for _ in range(_SETTLE):
             out = self._run(quiet, self._settled, np.zeros(self._noise, np.float32))
@@ -107,8 +107,8 @@ class MotionDecoder:
         """State of a new stream; `seed` matters only with a temperature."""
         nothing = np.zeros((0, self.width), np.float32)
         rng = np.random.default_rng(seed)
-        gate = self._gate.start() if self._gate else None
-        return MotionState(self._settled, nothing, LOOKAHEAD, rng, np.zeros(0, np.float32), gate)
+        vad = self._vad.start() if self._vad else None
+        return MotionState(self._settled, nothing, LOOKAHEAD, rng, np.zeros(0, np.float32), vad)
 
     def step(self, state: MotionState, features: F32) -> F32:
         """Take features (T, width) and return the coefficients (frames completed, 52) in [0, 1].
@@ -128,7 +128,7 @@ class MotionDecoder:
             noise = state.rng.standard_normal(self._noise, np.float32) * self._temperature
             out = self._run(pair, state.memory, noise.astype(np.float32))
             state.memory = out["memory_after"]
-            opening = self._gate.step(state.gate, pair) if self._gate and state.gate else 1.0
+            opening = self._vad.step(state.vad, pair) if self._vad and state.vad else 1.0
             if state.early:
                 state.early -= 1
                 continue

@@ -69,10 +69,10 @@ class _Shapes:
 
 
 def face_shapes(neutral: F32, jaw: F32) -> F32:
-    """Displacement of every point by one unit of each coefficient: (52, 478, 2), window units.
+    """Displacement of every point by one unit of each coefficient: (52, 478, 2), crop units.
 
     Args:
-        neutral: landmarks (478, 2) in window units, mouth closed.
+        neutral: landmarks (478, 2) in crop units, mouth closed.
         jaw: what opening the jaw moves (478, 2), as learned.
     """
     make = _Shapes(neutral)

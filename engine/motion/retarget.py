@@ -1,6 +1,6 @@
 """Coefficients and head pose -> the portrait's landmarks: L_t = pose_t(L_neutral + basis * c_t).
 
-All in window units of the portrait (see `engine.face.landmarks.window_transform`). The neutral face is
+All in crop units of the portrait (see `engine.face.landmarks.crop_transform`). The neutral face is
 worked out once at enrolment: a portrait that smiles with teeth must be able to close its mouth.
 """
 
@@ -28,7 +28,7 @@ F32 = NDArray[np.float32]
 
 KEPT_SMILE = 0.35  # how much of the portrait's smile its neutral face keeps
 UPPER_SHARE = 0.35  # of a remaining gap that the upper lip closes, the lower lip the rest
-PIVOT = np.array([0.5, 0.35, 0.9], np.float32)  # of the head in window units: between the ears
+PIVOT = np.array([0.5, 0.35, 0.9], np.float32)  # of the head in crop units: between the ears
 _MOUTH = np.array([n.startswith(("mouth", "jaw", "cheek")) for n in arkit.NAMES])
 _SMILE = np.array([n.startswith(("mouthSmile", "mouthDimple", "cheekSquint")) for n in arkit.NAMES])
 BLINKS = [arkit.NAMES.index(n) for n in ("eyeBlinkRight", "eyeBlinkLeft")]
@@ -51,8 +51,8 @@ PRESSED = [i for i, n in enumerate(arkit.NAMES) if n.startswith(("mouthRoll", "m
 class FaceBasis:
     """What each coefficient moves, and how deep each point lies; shared by all portraits."""
 
-    basis: F32  # (52, 478, 2) window units per unit of coefficient
-    depth: F32  # (478,) window units, larger is farther
+    basis: F32  # (52, 478, 2) crop units per unit of coefficient
+    depth: F32  # (478,) crop units, larger is farther
 
     @classmethod
     def load(cls, path: Path) -> FaceBasis:
@@ -83,7 +83,7 @@ def neutral_face(landmarks: F32, coefficients: F32, basis: FaceBasis) -> F32:
     """The portrait with its mouth closed and at ease.
 
     Args:
-        landmarks: (478, 2) of the portrait in window units.
+        landmarks: (478, 2) of the portrait in crop units.
         coefficients: (52,) what the portrait's face does.
     """
     wanted = np.where(_MOUTH, coefficients * np.where(_SMILE, KEPT_SMILE, 0), coefficients)

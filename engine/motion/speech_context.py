@@ -13,7 +13,7 @@ from engine.motion.decoder import FRAMES, LOOKAHEAD
 F32 = NDArray[np.float32]
 
 
-class Ear(Protocol):
+class SpeechEncoder(Protocol):
     """Sound in, speech features out; what one stream remembers is opaque to the caller.
 
     Law:
@@ -50,7 +50,7 @@ def window(features: F32, frame: int, first: int = 0) -> F32:
 
 
 @dataclass(slots=True)
-class Heard:
+class SpeechContext:
     """The end of a stream's features: those that frames to come may hear."""
 
     features: F32  # (T, W)

@@ -63,7 +63,7 @@ class AnimateNet(nn.Module):
 
     Shapes:
         in: maps (B, 2 G + 1, 32, 32), warped latents (B, 16, 32, 32), previous latents
-            (B, 16, 32, 32), target landmarks (B, 478, 2) in window units, placement (B, 6).
+            (B, 16, 32, 32), target landmarks (B, 478, 2) in crop units, placement (B, 6).
         out: (B, c0, 32, 32), (B, c1, 16, 16), (B, c2, 8, 8).
     """
 

@@ -1,4 +1,4 @@
-"""The tiny autoencoder: a 128 px window to 16 x 32 x 32 latents and back, beside the warped picture."""
+"""The tiny autoencoder: a 128 px crop to 16 x 32 x 32 latents and back, beside the warped picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LATENT_CHANNELS = 16
 
 
 class Encoder(nn.Module):
-    """Window (B, 3, 128, 128) in [-1, 1] -> latents (B, 16, 32, 32) of unit mean square."""
+    """Crop (B, 3, 128, 128) in [-1, 1] -> latents (B, 16, 32, 32) of unit mean square."""
 
     def __init__(self, widths: tuple[int, int] = (32, 64)) -> None:
         super().__init__()
@@ -26,18 +26,18 @@ class Encoder(nn.Module):
             nn.Conv2d(b, LATENT_CHANNELS, 1),
         )
 
-    def forward(self, window: Tensor) -> Tensor:
-        """Encode; the latents of one window have mean square 1."""
-        z: Tensor = self.body(F.pixel_unshuffle(window, 2))
+    def forward(self, crop: Tensor) -> Tensor:
+        """Encode; the latents of one crop have mean square 1."""
+        z: Tensor = self.body(F.pixel_unshuffle(crop, 2))
         return z * torch.rsqrt(z.square().mean((1, 2, 3), keepdim=True) + 1e-4)
 
 
 class Decoder(nn.Module):
-    """Latents and the warped window -> painted window and how much of it to believe.
+    """Latents and the warped crop -> painted crop and how much of it to believe.
 
     Shapes:
         in: latents (B, 16, 32, 32), warped (B, 3, 128, 128), opening (B, 1, 64, 64).
-        out: window (B, 3, 128, 128), trust of the warp (B, 1, 128, 128) in [0, 1].
+        out: crop (B, 3, 128, 128), trust of the warp (B, 1, 128, 128) in [0, 1].
     """
 
     def __init__(self, widths: tuple[int, int] = (48, 24)) -> None:

@@ -1,4 +1,4 @@
-"""The finder and the landmark net: plain convolutions, BatchNorm that folds, ReLU."""
+"""The detector and the landmark net: plain convolutions, BatchNorm that folds, ReLU."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def _planes(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
-class FinderNet(nn.Module):
+class DetectorNet(nn.Module):
     """Where faces are: a score and a box for each cell of a 20 x 20 grid.
 
     In: uint8 (N, 160, 160, 3). Out: (N, 4, 20, 20): logit that a face's middle lies in the cell,
-    the middle's offset from the cell's centre in cells (x, y), and log(side / FINDER_SIDE).
+    the middle's offset from the cell's centre in cells (x, y), and log(side / DETECTOR_SIDE).
     """
 
     def __init__(self) -> None:

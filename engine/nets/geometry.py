@@ -21,11 +21,11 @@ from engine.face.topology import (
     STABLE,
 )
 
-# Gaussian kernels of the flow in window units: sigma and weight. The wide one carries the head, the
+# Gaussian kernels of the flow in crop units: sigma and weight. The wide one carries the head, the
 # narrow one the lips; each is the eighth power of the one before it, so one exp serves all three.
 SIGMA_WIDE = 0.27
 KERNEL_WEIGHTS = (0.002, 0.03, 1.0)
-# Window units beyond the jaw where the neck's points lie, and their share in the head's motion.
+# Crop units beyond the jaw where the neck's points lie, and their share in the head's motion.
 NECK = ((0.14, 0.9), (0.3, 0.5), (0.5, 0.2))
 FLOOR = 3e-7  # of the summed weight: far from every point the flow fades to nothing
 
@@ -153,13 +153,13 @@ def mouth_opening(landmarks: Tensor, n: int) -> Tensor:
     return (inside * across)[:, None]
 
 
-class WindowGeometry(nn.Module):
+class CropGeometry(nn.Module):
     """All that the painter needs to know of one frame's geometry.
 
     Shapes:
-        in: window (B, 3, 128, 128), latents (B, z, 32, 32), landmarks of reference and target
-            (B, 478, 2) in window units.
-        out: warped window, warped latents, maps (B, 2 * G + 1, 32, 32), opening (B, 1, 64, 64).
+        in: crop (B, 3, 128, 128), latents (B, z, 32, 32), landmarks of reference and target
+            (B, 478, 2) in crop units.
+        out: warped crop, warped latents, maps (B, 2 * G + 1, 32, 32), opening (B, 1, 64, 64).
     """
 
     def __init__(self, grid: int = 64) -> None:
@@ -167,7 +167,7 @@ class WindowGeometry(nn.Module):
         self.grid = grid
 
     def forward(
-        self, window: Tensor, latents: Tensor, reference: Tensor, target: Tensor
+        self, crop: Tensor, latents: Tensor, reference: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Warp the reference towards the target and draw both."""
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
@@ -178,7 +178,7 @@ class WindowGeometry(nn.Module):
             half = F.avg_pool2d(flow.permute(0, 3, 1, 2), self.grid // n).permute(0, 2, 3, 1)
             maps = [line_maps(target, n), line_maps(reference, n), mouth_opening(target, n)]
             return (
-                warp(window, flow),
+                warp(crop, flow),
                 warp(latents, half),
                 torch.cat(maps, 1),
                 mouth_opening(target, 2 * n),

@@ -28,7 +28,7 @@ class MotionSettings:
 
     @classmethod
     def hearing(cls, features: int) -> MotionSettings:
-        """Sizes for an ear of `features`: the bundled one, or one layer of another encoder, which
+        """Sizes for a speech encoder of `features`: the bundled one, or one layer of another encoder, which
         every style hears."""
         return cls() if features == cls().features else cls(features=features, words=0)
 

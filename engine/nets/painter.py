@@ -7,18 +7,17 @@ evaluation at t = 1 is already a sample and more steps refine it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from engine.diffusion.flow import flow_path
 from engine.nets.animate_net import AnimateNet
 from engine.nets.codec import LATENT_CHANNELS, Decoder, Encoder
-from engine.nets.geometry import WindowGeometry
+from engine.nets.geometry import CropGeometry
 from engine.nets.identity_net import IdentityNet, KeyValue, ReferenceNet
-from engine.render.tiny import sampling_times
 
-WINDOW = 128  # pixels of the painted window
+CROP_SIDE = 128  # pixels of the painted crop
 LATENT = 32  # pixels of its latents
 
 
@@ -34,7 +33,7 @@ class PainterConfig:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What enrolment keeps of a window: latents, keys/values, identity tokens."""
+    """What enrolment keeps of a crop: latents, keys/values, identity tokens."""
 
     latents: Tensor  # (B, 16, 32, 32)
     keys: KeyValue
@@ -62,34 +61,34 @@ class Condition:
 
 
 class Painter(nn.Module):
-    """Window in, painted window out."""
+    """Crop in, painted crop out."""
 
     def __init__(self, config: PainterConfig | None = None) -> None:
         super().__init__()
         config = config or PainterConfig()
-        self.geometry = WindowGeometry()
+        self.geometry = CropGeometry()
         self.encoder = Encoder(config.encoder)
         self.decoder = Decoder(config.decoder)
         self.reference_net = ReferenceNet(config.unet)
         self.animate_net = AnimateNet(config.unet, config.animate_stem)
         self.identity_net = IdentityNet(config.unet)
 
-    def enroll(self, window: Tensor) -> Reference:
-        """Reference window (B, 3, 128, 128) in [-1, 1] -> what every frame needs of it."""
-        latents = self.encoder(window)
+    def enroll(self, crop: Tensor) -> Reference:
+        """Reference crop (B, 3, 128, 128) in [-1, 1] -> what every frame needs of it."""
+        latents = self.encoder(crop)
         h1, h2, identity = self.reference_net(latents)
         return Reference(latents, self.identity_net.write(h1, h2), identity)
 
     def condition(
         self,
-        window: Tensor,
+        crop: Tensor,
         reference: Reference,
         source: Tensor,
         target: Tensor,
         placement: Tensor,
     ) -> Condition:
-        """Draw the geometry of a frame; `source` and `target` are landmarks in window units."""
-        warped, latents, maps, opening = self.geometry(window, reference.latents, source, target)
+        """Draw the geometry of a frame; `source` and `target` are landmarks in crop units."""
+        warped, latents, maps, opening = self.geometry(crop, reference.latents, source, target)
         return Condition(warped, latents, maps, opening, target, placement)
 
     @staticmethod
@@ -130,12 +129,17 @@ class Painter(nn.Module):
         noise: Tensor,
         steps: int = 1,
     ) -> tuple[Tensor, Tensor, Cache]:
-        """Paint one frame in `steps` steps; returns window, trust of the warp, new cache."""
+        """Paint one frame in `steps` steps; returns crop, trust of the warp, new cache."""
         guidance = self.guide(condition, cache)
-        z_t, made = noise, cache
-        for now, left in pairwise(sampling_times(steps)):
+        made = cache
+
+        def predict(z_t: Tensor, now: float) -> Tensor:
+            nonlocal made
             made = self.denoise(z_t, torch.full((len(noise),), now), guidance, reference, cache)
-            z_t = toward(z_t, made.latents, now, left)
+            return made.latents
+
+        for _ in flow_path(predict, noise, steps):
+            pass
         painted, trust = self.decoder(made.latents, condition.warped, condition.opening)
         return painted, trust, made
 
@@ -144,8 +148,3 @@ class Painter(nn.Module):
         """The fixed noise of a stream."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(batch, LATENT_CHANNELS, LATENT, LATENT, generator=generator)
-
-
-def toward(z_t: Tensor, z_0: Tensor, now: Tensor | float, left: Tensor | float) -> Tensor:
-    """One step of the sampler (Euler on the rectified path): latents at time `left` < `now`."""
-    return z_0 + left / now * (z_t - z_0)

@@ -96,7 +96,7 @@ class Sd15Config:
     face_embedding: int = 512  # what the face encoder gives
     conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"
     prediction: Literal["noise", "velocity"] = "noise"  # what IdentityNet's last layer gives
-    speech_features: int = WIDTH  # of a feature frame of the ear, for "difftalk"
+    speech_features: int = WIDTH  # of a feature frame of the speech encoder, for "difftalk"
     text: TextSizes = TextSizes()
     codec: CodecSizes = CodecSizes()
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from engine.audio.sound_file import read_audio
-from engine.audio.speech_encoder import HOP, SPEECH, SpeechEncoder
+from engine.audio.speech_encoder import HOP, SPEECH, StreamingSpeechEncoder
 from engine.backends import load_backend
 from engine.config import EngineConfig
 from engine.errors import MediaError
@@ -75,15 +75,15 @@ def motion(
     pcm = read_audio(audio)
     config = config or EngineConfig()
     backend = load_backend(config.backend, threads=config.threads)
-    ear = SpeechEncoder(backend.load(SPEECH, config.weights / "speech.onnx"))
-    mouth = MotionDecoder(backend.load(MOTION, config.weights / "motion.onnx"), ear.silence)
-    result = run(ear, mouth, pcm, life=IdleLife(seed) if idle else None, progress=progress)
+    encoder = StreamingSpeechEncoder(backend.load(SPEECH, config.weights / "speech.onnx"))
+    mouth = MotionDecoder(backend.load(MOTION, config.weights / "motion.onnx"), encoder.silence)
+    result = run(encoder, mouth, pcm, life=IdleLife(seed) if idle else None, progress=progress)
     (write_csv if out.suffix.lower() == ".csv" else write_npz)(out, result)
     return len(result.coefficients)
 
 
 def run(
-    ear: SpeechEncoder,
+    encoder: StreamingSpeechEncoder,
     mouth: MotionDecoder,
     pcm: F32,
     *,
@@ -95,12 +95,12 @@ def run(
     frames = -(-len(pcm) // HOP)
     sound = np.zeros((frames + LOOKAHEAD) * HOP, np.float32)
     sound[: len(pcm)] = pcm
-    hearing, moving = ear.start(), mouth.start(seed)
+    hearing, moving = encoder.start(), mouth.start(seed)
     living = life.start() if life else None
     faces, poses = [np.zeros((0, arkit.COUNT), np.float32)], [np.zeros((0, 6), np.float32)]
     seconds = np.array_split(sound.reshape(-1, HOP), max(len(sound) // (FPS * HOP), 1))
     for second in track(seconds, "listening", disable=not progress, transient=True):
-        face = mouth.step(moving, ear.step(hearing, second.reshape(-1)))
+        face = mouth.step(moving, encoder.step(hearing, second.reshape(-1)))
         pose = np.tile(np.array([0, 0, 0, 0, 0, 1], np.float32), (len(face), 1))
         if life and living:
             pose, rest = life.step(living, len(face), moving.energy)

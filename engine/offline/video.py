@@ -19,7 +19,7 @@ from engine.avatar import AvatarEngine
 from engine.enroll import Identity
 from engine.errors import MediaError
 from engine.offline.frame_folder import FrameFolder
-from engine.render.tiny import Film
+from engine.render.base import FusedVideo
 from engine.state import StreamState
 from engine.types import Pcm, RgbImage, VideoFrame
 
@@ -59,7 +59,7 @@ def frames_of(
 
 def _start(engine: AvatarEngine, identity: Identity, seed: int, prompt: str) -> StreamState:
     state = engine.start(identity, seed=seed)
-    engine.express(state, engine.read_prompt(prompt))
+    engine.set_prompt(state, engine.read_prompt(prompt))
     return state
 
 
@@ -127,7 +127,7 @@ def _work(
     return folder.begin, total, (frame.index + 1 for frame in frames)
 
 
-def _fused(film: Film, folder: FrameFolder, total: int, save_every_s: float) -> Iterator[int]:
+def _fused(film: FusedVideo, folder: FrameFolder, total: int, save_every_s: float) -> Iterator[int]:
     """Sample what is missing of `film`, then decode what is missing in `folder`; yields pieces done."""
     saved = time.monotonic()
     for _ in range(film.total - film.done):

@@ -38,8 +38,8 @@ def make_config(
         settings = {name: getattr(config.diffusion, name) for name in config.diffusion.__slots__}
         changed = from_mapping(DiffusionSettings, settings | how)
         return EngineConfig.sd15(live=live, **given, diffusion=changed)
-    if how or "steps" in given:
-        names = ", ".join(sorted({*how, *({"steps"} & set(given))}))
+    if how or "num_inference_steps" in given:
+        names = ", ".join(sorted({*how, *({"num_inference_steps"} & set(given))}))
         raise ConfigError(f"{names}: only --profile sd15 has a use for that")
     return from_mapping(EngineConfig, {"profile": profile, **given})
 

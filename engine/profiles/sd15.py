@@ -36,7 +36,7 @@ from engine.nets.projection import IdentityProjection
 from engine.nets.sd15_config import Sd15Config
 from engine.nets.sd_codec import SdCodec
 from engine.nets.text_tokens import ClipTokens, Tokenise, WordNumbers
-from engine.render.sd15 import DiffusionPicture, Embed, Sampling
+from engine.render.sd15 import DiffusionRenderer, Embed, Sampling
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
@@ -73,9 +73,9 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
     hearing, width = None, WIDTH
     if how.speech != "tiny":
         check_licences([find(how.speech)], how.use)
-        ear, mouth = load_hearing(how.speech, how.models_dir)
-        hearing, width = (ear, mouth), ear.width
-        stream = replace(config.stream, lookahead_frames=lookahead_frames(ear.window))
+        encoder, mouth = load_hearing(how.speech, how.models_dir)
+        hearing, width = (encoder, mouth), encoder.width
+        stream = replace(config.stream, lookahead_frames=lookahead_frames(encoder.window))
         config = replace(config, stream=stream)
     build = _random if how.random_weights else _public
     parts = build(how, width, _dtype(device))
@@ -84,16 +84,16 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
         raise WeightsError(
             f"no {TRAINED} in {', '.join(missing)}: name the folder of a stage's run"
         )
-    picture = DiffusionPicture(
+    picture = DiffusionRenderer(
         parts.model.to(device),
         tokenise=parts.tokenise,
         embed=parts.embed,
         depth=FaceBasis.load(config.weights / "basis.npz").depth,
         sampling=Sampling(
             sampler=how.sampler,
-            steps=config.steps,
-            guidance=how.guidance,
-            trailing=how.sampler == "ddim" and config.steps <= 8,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=how.guidance_scale,
+            trailing=how.sampler == "ddim" and config.num_inference_steps <= 8,
             tiny_codec=how.codec == "tiny",
             long_video=how.long_video,
             window=how.window,

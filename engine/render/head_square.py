@@ -8,7 +8,7 @@ from PIL import Image
 
 from engine.face.landmarks import Affine
 from engine.face.topology import LEFT_LIDS, OVAL, RIGHT_LIDS
-from engine.render.tiny import Portrait
+from engine.render.base import Portrait
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]

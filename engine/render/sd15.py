@@ -33,8 +33,8 @@ from engine.nets.portraittalk import (
 from engine.nets.projection import mix
 from engine.nets.sd_codec import to_bytes
 from engine.nets.text_tokens import Tokenise
+from engine.render.base import FrameCondition, Portrait
 from engine.render.head_square import close_lids, compose, cut_square
-from engine.render.tiny import Portrait, Shot
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
@@ -47,8 +47,8 @@ class Sampling:
     """How a frame is sampled."""
 
     sampler: str = "ddim"
-    steps: int = 4
-    guidance: float = 1.0
+    num_inference_steps: int = 4
+    guidance_scale: float = 1.0
     trailing: bool = True  # DDIM's steps counted from the last one back, as students are trained
     tiny_codec: bool = True
     long_video: Literal["cache", "fusion", "neither"] = "cache"  # see `DiffusionSettings`
@@ -61,7 +61,7 @@ class DiffusionFace:
     """One enrolled person. Read-only."""
 
     size: tuple[int, int]  # of the frames
-    to_unit: Affine  # window units -> [0, 1] of the frame
+    to_unit: Affine  # crop units -> [0, 1] of the frame
     identity: Tensor | None  # (1, N, D) tokens
     nobody: Tensor | None  # (1, N, D) tokens of no person, for guidance
     reference: KeyValues
@@ -82,7 +82,7 @@ class DiffusionCache:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What a shot asks of one frame, in units of the frame."""
+    """What a condition asks of one frame, in units of the frame."""
 
     landmarks: F32  # (478, 2), eyes as they are to be
     points: F32  # (68, 3)
@@ -106,8 +106,8 @@ class Words:
     text: Tensor  # (1, 77, D)
 
 
-class DiffusionFilm:
-    """A video by latent fusion; an `engine.render.tiny.Film`.
+class DiffusionFusedVideo:
+    """A video by latent fusion; an `engine.render.base.FusedVideo`.
 
     Args:
         decode: latents (1, 4, h, w) -> picture.
@@ -134,8 +134,8 @@ class DiffusionFilm:
         return self._decode(self._fusion.latents[index + 1 : index + 2])
 
 
-class DiffusionPicture:
-    """Draws with a `PortraitTalkModel`; an `engine.render.tiny.Picture`.
+class DiffusionRenderer:
+    """Draws with a `PortraitTalkModel`; an `engine.render.base.Renderer`.
 
     Args:
         embed: the face encoder; None where the model has no use for it.
@@ -189,7 +189,7 @@ class DiffusionPicture:
         masked = hide_lower_half(pictures[:1], self._row(landmarks))
         return DiffusionFace(
             size=(self._output_side, self._output_side),
-            to_unit=compose(unit, invert(portrait.to_window)),
+            to_unit=compose(unit, invert(portrait.to_crop)),
             identity=identity,
             nobody=nobody,
             reference=self._model.write_reference(latents, self._plain, identity),
@@ -213,7 +213,7 @@ class DiffusionPicture:
 
     @torch.inference_mode()
     def draw(
-        self, face: DiffusionFace, cache: DiffusionCache, shot: Shot
+        self, face: DiffusionFace, cache: DiffusionCache, condition: FrameCondition
     ) -> tuple[RgbImage, DiffusionCache]:
         """Sample one frame.
 
@@ -222,26 +222,30 @@ class DiffusionPicture:
         """
         if self.sampling.long_video == "fusion":
             raise ConfigError("long_video='fusion' samples all frames together, not one by one")
-        aim = self._aim(face, shot)
+        aim = self._aim(face, condition)
         guide = self._guide(face, aim, cache.placed)
-        latents, keys = self._sample(face, cache, shot, guide, aim.text)
+        latents, keys = self._sample(face, cache, condition, guide, aim.text)
         rgb = self._decode(latents)
         return rgb, DiffusionCache(keys, aim.placed, rgb)
 
     @staticmethod
-    def draw_between(face: DiffusionFace, cache: DiffusionCache, shot: Shot) -> RgbImage:
+    def draw_between(
+        face: DiffusionFace, cache: DiffusionCache, condition: FrameCondition
+    ) -> RgbImage:
         """The frame before, again: nothing here moves a picture."""
         return cache.rgb
 
     @torch.inference_mode()
-    def film(self, face: DiffusionFace, shots: Sequence[Shot]) -> DiffusionFilm:
+    def film(
+        self, face: DiffusionFace, conditions: Sequence[FrameCondition]
+    ) -> DiffusionFusedVideo:
         """Begin a video by progressive latent fusion.
 
         Row 0 of its latents is the portrait at rest, in the words of the first frame: it is pinned to
         every window and not shown. Within a window each frame sees the keys and values that the one
         before it has at the same step.
         """
-        aims = [self._aim(face, shot) for shot in shots]
+        aims = [self._aim(face, condition) for condition in conditions]
         points = landmarks_68(face.landmarks, 0.0, 0.0, self._depth)
         rest = replace(aims[0], landmarks=face.landmarks, points=points, placed=face.placed)
         aims.insert(0, rest)
@@ -252,19 +256,19 @@ class DiffusionPicture:
                 aim = aims[row]
                 guide = self._guide(face, aim, aims[max(row - 1, 0)].placed)
                 models, left = self._models(face, guide, aim.text, before)
-                model = guided(*models, self.sampling.guidance)
+                model = guided(*models, self.sampling.guidance_scale)
                 made.append(model(z_t[place : place + 1], t[place : place + 1]))
                 before = left[0]
             return torch.cat(made)
 
-        how, noise = self.sampling, shots[0].noise
+        how, noise = self.sampling, conditions[0].noise
         run = Denoising(
-            *(noise.start.expand(len(aims), -1, -1, -1), how.sampler, how.steps),
+            *(noise.start.expand(len(aims), -1, -1, -1), how.sampler, how.num_inference_steps),
             generator=torch.Generator().manual_seed(noise.seed),
             trailing=how.trailing,
         )
         fusion = LatentFusion(window, run, window=how.window, overlap=how.overlap)
-        return DiffusionFilm(fusion, self._decode)
+        return DiffusionFusedVideo(fusion, self._decode)
 
     def pack(self, cache: DiffusionCache) -> dict[str, NDArray[np.generic]]:
         """A cache as arrays, from which `unpack` makes the same cache again."""
@@ -294,7 +298,7 @@ class DiffusionPicture:
         self,
         face: DiffusionFace,
         cache: DiffusionCache,
-        shot: Shot,
+        condition: FrameCondition,
         guide: Guidance,
         text: Tensor,
     ) -> tuple[Tensor, Caches | None]:
@@ -302,10 +306,12 @@ class DiffusionPicture:
         before = cache.keys if how.long_video == "cache" else None
         (conditional, unconditional), left = self._models(face, guide, text, before)
         latents = sample(
-            *(conditional, shot.noise.start, how.sampler, how.steps),
+            *(conditional, condition.noise.start, how.sampler, how.num_inference_steps),
             unconditional=unconditional,
-            guidance=how.guidance,
-            generator=torch.Generator().manual_seed(shot.noise.seed * 1_000_003 + shot.index),
+            guidance=how.guidance_scale,
+            generator=torch.Generator().manual_seed(
+                condition.noise.seed * 1_000_003 + condition.index
+            ),
             trailing=how.trailing,
         )
         return latents, left[0]
@@ -336,12 +342,12 @@ class DiffusionPicture:
         rgb: RgbImage = to_bytes(pictures)[0].cpu().numpy()
         return rgb
 
-    def _aim(self, face: DiffusionFace, shot: Shot) -> Aim:
-        landmarks = apply(face.to_unit, close_lids(shot.target, shot.blink))
-        yaw, pitch = (float(angle) for angle in shot.placement[:2])
+    def _aim(self, face: DiffusionFace, condition: FrameCondition) -> Aim:
+        landmarks = apply(face.to_unit, close_lids(condition.target, condition.blink))
+        yaw, pitch = (float(angle) for angle in condition.placement[:2])
         points = landmarks_68(landmarks, yaw, pitch, self._depth)
-        text = self._plain if shot.words is None else shot.words.text
-        return Aim(landmarks, points, placement(landmarks, yaw, pitch), text, shot.speech)
+        text = self._plain if condition.words is None else condition.words.text
+        return Aim(landmarks, points, placement(landmarks, yaw, pitch), text, condition.speech)
 
     def _guide(self, face: DiffusionFace, aim: Aim, before: F32) -> Guidance:
         """Guidance of one frame, the head having been at `before` (8,).

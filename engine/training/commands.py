@@ -8,17 +8,17 @@ from typing import Any, cast, get_args
 import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from engine.audio.speech_encoder import SPEECH, SpeechEncoder
+from engine.audio.speech_encoder import SPEECH, StreamingSpeechEncoder
 from engine.backends import load_backend
 from engine.config import EngineConfig
 from engine.errors import ConfigError
-from engine.face.detector import FINDER, LANDMARKS, FaceReader
+from engine.face.detector import DETECTOR, LANDMARKS, FaceReader
 from engine.render.specs import ENROLL
 from engine.training.data.clips import load_clips
 from engine.training.data.contact_sheet import contact_sheet, report
 from engine.training.data.face_embedding import FaceEmbedder, TinyEmbedder
 from engine.training.data.face_track import TrackSettings
-from engine.training.data.prepare import Hear, PrepareSettings, Tools, prepare, streaming_ear
+from engine.training.data.prepare import Hear, PrepareSettings, Tools, prepare, streaming_features
 from engine.training.data.video_folders import Layout
 from engine.types import Pcm
 
@@ -90,9 +90,9 @@ def load_tools(face_encoder: str, speech: str, models_dir: Path, threads: int) -
         if name not in known:
             raise ConfigError(f"{name!r} is unknown; one of {', '.join(known)}")
     runtime, weights = load_backend("openvino", threads=threads), EngineConfig().weights
-    finder, landmarks, ear, enroll = (
+    detector, landmarks, encoder, enroll = (
         runtime.load(spec, weights / f"{spec.name}.onnx")
-        for spec in (FINDER, LANDMARKS, SPEECH, ENROLL)
+        for spec in (DETECTOR, LANDMARKS, SPEECH, ENROLL)
     )
     embed: FaceEmbedder = TinyEmbedder(enroll)
     if face_encoder != "tiny":
@@ -100,11 +100,15 @@ def load_tools(face_encoder: str, speech: str, models_dir: Path, threads: int) -
         from engine.loaders.registry import require
 
         embed = load_face_encoder(face_encoder, require(face_encoder, models_dir))
-    hear = streaming_ear(SpeechEncoder(ear)) if speech == "tiny" else hubert_ear(speech, models_dir)
-    return Tools(FaceReader(finder, landmarks), hear, embed)
+    hear = (
+        streaming_features(StreamingSpeechEncoder(encoder))
+        if speech == "tiny"
+        else hubert_features(speech, models_dir)
+    )
+    return Tools(FaceReader(detector, landmarks), hear, embed)
 
 
-def hubert_ear(name: str, models_dir: Path) -> Hear:
+def hubert_features(name: str, models_dir: Path) -> Hear:
     """The public HuBERT in the chunks that it runs in live."""
     from engine.loaders.hubert import load_hubert
     from engine.loaders.registry import require

@@ -14,7 +14,7 @@ from engine.avatar import AvatarEngine
 from engine.config import DiffusionSettings, EngineConfig
 from engine.errors import ConfigError
 from engine.profiles.sd15 import load_engine
-from engine.render.sd15 import DiffusionPicture
+from engine.render.sd15 import DiffusionRenderer
 from server.portraits import decode_image
 from server.run import BUNDLED_PORTRAIT
 from tests.contracts.small import stirred
@@ -26,7 +26,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="module")
 def engine() -> AvatarEngine:
-    return stirred(load_engine(EngineConfig.sd15(live=True, steps=1, threads=1, diffusion=HOW)))
+    return stirred(
+        load_engine(EngineConfig.sd15(live=True, num_inference_steps=1, threads=1, diffusion=HOW))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def latents(
     """Latents of every frame."""
     kept: list[Tensor] = []
     picture: Any = engine._picture
-    decode = DiffusionPicture._decode
+    decode = DiffusionRenderer._decode
     picture._decode = lambda z: kept.append(z) or decode(picture, z)
     state = engine.start(engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes())), seed=3)
     for i in range(0, len(sound), cut):
@@ -63,9 +65,11 @@ def test_both_laws_hold_though_the_picture_hears_for_itself(
 def test_the_sound_reaches_the_picture_by_itself(engine: AvatarEngine, sound: np.ndarray) -> None:
     """The same landmarks, other features."""
     picture: Any = engine._picture
-    aim = DiffusionPicture._aim
+    aim = DiffusionRenderer._aim
     whole = latents(engine, sound)
-    picture._aim = lambda face, shot: aim(picture, face, replace(shot, speech=-shot.speech))
+    picture._aim = lambda face, condition: aim(
+        picture, face, replace(condition, speech=-condition.speech)
+    )
     try:
         assert (latents(engine, sound) - whole).abs().amax((1, 2, 3)).min() > 1e-4
     finally:

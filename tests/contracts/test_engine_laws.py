@@ -98,9 +98,9 @@ def test_a_lower_quality_repeats_pictures_and_a_higher_one_draws_all_again(
 ) -> None:
     state = engine.start(identity, seed=3)
     full = engine.step(state, sound[: 6 * HOP])  # frames 0-3
-    engine.limit(state, Quality(paint_every=5, draw_every=2))
+    engine.set_quality(state, Quality(paint_every=5, draw_every=2))
     half = engine.step(state, sound[6 * HOP : 12 * HOP])
-    engine.limit(state, Quality())
+    engine.set_quality(state, Quality())
     again = engine.step(state, sound[12 * HOP : 15 * HOP])
     assert [f.fresh for f in full + half + again] == [True] * 4 + [True, False] * 3 + [True] * 3
     assert [f.index for f in full + half + again] == list(range(13))
@@ -144,7 +144,7 @@ SMILE_AT = 7
 
 def smiling(engine: AvatarEngine, identity: Identity, pcm: np.ndarray, cut: int) -> np.ndarray:
     state = engine.start(identity, seed=3)
-    engine.express(state, engine.read_prompt("smile, brows up 0.5"), at=SMILE_AT)
+    engine.set_prompt(state, engine.read_prompt("smile, brows up 0.5"), at=SMILE_AT)
     frames = [f for i in range(0, len(pcm), cut) for f in engine.step(state, pcm[i : i + cut])]
     return np.stack([f.rgb for f in frames + engine.flush(state)])
 
@@ -165,7 +165,7 @@ def test_a_prompt_for_the_next_frame_needs_no_number(
     state = engine.start(identity, seed=3)
     frames = engine.step(state, sound[: (SMILE_AT + 2) * HOP])
     assert len(frames) == SMILE_AT
-    engine.express(state, engine.read_prompt("smile, brows up 0.5"))
+    engine.set_prompt(state, engine.read_prompt("smile, brows up 0.5"))
     frames += engine.step(state, sound[(SMILE_AT + 2) * HOP :]) + engine.flush(state)
     np.testing.assert_array_equal(
         np.stack([f.rgb for f in frames]), smiling(engine, identity, sound, len(sound))
@@ -181,13 +181,13 @@ def test_lips_that_open_are_painted_before_their_turn(
     engine: AvatarEngine, identity: Identity, sound: np.ndarray
 ) -> None:
     state = engine.start(identity, seed=3)
-    engine.limit(state, Quality(paint_every=3))
+    engine.set_quality(state, Quality(paint_every=3))
     state.painted, state.parted = 10, 0.01
     usual = {i: engine._due(state, i, 0.01) for i in (11, 12, 13)}
     assert usual == {11: False, 12: False, 13: True}
     assert engine._due(state, 11, 0.03)
     assert not engine._due(state, 11, 0.0), "closing needs nothing new"
-    engine.limit(state, Quality(paint_every=5))
+    engine.set_quality(state, Quality(paint_every=5))
     overloaded = {i: engine._due(state, i, 0.03) for i in (11, 12)}
     assert overloaded == {11: False, 12: True}
     assert not engine._due(state, 14, 0.01)

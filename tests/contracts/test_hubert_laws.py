@@ -1,4 +1,4 @@
-"""The sd15 engine with a HuBERT for its ear: files in the public and in our own format, both laws."""
+"""The sd15 engine with a HuBERT for its encoder: files in the public and in our own format, both laws."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from engine.enroll import Identity
 from engine.errors import ConfigError, WeightsError
 from engine.loaders.files import WrongFamily
 from engine.loaders.hubert_motion import load_hearing, motion_checkpoint
+from engine.motion.channels import CHANNELS
 from engine.nets.motion_vae import MotionSettings, MotionVae
 from engine.offline.video import Casting, generate
 from engine.profiles.sd15 import load_engine
 from engine.training.motion import train
 from engine.training.motion.dataset import Clip
-from engine.training.motion.rules import CHANNELS
-from engine.training.motion.train import PIECE, MotionTraining, choose_ear, prepare, spreads
+from engine.training.motion.train import PIECE, MotionTraining, choose_encoder, prepare, spreads
 from tests.contracts.small import write_wav
 from tests.engine.loaders.layouts import hubert, random, save
 
@@ -75,7 +75,7 @@ def settings(models: Path, **how: Any) -> EngineConfig:
         | {"models_dir": models}
         | how
     )
-    return EngineConfig.sd15(live=False, steps=1, threads=1, diffusion=diffusion)
+    return EngineConfig.sd15(live=False, num_inference_steps=1, threads=1, diffusion=diffusion)
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +101,8 @@ def targets(
     drawn: list[np.ndarray] = []
     picture: Any = engine._picture
 
-    def note(face: Any, cache: Any, shot: Any) -> Any:
-        drawn.append(shot.target)
+    def note(face: Any, cache: Any, condition: Any) -> Any:
+        drawn.append(condition.target)
         return face.rgb, cache
 
     picture.draw = note
@@ -173,7 +173,7 @@ def test_what_is_missing_is_one_sentence(models: Path, tmp_path: Path) -> None:
     ):
         load_engine(settings(tmp_path))
     write_motion(motion_checkpoint("hubert-base", tmp_path), 232)
-    with pytest.raises(WrongFamily, match="features of 232 numbers, this ear gives 16"):
+    with pytest.raises(WrongFamily, match="features of 232 numbers, this speech encoder gives 16"):
         load_engine(settings(tmp_path))
     torch.save({"model": {"weight": torch.zeros(1)}}, motion_checkpoint("hubert-base", tmp_path))
     with pytest.raises(WrongFamily, match=r"no checkpoint of engine\.training\.motion"):
@@ -202,11 +202,11 @@ def test_a_mouth_trained_on_hubert_is_one_that_the_engine_loads(
     work.mkdir()
     clips = [recording("filmed", real=True), recording("made", real=False)]
     config = MotionTraining(steps=2, batch=2, animated_pieces=1, synthetic_pieces=1, noise_pieces=1)
-    lessons = prepare(clips, choose_ear("hubert-base", work, tmp_path), config)
+    lessons = prepare(clips, choose_encoder("hubert-base", work, tmp_path), config)
     assert {lesson.features.shape for lesson in lessons} == {(2 * PIECE, SIZES["hidden_size"])}
     train(lessons, spreads(clips), config, work, 10)
-    ear, mouth = load_hearing("hubert-base", tmp_path)
-    heard = ear.step(ear.start(), clips[0].pcm)
+    encoder, mouth = load_hearing("hubert-base", tmp_path)
+    heard = encoder.step(encoder.start(), clips[0].pcm)
     assert mouth.step(mouth.start(), heard).shape > (100, 51)
     with pytest.raises(WeightsError, match="hubert-large"):
-        choose_ear("hubert-large", work, tmp_path)
+        choose_encoder("hubert-large", work, tmp_path)

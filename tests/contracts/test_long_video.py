@@ -21,15 +21,15 @@ from engine.face.placement import landmarks_68
 from engine.nets.attention import SelfAttention, TemporalSelfAttention
 from engine.offline.video import Casting, generate
 from engine.profiles.sd15 import load_engine
-from engine.render.sd15 import DiffusionPicture
-from engine.render.tiny import Shot
+from engine.render.base import FrameCondition
+from engine.render.sd15 import DiffusionRenderer
 from tests.contracts.small import stirred, write_wav
 
 HOP, FRAMES = 640, 7
 SMALL = DiffusionSettings(
     random_weights="small",
     sampler="ddim",
-    guidance=2.0,
+    guidance_scale=2.0,
     device="cpu",
     window=4,
     overlap=2,
@@ -50,7 +50,9 @@ def wav(sound: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def engine(way: str, steps: int = 1, **how: Any) -> AvatarEngine:
     diffusion = replace(SMALL, long_video=way, **how)  # type: ignore[arg-type]
-    config = EngineConfig.sd15(live=False, steps=steps, threads=1, diffusion=diffusion)
+    config = EngineConfig.sd15(
+        live=False, num_inference_steps=steps, threads=1, diffusion=diffusion
+    )
     return stirred(load_engine(config))
 
 
@@ -58,7 +60,7 @@ def film(made: AvatarEngine, portrait: np.ndarray, sound: np.ndarray) -> Tensor:
     """Latents of every frame (F, 4, 8, 8), as the decoder is given them."""
     kept: list[Tensor] = []
     picture: Any = made._picture
-    decode = DiffusionPicture._decode
+    decode = DiffusionRenderer._decode
     picture._decode = lambda latents: kept.append(latents) or decode(picture, latents)
     state = made.start(made.enroll(portrait), seed=3)
     whole = np.pad(sound, (0, -len(sound) % HOP))
@@ -95,8 +97,10 @@ def alone(portrait: np.ndarray, sound: np.ndarray) -> Tensor:
     return film(engine("neither"), portrait, sound)
 
 
-def shots_of(made: AvatarEngine, portrait: np.ndarray, sound: np.ndarray) -> tuple[list[Shot], Any]:
-    """The shots of a sound, and who is shown."""
+def shots_of(
+    made: AvatarEngine, portrait: np.ndarray, sound: np.ndarray
+) -> tuple[list[FrameCondition], Any]:
+    """The conditions of a sound, and who is shown."""
     state = made.start(made.enroll(portrait), seed=3)
     pcm = np.pad(sound, (0, -len(sound) % HOP))
     rows = [*made._hear(state, pcm), *made._hear(state, made._silence())]
@@ -108,14 +112,14 @@ def test_neither_draws_each_frame_as_if_it_were_the_only_one(
 ) -> None:
     made = engine("neither")
     picture: Any = made._picture
-    shots, face = shots_of(made, portrait, sound)
+    conditions, face = shots_of(made, portrait, sound)
     placed = face.placed
-    for i, shot in enumerate(shots):
-        aim = picture._aim(face, shot)
+    for i, condition in enumerate(conditions):
+        aim = picture._aim(face, condition)
         guide = picture._guide(
             face, aim, placed
         )  # all it knows of the frame before: where the head was
-        latents, _ = picture._sample(face, picture.cold(face), shot, guide, aim.text)
+        latents, _ = picture._sample(face, picture.cold(face), condition, guide, aim.text)
         assert torch.equal(latents[0], alone[i])
         placed = aim.placed
 
@@ -146,9 +150,9 @@ def test_a_frame_of_several_windows_is_the_weighted_mean_of_their_predictions(
     """Windows of 4 that share 2, the portrait first in each: worked out here a second time."""
     made = engine("fusion")
     picture: Any = made._picture
-    shots, face = shots_of(made, portrait, sound)
+    conditions, face = shots_of(made, portrait, sound)
     points = landmarks_68(face.landmarks, 0.0, 0.0, picture._depth)
-    aims = [picture._aim(face, shot) for shot in shots]
+    aims = [picture._aim(face, condition) for condition in conditions]
     rest = replace(aims[0], landmarks=face.landmarks, points=points, placed=face.placed)
     guides = [picture._guide(face, rest, face.placed)]
     guides += [picture._guide(face, a, b.placed) for a, b in zip(aims, [rest, *aims], strict=False)]

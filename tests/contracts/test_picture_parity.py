@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from engine.backends import GraphSpec, TensorSpec, load_backend
 from engine.errors import BackendUnavailable, ExportMismatch, WeightsError
 from engine.nets.painter import Painter
-from engine.render.compositing import make_canvas
+from engine.render.base import FrameCondition
+from engine.render.compositing import make_composite_maps
 from engine.render.eyelids import make_lids
 from engine.render.specs import DENOISE, SPECS, WARP
-from engine.render.tiny import Face, PictureGraphs, Shot
+from engine.render.tiny import Face, TinyRenderer
 from exports.onnx import export
 from exports.picture import export_picture, samples
 
@@ -96,31 +97,31 @@ def test_the_graphs_sample_as_the_trained_network_does(
 ) -> None:
     painter, out = exported
     runtime = load_backend("onnxruntime", threads=1)
-    graphs = PictureGraphs(lambda spec: runtime.load(spec, out / f"{spec.name}.onnx"), steps)
+    graphs = TinyRenderer(lambda spec: runtime.load(spec, out / f"{spec.name}.onnx"), steps)
     feeds = samples(painter)
-    window = feeds["warp"]["window"]
+    crop = feeds["warp"]["crop"]
     with torch.no_grad():
-        reference = painter.enroll(window)
+        reference = painter.enroll(crop)
         points = (feeds["warp"]["source"], feeds["warp"]["target"])
-        condition = painter.condition(window, reference, *points, torch.zeros(1, 6))
+        condition = painter.condition(crop, reference, *points, torch.zeros(1, 6))
         cache, noise = painter.cold(reference), painter.noise(1)
         painted, trust, made = painter.sample(condition, reference, cache, noise, steps)
         wanted = torch.cat([painted - trust * condition.warped, trust], 1)
     rgb = np.full((200, 200, 3), 128, np.uint8)
-    to_window = np.array([[0.01, 0, -0.5], [0, 0.01, -0.5]], np.float32)
+    to_crop = np.array([[0.01, 0, -0.5], [0, 0.01, -0.5]], np.float32)
     kept = {"latents": reference.latents, "identity": reference.identity}
     kept |= {f"reference{i}": key for i, key in enumerate(reference.keys)}
     face = Face(
-        window.numpy(),
+        crop.numpy(),
         points[0].numpy(),
         {name: tensor.numpy() for name, tensor in kept.items()},
-        make_canvas(rgb, to_window),
+        make_composite_maps(rgb, to_crop),
         make_lids(rgb, 200 * points[0][0].numpy()),
     )
-    shot = Shot(
+    condition = FrameCondition(
         points[1][0].numpy(), np.zeros(2, np.float32), np.zeros(6, np.float32), noise.numpy()
     )
-    _, after = graphs.draw(face, graphs.cold(face), shot)
+    _, after = graphs.draw(face, graphs.cold(face), condition)
     assert after.patch is not None
     np.testing.assert_allclose(after.patch, wanted, atol=5e-3)
     np.testing.assert_allclose(after.latents, made.latents, atol=5e-3)

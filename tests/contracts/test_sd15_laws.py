@@ -17,7 +17,7 @@ from engine.errors import WeightsError
 from engine.offline.video import Casting, generate
 from engine.profiles import sd15 as sd15_engine
 from engine.profiles.sd15 import load_engine
-from engine.render.sd15 import DiffusionPicture
+from engine.render.sd15 import DiffusionRenderer
 from tests.contracts.small import write_wav
 
 HOP = 640
@@ -27,7 +27,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="module")
 def engine() -> AvatarEngine:
-    return load_engine(EngineConfig.sd15(live=True, steps=2, threads=1, diffusion=SMALL))
+    return load_engine(
+        EngineConfig.sd15(live=True, num_inference_steps=2, threads=1, diffusion=SMALL)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def film(
 ) -> np.ndarray:
     state = engine.start(identity, seed=3)
     if prompt:
-        engine.express(state, engine.read_prompt(prompt), at=2)
+        engine.set_prompt(state, engine.read_prompt(prompt), at=2)
     frames = [f for i in range(0, len(pcm), cut) for f in engine.step(state, pcm[i : i + cut])]
     frames += engine.flush(state)
     assert [f.index for f in frames] == list(range(len(frames)))
@@ -126,8 +128,10 @@ def test_a_stopped_run_with_guidance_goes_on_as_if_it_had_not(
     portrait: np.ndarray, tmp_path: Path
 ) -> None:
     tone = write_wav(tmp_path / "tone.wav", np.zeros(4 * HOP))
-    how = replace(SMALL, sampler="ddim", guidance=3.5, codec="full")
-    offline = load_engine(EngineConfig.sd15(live=False, steps=1, threads=1, diffusion=how))
+    how = replace(SMALL, sampler="ddim", guidance_scale=3.5, codec="full")
+    offline = load_engine(
+        EngineConfig.sd15(live=False, num_inference_steps=1, threads=1, diffusion=how)
+    )
     casting = Casting(portraits=[portrait], prompt="smile, oil painting", seed=1)
 
     def stop(done: int, total: int) -> None:
@@ -148,7 +152,7 @@ def test_a_picture_between_two_is_the_one_before(
 ) -> None:
     state = engine.start(identity, seed=3)
     frames = engine.step(state, sound[: 3 * HOP])
-    again = DiffusionPicture.draw_between(identity.face, state.cache, None)
+    again = DiffusionRenderer.draw_between(identity.face, state.cache, None)
     np.testing.assert_array_equal(again, frames[-1].rgb)
 
 
@@ -170,7 +174,7 @@ def test_what_was_trained_is_drawn_with(
     portrait: np.ndarray, sound: np.ndarray, tmp_path: Path
 ) -> None:
     names = {"unet.unet.conv_out.weight": 0.5, "unet.unet.conv_out.bias": 0.1}
-    config = EngineConfig.sd15(live=True, steps=1, threads=1, diffusion=SMALL)
+    config = EngineConfig.sd15(live=True, num_inference_steps=1, threads=1, diffusion=SMALL)
     plain = load_engine(config)
     own = dict(plain._picture._model.named_parameters())
     save_file(

@@ -73,10 +73,10 @@ class FakeEngine:
         refuse_words(others)
         return Prompt(expression)
 
-    def express(self, state: FakeState, prompt: Prompt, *, at: int | None = None) -> None:
+    def set_prompt(self, state: FakeState, prompt: Prompt, *, at: int | None = None) -> None:
         state.prompts.append((state.next_frame if at is None else at, str(prompt)))
 
-    def limit(self, state: FakeState, quality: Quality) -> None:
+    def set_quality(self, state: FakeState, quality: Quality) -> None:
         state.quality = quality
 
     def step(self, state: FakeState, pcm: Pcm) -> list[VideoFrame]:

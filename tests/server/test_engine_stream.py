@@ -162,7 +162,7 @@ def test_a_prompt_is_shown_from_the_next_frame_on() -> None:
     bench.work()
     assert len(bench.clips) == 2
     for text in ("sad", "smile 0.5"):  # the newer one replaces the one that waits
-        bench.stream.express(bench.engine.read_prompt(text))
+        bench.stream.set_prompt(bench.engine.read_prompt(text))
     assert bench.state.prompts == []  # the state belongs to the engine thread
     bench.push(ramp(1920 * 4, 1920))
     bench.work()
@@ -174,13 +174,13 @@ def test_a_prompt_is_shown_from_the_next_frame_on() -> None:
 def test_an_interruption_keeps_the_prompt_and_the_end_drops_it() -> None:
     bench = Bench()
     bench.push(ramp(0, 960))
-    bench.stream.express(bench.engine.read_prompt("sad"))
+    bench.stream.set_prompt(bench.engine.read_prompt("sad"))
     bench.stream.interrupt()
     bench.push(ramp(0, 1920), generation=1)
     bench.work()
     assert bench.state.prompts == [(0, "sad 1")]
     bench.stream.close()
-    bench.stream.express(bench.engine.read_prompt("smile"))
+    bench.stream.set_prompt(bench.engine.read_prompt("smile"))
     bench.push(ramp(0, 1920), generation=1)
     bench.work()
     assert len(bench.state.prompts) == 1

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from engine.config import WEIGHTS
 from engine.face import arkit
-from engine.face.landmarks import apply, window_transform
+from engine.face.landmarks import apply, crop_transform
 from engine.face.topology import (
     INNER_LOWER_LIP,
     INNER_UPPER_LIP,
@@ -78,17 +78,19 @@ class DrawnPerson:
 
 
 def neutral_shape() -> F32:
-    """The bundled portrait's landmarks (478, 2) in window units, and upright."""
+    """The bundled portrait's landmarks (478, 2) in crop units, and upright."""
     from engine.backends import load_backend
-    from engine.face.detector import FINDER, LANDMARKS, FaceReader
+    from engine.face.detector import DETECTOR, LANDMARKS, FaceReader
 
     portrait = Path(__file__).parents[3] / "server" / "data" / "astronaut.png"
     runtime = load_backend("openvino", threads=1)
-    finder, net = (
-        runtime.load(s, WEIGHTS / "tiny" / f"{s.name}.onnx") for s in (FINDER, LANDMARKS)
+    detector, net = (
+        runtime.load(s, WEIGHTS / "tiny" / f"{s.name}.onnx") for s in (DETECTOR, LANDMARKS)
     )
-    points = FaceReader(finder, net).read(np.asarray(Image.open(portrait).convert("RGB"))).landmarks
-    return apply(window_transform(points), points)
+    points = (
+        FaceReader(detector, net).read(np.asarray(Image.open(portrait).convert("RGB"))).landmarks
+    )
+    return apply(crop_transform(points), points)
 
 
 def waves(rng: np.random.Generator, frames: int, least_hz: float, count: int) -> F32:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends import Graph
-from engine.face.landmarks import window_transform
-from engine.render.compositing import cut_window
+from engine.face.landmarks import crop_transform
+from engine.render.compositing import cut_crop
 from engine.training.data.face_masks import head_mask
 from engine.types import RgbImage
 
@@ -30,7 +30,7 @@ class FaceEmbedder(Protocol):
 class TinyEmbedder:
     """The identity tokens (4 x 128) of the bundled enrolment network, as one vector.
 
-    Needs no download. It is no recognition network: it sees the window around the mouth and was
+    Needs no download. It is no recognition network: it sees the crop around the mouth and was
     trained to paint, so people with alike mouths come out alike. Use a recognition network where
     one is at hand.
     """
@@ -43,8 +43,8 @@ class TinyEmbedder:
 
     def __call__(self, rgb: RgbImage, landmarks: F32) -> F32:
         """Unit embedding (512,)."""
-        window = cut_window(rgb, window_transform(landmarks))
-        vector = self._enroll(window=window)["identity"].reshape(-1)
+        crop = cut_crop(rgb, crop_transform(landmarks))
+        vector = self._enroll(crop=crop)["identity"].reshape(-1)
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.face.detector import MIN_PRESENCE, Face, FaceReader, aligned_window
+from engine.face.detector import MIN_PRESENCE, Face, FaceReader, aligned_crop
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
@@ -88,7 +88,7 @@ def follow(
 ) -> Face | None:
     """The face of this frame: where it was a frame ago, else the largest anywhere."""
     if known is not None:
-        face = reader.look(picture, aligned_window(known.landmarks))
+        face = reader.look(picture, aligned_crop(known.landmarks))
         if face.confidence >= MIN_PRESENCE and not _far(face, known, settings):
             return face
     found = reader.faces(rgb)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engine.errors import DataError
-from engine.training.data.sources import fetch
+from engine.loaders.packages import fetch
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.audio.speech_encoder import SpeechEncoder
+from engine.audio.speech_encoder import StreamingSpeechEncoder
 from engine.errors import ConfigError, DataError, MediaError
 from engine.face.detector import Face, FaceReader
 from engine.training.data.clips import ClipArrays, ClipCard, write_clip
@@ -69,11 +69,11 @@ class Record:
     left_out: str = ""  # why nothing was made of it
 
 
-def streaming_ear(ear: SpeechEncoder) -> Hear:
+def streaming_features(encoder: StreamingSpeechEncoder) -> Hear:
     """The bundled speech encoder over a whole clip, from a new stream's state."""
 
     def hear(pcm: Pcm) -> Any:
-        return ear.step(ear.start(), np.ascontiguousarray(pcm, np.float32))
+        return encoder.step(encoder.start(), np.ascontiguousarray(pcm, np.float32))
 
     return hear
 

@@ -1,5 +1,5 @@
 """`python -m engine.training.face`."""
 
-from engine.training.face.train.train import main
+from engine.training.face.train import app
 
-main()
+app()

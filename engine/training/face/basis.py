@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engine.errors import DataError
 from engine.face import arkit
-from engine.face.landmarks import apply, similarity, window_transform
+from engine.face.landmarks import apply, crop_transform, similarity
 from engine.face.topology import (
     INNER_LOWER_LIP,
     INNER_UPPER_LIP,
@@ -44,8 +44,8 @@ def load_labels(folder: Path) -> tuple[F64, F64, NDArray[np.int64]]:
 
 
 def _level(points: F64, reference: F64) -> F64:
-    """Move a face onto its person's reference by the stable points, in window units of that one."""
-    to_unit = window_transform(reference.astype(np.float32))
+    """Move a face onto its person's reference by the stable points, in crop units of that one."""
+    to_unit = crop_transform(reference.astype(np.float32))
     fit = similarity(points[list(STABLE)], reference[list(STABLE)])
     return apply(to_unit, apply(fit, points)).astype(np.float64)
 
@@ -56,7 +56,7 @@ def fit_basis(
     """Ridge of landmark displacement on coefficient difference.
 
     Returns:
-        basis (52, 478, 2) in window units per unit of coefficient, and held-out figures (a tenth of
+        basis (52, 478, 2) in crop units per unit of coefficient, and held-out figures (a tenth of
         the people): R2 of all points and of the lips.
     """
     inputs, outputs = [], []
@@ -82,9 +82,9 @@ def fit_basis(
 
 
 def mean_depth(points: F64) -> F64:
-    """Mean depth of each point in window units, larger is farther: (478,)."""
+    """Mean depth of each point in crop units, larger is farther: (478,)."""
     unit = np.array(
-        [np.linalg.det(window_transform(p[:, :2].astype(np.float32))[:, :2]) for p in points]
+        [np.linalg.det(crop_transform(p[:, :2].astype(np.float32))[:, :2]) for p in points]
     )
     return np.mean(points[:, :, 2] * np.sqrt(unit)[:, None], 0)
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.face.detector import CROP, CROP_SCALE, Window, aligned_window, face_box
+from engine.face.detector import CROP, CROP_SCALE, FaceCrop, aligned_crop, face_box
 from engine.training.face.dataset import F32, U8, FaceSet, Rng, spoil
 
 MIRROR = np.array([-1, 1], np.float32)
@@ -68,8 +68,8 @@ class CropMaker:
             scores, angles = scores[self._mirror_scores], angles * MIRROR
         if rng.random() < NEGATIVE_SHARE:
             return self._negative(rng, picture, landmarks), landmarks, scores, angles, 0.0
-        window = jitter(rng, landmarks)
-        matrix = _to_crop(window, len(picture))
+        placed = jitter(rng, landmarks)
+        matrix = _to_crop(placed, len(picture))
         if rng.random() < 0.2:
             matrix = _tilt(rng) @ matrix
         crop = _warp(picture, matrix)
@@ -101,8 +101,8 @@ class CropMaker:
             size *= rng.uniform(0.2, 0.4) if rng.random() < 0.5 else rng.uniform(3.0, 6.0)
         else:
             roll += np.pi * rng.uniform(0.6, 1.4)
-        window = Window(x, y, size * CROP_SCALE, roll)
-        return spoil(rng, _warp(picture, _to_crop(window, len(picture))))
+        away = FaceCrop(x, y, size * CROP_SCALE, roll)
+        return spoil(rng, _warp(picture, _to_crop(away, len(picture))))
 
     def _cover(self, rng: Rng, crop: U8, landmarks: F32) -> U8:
         """Glasses, or a blob or bar in skin colour, dark or of another picture, over the face."""
@@ -129,23 +129,23 @@ class CropMaker:
         return crop
 
 
-def jitter(rng: Rng, landmarks: F32) -> Window:
+def jitter(rng: Rng, landmarks: F32) -> FaceCrop:
     """A crop as enrolment makes it: mostly nearly aligned, one in four from a rough box."""
     if rng.random() < 0.25:
         left, top, right, bottom = face_box(landmarks)
         side = max(right - left, bottom - top)
-        base, spread = Window((left + right) / 2, (top + bottom) / 2, side * CROP_SCALE), 0.09
+        base, spread = FaceCrop((left + right) / 2, (top + bottom) / 2, side * CROP_SCALE), 0.09
         stretch, turn = rng.uniform(0.8, 1.3), rng.uniform(-0.5, 0.5)
     else:
-        base, spread = aligned_window(landmarks), 0.045
+        base, spread = aligned_crop(landmarks), 0.045
         stretch, turn = np.exp(rng.normal(0, 0.09)), rng.normal(0, 0.07)
     dx, dy = rng.normal(0, spread, 2) * base.side / CROP_SCALE
-    return Window(base.x + dx, base.y + dy, base.side * stretch, base.roll + turn)
+    return FaceCrop(base.x + dx, base.y + dy, base.side * stretch, base.roll + turn)
 
 
-def _to_crop(window: Window, size: int) -> NDArray[np.float64]:
+def _to_crop(crop: FaceCrop, size: int) -> NDArray[np.float64]:
     """(3, 3): pixels of a stored picture of `size` -> pixels of the crop."""
-    scaled = Window(window.x * size, window.y * size, window.side * size, window.roll)
+    scaled = FaceCrop(crop.x * size, crop.y * size, crop.side * size, crop.roll)
     matrix = np.vstack([scaled.matrix(), [0, 0, 1]]) @ np.diag([1 / CROP, 1 / CROP, 1])
     return np.asarray(np.linalg.inv(matrix))
 

@@ -1,4 +1,4 @@
-"""Labelled faces for the finder and the landmark net: gathered once, spoiled anew at every step.
+"""Labelled faces for the face detector and the landmark net: gathered once, spoiled anew at every step.
 
 `gather` cuts the face out of every picture (twice its side, 320 px) and keeps the teacher's
 labels; `FaceSet` holds them in memory; `spoil` makes a clean picture look like a bad camera.
@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
 from engine.errors import DataError
-from engine.face.detector import SCORE_NAMES, Window, face_box
+from engine.face.detector import SCORE_NAMES, FaceCrop, face_box
 from engine.training.data.faces import FaceLabel, Labeller
 
 F32 = NDArray[np.float32]
@@ -167,10 +167,10 @@ def _store(target: Path, faces: Iterable[tuple[int, Image.Image, FaceLabel]]) ->
         points = label.landmarks[:, :2] * np.array(picture.size, np.float32)
         left, top, right, bottom = face_box(points)
         side = max(right - left, bottom - top) * STORED_SCALE
-        window = Window((left + right) / 2, (top + bottom) / 2, side)
+        crop = FaceCrop((left + right) / 2, (top + bottom) / 2, side)
         people.append(person)
-        pictures.append(window.cut(picture, STORED))
-        landmarks.append((points - [window.x, window.y]) / side + 0.5)
+        pictures.append(crop.cut(picture, STORED))
+        landmarks.append((points - [crop.x, crop.y]) / side + 0.5)
         scores.append(label.scores)
         angles.append(head_angles(label.pose))
     partial = target.with_suffix(".part")

@@ -1,4 +1,4 @@
-"""Scenes for the finder: no, one or several labelled faces put into pictures that show none."""
+"""Scenes for the face detector: no, one or several labelled faces put into pictures that show none."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.face.detector import FINDER_CELLS, FINDER_SIDE, face_box
+from engine.face.detector import DETECTOR_CELLS, DETECTOR_SIDE, face_box
 from engine.training.face.dataset import F32, U8, FaceSet, Rng, spoil
 
 SMALLEST = 0.075  # face side over picture side
 COUNTS = (0.25, 0.5, 0.13, 0.07, 0.05)  # how often 0, 1, 2, 3, 4 faces
-CELL = FINDER_SIDE // FINDER_CELLS
+CELL = DETECTOR_SIDE // DETECTOR_CELLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class SceneMaker:
         count = int(rng.choice(len(COUNTS), p=COUNTS))
         for _ in range(count):
             largest = 0.95 if count == 1 else 0.5
-            side = float(np.exp(rng.uniform(np.log(SMALLEST), np.log(largest)))) * FINDER_SIDE
-            x, y = (float(v) for v in rng.uniform(side * 0.42, FINDER_SIDE - side * 0.42, 2))
+            side = float(np.exp(rng.uniform(np.log(SMALLEST), np.log(largest)))) * DETECTOR_SIDE
+            x, y = (float(v) for v in rng.uniform(side * 0.42, DETECTOR_SIDE - side * 0.42, 2))
             if all(max(abs(x - a), abs(y - b)) > 0.62 * (side + c) for a, b, c in squares):
                 squares.append(self._paste(rng, canvas, x, y, side))
         image = spoil(rng, canvas)
@@ -68,10 +68,10 @@ class SceneMaker:
             y = int(rng.integers(source.shape[0] - side + 1))
             x = int(rng.integers(source.shape[1] - side + 1))
             part = source[y : y + side, x : x + side][:, :: int(rng.choice([-1, 1]))]
-            canvas = cv2.resize(part, (FINDER_SIDE, FINDER_SIDE), interpolation=cv2.INTER_AREA)
+            canvas = cv2.resize(part, (DETECTOR_SIDE, DETECTOR_SIDE), interpolation=cv2.INTER_AREA)
         else:  # clouds: noise at a few scales, any colours
             grids = [rng.normal(0, 60 / n, (2 * n, 2 * n, 3)) * n**0.5 for n in (1, 2, 4, 16)]
-            layers = [cv2.resize(g, (FINDER_SIDE, FINDER_SIDE)) for g in grids]
+            layers = [cv2.resize(g, (DETECTOR_SIDE, DETECTOR_SIDE)) for g in grids]
             canvas = np.clip(sum(layers) + rng.uniform(0, 255, 3), 0, 255).astype(np.uint8)
         if rng.random() < 0.3:
             canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(1, 6))
@@ -98,7 +98,7 @@ class SceneMaker:
             shown = spoil(rng, shown)
         part = len(shown) / size
         warp = matrix @ np.diag([1 / part, 1 / part, 1])
-        extent = (FINDER_SIDE, FINDER_SIDE)
+        extent = (DETECTOR_SIDE, DETECTOR_SIDE)
         mask = cv2.warpAffine(_mask(rng, len(shown)), warp, extent)[..., None]
         layer = cv2.warpAffine(np.ascontiguousarray(shown), warp, extent)
         canvas[:] = (canvas * (1 - mask) + layer * mask).astype(np.uint8)
@@ -109,32 +109,34 @@ class SceneMaker:
         """Put a face whose parts are shuffled: skin and hair, but no face."""
         picture = self._faces.pictures[int(rng.integers(len(self._faces)))]
         parts = int(rng.choice([3, 4, 6]))
-        step = int(rng.integers(6, FINDER_SIDE // parts // 2))
+        step = int(rng.integers(6, DETECTOR_SIDE // parts // 2))
         small = cv2.resize(picture, (parts * step,) * 2, interpolation=cv2.INTER_AREA)
         tiles = small.reshape(parts, step, parts, step, 3).transpose(0, 2, 1, 3, 4)
         tiles = tiles.reshape(-1, step, step, 3)[rng.permutation(parts * parts)]
         mixed = tiles.reshape(parts, parts, step, step, 3).transpose(0, 2, 1, 3, 4)
-        y, x = (int(v) for v in rng.integers(0, FINDER_SIDE - parts * step + 1, 2))
+        y, x = (int(v) for v in rng.integers(0, DETECTOR_SIDE - parts * step + 1, 2))
         canvas[y : y + parts * step, x : x + parts * step] = mixed.reshape(small.shape)
 
 
 def cell_targets(squares: list[tuple[float, float, float]]) -> tuple[F32, F32, F32]:
-    """What the finder should say of `squares` (x, y, side in pixels): heat, boxes, near."""
-    heat = np.zeros((FINDER_CELLS, FINDER_CELLS), np.float32)
-    boxes = np.zeros((3, FINDER_CELLS, FINDER_CELLS), np.float32)
-    near = np.zeros((FINDER_CELLS, FINDER_CELLS), np.float32)
-    rows, columns = np.mgrid[:FINDER_CELLS, :FINDER_CELLS].astype(np.float32)
+    """What the face detector should say of `squares` (x, y, side in pixels): heat, boxes, near."""
+    heat = np.zeros((DETECTOR_CELLS, DETECTOR_CELLS), np.float32)
+    boxes = np.zeros((3, DETECTOR_CELLS, DETECTOR_CELLS), np.float32)
+    near = np.zeros((DETECTOR_CELLS, DETECTOR_CELLS), np.float32)
+    rows, columns = np.mgrid[:DETECTOR_CELLS, :DETECTOR_CELLS].astype(np.float32)
     for x, y, side in squares:
         dx, dy = x / CELL - columns - 0.5, y / CELL - rows - 0.5
         spread = max(0.5, 0.12 * side / CELL)
         heat = np.maximum(heat, np.exp(-(dx**2 + dy**2) / (2 * spread**2)) * 0.99)
-        row = min(max(int(y // CELL), 0), FINDER_CELLS - 1)
-        column = min(max(int(x // CELL), 0), FINDER_CELLS - 1)
+        row = min(max(int(y // CELL), 0), DETECTOR_CELLS - 1)
+        column = min(max(int(x // CELL), 0), DETECTOR_CELLS - 1)
         heat[row, column] = 1.0
         close = np.maximum(abs(dx), abs(dy)) <= max(0.6, 0.15 * side / CELL)
         close[row, column] = True
         near[close] = 1.0
-        boxes[:, close] = np.stack([dx, dy, np.full_like(dx, np.log(side / FINDER_SIDE))])[:, close]
+        boxes[:, close] = np.stack([dx, dy, np.full_like(dx, np.log(side / DETECTOR_SIDE))])[
+            :, close
+        ]
     return heat.astype(np.float32), boxes, near
 
 
@@ -166,16 +168,16 @@ def _letterbox(rng: Rng, image: U8, squares: list[tuple[float, float, float]]) -
     if rng.random() < 0.5:
         return
     axis = int(rng.integers(2))
-    room = [min(s[axis] - s[2] / 2, FINDER_SIDE - s[axis] - s[2] / 2) for s in squares]
-    bar = int(max(0, min([*room, FINDER_SIDE * 0.25])) * rng.uniform(0.3, 1))
+    room = [min(s[axis] - s[2] / 2, DETECTOR_SIDE - s[axis] - s[2] / 2) for s in squares]
+    bar = int(max(0, min([*room, DETECTOR_SIDE * 0.25])) * rng.uniform(0.3, 1))
     view = image if axis == 1 else image.transpose(1, 0, 2)
     view[:bar] = 0
-    view[FINDER_SIDE - bar :] = 0
+    view[DETECTOR_SIDE - bar :] = 0
 
 
 def _draw_decoy(rng: Rng, canvas: U8) -> None:
     """Draw something that is no face: a skin-coloured blob, a smiley, bars, letters."""
-    x, y = (int(v) for v in rng.integers(0, FINDER_SIDE, 2))
+    x, y = (int(v) for v in rng.integers(0, DETECTOR_SIDE, 2))
     radius = int(rng.uniform(5, 45))
     skin = np.array([224, 172, 130]) * rng.uniform(0.3, 1.1)
     colour = tuple(int(v) for v in (skin if rng.random() < 0.5 else rng.uniform(0, 255, 3)))

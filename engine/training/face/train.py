@@ -1,8 +1,8 @@
-"""Trains the face finder and the landmark net: `python -m engine.training.face --help`.
+"""Trains the face detector and the landmark net: `python -m engine.training.face --help`.
 
     gather      cut and label the faces (once, or again while pictures are still being drawn)
     landmarks   train the landmark net
-    finder      train the finder
+    detector      train the face detector
     sheet       a picture of training examples to look at
 
 Training can be stopped and started again with the same command: it goes on from its last
@@ -30,7 +30,7 @@ from tqdm import tqdm
 from engine.errors import DataError
 from engine.face import topology
 from engine.face.detector import CROP
-from engine.nets.face import FinderNet, LandmarkNet, mirror_scores
+from engine.nets.face import DetectorNet, LandmarkNet, mirror_scores
 from engine.training.face import dataset as face_data
 from engine.training.face.crops import CropMaker, Crops
 from engine.training.face.scenes import SceneMaker, Scenes
@@ -76,7 +76,7 @@ def landmark_loss(out: tuple[Tensor, ...], crops: Crops, weights: Tensor) -> dic
     }
 
 
-def finder_loss(cells: Tensor, scenes: Scenes) -> dict[str, Tensor]:
+def detector_loss(cells: Tensor, scenes: Scenes) -> dict[str, Tensor]:
     """Penalty-reduced focal loss of the scores, L1 of the boxes near a middle."""
     heat, boxes, near = (torch.from_numpy(a) for a in (scenes.heat, scenes.boxes, scenes.near))
     p = torch.sigmoid(cells[:, 0]).clamp(1e-5, 1 - 1e-5)
@@ -232,28 +232,28 @@ def landmarks(
 
 
 @app.command()
-def finder(
+def detector(
     faces: Faces, backgrounds: Backgrounds, out: Out, steps: int = 3000, batch: int = 32,
     rate: float = 2e-3, seed: int = 0, threads: int = 1,
 ) -> None:  # fmt: skip
-    """Train the finder on scenes put together from faces and pictures without any."""
+    """Train the face detector on scenes put together from faces and pictures without any."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     data, _ = face_data.load(faces).split()
     maker = SceneMaker(data, read_pictures(backgrounds))
-    net = FinderNet()
+    net = DetectorNet()
     run = Run(net, out, steps, rate)
 
     def loss(rng: np.random.Generator) -> dict[str, Tensor]:
         scenes = maker.batch(rng, batch)
-        return finder_loss(net(torch.from_numpy(scenes.images)), scenes)
+        return detector_loss(net(torch.from_numpy(scenes.images)), scenes)
 
     run.train(loss, seed)
 
 
 @app.command()
 def sheet(faces: Faces, backgrounds: Backgrounds, out: Path, seed: int = 0) -> None:
-    """Write OUT, a picture of 24 landmark crops and 24 finder scenes with their labels drawn."""
+    """Write OUT, a picture of 24 landmark crops and 24 detector scenes with their labels drawn."""
     data, _ = face_data.load(faces).split()
     rng = np.random.default_rng(seed)
     crops = crop_maker(data, backgrounds).batch(rng, 24)

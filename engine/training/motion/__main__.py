@@ -1,5 +1,5 @@
 """`python -m engine.training.motion`."""
 
-from engine.training.motion.train.train import main
+from engine.training.motion.train import main
 
 main()

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from engine.audio.sound_file import read_audio
 from engine.errors import DataError
-from engine.training.motion.rules import CHANNELS, mouth
+from engine.motion.channels import CHANNELS
+from engine.training.motion.rules import mouth
 from engine.training.speech.data import Utterance, read_shard
 from engine.training.speech.phones import INDEX, Phone
 from engine.training.speech.teacher import FRAME_HZ, Moonshine

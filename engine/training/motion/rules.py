@@ -7,24 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.face import arkit
+from engine.motion.channels import CHANNELS
 from engine.training.speech.phones import BILABIAL, LABIODENTAL, VISEMES, VOWELS, Phone
 
 F32 = NDArray[np.float32]
 
-# What the motion net decides; left and right share a value.
-CHANNELS: tuple[str, ...] = (
-    *("jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthSmile", "mouthStretch"),
-    *("mouthRollLower", "mouthRollUpper", "mouthPress", "mouthLowerDown", "mouthUpperUp"),
-    "tongueOut",
-)
-# What animators agree on though they share it out differently: one rounds lips by the funnel alone,
-# another by the pucker. The sum of the channels stands for the group.
-ARKIT_GROUPS: dict[str, tuple[str, ...]] = {
-    "jaw": ("jawOpen",),
-    "rounding": ("mouthFunnel", "mouthPucker"),
-    "press+roll": ("mouthPress", "mouthRollLower", "mouthRollUpper"),
-}
 _AT = {name: i for i, name in enumerate(CHANNELS)}
 _CLOSERS = [_AT[n] for n in ("mouthPress", "mouthRollLower", "mouthRollUpper", "mouthClose")]
 _OPENERS = [
@@ -46,20 +33,6 @@ RATE_HZ = 100  # grid of the rules; the answer is asked for at `rate`
 _MATCH = {"jawOpen": 0.9, "mouthPucker": 0.85, "mouthStretch": 1.4, "mouthLowerDown": 1.35}
 _MATCH |= {"mouthUpperUp": 1.35, "mouthSmile": 1.5}
 MATCH = np.array([_MATCH.get(name, 1.0) for name in CHANNELS], np.float32)
-
-
-def group_matrix() -> F32:
-    """0/1 matrix (channels, groups): the channels that a group sums up."""
-    return np.array([[c in g for g in ARKIT_GROUPS.values()] for c in CHANNELS], np.float32)
-
-
-def spread_matrix() -> F32:
-    """0/1 matrix (channels, 52): channel -> the one or two coefficients it drives."""
-    matrix = np.zeros((len(CHANNELS), arkit.COUNT), np.float32)
-    for i, name in enumerate(CHANNELS):
-        for j, full in enumerate(arkit.NAMES):
-            matrix[i, j] = full in (name, name + "Left", name + "Right")
-    return matrix
 
 
 def mouth(phones: Sequence[Phone], pcm: F32, rate: int = 50) -> F32:

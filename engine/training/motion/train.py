@@ -1,6 +1,6 @@
-"""Trains the audio-to-motion VAE on top of a trained ear: `python -m engine.training.motion --help`.
+"""Trains the audio-to-motion VAE on top of a trained speech encoder: `python -m engine.training.motion --help`.
 
-The ear is frozen, so its features are computed once, over several roughened copies of every sound;
+The speech encoder is frozen, so its features are computed once, over several roughened copies of every sound;
 the motion net then learns from them in minutes.
 """
 
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from engine.motion.channels import CHANNELS, group_matrix
 from engine.nets.moonshine import PAST, SpeechSettings, StreamingMoonshine
 from engine.nets.motion_vae import Decoded, MotionSettings, MotionVae
-from engine.training.commands import SPEECH_ENCODERS, hubert_ear
+from engine.training.commands import SPEECH_ENCODERS, hubert_features
 from engine.training.motion.dataset import HELD_OUT, Clip, load_animated, load_synthetic
-from engine.training.motion.rules import CHANNELS, group_matrix
 from engine.training.speech.augment import cut, noise_only, roughen
 from engine.training.speech.train import save, schedule
 
@@ -76,29 +76,29 @@ def energy_of(pcm: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
     return np.clip(smooth / (1.3 * np.percentile(smooth, 95) + 1e-3), 0, 1).astype(np.float32)
 
 
-def streaming_ear(model: StreamingMoonshine) -> Hear:
-    """The bundled ear as a function: (PAST + 320 T,) -> (T, width)."""
+def streaming_features(model: StreamingMoonshine) -> Hear:
+    """The bundled speech encoder as a function: (PAST + 320 T,) -> (T, width)."""
     return lambda pcm: model(torch.from_numpy(pcm)[None])[0].numpy()
 
 
-def choose_ear(name: str, work: Path, models_dir: Path) -> Hear:
-    """The ear of `speech.pt` in `work` for "tiny", else the public HuBERT out of `models_dir`.
+def choose_encoder(name: str, work: Path, models_dir: Path) -> Hear:
+    """The speech encoder of `speech.pt` in `work` for "tiny", else the public HuBERT out of `models_dir`.
 
     Raises:
         WeightsError: HuBERT is missing; the message says how to bring it.
     """
     if name == "tiny":
-        return streaming_ear(load_ear(work / "speech.pt"))
-    hubert = hubert_ear(name, models_dir)
+        return streaming_features(load_ear(work / "speech.pt"))
+    hubert = hubert_features(name, models_dir)
     return lambda pcm: hubert(pcm[PAST:])
 
 
 @torch.no_grad()
-def prepare(clips: Sequence[Clip], ear: Hear, config: MotionTraining) -> list[Lesson]:
+def prepare(clips: Sequence[Clip], encoder: Hear, config: MotionTraining) -> list[Lesson]:
     """Cut, roughen and hear pieces of the clips, and of noise alone.
 
     Args:
-        ear: sound (PAST + 320 T,) at 16 kHz -> features (T, width).
+        encoder: sound (PAST + 320 T,) at 16 kHz -> features (T, width).
     """
     rng = np.random.RandomState(config.seed)
     plan = [(True, config.animated_pieces), (False, config.synthetic_pieces)]
@@ -111,10 +111,10 @@ def prepare(clips: Sequence[Clip], ear: Hear, config: MotionTraining) -> list[Le
             share = shares(group)
             for _ in range(count):
                 clip = group[rng.choice(len(group), p=share)]
-                lessons.append(_hear(clip, ear, rng))
+                lessons.append(_hear(clip, encoder, rng))
                 bar.update()
         for _ in range(config.noise_pieces):
-            lessons.append(_hear_noise(ear, rng))
+            lessons.append(_hear_noise(encoder, rng))
             bar.update()
     return lessons
 
@@ -134,17 +134,17 @@ def _pairs(track: NDArray[np.float32]) -> F16:
     return track.reshape(-1, 2, track.shape[1]).mean(1).astype(np.float16)
 
 
-def _hear(clip: Clip, ear: Hear, rng: np.random.RandomState) -> Lesson:
+def _hear(clip: Clip, encoder: Hear, rng: np.random.RandomState) -> Lesson:
     piece = cut(clip, 2 * PIECE, rng, 0)
     energy = energy_of(piece.pcm, PIECE).astype(np.float16)
     clean = piece.pcm * np.float32(10 ** rng.uniform(-0.7, 0.3))
-    heard = ear(clean if rng.rand() < 0.4 else roughen(piece.pcm, rng)).astype(np.float16)
+    heard = encoder(clean if rng.rand() < 0.4 else roughen(piece.pcm, rng)).astype(np.float16)
     return Lesson(heard, _pairs(piece.mouth), _pairs(piece.columns), energy, clip.real)
 
 
-def _hear_noise(ear: Hear, rng: np.random.RandomState) -> Lesson:
+def _hear_noise(encoder: Hear, rng: np.random.RandomState) -> Lesson:
     blank = [np.zeros((PIECE, n), np.float16) for n in (len(CHANNELS), 28)]
-    heard = ear(noise_only(2 * PIECE, rng)).astype(np.float16)
+    heard = encoder(noise_only(2 * PIECE, rng)).astype(np.float16)
     return Lesson(heard, blank[0], blank[1], np.zeros(PIECE, np.float16), False)
 
 
@@ -296,8 +296,8 @@ def main() -> None:
     config = MotionTraining(steps=args.steps)
     clips = [c for c in load_animated(args.animated)[0] if c.name not in HELD_OUT]
     clips += load_synthetic(args.speech)
-    ear = choose_ear(args.speech_encoder, args.work, args.models_dir)
-    lessons = prepare(clips, ear, config)
+    encoder = choose_encoder(args.speech_encoder, args.work, args.models_dir)
+    lessons = prepare(clips, encoder, config)
     train(lessons, spreads(clips), config, args.work, args.minutes)
 
 

@@ -1,5 +1,5 @@
 """`python -m engine.training.painter`."""
 
-from engine.training.painter.train.train import main
+from engine.training.painter.train import main
 
 main()

@@ -1,4 +1,4 @@
-"""Labelled faces -> windows of one person with other expressions, augmented alike."""
+"""Labelled faces -> crops of one person with other expressions, augmented alike."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from engine.errors import DataError
-from engine.face.landmarks import apply, head_shift, lip_gap, window_transform
-from engine.nets.painter import WINDOW
+from engine.face.landmarks import apply, crop_transform, head_shift, lip_gap
+from engine.nets.painter import CROP_SIDE
 
-MARGIN = 1.5  # stored patch over window
-PATCH = int(WINDOW * MARGIN)
+MARGIN = 1.5  # stored patch over crop
+PATCH = int(CROP_SIDE * MARGIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class Triple:
-    """Reference, an earlier frame and the target, each (B, ...), windows in [-1, 1]."""
+    """Reference, an earlier frame and the target, each (B, ...), crops in [-1, 1]."""
 
     reference: Tensor  # (B, 3, 128, 128)
-    reference_landmarks: Tensor  # (B, 478, 2) window units
+    reference_landmarks: Tensor  # (B, 478, 2) crop units
     earlier_landmarks: Tensor
     earlier_placement: Tensor  # (B, 6)
     target: Tensor
@@ -90,8 +90,8 @@ def _person(rows: dict[str, NDArray[Any]], indices: NDArray[np.int64]) -> list[F
         rows["landmarks"][i, :, :2] * np.float32(p.shape[0])
         for i, p in zip(indices, pictures, strict=True)
     ]
-    to_patch = window_transform(points[0]) * WINDOW  # the first picture sets the person's frame
-    to_patch[:, 2] += (PATCH - WINDOW) / 2
+    to_patch = crop_transform(points[0]) * CROP_SIDE  # the first picture sets the person's frame
+    to_patch[:, 2] += (PATCH - CROP_SIDE) / 2
     faces = []
     for i, picture, landmarks in zip(indices, pictures, points, strict=True):
         patch: NDArray[Any] = cv2.warpAffine(
@@ -159,24 +159,24 @@ class Pairs:
         self, chosen: list[Face], rng: np.random.RandomState
     ) -> tuple[NDArray[np.float32], ...]:
         reference, earlier, target = chosen
-        to_unit = window_transform(reference.landmarks)
+        to_unit = crop_transform(reference.landmarks)
         if self.augment:
             to_unit = _jitter(rng) @ np.r_[to_unit, [[0, 0, 1]]].astype(np.float32)
         points = [apply(to_unit, f.landmarks) for f in chosen]
         yaw_pitch = [f.pose[:2] - reference.pose[:2] for f in chosen]
-        windows = [
+        crops = [
             cv2.warpAffine(
-                f.patch, (to_unit * WINDOW).astype(np.float32), (WINDOW, WINDOW),
+                f.patch, (to_unit * CROP_SIDE).astype(np.float32), (CROP_SIDE, CROP_SIDE),
                 flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT,
             )
             for f in (reference, target)
         ]  # fmt: skip
         if self.augment and rng.rand() < 0.5:
-            windows = [w[:, ::-1] for w in windows]
+            crops = [w[:, ::-1] for w in crops]
             points = [np.c_[1 - p[:, 0], p[:, 1]][self.mirror].astype(np.float32) for p in points]
             yaw_pitch = [y * np.array([-1, 1], np.float32) for y in yaw_pitch]
         colour = _colour(rng) if self.augment else (1.0, np.ones(3, np.float32))
-        pictures = [_picture(w, *colour) for w in windows]
+        pictures = [_picture(w, *colour) for w in crops]
         placements = [
             np.r_[yaw_pitch[i], head_shift(points[0], points[i])].astype(np.float32) for i in (1, 2)
         ]
@@ -198,6 +198,6 @@ def _colour(rng: np.random.RandomState) -> tuple[float, NDArray[np.float32]]:
     return float(rng.uniform(0.75, 1.3)), gain.astype(np.float32)
 
 
-def _picture(window: NDArray[Any], gamma: float, gain: NDArray[np.float32]) -> NDArray[np.float32]:
-    x = (window / np.float32(255)) ** np.float32(gamma) * gain
+def _picture(crop: NDArray[Any], gamma: float, gain: NDArray[np.float32]) -> NDArray[np.float32]:
+    x = (crop / np.float32(255)) ** np.float32(gamma) * gain
     return np.ascontiguousarray((np.clip(x, 0, 1) * 2 - 1).transpose(2, 0, 1), np.float32)

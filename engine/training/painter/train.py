@@ -17,6 +17,7 @@ import queue
 import threading
 import time
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -27,9 +28,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from engine.evaluation.lpips import Lpips
-from engine.nets.painter import Cache, Painter, Reference, toward
-from engine.render.tiny import sampling_times
+from engine.diffusion.flow import flow_path
+from engine.loaders.lpips import Lpips
+from engine.nets.painter import Cache, Painter, Reference
 from engine.training.painter.pairs import Pairs, Triple, load_people, mirror_order
 
 HOLD_OUT = 40  # every 40th person is never trained on
@@ -186,11 +187,13 @@ class Trainer:
         choices = self.settings.rolled_steps
         steps = choices[int(torch.randint(len(choices), ()))]
         done = int(torch.randint(1, steps, ()))
-        z_t, t = noise, torch.ones(len(noise))
-        for left in sampling_times(steps)[1 : done + 1]:
-            made = self.net.denoise(z_t, t, guidance, reference, cache)
-            z_t, t = toward(z_t, made.latents, t[0], left), torch.full_like(t, left)
-        return z_t, t
+
+        def predict(z_t: Tensor, now: float) -> Tensor:
+            t = torch.full((len(noise),), now)
+            return self.net.denoise(z_t, t, guidance, reference, cache).latents
+
+        z_t, left = next(islice(flow_path(predict, noise, steps), done - 1, None))
+        return z_t, torch.full((len(noise),), left)
 
     def start_from(self, path: Path) -> None:
         """Begin a new run with the weights of an earlier one (`painter.safetensors`)."""
@@ -232,7 +235,7 @@ class Trainer:
 def evaluate(
     net: Painter, triple: Triple, lpips: nn.Module, steps: tuple[int, ...] = (1, 2, 4, 25)
 ) -> dict[str, dict[str, float]]:
-    """LPIPS and PSNR of the window and LPIPS of the mouth crop on held-out people."""
+    """LPIPS and PSNR of the crop and LPIPS of the mouth crop on held-out people."""
     reference = net.enroll(triple.reference)
     condition = net.condition(
         triple.reference,

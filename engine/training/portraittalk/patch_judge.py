@@ -74,7 +74,7 @@ def likeness(kind: Literal["lpips", "random", "none"], cache: Path | None) -> nn
             'perceptual = "lpips" needs --cache FOLDER, where its weights (a download) are kept; '
             'or set perceptual = "random" or "none"'
         )
-    from engine.evaluation.lpips import Lpips
+    from engine.loaders.lpips import Lpips
 
     return Lpips(cache)
 

@@ -1,5 +1,5 @@
 """`python -m engine.training.speech`."""
 
-from engine.training.speech.train.train import main
+from engine.training.speech.train import main
 
 main()

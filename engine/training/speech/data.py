@@ -1,4 +1,4 @@
-"""Makes the synthetic speech the ear learns from: `python -m engine.training.speech.data --help`.
+"""Makes the synthetic speech the speech encoder learns from: `python -m engine.training.speech.data --help`.
 
 One `<voice>_NNNN.npz` holds 20 sentences: `pcm` (int16, 16 kHz, all in a row), `pcm_end` (where
 each ends), `phone` (index), `start`, `end` (s), `phone_end`. Finished files are skipped, so a
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engine.errors import DataError
-from engine.training.data.sources import fetch
+from engine.loaders.packages import fetch
 from engine.training.speech.phones import INDEX, Phone
 from engine.training.speech.tts import RATE, Espeak, Flite, Kokoro, Piper, Voice
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from engine.training.data.sources import fetch
+from engine.loaders.packages import fetch
 
 F32 = NDArray[np.float32]
 RATE, FRAME_HZ = 16_000, 50

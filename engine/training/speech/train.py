@@ -3,7 +3,7 @@
 It begins with the public weights (or another run's) and learns three things at once, each two hops
 late so that 80 ms of look-ahead are used: the phone (synthetic voices know it exactly), what the
 unchanged encoder hears with more of the future and without the noise, and the mouth by rule. The
-recordings' own mouths are left to the motion net: an ear that has seen them too hears its training
+recordings' own mouths are left to the motion net: a speech encoder that has seen them too hears its training
 files better than any others, and what is then learnt on top of it does not carry over. A stopped
 run goes on from its last checkpoint.
 """
@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from engine.loaders.packages import fetch
+from engine.motion.channels import CHANNELS
 from engine.nets.moonshine import SpeechSettings, StreamingMoonshine
-from engine.training.data.sources import fetch
 from engine.training.motion.dataset import (
     HELD_OUT,
     Clip,
@@ -33,7 +34,6 @@ from engine.training.motion.dataset import (
     load_animated,
     load_synthetic,
 )
-from engine.training.motion.rules import CHANNELS
 from engine.training.speech.augment import Piece, cut, noise_only, roughen
 from engine.training.speech.moonshine_weights import load_moonshine
 from engine.training.speech.phones import PHONES

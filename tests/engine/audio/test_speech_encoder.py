@@ -1,9 +1,9 @@
-"""The ear's Python: what goes to the graph and what comes back, on a graph that only counts."""
+"""The speech encoder's Python: what goes to the graph and what comes back, on a graph that only counts."""
 
 import numpy as np
 import pytest
 
-from engine.audio.speech_encoder import HOP, PAST, SpeechEncoder
+from engine.audio.speech_encoder import HOP, PAST, StreamingSpeechEncoder
 from engine.backends import GraphSpec, TensorSpec
 
 SPEC = GraphSpec(
@@ -26,9 +26,9 @@ class Counter:
 
 
 def test_each_hop_brings_two_frames_and_hands_its_memory_on() -> None:
-    ear = SpeechEncoder(Counter())
-    state = ear.start()
-    features = ear.step(state, np.arange(3 * HOP, dtype=np.float32))
+    encoder = StreamingSpeechEncoder(Counter())
+    state = encoder.start()
+    features = encoder.step(state, np.arange(3 * HOP, dtype=np.float32))
     assert features.shape == (6, 3)
     settled = features[0, 2]
     assert settled >= 20  # a new stream has heard a while of silence
@@ -36,26 +36,28 @@ def test_each_hop_brings_two_frames_and_hands_its_memory_on() -> None:
 
 
 def test_windows_overlap_and_begin_in_silence() -> None:
-    ear = SpeechEncoder(Counter())
-    features = ear.step(ear.start(), np.arange(1, 2 * HOP + 1, dtype=np.float32))
+    encoder = StreamingSpeechEncoder(Counter())
+    features = encoder.step(encoder.start(), np.arange(1, 2 * HOP + 1, dtype=np.float32))
     np.testing.assert_array_equal(features[[0, 2], 0], [0, HOP - PAST + 1])
     np.testing.assert_array_equal(features[[0, 2], 1], [HOP, 2 * HOP])
 
 
 def test_less_than_a_hop_brings_nothing_yet() -> None:
-    ear = SpeechEncoder(Counter())
-    state = ear.start()
-    assert ear.step(state, np.zeros(HOP - 1, np.float32)).shape == (0, 3)
-    assert ear.step(state, np.zeros(1, np.float32)).shape == (2, 3)
+    encoder = StreamingSpeechEncoder(Counter())
+    state = encoder.start()
+    assert encoder.step(state, np.zeros(HOP - 1, np.float32)).shape == (0, 3)
+    assert encoder.step(state, np.zeros(1, np.float32)).shape == (2, 3)
 
 
 def test_streams_start_alike_whatever_others_heard() -> None:
-    ear = SpeechEncoder(Counter())
-    first = ear.step(ear.start(), np.zeros(5 * HOP, np.float32))
-    np.testing.assert_array_equal(ear.step(ear.start(), np.zeros(5 * HOP, np.float32)), first)
+    encoder = StreamingSpeechEncoder(Counter())
+    first = encoder.step(encoder.start(), np.zeros(5 * HOP, np.float32))
+    np.testing.assert_array_equal(
+        encoder.step(encoder.start(), np.zeros(5 * HOP, np.float32)), first
+    )
 
 
 def test_sound_of_another_kind_is_refused() -> None:
-    ear = SpeechEncoder(Counter())
+    encoder = StreamingSpeechEncoder(Counter())
     with pytest.raises(ValueError, match="float32"):
-        ear.step(ear.start(), np.zeros(HOP, np.int16))  # type: ignore[arg-type]
+        encoder.step(encoder.start(), np.zeros(HOP, np.int16))  # type: ignore[arg-type]

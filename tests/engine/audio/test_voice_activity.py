@@ -1,11 +1,11 @@
-"""Noise that does not change shuts the gate, speech opens it."""
+"""Noise that does not change shuts the vad, speech opens it."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from engine.audio.voice_activity import FIRST, MELS, MEMORY, SpeechGate
+from engine.audio.voice_activity import FIRST, MELS, MEMORY, VoiceActivityDetector
 
 SILENCE = np.full((2, 50), -1.5, np.float32)
 RNG = np.random.default_rng(0)
@@ -13,13 +13,13 @@ RNG = np.random.default_rng(0)
 
 def openings(levels: np.ndarray) -> np.ndarray:
     """Gate over hops whose bands all stand at `levels` (T,), or at levels (T, MELS)."""
-    gate = SpeechGate(SILENCE)
-    state = gate.start()
+    vad = VoiceActivityDetector(SILENCE)
+    state = vad.start()
     out = []
     for level in levels:
         pair = np.zeros((2, 50), np.float32)
         pair[:, -MELS:] = level
-        out.append(gate.step(state, pair))
+        out.append(vad.step(state, pair))
     return np.array(out)
 
 
@@ -68,10 +68,10 @@ def test_it_closes_slowly() -> None:
 
 
 def test_streams_do_not_share_what_they_remember() -> None:
-    gate = SpeechGate(SILENCE)
-    one, two = gate.start(), gate.start()
+    vad = VoiceActivityDetector(SILENCE)
+    one, two = vad.start(), vad.start()
     loud = np.zeros((2, 50), np.float32)
     for _ in range(300):
-        gate.step(one, loud)
-    assert gate.step(one, loud) == pytest.approx(0, abs=0.01)
-    assert gate.step(two, loud) == 1
+        vad.step(one, loud)
+    assert vad.step(one, loud) == pytest.approx(0, abs=0.01)
+    assert vad.step(two, loud) == 1

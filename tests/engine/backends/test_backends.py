@@ -18,18 +18,18 @@ from engine.avatar import AvatarEngine
 from engine.backends import BACKENDS, GraphSpec, load_backend
 from engine.config import EngineConfig
 from engine.errors import BackendUnavailable
-from engine.face.detector import FINDER, LANDMARKS
+from engine.face.detector import DETECTOR, LANDMARKS
 from engine.motion.decoder import MOTION
 from engine.options import RunTime
-from engine.render.specs import DECODE, DENOISE, ENROLL, GUIDE, INLAY, MOVE, SPECS, WARP
+from engine.render.specs import COMPOSITE, DECODE, DENOISE, ENROLL, GUIDE, MOVE, SPECS, WARP
 
 ROOT = Path(__file__).parents[3]
 
 pytest.importorskip("onnxruntime")
 ort = pytest.importorskip("engine.backends.onnxruntime")
 WEIGHTS = EngineConfig().weights
-ALL = (*SPECS, FINDER, LANDMARKS, SPEECH, MOTION)
-FP16 = {ENROLL.name, GUIDE.name, DENOISE.name, DECODE.name, FINDER.name}
+ALL = (*SPECS, DETECTOR, LANDMARKS, SPEECH, MOTION)
+FP16 = {ENROLL.name, GUIDE.name, DENOISE.name, DECODE.name, DETECTOR.name}
 AVAILABLE = ort.ort.get_available_providers()
 
 
@@ -62,7 +62,7 @@ def test_a_graph_of_free_size_is_no_tensorrt_engine(tmp_path: Path) -> None:
     assert free.precision == "any"
     providers = ort.on_tensorrt(tmp_path)(free, graph(MOVE))
     assert [name for name, _ in providers][0] == "CUDAExecutionProvider"
-    assert not INLAY.precision == "any"
+    assert not COMPOSITE.precision == "any"
 
 
 def test_an_engine_is_kept_for_one_file_and_no_other(tmp_path: Path) -> None:

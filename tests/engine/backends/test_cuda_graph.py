@@ -107,13 +107,13 @@ def test_what_is_no_tensor_cannot_be_recorded() -> None:
 def small(**how: Any) -> AvatarEngine:
     """The engine of the full-size profile with small random weights, none at zero."""
     diffusion = DiffusionSettings(random_weights="small", **{"device": "cpu", **how})
-    config = EngineConfig.sd15(live=True, steps=2, threads=1, diffusion=diffusion)
+    config = EngineConfig.sd15(live=True, num_inference_steps=2, threads=1, diffusion=diffusion)
     return stirred(load_engine(config))
 
 
 def test_streams_drawn_by_turns_with_recordings_are_as_drawn_alone_without() -> None:
     """The caches of two streams pass through the same recorded memory."""
-    engine = small(guidance=2.0)
+    engine = small(guidance_scale=2.0)
     identity = engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))
     sound = (0.2 * np.random.default_rng(0).standard_normal((2, 6, HOP))).astype(np.float32)
     alone = []

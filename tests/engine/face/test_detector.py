@@ -13,15 +13,15 @@ from engine.config import EngineConfig
 from engine.errors import PortraitRefused
 from engine.face.detector import (
     CROP,
-    FINDER,
-    FINDER_CELLS,
+    DETECTOR,
+    DETECTOR_CELLS,
     LANDMARKS,
     MAX_YAW,
     MIN_FACE_PX,
     SCORE_NAMES,
+    FaceCrop,
     FaceReader,
-    Window,
-    aligned_window,
+    aligned_crop,
     decode_cells,
     eye_roll,
     face_box,
@@ -32,13 +32,13 @@ from engine.face.topology import POINTS
 class FakeFinder:
     """Finds faces where it is told: (x, y, side) in units of the squared picture."""
 
-    spec: GraphSpec = FINDER
+    spec: GraphSpec = DETECTOR
 
     def __init__(self, *squares: tuple[float, float, float]) -> None:
-        self.cells = np.full((1, 4, FINDER_CELLS, FINDER_CELLS), -9, np.float32)
+        self.cells = np.full((1, 4, DETECTOR_CELLS, DETECTOR_CELLS), -9, np.float32)
         for x, y, side in squares:
-            row, column = int(y * FINDER_CELLS), int(x * FINDER_CELLS)
-            offset = (x * FINDER_CELLS - column - 0.5, y * FINDER_CELLS - row - 0.5)
+            row, column = int(y * DETECTOR_CELLS), int(x * DETECTOR_CELLS)
+            offset = (x * DETECTOR_CELLS - column - 0.5, y * DETECTOR_CELLS - row - 0.5)
             self.cells[0, :, row, column] = (4.0, *offset, math.log(side))
 
     def __call__(self, **feeds: Array) -> dict[str, Array]:
@@ -85,42 +85,40 @@ def refusal(reader: FaceReader, side: int = 400) -> PortraitRefused:
 def test_cut_shows_what_place_says() -> None:
     picture = np.zeros((300, 400, 3), np.uint8)
     picture[120:126, 250:256] = 255  # a dot whose middle is at (253, 123)
-    window = Window(240, 130, 120, roll=0.4)
-    crop = window.cut(Image.fromarray(picture), 96).astype(float).sum(2)
+    crop = FaceCrop(240, 130, 120, roll=0.4)
+    light = crop.cut(Image.fromarray(picture), 96).astype(float).sum(2)
     rows, columns = np.mgrid[:96, :96] + 0.5
-    seen = np.array([(columns * crop).sum(), (rows * crop).sum()]) / crop.sum() / 96
-    np.testing.assert_allclose(
-        window.place(seen[None].astype(np.float32))[0], [253, 123], atol=0.25
-    )
+    seen = np.array([(columns * light).sum(), (rows * light).sum()]) / light.sum() / 96
+    np.testing.assert_allclose(crop.place(seen[None].astype(np.float32))[0], [253, 123], atol=0.25)
 
 
 def test_cut_averages_when_it_shrinks() -> None:
     stripes = np.zeros((1024, 1024, 3), np.uint8)
     stripes[:, ::2] = 200
-    crop = Window(512, 512, 1024).cut(Image.fromarray(stripes), 128)
+    crop = FaceCrop(512, 512, 1024).cut(Image.fromarray(stripes), 128)
     assert np.ptp(crop[4:-4, 4:-4]) < 12
     assert abs(int(crop[64, 64, 0]) - 100) < 8
 
 
 def test_cut_is_black_outside() -> None:
-    crop = Window(0, 0, 100).cut(Image.new("RGB", (100, 100), "white"), 50)
+    crop = FaceCrop(0, 0, 100).cut(Image.new("RGB", (100, 100), "white"), 50)
     assert crop[:23].max() == 0
     assert crop[27:, 27:].min() == 255
 
 
 @pytest.mark.parametrize("roll", [-0.7, 0.0, 0.3])
 def test_aligned_window_puts_the_face_upright_and_central(roll: float) -> None:
-    face = Window(210, 170, 90, roll).place(upright_face())
-    window = aligned_window(face)
-    assert window.roll == pytest.approx(roll, abs=1e-4)
-    assert window.side == pytest.approx(90, rel=1e-3)
-    assert (window.x, window.y) == (pytest.approx(210, abs=0.1), pytest.approx(170, abs=0.1))
+    face = FaceCrop(210, 170, 90, roll).place(upright_face())
+    crop = aligned_crop(face)
+    assert crop.roll == pytest.approx(roll, abs=1e-4)
+    assert crop.side == pytest.approx(90, rel=1e-3)
+    assert (crop.x, crop.y) == (pytest.approx(210, abs=0.1), pytest.approx(170, abs=0.1))
     assert eye_roll(face) == pytest.approx(roll, abs=1e-4)
 
 
 def test_decode_reads_offsets_and_drops_overlaps() -> None:
-    finder = FakeFinder((0.31, 0.42, 0.2), (0.8, 0.7, 0.1))
-    cells = finder.cells[0]
+    detector = FakeFinder((0.31, 0.42, 0.2), (0.8, 0.7, 0.1))
+    cells = detector.cells[0]
     cells[:, 10, 6] = (3.0, 0.0, -1.0, math.log(0.2))  # the first face again, two cells below
     found = decode_cells(cells, 0.3)
     squares = [(w.x, w.y, w.side) for _, w in found]
@@ -188,7 +186,7 @@ def reader() -> FaceReader:
     backend = load_backend("openvino", threads=2)
     weights = EngineConfig().weights
     return FaceReader(
-        backend.load(FINDER, weights / "finder.onnx"),
+        backend.load(DETECTOR, weights / "detector.onnx"),
         backend.load(LANDMARKS, weights / "landmarks.onnx"),
     )
 
@@ -213,9 +211,9 @@ def test_shipped_weights_read_the_bundled_portrait(reader: FaceReader) -> None:
 def test_shipped_weights_read_a_tilted_and_shrunk_portrait_alike(reader: FaceReader) -> None:
     picture = Image.open(ASTRONAUT).convert("RGB")
     straight = reader.read(np.asarray(picture))
-    window = Window(256, 256, 512 / 0.9, roll=0.25)
-    tilted = reader.read(window.cut(picture, 512))
-    back = window.place(tilted.landmarks / 512)
+    crop = FaceCrop(256, 256, 512 / 0.9, roll=0.25)
+    tilted = reader.read(crop.cut(picture, 512))
+    back = crop.place(tilted.landmarks / 512)
     unit = np.linalg.norm(straight.landmarks[468] - straight.landmarks[473])
     assert np.linalg.norm(back - straight.landmarks, axis=1).mean() < 0.06 * unit
     assert tilted.roll == pytest.approx(straight.roll - 0.25, abs=0.05)
@@ -251,5 +249,5 @@ def test_shipped_weights_refuse_pictures_without_a_face(reader: FaceReader) -> N
 
 
 def test_crop_size_is_what_the_graph_takes() -> None:
-    crop = Window(5, 5, 10).cut(Image.new("RGB", (10, 10)), CROP)
+    crop = FaceCrop(5, 5, 10).cut(Image.new("RGB", (10, 10)), CROP)
     LANDMARKS.check({"crop": crop[None]})

@@ -3,12 +3,12 @@ import pytest
 
 from engine.face.landmarks import (
     apply,
+    crop_transform,
     face_unit,
     head_shift,
     invert,
     lip_gap,
     similarity,
-    window_transform,
 )
 
 
@@ -32,19 +32,19 @@ def test_the_window_follows_the_face(angle: float, scale: float) -> None:
     plain = face()
     moved = turned(plain, angle, scale)
     np.testing.assert_allclose(
-        apply(window_transform(moved), moved), apply(window_transform(plain), plain), atol=1e-3
+        apply(crop_transform(moved), moved), apply(crop_transform(plain), plain), atol=1e-3
     )
 
 
 def test_the_window_holds_the_mouth_and_is_level_with_the_eyes() -> None:
-    inside = apply(window_transform(face()), face())
+    inside = apply(crop_transform(face()), face())
     assert 0.2 < inside[13, 1] < 0.8
     assert inside[33, 1] == pytest.approx(inside[263, 1], abs=1e-5)
     assert inside[33, 0] < inside[263, 0]
 
 
 def test_invert_undoes() -> None:
-    there = window_transform(turned(face(), 0.3, 1.7))
+    there = crop_transform(turned(face(), 0.3, 1.7))
     np.testing.assert_allclose(
         apply(invert(there), apply(there, face())), face(), rtol=1e-3, atol=1e-2
     )

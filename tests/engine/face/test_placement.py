@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine.config import WEIGHTS
-from engine.face.landmarks import WINDOW_SIDE, face_unit
+from engine.face.landmarks import CROP_UNIT, face_unit
 from engine.face.placement import MOUTH_68, PLACEMENT, SIXTY_EIGHT, depths, landmarks_68, placement
 from engine.face.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, LIP_ROWS, STABLE
 from engine.motion.retarget import FaceBasis, turn_head
@@ -33,7 +33,7 @@ def test_depth_is_what_turning_the_head_gives(yaw: float, pitch: float) -> None:
     """A sphere of points turned in 3-D: the z we work out is the z that turning gave."""
     scale = 0.21
     solid = np.c_[face(), np.zeros(478)] - np.r_[face()[list(STABLE)].mean(0), 0]
-    unit = WINDOW_SIDE * face_unit(face())
+    unit = CROP_UNIT * face_unit(face())
     depth = (DEPTH - DEPTH[list(STABLE)].mean()) * unit
     x, y, z = solid[:, 0], solid[:, 1], depth
     x, z = np.cos(yaw) * x - np.sin(yaw) * z, np.sin(yaw) * x + np.cos(yaw) * z

@@ -20,7 +20,7 @@ def basis() -> FaceBasis:
 
 @pytest.fixture(scope="module")
 def neutral() -> np.ndarray:
-    """A plain face in window units, its lips lying on each other."""
+    """A plain face in crop units, its lips lying on each other."""
     rng = np.random.default_rng(0)
     face = rng.uniform((-0.3, -0.9), (1.3, 1.2), (478, 2)).astype(np.float32)
     face[33], face[263] = (-0.1, -0.5), (1.1, -0.5)

@@ -34,7 +34,7 @@ def coefficients(**values: float) -> np.ndarray:
 
 @pytest.fixture
 def laughing() -> np.ndarray:
-    """A face in window units whose lips stand apart as in a smile with teeth."""
+    """A face in crop units whose lips stand apart as in a smile with teeth."""
     points = np.random.default_rng(1).uniform(0, 1, (478, 2)).astype(np.float32)
     points[[10, 152, 33, 263, 2]] = [(0.5, -0.8), (0.5, 0.9), (0.1, -0.4), (0.9, -0.4), (0.5, 0.15)]
     x = np.linspace(0.3, 0.7, len(INNER_UPPER_LIP))
@@ -83,8 +83,8 @@ def test_no_pose_leaves_the_face_in_place(basis: FaceBasis, laughing: np.ndarray
 def test_yaw_moves_the_near_points_more_than_the_far_ones(basis: FaceBasis) -> None:
     face = np.full((478, 2), 0.5, np.float32)
     turned = turn_head(face, basis.depth, np.array([0.2, 0, 0, 0, 0, 0], np.float32))
-    nose, ear = turned[1, 0] - 0.5, turned[234, 0] - 0.5
-    assert abs(nose) > 2 * abs(ear)
+    nose, encoder = turned[1, 0] - 0.5, turned[234, 0] - 0.5
+    assert abs(nose) > 2 * abs(encoder)
 
 
 def test_scale_and_shift(basis: FaceBasis) -> None:

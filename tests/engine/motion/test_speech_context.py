@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.motion.speech_context import HEARD, Heard, decided, window
+from engine.motion.speech_context import HEARD, SpeechContext, decided, window
 
 
 def features(count: int) -> np.ndarray:
@@ -26,7 +26,7 @@ def test_after_the_end_of_a_clip_the_last_row_stays() -> None:
 
 @pytest.mark.parametrize("cut", [1, 2, 5, 11, 60])
 def test_cutting_the_stream_changes_nothing(cut: int) -> None:
-    rows, heard, frame = features(60), Heard(features(0)), 0
+    rows, heard, frame = features(60), SpeechContext(features(0)), 0
     for start in range(0, 60, cut):
         heard.push(rows[start : start + cut], frame)
         while decided(frame) <= min(start + cut, 60):

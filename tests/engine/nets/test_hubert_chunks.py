@@ -42,19 +42,19 @@ def noise(samples: int) -> np.ndarray:
 @settings(max_examples=8, deadline=None)
 @given(cuts=st.lists(st.integers(0, 9000), max_size=5))
 def test_the_cuts_do_not_matter(norm: str, cuts: list[int]) -> None:
-    ear, pcm = ChunkedHubert(MODELS[norm], WINDOW), noise(9000)
-    whole = ear.step(ear.start(), pcm)
-    state = ear.start()
-    pieces = [ear.step(state, piece) for piece in np.split(pcm, sorted(cuts))]
+    encoder, pcm = ChunkedHubert(MODELS[norm], WINDOW), noise(9000)
+    whole = encoder.step(encoder.start(), pcm)
+    state = encoder.start()
+    pieces = [encoder.step(state, piece) for piece in np.split(pcm, sorted(cuts))]
     np.testing.assert_array_equal(np.concatenate(pieces), whole)
 
 
 @pytest.mark.parametrize("norm", MODELS)
 def test_later_sound_changes_nothing_earlier(norm: str) -> None:
-    ear, pcm = ChunkedHubert(MODELS[norm], WINDOW), noise(12_000)
+    encoder, pcm = ChunkedHubert(MODELS[norm], WINDOW), noise(12_000)
     other = pcm.copy()
     other[6000:] = 0.5
-    a, b = (ear.step(ear.start(), x) for x in (pcm, other))
+    a, b = (encoder.step(encoder.start(), x) for x in (pcm, other))
     known = [
         k
         for k in range(len(a))
@@ -66,8 +66,8 @@ def test_later_sound_changes_nothing_earlier(norm: str) -> None:
 
 def test_a_window_is_what_the_public_model_says_of_it() -> None:
     model, pcm = MODELS["group"], noise(20 * STRIDE)
-    ear = ChunkedHubert(model, WINDOW)
-    heard = ear.step(ear.start(), pcm)
+    encoder = ChunkedHubert(model, WINDOW)
+    heard = encoder.step(encoder.start(), pcm)
     first = 2 * WINDOW.hop  # the third window, whose past is not yet all its own
     cut = np.concatenate([np.zeros(2 * STRIDE, np.float32), pcm])[: 16 * STRIDE + FIELD - STRIDE]
     cut = (cut - cut.mean()) / np.sqrt(cut.var() + 1e-7)
@@ -77,17 +77,17 @@ def test_a_window_is_what_the_public_model_says_of_it() -> None:
 
 
 def test_lengths_and_delay() -> None:
-    ear = ChunkedHubert(MODELS["layer"], WINDOW)
-    state = ear.start()
+    encoder = ChunkedHubert(MODELS["layer"], WINDOW)
+    state = encoder.start()
     need = (WINDOW.hop + WINDOW.ahead) * STRIDE + FIELD - STRIDE
-    assert len(ear.step(state, noise(need - 1))) == 0
-    assert ear.step(state, noise(1)).shape == (WINDOW.hop, ear.width)
+    assert len(encoder.step(state, noise(need - 1))) == 0
+    assert encoder.step(state, noise(1)).shape == (WINDOW.hop, encoder.width)
     assert HubertWindow().delay_ms == 245
 
 
 def test_silence_stays_finite() -> None:
-    ear = ChunkedHubert(MODELS["group"], WINDOW)
-    assert np.isfinite(ear.step(ear.start(), np.zeros(8000, np.float32))).all()
+    encoder = ChunkedHubert(MODELS["group"], WINDOW)
+    assert np.isfinite(encoder.step(encoder.start(), np.zeros(8000, np.float32))).all()
 
 
 @pytest.mark.parametrize("bad", [{"hop": 3}, {"hop": 0}, {"left": -1}, {"ahead": -1}])
@@ -97,6 +97,6 @@ def test_impossible_windows_are_refused(bad: dict[str, int]) -> None:
 
 
 def test_sound_of_another_shape_is_refused() -> None:
-    ear = ChunkedHubert(MODELS["group"], WINDOW)
+    encoder = ChunkedHubert(MODELS["group"], WINDOW)
     with pytest.raises(ValueError, match="float32"):
-        ear.step(ear.start(), np.zeros((2, 10), np.float32))
+        encoder.step(encoder.start(), np.zeros((2, 10), np.float32))

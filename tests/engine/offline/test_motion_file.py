@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.engine.test_media import tone, write_wav
 
 from engine.config import EngineConfig
 from engine.errors import MediaError, WeightsError
@@ -16,6 +15,7 @@ from engine.offline.motion_file import (
     write_csv,
     write_npz,
 )
+from tests.engine.audio.test_sound_file import tone, write_wav
 
 
 @pytest.fixture

@@ -13,14 +13,18 @@ from engine.profiles.choose import how_slow, load_profile, make_config, read_mix
 
 
 def test_offline_and_live_have_their_own_defaults() -> None:
-    live = make_config("sd15", {"steps": None}, {"guidance": None}, live=True)
-    assert (live.steps, live.diffusion.sampler, live.diffusion.codec) == (4, "lcm", "tiny")
-    offline = make_config("sd15", {"steps": 12}, {"guidance": 2.0}, live=False)
-    assert (offline.steps, offline.diffusion.sampler, offline.diffusion.codec) == (
+    live = make_config("sd15", {"num_inference_steps": None}, {"guidance_scale": None}, live=True)
+    assert (live.num_inference_steps, live.diffusion.sampler, live.diffusion.codec) == (
+        4,
+        "lcm",
+        "tiny",
+    )
+    offline = make_config("sd15", {"num_inference_steps": 12}, {"guidance_scale": 2.0}, live=False)
+    assert (offline.num_inference_steps, offline.diffusion.sampler, offline.diffusion.codec) == (
         *(12, "ddim"),
         "full",
     )
-    assert offline.diffusion.guidance == 2.0
+    assert offline.diffusion.guidance_scale == 2.0
     assert offline.paint_every == 1
     assert make_config("tiny", {"threads": 1}, {}, live=True) == EngineConfig(threads=1)
 
@@ -28,12 +32,12 @@ def test_offline_and_live_have_their_own_defaults() -> None:
 @pytest.mark.parametrize(
     ("profile", "common", "diffusion", "said"),
     [
-        ("tiny", {"steps": 30}, {}, "steps: only --profile sd15"),
-        ("tiny", {}, {"guidance": 2.0, "sampler": "ddim"}, "guidance, sampler"),
+        ("tiny", {"num_inference_steps": 30}, {}, "num_inference_steps: only --profile sd15"),
+        ("tiny", {}, {"guidance_scale": 2.0, "sampler": "ddim"}, "guidance_scale, sampler"),
         ("huge", {}, {}, "tiny, sd15"),
-        ("sd15", {}, {"guidance": 99.0}, "guidance=99"),
+        ("sd15", {}, {"guidance_scale": 99.0}, "guidance_scale=99"),
         ("sd15", {}, {"adapter": "faced"}, "'faceid', 'faceid-portrait', 'none'"),
-        ("sd15", {"steps": 0}, {}, "steps=0"),
+        ("sd15", {"num_inference_steps": 0}, {}, "num_inference_steps=0"),
         ("sd15", {}, {"conditioning": "difftlk"}, "'portraittalk', 'difftalk'"),
         ("sd15", {}, {"speech": "hubert-large"}, "windows of 160 ms"),
         ("sd15", {}, {"speech": "wav2vec"}, "'tiny', 'hubert-base', 'hubert-large'"),

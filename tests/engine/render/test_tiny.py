@@ -1,5 +1,3 @@
-import itertools
-
 import numpy as np
 import pytest
 
@@ -9,18 +7,19 @@ from engine.config import EngineConfig
 from engine.enroll import Identity
 from engine.face import arkit
 from engine.motion.retarget import FaceBasis, retarget
-from engine.render.compositing import GRID_X, GRID_Y, Canvas, make_canvas
+from engine.render.base import FrameCondition
+from engine.render.compositing import GRID_X, GRID_Y, CompositeMaps, make_composite_maps
 from engine.render.eyelids import make_lids
-from engine.render.specs import CARRY, INLAY, MOVE, WARP
-from engine.render.tiny import Face, FrameCache, PictureGraphs, Shot, sampling_times
+from engine.render.specs import CARRY, COMPOSITE, MOVE, WARP
+from engine.render.tiny import Face, FrameCache, TinyRenderer
 from server.portraits import decode_image
 from server.run import BUNDLED_PORTRAIT
 
 
 @pytest.fixture(scope="module")
-def graphs() -> PictureGraphs:
+def graphs() -> TinyRenderer:
     backend, weights = load_backend("openvino", threads=2), EngineConfig().weights
-    return PictureGraphs(lambda spec: backend.load(spec, weights / f"{spec.name}.onnx"))
+    return TinyRenderer(lambda spec: backend.load(spec, weights / f"{spec.name}.onnx"))
 
 
 def portrait(height: int = 300, width: int = 260) -> np.ndarray:
@@ -30,34 +29,34 @@ def portrait(height: int = 300, width: int = 260) -> np.ndarray:
     return np.stack(channels, -1).astype(np.uint8)
 
 
-def canvas(rgb: np.ndarray, side: float = 90.0) -> Canvas:
+def composite(rgb: np.ndarray, side: float = 90.0) -> CompositeMaps:
     centre = np.array([rgb.shape[1], rgb.shape[0]]) / 2
-    to_window = np.c_[np.eye(2) / side, 0.5 - centre / side].astype(np.float32)
-    return make_canvas(rgb, to_window)
+    to_crop = np.c_[np.eye(2) / side, 0.5 - centre / side].astype(np.float32)
+    return make_composite_maps(rgb, to_crop)
 
 
 def nothing(graph: str, tensor: str) -> np.ndarray:
-    spec = {s.name: s for s in (WARP, MOVE, INLAY)}[graph]
+    spec = {s.name: s for s in (WARP, MOVE, COMPOSITE)}[graph]
     shape = next(t.shape for t in spec.inputs if t.name == tensor)
     return np.zeros([int(n) for n in shape], np.float32)
 
 
 def trusted() -> np.ndarray:
-    """A painted window that says: believe the warp."""
-    patch = nothing("inlay", "patch")
+    """A painted crop that says: believe the warp."""
+    patch = nothing("composite", "patch")
     patch[:, 3] = 1
     return patch
 
 
-def test_a_portrait_that_does_not_move_is_untouched(graphs: PictureGraphs) -> None:
+def test_a_portrait_that_does_not_move_is_untouched(graphs: TinyRenderer) -> None:
     rgb = portrait()
-    still = graphs.compose(canvas(rgb), nothing("move", "flow"), trusted())
+    still = graphs.compose(composite(rgb), nothing("move", "flow"), trusted())
     assert np.abs(still.astype(int) - rgb).max() <= 1
 
 
-def test_nothing_outside_the_reach_of_the_head_changes(graphs: PictureGraphs) -> None:
+def test_nothing_outside_the_reach_of_the_head_changes(graphs: TinyRenderer) -> None:
     rgb = portrait(900, 800)
-    place = canvas(rgb, side=60)
+    place = composite(rgb, side=60)
     flow = nothing("move", "flow") + 0.5
     moved = graphs.compose(place, flow, trusted())
     outside = np.ones(rgb.shape[:2], bool)
@@ -67,23 +66,23 @@ def test_nothing_outside_the_reach_of_the_head_changes(graphs: PictureGraphs) ->
     assert (moved[place.head.box] != rgb[place.head.box]).any()
 
 
-def test_flow_is_in_window_units(graphs: PictureGraphs) -> None:
+def test_flow_is_in_window_units(graphs: TinyRenderer) -> None:
     rgb, side = portrait(), 90.0
     flow = nothing("move", "flow")
     flow[:, 0] = 6 / side  # read six pixels to the right
-    moved = graphs.compose(canvas(rgb, side), flow, trusted())
+    moved = graphs.compose(composite(rgb, side), flow, trusted())
     np.testing.assert_allclose(
         moved[100:200, 80:180].astype(int), rgb[100:200, 86:186].astype(int), atol=2
     )
 
 
 def test_paint_is_laid_inside_the_window_only_and_fades_at_its_border(
-    graphs: PictureGraphs,
+    graphs: TinyRenderer,
 ) -> None:
     rgb, side = portrait(), 90.0
-    white = nothing("inlay", "patch")
+    white = nothing("composite", "patch")
     white[:, :3] = 1  # trust nothing, paint white
-    laid = graphs.compose(canvas(rgb, side), nothing("move", "flow"), white)
+    laid = graphs.compose(composite(rgb, side), nothing("move", "flow"), white)
     middle = laid[140:160, 120:140]
     assert middle.min() >= 254
     change = np.abs(laid.astype(int) - rgb).max(-1)
@@ -91,12 +90,12 @@ def test_paint_is_laid_inside_the_window_only_and_fades_at_its_border(
     assert abs(y - 149.5).max() <= side / 2 + 1
     assert abs(x - 129.5).max() <= side / 2 + 1
     edge = change[150, 130 - int(side / 2) : 130 - int(side / 2) + 2]
-    assert edge.max() < 40, "the window must fade in, not begin"
+    assert edge.max() < 40, "the crop must fade in, not begin"
 
 
-def test_a_blinking_portrait_is_moved_in_place_of_the_open_one(graphs: PictureGraphs) -> None:
+def test_a_blinking_portrait_is_moved_in_place_of_the_open_one(graphs: TinyRenderer) -> None:
     rgb = portrait()
-    place = canvas(rgb)
+    place = composite(rgb)
     blinking = place.portrait["portrait"].copy()
     blinking[:, :, 100:110, 100:140] = 0
     shown = graphs.compose(place, nothing("move", "flow"), trusted(), blinking)
@@ -105,7 +104,7 @@ def test_a_blinking_portrait_is_moved_in_place_of_the_open_one(graphs: PictureGr
     assert np.abs(shown.astype(int) - rgb).max() <= 1
 
 
-def test_a_carried_window_follows_the_lips(graphs: PictureGraphs) -> None:
+def test_a_carried_window_follows_the_lips(graphs: TinyRenderer) -> None:
 
     backend = load_backend("openvino", threads=1)
     carry = backend.load(CARRY, EngineConfig().weights / "carry.onnx")
@@ -120,25 +119,18 @@ def test_a_carried_window_follows_the_lips(graphs: PictureGraphs) -> None:
     assert float((row * np.arange(128)).sum() / row.sum()) == pytest.approx(43.5 + 10, abs=0.7)
 
 
-def test_a_frame_between_needs_a_painted_one(graphs: PictureGraphs) -> None:
+def test_a_frame_between_needs_a_painted_one(graphs: TinyRenderer) -> None:
 
-    place = canvas(portrait())
+    place = composite(portrait())
     points = np.random.default_rng(0).uniform(50, 200, (478, 2)).astype(np.float32)
     lids = make_lids(portrait(), points)
-    face = Face(nothing("warp", "window"), nothing("warp", "source"), {}, place, lids)
+    face = Face(nothing("warp", "crop"), nothing("warp", "source"), {}, place, lids)
     cold = FrameCache(nothing("warp", "latents"), ())
-    still = Shot(np.zeros((478, 2), np.float32), np.zeros(2, np.float32), np.zeros(6, "f"), None)
+    still = FrameCondition(
+        np.zeros((478, 2), np.float32), np.zeros(2, np.float32), np.zeros(6, "f"), None
+    )
     with pytest.raises(ValueError, match="painted one before"):
         graphs.draw_between(face, cold, still)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 25])
-def test_the_sampler_goes_from_noise_to_the_picture(steps: int) -> None:
-    times = sampling_times(steps)
-    assert len(times) == steps + 1
-    assert times[0] == 1
-    assert times[-1] == 0
-    assert all(a > b for a, b in itertools.pairwise(times))
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +140,9 @@ def astronaut() -> Identity:
 
 
 def carried_by(target: np.ndarray, identity: Identity, height: float) -> float:
-    """How far the portrait goes down at `height` under the nose, in window units."""
+    """How far the portrait goes down at `height` under the nose, in crop units."""
     warp = load_backend("openvino", threads=2).load(WARP, EngineConfig().weights / "warp.onnx")
-    kept = {"window": identity.face.window, "latents": identity.face.kept["latents"]}
+    kept = {"crop": identity.face.crop, "latents": identity.face.kept["latents"]}
     flows = [
         warp(**kept, source=identity.face.source, target=face[None].astype(np.float32))["flow"]
         for face in (identity.neutral, target)

@@ -8,18 +8,24 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from engine.errors import DataError  # noqa: E402
-from engine.face.detector import FINDER, LANDMARKS, SCORE_NAMES  # noqa: E402
+from engine.face.detector import DETECTOR, LANDMARKS, SCORE_NAMES  # noqa: E402
 from engine.face.topology import POINTS  # noqa: E402
 from engine.nets.face import (  # noqa: E402
-    FinderNet,
+    DetectorNet,
     LandmarkNet,
     MirroredLandmarkNet,
     mirror_scores,
 )
 from engine.training.face.crops import Crops  # noqa: E402
 from engine.training.face.scenes import Scenes, cell_targets  # noqa: E402
-from engine.training.face.train import # noqa: E402
-    Run, finder_loss, landmark_loss, point_weights, trained, wing_loss
+from engine.training.face.train import (  # noqa: E402
+    Run,
+    detector_loss,
+    landmark_loss,
+    point_weights,
+    trained,
+    wing_loss,
+)
 
 pytestmark = pytest.mark.train
 
@@ -44,9 +50,11 @@ def test_mirror_scores_swaps_sides_only() -> None:
 
 
 def test_nets_have_the_shapes_of_their_specs() -> None:
-    picture, crop = (torch.zeros(s.inputs[0].shape, dtype=torch.uint8) for s in (FINDER, LANDMARKS))
-    cells = FinderNet().eval()(picture)
-    assert cells.shape == FINDER.outputs[0].shape
+    picture, crop = (
+        torch.zeros(s.inputs[0].shape, dtype=torch.uint8) for s in (DETECTOR, LANDMARKS)
+    )
+    cells = DetectorNet().eval()(picture)
+    assert cells.shape == DETECTOR.outputs[0].shape
     for spec, out in zip(
         LANDMARKS.outputs, MirroredLandmarkNet(LandmarkNet()).eval()(crop), strict=True
     ):
@@ -109,14 +117,15 @@ def test_crops_without_a_face_only_teach_presence() -> None:
     assert float(loss["presence"]) == pytest.approx(2 * np.log(2), rel=1e-5)
 
 
-def test_finder_loss_prefers_the_truth() -> None:
+def test_detector_loss_prefers_the_truth() -> None:
     squares = [(60.0, 80.0, 50.0), (130.0, 30.0, 20.0)]
     heat, boxes, near = cell_targets(squares)
     scenes = Scenes(np.zeros((1, 160, 160, 3), np.uint8), heat[None], boxes[None], near[None], [])
     truth = np.concatenate([np.where(heat >= 1, 9, -9)[None], boxes])[None].astype(np.float32)
-    right = {k: float(v) for k, v in finder_loss(torch.from_numpy(truth), scenes).items()}
+    right = {k: float(v) for k, v in detector_loss(torch.from_numpy(truth), scenes).items()}
     moved = {
-        k: float(v) for k, v in finder_loss(torch.from_numpy(np.roll(truth, 3, 3)), scenes).items()
+        k: float(v)
+        for k, v in detector_loss(torch.from_numpy(np.roll(truth, 3, 3)), scenes).items()
     }
     assert right["box"] == 0
     assert right["score"] < 0.01

@@ -10,7 +10,7 @@ pytest.importorskip("cv2")
 pytest.importorskip("scipy")
 
 from engine.errors import DataError
-from engine.face.detector import CROP, FINDER_CELLS, FINDER_SIDE, SCORE_NAMES, decode_cells
+from engine.face.detector import CROP, DETECTOR_CELLS, DETECTOR_SIDE, SCORE_NAMES, decode_cells
 from engine.face.topology import POINTS
 from engine.training.data.faces import FaceLabel
 from engine.training.face import dataset as face_data
@@ -111,10 +111,10 @@ def test_labels_follow_the_picture_into_the_crop(monkeypatch: pytest.MonkeyPatch
 
 def test_crops_stay_near_the_aligned_one() -> None:
     rng = np.random.default_rng(0)
-    windows = [jitter(rng, face_points()) for _ in range(200)]
-    assert np.median([abs(w.roll) for w in windows]) < 0.15
-    assert max(abs(w.roll) for w in windows) < 0.6
-    assert max(abs(w.x - 0.5) for w in windows) < 0.25
+    crops = [jitter(rng, face_points()) for _ in range(200)]
+    assert np.median([abs(w.roll) for w in crops]) < 0.15
+    assert max(abs(w.roll) for w in crops) < 0.6
+    assert max(abs(w.x - 0.5) for w in crops) < 0.25
 
 
 def test_some_crops_show_no_face() -> None:
@@ -130,7 +130,7 @@ def test_cell_targets_decode_to_the_same_squares() -> None:
     cells = np.concatenate([np.where(heat >= 1, 5, -9)[None], boxes]).astype(np.float32)
     found = sorted((w.x, w.y, w.side) for _, w in decode_cells(cells, 0.5))
     for square, wanted in zip(found, sorted(squares), strict=True):
-        assert np.array(square) * FINDER_SIDE == pytest.approx(wanted, abs=1e-3)
+        assert np.array(square) * DETECTOR_SIDE == pytest.approx(wanted, abs=1e-3)
 
 
 def test_scenes_hold_the_faces_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,8 +142,8 @@ def test_scenes_hold_the_faces_they_say(monkeypatch: pytest.MonkeyPatch) -> None
     assert max(counts) >= 3
     for heat, squares in zip(scenes.heat, scenes.squares, strict=True):
         assert (heat == 1).sum() == len({(int(x // 8), int(y // 8)) for x, y, _ in squares})
-    assert scenes.images.shape == (64, FINDER_SIDE, FINDER_SIDE, 3)
-    assert scenes.boxes.shape == (64, 3, FINDER_CELLS, FINDER_CELLS)
+    assert scenes.images.shape == (64, DETECTOR_SIDE, DETECTOR_SIDE, 3)
+    assert scenes.boxes.shape == (64, 3, DETECTOR_CELLS, DETECTOR_CELLS)
 
 
 def test_stored_faces_come_back(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from engine.motion.channels import CHANNELS
 from engine.nets.moonshine import PAST
 from engine.nets.motion_vae import MotionSettings, MotionVae
 from engine.training.motion import train
 from engine.training.motion.dataset import GROUPS, MAPPING, Clip, group_columns, map_columns
-from engine.training.motion.rules import CHANNELS
 from engine.training.motion.train import (
     PIECE,
     Lesson,

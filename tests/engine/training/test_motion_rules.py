@@ -6,7 +6,8 @@ import pytest
 pytest.importorskip("torch")
 
 from engine.face import arkit
-from engine.training.motion.rules import CHANNELS, mouth, spread_matrix
+from engine.motion.channels import CHANNELS, spread_matrix
+from engine.training.motion.rules import mouth
 from engine.training.speech.phones import PHONES, VISEMES, Phone, from_ipa
 
 pytestmark = pytest.mark.train

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from engine.diffusion.flow import sampling_times
 from engine.errors import DataError
 from engine.nets.painter import Cache, Painter
-from engine.render.tiny import sampling_times
 from engine.training.painter.pairs import PATCH, Face, Pairs, load_people, mirror_order
 from engine.training.painter.train import PainterTraining, Trainer, batch_of, evaluate, sheet
 

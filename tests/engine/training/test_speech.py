@@ -1,4 +1,4 @@
-"""Lessons of the ear at tiny size: streaming equals whole, training learns, runs go on."""
+"""Lessons of the speech encoder at tiny size: streaming equals whole, training learns, runs go on."""
 
 # ruff: noqa: E402  torch may be missing
 
@@ -11,9 +11,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from engine.motion.channels import CHANNELS
 from engine.nets.moonshine import PAST, STRIDE, SpeechSettings, StreamingMoonshine
 from engine.training.motion.dataset import Clip
-from engine.training.motion.rules import CHANNELS
 from engine.training.speech import train
 from engine.training.speech.augment import cut, noise_only, roughen
 from engine.training.speech.data import read_shard, write_shard

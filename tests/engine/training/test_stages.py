@@ -391,7 +391,7 @@ def test_a_roll_out_is_what_the_live_engine_draws(drawn: Path) -> None:
     """Two frames through the frame cache, by training's code and by the engine's picture part."""
     from types import SimpleNamespace
 
-    from engine.render.sd15 import BASE_PROMPT, DiffusionPicture, Sampling
+    from engine.render.sd15 import BASE_PROMPT, DiffusionRenderer, Sampling
 
     assert BASE_PROMPT == PROMPT
     made = system()
@@ -400,8 +400,8 @@ def test_a_roll_out_is_what_the_live_engine_draws(drawn: Path) -> None:
             parameter.add_(0.02 * torch.randn_like(parameter))
     batch = data(drawn).batch(1, (5,))
     noise = torch.randn(1, 4, SIDE // 8, SIDE // 8)
-    live = DiffusionPicture(
-        made.model, tokenise=made._tokenise, depth=DEPTH, sampling=Sampling(steps=2)
+    live = DiffusionRenderer(
+        made.model, tokenise=made._tokenise, depth=DEPTH, sampling=Sampling(num_inference_steps=2)
     )
     with torch.no_grad():
         told = made.conditions(batch)

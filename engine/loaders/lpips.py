@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.errors import DataError
-from engine.training.data.sources import fetch
+from engine.loaders.packages import fetch
 
 
 class _ArraysOnly(pickle.Unpickler):
