@@ -84,7 +84,7 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
         raise WeightsError(
             f"no {TRAINED} in {', '.join(missing)}: name the folder of a stage's run"
         )
-    picture = DiffusionRenderer(
+    renderer = DiffusionRenderer(
         parts.model.to(device),
         tokenise=parts.tokenise,
         embed=parts.embed,
@@ -101,7 +101,7 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
         ),
         record=cuda_graph if how.compile == "cudagraphs" else None,
     )
-    return AvatarEngine.load(config, picture=picture, hearing=hearing)
+    return AvatarEngine.load(config, renderer=renderer, hearing=hearing)
 
 
 def _device(how: DiffusionSettings) -> torch.device:

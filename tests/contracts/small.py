@@ -14,7 +14,7 @@ from engine.avatar import AvatarEngine
 def stirred(engine: AvatarEngine) -> AvatarEngine:
     """The engine with random weights away from the zeros that guidance and caches start from."""
     generator = torch.Generator().manual_seed(0)
-    for parameter in engine._picture._model.parameters():  # type: ignore[attr-defined]
+    for parameter in engine._renderer._model.parameters():  # type: ignore[attr-defined]
         parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return engine
 

@@ -41,7 +41,7 @@ def latents(
 ) -> Tensor:
     """Latents of every frame."""
     kept: list[Tensor] = []
-    picture: Any = engine._picture
+    picture: Any = engine._renderer
     decode = DiffusionRenderer._decode
     picture._decode = lambda z: kept.append(z) or decode(picture, z)
     state = engine.start(engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes())), seed=3)
@@ -64,7 +64,7 @@ def test_both_laws_hold_though_the_picture_hears_for_itself(
 
 def test_the_sound_reaches_the_picture_by_itself(engine: AvatarEngine, sound: np.ndarray) -> None:
     """The same landmarks, other features."""
-    picture: Any = engine._picture
+    picture: Any = engine._renderer
     aim = DiffusionRenderer._aim
     whole = latents(engine, sound)
     picture._aim = lambda face, condition: aim(
@@ -79,7 +79,7 @@ def test_the_sound_reaches_the_picture_by_itself(engine: AvatarEngine, sound: np
 def test_the_portraits_own_lower_half_is_hidden(engine: AvatarEngine) -> None:
     portrait = decode_image(BUNDLED_PORTRAIT.read_bytes())
     face = engine.enroll(portrait).face
-    picture: Any = engine._picture
+    picture: Any = engine._renderer
     side = face.rgb.shape[0]
     masked = torch.from_numpy(np.array(face.rgb)).permute(2, 0, 1)[None].float() / 127.5 - 1
     masked[:, :, int(face.landmarks[4, 1] * side) :] = 0

@@ -99,7 +99,7 @@ def targets(
 ) -> np.ndarray:
     """Landmarks (F, 478, 2) that each frame is to be drawn for; nothing is drawn."""
     drawn: list[np.ndarray] = []
-    picture: Any = engine._picture
+    picture: Any = engine._renderer
 
     def note(face: Any, cache: Any, condition: Any) -> Any:
         drawn.append(condition.target)

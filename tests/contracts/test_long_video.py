@@ -59,7 +59,7 @@ def engine(way: str, steps: int = 1, **how: Any) -> AvatarEngine:
 def film(made: AvatarEngine, portrait: np.ndarray, sound: np.ndarray) -> Tensor:
     """Latents of every frame (F, 4, 8, 8), as the decoder is given them."""
     kept: list[Tensor] = []
-    picture: Any = made._picture
+    picture: Any = made._renderer
     decode = DiffusionRenderer._decode
     picture._decode = lambda latents: kept.append(latents) or decode(picture, latents)
     state = made.start(made.enroll(portrait), seed=3)
@@ -78,7 +78,7 @@ def film(made: AvatarEngine, portrait: np.ndarray, sound: np.ndarray) -> Tensor:
 
 def blind(made: AvatarEngine) -> AvatarEngine:
     """The same networks, which do not look at other frames."""
-    model: Any = made._picture._model  # type: ignore[attr-defined]
+    model: Any = made._renderer._model  # type: ignore[attr-defined]
     for module in model.modules():
         if isinstance(module, TemporalSelfAttention):
             module.query = None
@@ -111,7 +111,7 @@ def test_neither_draws_each_frame_as_if_it_were_the_only_one(
     portrait: np.ndarray, sound: np.ndarray, alone: Tensor
 ) -> None:
     made = engine("neither")
-    picture: Any = made._picture
+    picture: Any = made._renderer
     conditions, face = shots_of(made, portrait, sound)
     placed = face.placed
     for i, condition in enumerate(conditions):
@@ -149,7 +149,7 @@ def test_a_frame_of_several_windows_is_the_weighted_mean_of_their_predictions(
 ) -> None:
     """Windows of 4 that share 2, the portrait first in each: worked out here a second time."""
     made = engine("fusion")
-    picture: Any = made._picture
+    picture: Any = made._renderer
     conditions, face = shots_of(made, portrait, sound)
     points = landmarks_68(face.landmarks, 0.0, 0.0, picture._depth)
     aims = [picture._aim(face, condition) for condition in conditions]

@@ -176,7 +176,7 @@ def test_what_was_trained_is_drawn_with(
     names = {"unet.unet.conv_out.weight": 0.5, "unet.unet.conv_out.bias": 0.1}
     config = EngineConfig.sd15(live=True, num_inference_steps=1, threads=1, diffusion=SMALL)
     plain = load_engine(config)
-    own = dict(plain._picture._model.named_parameters())
+    own = dict(plain._renderer._model.named_parameters())
     save_file(
         {name: torch.full_like(own[name], value) for name, value in names.items()},
         tmp_path / "weights.safetensors",

@@ -120,7 +120,7 @@ def test_streams_drawn_by_turns_with_recordings_are_as_drawn_alone_without() -> 
     for pcm, seed in zip(sound, (3, 9), strict=True):
         state = engine.start(identity, seed=seed)
         alone.append([engine.step(state, hop) for hop in pcm])
-    picture: Any = engine._picture
+    picture: Any = engine._renderer
     picture._step = Recorded(picture._model, rerun)
     states = [engine.start(identity, seed=seed) for seed in (3, 9)]
     turns = [
