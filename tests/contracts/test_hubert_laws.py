@@ -22,9 +22,15 @@ from engine.motion.channels import CHANNELS
 from engine.nets.motion_vae import MotionSettings, MotionVae
 from engine.offline.video import Casting, generate
 from engine.profiles.sd15 import load_engine
-from engine.training.motion import train
 from engine.training.motion.dataset import Clip
-from engine.training.motion.train import PIECE, MotionTraining, choose_encoder, prepare, spreads
+from engine.training.motion.train import (
+    PIECE,
+    MotionTraining,
+    choose_encoder,
+    prepare,
+    spreads,
+    train,
+)
 from tests.contracts.small import write_wav
 from tests.engine.loaders.layouts import hubert, random, save
 

@@ -12,7 +12,6 @@ torch = pytest.importorskip("torch")
 from engine.motion.channels import CHANNELS
 from engine.nets.moonshine import PAST
 from engine.nets.motion_vae import MotionSettings, MotionVae
-from engine.training.motion import train
 from engine.training.motion.dataset import GROUPS, MAPPING, Clip, group_columns, map_columns
 from engine.training.motion.train import (
     PIECE,
@@ -22,6 +21,7 @@ from engine.training.motion.train import (
     concordance,
     energy_of,
     shares,
+    train,
 )
 
 pytestmark = pytest.mark.train

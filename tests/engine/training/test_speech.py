@@ -14,7 +14,6 @@ torch = pytest.importorskip("torch")
 from engine.motion.channels import CHANNELS
 from engine.nets.moonshine import PAST, STRIDE, SpeechSettings, StreamingMoonshine
 from engine.training.motion.dataset import Clip
-from engine.training.speech import train
 from engine.training.speech.augment import cut, noise_only, roughen
 from engine.training.speech.data import read_shard, write_shard
 from engine.training.speech.phones import PHONES, Phone
@@ -25,6 +24,7 @@ from engine.training.speech.train import (
     SpeechTraining,
     batches,
     schedule,
+    train,
     variances,
 )
 
