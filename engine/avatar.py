@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any, Self
 
 import numpy as np
@@ -12,27 +11,28 @@ from numpy.typing import NDArray
 
 from engine.audio.speech_encoder import SPEECH, StreamingSpeechEncoder
 from engine.backends import Backend, Graph, GraphSpec, load_backend
+from engine.backends.base import rounds
 from engine.config import EngineConfig
+from engine.drawing import FrameDrawer
 from engine.enroll import Identity, enroll
+from engine.errors import ConfigError
 from engine.face.detector import DETECTOR, LANDMARKS, FaceReader
-from engine.face.landmarks import lip_gap
 from engine.motion.decoder import MOTION, MotionDecoder
 from engine.motion.expression import ExpressionState, Prompt, parse
 from engine.motion.idle import IdleLife
 from engine.motion.retarget import BLINKS, PRESSED, FaceBasis, retarget
 from engine.motion.speech_context import SpeechContext, SpeechEncoder
-from engine.render.base import FrameCondition, FusedVideo, Renderer
+from engine.render.base import FrameCondition, FusedVideo, FusesVideo, Renderer
 from engine.render.tiny import TinyRenderer
 from engine.state import StreamState
 from engine.types import Pcm, Quality, RgbImage, VideoFrame
 
 F32 = NDArray[np.float32]
+Row = tuple[F32, F32, float]  # coefficients (52,), pose (6,) and energy of one frame
 # Beside the cache's own arrays: the last frame that was painted afresh, and its lip gap.
 _PAINTED, _PARTED = "painted", "parted"
-PAINT_EVERY = (
-    3  # frames, on a CPU without bf16: painting each one would take half of a frame's time
-)
-OPENED = 0.012  # of the face height: lips that part further than painted are painted early
+# Frames, on a CPU without bf16: painting each one would take half of a frame's time.
+PAINT_EVERY = 3
 
 
 class AvatarEngine:
@@ -48,19 +48,20 @@ class AvatarEngine:
         reader: FaceReader,
         speech: SpeechEncoder,
         motion: MotionDecoder,
-        renderer: Renderer,
+        renderer: Renderer[Any, Any],
         basis: FaceBasis,
     ) -> None:
         self.config = config
         self._reader, self._speech, self._motion = reader, speech, motion
         self._renderer, self._basis, self._idle = renderer, basis, IdleLife()
+        self._drawer = FrameDrawer(renderer, config.paint_every)
 
     @classmethod
     def load(
         cls,
         config: EngineConfig | None = None,
         backend: Backend | None = None,
-        renderer: Renderer | None = None,
+        renderer: Renderer[Any, Any] | None = None,
         hearing: tuple[SpeechEncoder, MotionDecoder] | None = None,
     ) -> Self:
         """Load every network of the profile.
@@ -75,7 +76,7 @@ class AvatarEngine:
             WeightsError: a file is missing or damaged.
         """
         config = config or EngineConfig()
-        runtime = backend or load_backend(config.backend, threads=config.threads)
+        runtime = backend or load_backend(config.backend, threads=config.threads, rows=config.batch)
 
         def load(spec: GraphSpec) -> Graph:
             return runtime.load(spec, config.weights / f"{spec.name}.onnx")
@@ -90,7 +91,7 @@ class AvatarEngine:
             FaceReader(load(DETECTOR), load(LANDMARKS)),
             encoder,
             mouth,
-            renderer or TinyRenderer(load, config.num_inference_steps),
+            renderer or TinyRenderer(load, config.num_inference_steps, runtime.put),
             FaceBasis.load(config.weights / "basis.npz"),
         )
 
@@ -171,62 +172,93 @@ class AvatarEngine:
         state.parted = float(kept[_PARTED])
 
     def step(self, state: StreamState, pcm: Pcm) -> list[VideoFrame]:
-        """Take 16 kHz PCM of any length and return every frame it completed."""
-        state.samples += len(pcm)
-        return self._frames(state, self._hear(state, pcm))
+        """Take 16 kHz PCM (N,) of any length and return every frame it completed."""
+        return self.step_many([(state, pcm)])[0]
+
+    def step_many(self, streams: Sequence[tuple[StreamState, Pcm]]) -> list[list[VideoFrame]]:
+        """`step` for several streams at once, each with its own PCM (N,); the frames of each.
+
+        Law:
+            The frames of a stream do not depend on the others: bit for bit on a CPU in fp32, else
+            as far as the run time rounds the rows of a batch alike.
+
+        Raises:
+            ValueError: a state is given twice.
+        """
+        if len({id(state) for state, _ in streams}) < len(streams):
+            raise ValueError("a stream can only take one step at a time")
+        for state, pcm in streams:
+            state.samples += len(pcm)
+        rows = self._hear(streams)
+        return self._frames([(state, own) for (state, _), own in zip(streams, rows, strict=True)])
 
     def flush(self, state: StreamState) -> list[VideoFrame]:
-        """Return the frames still held back by the look-ahead, as if silence followed."""
-        left = max(0, self._count(state.samples) - state.next_index)
-        return self._frames(state, islice(self._hear(state, self._silence()), left))
+        """Return the frames still held back, as if silence followed; the stream ends with it.
 
-    def film(self, state: StreamState, pcm: Pcm) -> FusedVideo:
+        Together with those before they are ceil(samples / hop): the last one may be partly filled.
+        """
+        left = max(0, self._count(state.samples) - state.next_index)
+        [rows] = self._hear([(state, self._silence(state.samples))])
+        return self._frames([(state, rows[:left])])[0]
+
+    def fuse(self, state: StreamState, pcm: Pcm) -> FusedVideo:
         """Begin the video of a whole sound, whose frames are sampled together and not one by one.
 
         Raises:
             ConfigError: the profile draws frame after frame only.
         """
-        rows = [*self._hear(state, pcm), *self._hear(state, self._silence())]
-        conditions = [self._aim(state, *row) for row in rows[: self._count(len(pcm))]]
-        return self._renderer.film(state.identity.face, conditions)
+        if not isinstance(self._renderer, FusesVideo):
+            raise ConfigError("the tiny profile draws frame after frame; use --profile sd15")
+        [heard] = self._hear([(state, pcm)])
+        [rest] = self._hear([(state, self._silence(len(pcm)))])
+        count = self._count(len(pcm))
+        conditions = [self._condition(state, *row) for row in [*heard, *rest][:count]]
+        return self._renderer.fuse(state.identity.face, conditions)
 
     def _count(self, samples: int) -> int:
         """Frames of that much sound; the last one may be only partly filled."""
         return -(-samples // self.config.stream.hop_samples)
 
-    def _silence(self) -> Pcm:
-        """As much of it as the look-ahead holds back."""
-        stream = self.config.stream
-        return np.zeros(stream.lookahead_frames * stream.hop_samples, np.float32)
+    def _silence(self, samples: int) -> Pcm:
+        """What completes the last hop of so many samples, and what the look-ahead holds back."""
+        hop = self.config.stream.hop_samples
+        return np.zeros(-samples % hop + self.config.stream.lookahead_frames * hop, np.float32)
 
-    def _hear(self, state: StreamState, pcm: Pcm) -> Iterator[tuple[F32, F32, float]]:
-        """Coefficients (52,), pose (6,) and energy of each frame that `pcm` completed."""
-        features = self._speech.step(state.speech, pcm)
-        state.context.push(features, state.next_index)
-        spoken = self._motion.step(state.motion, features)
-        pose, alive = self._idle.step(state.idle, len(spoken), state.motion.energy)
-        for c, p, energy in zip(spoken + alive, pose, state.motion.energy, strict=True):
-            yield c, p, float(energy)
+    def _hear(self, streams: Sequence[tuple[StreamState, Pcm]]) -> list[list[Row]]:
+        """What the face does in each frame that was completed."""
+        features = self._speech.step_many([(state.speech, pcm) for state, pcm in streams])
+        for (state, _), heard in zip(streams, features, strict=True):
+            state.context.push(heard, state.next_index)
+        spoken = self._motion.step_many(
+            [(state.motion, heard) for (state, _), heard in zip(streams, features, strict=True)]
+        )
+        return [
+            self._living(state, coefficients)
+            for (state, _), coefficients in zip(streams, spoken, strict=True)
+        ]
+
+    def _living(self, state: StreamState, spoken: F32) -> list[Row]:
+        """Coefficients (T, 52) of speech with the life of a face that is at rest."""
+        energy = state.motion.energy
+        pose, alive = self._idle.step(state.idle, len(spoken), energy)
+        rows = zip(spoken + alive, pose, energy, strict=True)
+        return [(coefficients, placed, float(loud)) for coefficients, placed, loud in rows]
 
     def _frames(
-        self, state: StreamState, rows: Iterable[tuple[F32, F32, float]]
-    ) -> list[VideoFrame]:
-        frames = [self._frame(state, *row) for row in rows]
-        return [frame for frame in frames if frame is not None]
+        self, streams: Sequence[tuple[StreamState, Sequence[Row]]]
+    ) -> list[list[VideoFrame]]:
+        """Draw the frames of several streams, one of each at a time."""
+        frames: list[list[VideoFrame]] = [[] for _ in streams]
+        for turn, due in rounds([len(rows) for _, rows in streams]):
+            aims = [
+                (streams[i][0], self._condition(streams[i][0], *streams[i][1][turn])) for i in due
+            ]
+            for i, frame in zip(due, self._drawer.draw(aims), strict=True):
+                if frame is not None:
+                    frames[i].append(frame)
+        return frames
 
-    def _frame(
-        self, state: StreamState, coefficients: F32, pose: F32, energy: float
-    ) -> VideoFrame | None:
-        condition = self._aim(state, coefficients, pose, energy)
-        index = condition.index
-        if index < state.draw_from:
-            return None
-        fresh = state.shown is None or index % state.quality.draw_every == 0
-        if state.shown is None or fresh:
-            state.shown = self._draw(state, condition)
-        return VideoFrame(index, state.shown, fresh)
-
-    def _aim(
+    def _condition(
         self, state: StreamState, coefficients: F32, pose: F32, energy: float
     ) -> FrameCondition:
         """What the next frame of a stream is to show."""
@@ -246,23 +278,3 @@ class AvatarEngine:
             words=state.expression.prompt.words,
             speech=state.context.at(index),
         )
-
-    def _draw(self, state: StreamState, condition: FrameCondition) -> RgbImage:
-        face, parted = state.identity.face, float(lip_gap(condition.target))
-        if not self._due(state, condition.index, parted):
-            return self._renderer.draw_between(face, state.cache, condition)
-        rgb, state.cache = self._renderer.draw(face, state.cache, condition)
-        state.painted, state.parted = condition.index, parted
-        return rgb
-
-    def _due(self, state: StreamState, index: int, parted: float) -> bool:
-        """Whether a frame is painted, whose lips are `parted` so far over the face height.
-
-        A carried crop cannot show what it was not painted with: lips that open do not wait for
-        their turn, only for a third of it.
-        """
-        if state.painted is None:
-            return True
-        every, since = state.quality.paint_every or self.config.paint_every, index - state.painted
-        opening = parted - state.parted > OPENED
-        return since >= every or (opening and 3 * since >= every)

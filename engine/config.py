@@ -101,6 +101,7 @@ class EngineConfig:
     weights: Path = WEIGHTS / "tiny"
     backend: Literal["openvino", "onnxruntime", "cuda", "tensorrt"] = "openvino"
     threads: int = 2  # CPU threads of one graph
+    batch: int = 1  # streams that may be stepped together; see `AvatarEngine.step_many`
     num_inference_steps: int = 1  # denoising steps per painted frame
     # frames; those between carry the last painted window, unless lips open. 0: as the machine
     # allows, every one on a GPU or where the CPU multiplies in bf16, else every third
@@ -143,6 +144,8 @@ class EngineConfig:
             raise ConfigError(f"paint_every={self.paint_every} is out of range; 0 to 5 frames")
         if not 128 <= self.max_side <= 2048:
             raise ConfigError(f"max_side={self.max_side} is out of range; 128 to 2048 pixels")
+        if not 1 <= self.batch <= 64:
+            raise ConfigError(f"batch={self.batch} is out of range; 1 to 64 streams")
         if self.threads < 1:
             raise ConfigError(f"threads={self.threads}: a graph needs at least one")
 

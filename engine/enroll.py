@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.errors import ConfigError
 from engine.face import arkit
 from engine.face.detector import SCORE_NAMES, FaceReader
 from engine.face.landmarks import crop_transform
 from engine.motion.expression_shapes import face_shapes
 from engine.motion.retarget import FaceBasis, neutral_face
-from engine.render.base import Portrait, Renderer
+from engine.render.base import Portrait, Renderer, SeveralPortraits
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
@@ -66,7 +67,7 @@ def enroll(
     image: RgbImage,
     *,
     reader: FaceReader,
-    renderer: Renderer,
+    renderer: Renderer[Any, Any],
     basis: FaceBasis,
     max_side: int,
     more: Sequence[RgbImage] = (),
@@ -85,4 +86,10 @@ def enroll(
     span = float(np.linalg.norm(source[33] - source[263]))
     neutral = neutral_face(source, scores, basis)
     shapes = face_shapes(neutral, basis.basis[arkit.index("jawOpen")])
-    return Identity(renderer.enroll(portrait, further, others), neutral, span, shapes)
+    if isinstance(renderer, SeveralPortraits):
+        face = renderer.enroll_several([portrait, *further], others)
+    elif further or others:
+        raise ConfigError("the tiny profile draws from one portrait; use --profile sd15")
+    else:
+        face = renderer.enroll(portrait)
+    return Identity(face, neutral, span, shapes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -61,8 +62,11 @@ class Engine(Protocol):
     def set_quality(self, state: Any, quality: Quality) -> None:
         """Draw the frames of a stream at another quality from the next one on."""
 
-    def step(self, state: Any, pcm: Pcm) -> list[VideoFrame]:
-        """Take 16 kHz PCM of any length and return every frame it completed."""
+    def step_many(self, streams: Sequence[tuple[Any, Pcm]]) -> list[list[VideoFrame]]:
+        """Take 16 kHz PCM (N,) for each of several streams and return the frames each completed.
+
+        The frames of a stream do not depend on the others.
+        """
 
     def flush(self, state: Any) -> list[VideoFrame]:
         """Return the frames still held back by the look-ahead, as if silence followed."""

@@ -54,12 +54,13 @@ class Warp(nn.Module):
     def flow(self, source: Tensor, target: Tensor) -> Tensor:
         """Flow of the head and of the neck below it."""
         necks = neck_points(source, target)
+        anchors = self.anchors.expand(source.shape[0], -1, -1)
         before, after = (
-            torch.cat([control_points(face, HEAD_POINTS, HEAD_MIDPOINTS), neck, self.anchors], 1)
+            torch.cat([control_points(face, HEAD_POINTS, HEAD_MIDPOINTS), neck, anchors], 1)
             for face, neck in zip((source, target), necks, strict=True)
         )
         flow = flow_at(self.grid, before, after).transpose(1, 2)
-        return flow.view(1, 2, len(GRID_Y), len(GRID_X))
+        return flow.unflatten(2, (len(GRID_Y), len(GRID_X)))
 
 
 class Carry(nn.Module):
@@ -75,8 +76,8 @@ class Carry(nn.Module):
         """See `engine.render.specs.CARRY`."""
         n = self.warp.painter.geometry.grid
         after = control_points(target)
-        window_flow = flow_at(unit_grid(n), control_points(before), after).view(-1, n, n, 2)
-        return warp(patch, window_flow), self.warp.flow(source, target)
+        crop_flow = flow_at(unit_grid(n), control_points(before), after).view(-1, n, n, 2)
+        return warp(patch, crop_flow), self.warp.flow(source, target)
 
 
 class Guide(nn.Module):
@@ -147,16 +148,16 @@ class Move(nn.Module):
         base: Tensor,
     ) -> Tensor:
         """See `engine.render.specs.MOVE`."""
-        scaled = torch.einsum("dc,bchw->bdhw", flow_scale, flow)  # few points: cheap here
+        scaled = torch.einsum("bdc,bchw->bdhw", flow_scale, flow)  # few points: cheap here
         offset = F.grid_sample(scaled, flow_map, align_corners=False, padding_mode="border")
         coarse = base.permute(0, 3, 1, 2) + offset  # for every second pixel, and one step around
         where = F.conv2d(coarse, self.between)  # bilinear, in a third of an Interpolate's time
         where = where.unflatten(1, (2, 2, 2)).permute(0, 4, 1, 5, 2, 3).flatten(1, 2).flatten(2, 3)
         moved = F.grid_sample(portrait, where, align_corners=False, padding_mode="border")
-        return (moved[0] + 0.5).to(torch.uint8).permute(1, 2, 0)  # bytes are cheaper to turn
+        return (moved + 0.5).to(torch.uint8).permute(0, 2, 3, 1)  # bytes are cheaper to turn
 
 
-class Inlay(nn.Module):
+class Composite(nn.Module):
     """The painted crop laid into the moved portrait; no weights."""
 
     def forward(self, moved: Tensor, patch: Tensor, patch_map: Tensor, feather: Tensor) -> Tensor:
@@ -165,12 +166,12 @@ class Inlay(nn.Module):
         trust = 1 - feather * (1 - laid[:, 3:])
         # the painter works in [-1, 1], the portrait in [0, 255]
         paint = feather * (laid[:, :3] + 1 - laid[:, 3:]) * 127.5
-        return _picture(trust * moved.permute(2, 0, 1)[None].float() + paint)
+        return _to_bytes(trust * moved.permute(0, 3, 1, 2).float() + paint)
 
 
-def _picture(rgb: Tensor) -> Tensor:
-    """(1, 3, h, w) in [0, 255] -> (h, w, 3) uint8."""
-    return (rgb[0].permute(1, 2, 0).clamp(0, 255) + 0.5).to(torch.uint8)
+def _to_bytes(rgb: Tensor) -> Tensor:
+    """(B, 3, h, w) in [0, 255] -> (B, h, w, 3) uint8."""
+    return (rgb.permute(0, 2, 3, 1).clamp(0, 255) + 0.5).to(torch.uint8)
 
 
 def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
@@ -189,32 +190,43 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
     previous = {f"previous{i}": k * 0.9 for i, k in enumerate(keys)}
     line = torch.linspace(-1, 1, 40)
     grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)[None]
-    still = {
-        **{"portrait": torch.rand(1, 3, 64, 64) * 255, "flow_scale": torch.eye(2)},
-        "flow": flow * 0.1,
-    }
     return {
         "enroll": {"crop": crop},
-        "warp": {
-            **{"crop": crop, "latents": latents, "source": source, "target": target},
-        },
+        "warp": {"crop": crop, "latents": latents, "source": source, "target": target},
         "carry": {
-            **{"patch": torch.rand(1, 4, 128, 128), "source": source, "before": target},
+            "patch": torch.rand(1, 4, 128, 128),
+            "source": source,
+            "before": target,
             "target": target + 0.01,
         },
         "guide": {
-            **{"maps": maps, "warped_latents": warped_latents, "previous_latents": latents * 0.9},
-            **{"target": target, "placement": torch.zeros(1, 6)},
+            "maps": maps,
+            "warped_latents": warped_latents,
+            "previous_latents": latents * 0.9,
+            "target": target,
+            "placement": torch.zeros(1, 6),
         },
         "denoise": {
-            **{"z_t": painter.noise(1), "t": torch.tensor([0.75]), "latents": latents},
-            **{"identity": identity, **reference, **previous, **guidance},
+            "z_t": painter.noise(1),
+            "t": torch.tensor([0.75]),
+            "latents": latents,
+            "identity": identity,
+            **reference,
+            **previous,
+            **guidance,
         },
         "decode": {"made_latents": latents, "warped": warped, "opening": opening},
-        "move": {**still, "flow_at": grid, "base_at": grid},
+        "move": {
+            "portrait": torch.rand(1, 3, 64, 64) * 255,
+            "flow_scale": torch.eye(2)[None],
+            "flow": flow * 0.1,
+            "flow_at": grid,
+            "base_at": grid,
+        },
         "composite": {
-            "moved": torch.randint(0, 255, (40, 40, 3), dtype=torch.uint8),
-            **{"patch": torch.rand(1, 4, 128, 128), "patch_at": grid},
+            "moved": torch.randint(0, 255, (1, 40, 40, 3), dtype=torch.uint8),
+            "patch": torch.rand(1, 4, 128, 128),
+            "patch_at": grid,
             "feather": torch.rand(1, 1, 40, 40),
         },
     }
@@ -231,7 +243,7 @@ def export_picture(painter: Painter, out: Path) -> dict[str, float]:
         "denoise": (Denoise(painter), 2e-3),
         "decode": (Decode(painter), 2e-3),
         "move": (Move(), 1.0),  # one grey level of rounding
-        "composite": (Inlay(), 1.0),
+        "composite": (Composite(), 1.0),
     }
     errors = {}
     for spec in SPECS:

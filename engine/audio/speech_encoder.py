@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.audio.hop_buffer import HopBuffer
-from engine.backends import Graph, GraphSpec, TensorSpec
+from engine.backends import BATCH, Graph, GraphSpec, Tensor, TensorSpec
+from engine.backends.base import rounds
 
 F32 = NDArray[np.float32]
 HOP, PAST = 640, 576  # samples of a hop, and before it, that the graph hears
 FRAMES = 2  # feature frames a hop
 WIDTH = 616  # numbers in a feature frame: twice 288 of the encoder, 40 of the log-mel spectrum
-_MEMORY = (
-    *(("level", (1, 1)), ("pending", (1, 3, 288))),
-    *((name, (6, 1, 48, 288)) for name in ("keys", "values")),
+_MEMORY: tuple[tuple[str, tuple[int | str, ...]], ...] = (
+    ("level", (BATCH, 1)),
+    ("pending", (BATCH, 3, 288)),
+    ("keys", (6, BATCH, 48, 288)),
+    ("values", (6, BATCH, 48, 288)),
 )
 SPEECH = GraphSpec(
     "speech",
-    (TensorSpec("window", (1, PAST + HOP)), *(TensorSpec(n, shape) for n, shape in _MEMORY)),
+    (TensorSpec("window", (BATCH, PAST + HOP)), *(TensorSpec(n, shape) for n, shape in _MEMORY)),
     (
-        TensorSpec("features", (1, FRAMES, WIDTH)),
+        TensorSpec("features", (BATCH, FRAMES, WIDTH)),
         *(TensorSpec(f"{n}_after", shape) for n, shape in _MEMORY),
     ),
     precision="f32",  # the spectrum's logarithm needs it
+    light=True,
 )
 _SETTLE = 30  # hops of silence a new stream has heard
 
@@ -35,7 +40,7 @@ class SpeechState:
     """What one stream remembers: sound not yet used, and the graph's memory."""
 
     buffer: HopBuffer
-    memory: dict[str, F32]
+    memory: dict[str, Tensor]
 
 
 class StreamingSpeechEncoder:
@@ -49,11 +54,12 @@ class StreamingSpeechEncoder:
         self._graph = graph
         self._memories = [t for t in graph.spec.inputs if t.name != "window"]
         self.width = int(graph.spec.outputs[0].shape[-1])
-        self._settled = {t.name: np.zeros(_fixed(t.shape), np.float32) for t in self._memories}
+        self._settled = {t.name: np.zeros(_one_row(t.shape), np.float32) for t in self._memories}
         window = np.zeros((1, PAST + HOP), np.float32)
         for _ in range(_SETTLE):
-            features, self._settled = self._hop(window, self._settled)
-            self.silence: F32 = features[0]  # features of silence (2, width)
+            out = self._graph(window=window, **self._settled)
+            self._settled = self._remembered(out)
+        self.silence: F32 = np.asarray(out["features"])[0]  # features of silence (2, width)
 
     def start(self) -> SpeechState:
         """State of a new stream: as if it had been silent for a while."""
@@ -65,16 +71,22 @@ class StreamingSpeechEncoder:
         Raises:
             ValueError: `pcm` is not float32 of one dimension.
         """
-        heard = []
-        for window in state.buffer.push(pcm):
-            features, state.memory = self._hop(window[None], state.memory)
-            heard.append(features[0])
-        return np.concatenate(heard) if heard else np.zeros((0, self.width), np.float32)
+        return self.step_many([(state, pcm)])[0]
 
-    def _hop(self, window: F32, memory: dict[str, F32]) -> tuple[F32, dict[str, F32]]:
-        out = self._graph(window=window, **memory)
-        return out["features"], {t.name: out[f"{t.name}_after"] for t in self._memories}
+    def step_many(self, streams: Sequence[tuple[SpeechState, F32]]) -> list[F32]:
+        """`step` for several streams, hop by hop together; returns the features of each."""
+        windows = [state.buffer.push(pcm) for state, pcm in streams]
+        heard: list[list[F32]] = [[np.zeros((0, self.width), np.float32)] for _ in streams]
+        for hop, due in rounds([len(rows) for rows in windows]):
+            feeds = [{"window": windows[i][hop, None], **streams[i][0].memory} for i in due]
+            for i, out in zip(due, self._graph.each(feeds), strict=True):
+                streams[i][0].memory = self._remembered(out)
+                heard[i].append(np.asarray(out["features"])[0])
+        return [np.concatenate(rows) for rows in heard]
+
+    def _remembered(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {t.name: out[f"{t.name}_after"] for t in self._memories}
 
 
-def _fixed(shape: tuple[int | str, ...]) -> tuple[int, ...]:
-    return tuple(int(n) for n in shape)
+def _one_row(shape: tuple[int | str, ...]) -> tuple[int, ...]:
+    return tuple(1 if n == BATCH else int(n) for n in shape)

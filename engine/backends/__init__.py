@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import importlib
 
-from engine.backends.base import Backend, Graph, GraphSpec, TensorSpec
+from engine.backends.base import BATCH, Backend, Graph, GraphSpec, Tensor, TensorSpec
 from engine.errors import BackendUnavailable
 
-__all__ = ["BACKENDS", "Backend", "Graph", "GraphSpec", "TensorSpec", "load_backend"]
+__all__ = [
+    "BACKENDS",
+    "BATCH",
+    "Backend",
+    "Graph",
+    "GraphSpec",
+    "Tensor",
+    "TensorSpec",
+    "load_backend",
+]
 
 _CREATORS = {  # module, function, what to install
     "openvino": ("engine.backends.openvino", "create", "portraittalk"),
@@ -18,8 +27,12 @@ _CREATORS = {  # module, function, what to install
 BACKENDS = tuple(_CREATORS)
 
 
-def load_backend(name: str, *, threads: int) -> Backend:
+def load_backend(name: str, *, threads: int, rows: int = 1) -> Backend:
     """Return the run time called `name`.
+
+    Args:
+        threads: CPU threads of one graph.
+        rows: streams that may be stepped together (`Graph.each`), at most.
 
     Raises:
         BackendUnavailable: the name is unknown, or its package or its device is not here.
@@ -31,5 +44,5 @@ def load_backend(name: str, *, threads: int) -> Backend:
         creators = importlib.import_module(module)
     except ImportError as error:
         raise BackendUnavailable(f"{name} is not installed: pip install '{requirement}'") from error
-    backend: Backend = getattr(creators, function)(threads=threads)
+    backend: Backend = getattr(creators, function)(threads=threads, rows=rows)
     return backend

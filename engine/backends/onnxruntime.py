@@ -10,9 +10,10 @@ import contextlib
 import hashlib
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import (
     EPFail,
@@ -23,7 +24,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     RuntimeException,
 )
 
-from engine.backends.base import Array, GraphSpec
+from engine.backends.base import BATCH, Array, GraphSpec, Tensor
+from engine.backends.device_memory import DeviceGraph, DeviceTensor
 from engine.errors import BackendUnavailable, WeightsError
 
 Provider = tuple[str, dict[str, str]]  # name and options, as `InferenceSession` takes them
@@ -38,30 +40,49 @@ _NEEDED = {
 
 
 class OnnxRuntimeGraph:
-    """One inference session."""
+    """One inference session on the CPU; tensors are numpy arrays."""
 
     def __init__(self, spec: GraphSpec, session: ort.InferenceSession) -> None:
         self.spec = spec
         self._session = session
         self._names = [t.name for t in spec.outputs]
 
-    def __call__(self, **feeds: Array) -> dict[str, Array]:
+    def __call__(self, **feeds: Tensor) -> dict[str, Tensor]:
         """Run once; outputs are fresh arrays that the caller owns."""
         self.spec.check(feeds)
         return dict(zip(self._names, self._session.run(self._names, feeds), strict=True))
 
+    def each(self, rows: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """One stream after another: together, its products would round otherwise (by 1e-5)."""
+        return [self(**feeds) for feeds in rows]
+
 
 class OnnxRuntimeBackend:
-    """Runs the same ONNX files with the providers that `providers` names for each."""
+    """Runs the same ONNX files with the providers that `providers` names for each.
 
-    def __init__(self, threads: int, providers: Providers, *, fast: bool = False) -> None:
+    Args:
+        threads: CPU threads of one graph.
+        device: where tensors between graphs stay: "cuda"; None: numpy arrays on the host.
+        rows: most streams that run together, on a device.
+        fast: see `engine.backends.base.Backend`.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        providers: Providers,
+        *,
+        device: str | None = None,
+        rows: int = 1,
+        fast: bool = False,
+    ) -> None:
         self.fast = fast
-        self._providers = providers
+        self._providers, self._device, self._rows = providers, device, rows
         self._options = ort.SessionOptions()
         self._options.intra_op_num_threads = threads
         self._options.log_severity_level = 3
 
-    def load(self, spec: GraphSpec, path: Path) -> OnnxRuntimeGraph:
+    def load(self, spec: GraphSpec, path: Path) -> OnnxRuntimeGraph | DeviceGraph:
         """Load `path`.
 
         Raises:
@@ -86,7 +107,16 @@ class OnnxRuntimeBackend:
         missing = [t.name for t in (*spec.inputs, *spec.outputs) if t.name not in have]
         if missing:
             raise WeightsError(f"{spec.name}: {path.name} lacks the tensors {missing}")
-        return OnnxRuntimeGraph(spec, session)
+        if self._device is None:
+            return OnnxRuntimeGraph(spec, session)
+        return DeviceGraph(spec, session, self._device, self._rows)
+
+    def put(self, array: Array) -> Tensor:
+        """The array in device memory, or the array itself."""
+        if self._device is None:
+            return array
+        whole = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
+        return DeviceTensor(whole, array.shape, array.dtype, row=0, axis=0)
 
 
 def _cannot_run(spec: GraphSpec, provider: Provider, reason: str) -> BackendUnavailable:
@@ -117,19 +147,22 @@ def on_cuda(spec: GraphSpec, path: Path) -> list[Provider]:
     return [(CUDA, options), *on_cpu(spec, path)]
 
 
-def on_tensorrt(folder: Path) -> Providers:
+def on_tensorrt(folder: Path, rows: int = 1) -> Providers:
     """TensorRT in fp16 for the networks, CUDA for geometry and all that needs fp32.
+
+    One engine serves 1 to `rows` streams at once (an optimisation profile).
 
     An engine takes long to build, so it is kept in `folder`, under a name that another file or
     another version of ONNX Runtime does not share: TensorRT would take it for its own.
     """
 
     def providers(spec: GraphSpec, path: Path) -> list[Provider]:
-        # A free dimension would mean an engine built anew, within a stream, for every portrait.
-        if spec.precision == "f32" or spec.dynamic_axes():
+        # A free size would mean an engine built anew, within a stream, for every portrait.
+        free = {d for axes in spec.dynamic_axes().values() for d in axes.values()}
+        if spec.precision == "f32" or free != {BATCH}:
             return on_cuda(spec, path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        kept = folder / ort.__version__ / f"{spec.name}-{digest}"
+        kept = folder / ort.__version__ / f"{spec.name}-{digest}-{rows}"
         kept.mkdir(parents=True, exist_ok=True)
         options = {
             "trt_fp16_enable": "True",
@@ -137,10 +170,21 @@ def on_tensorrt(folder: Path) -> Providers:
             "trt_engine_cache_path": str(kept),
             "trt_timing_cache_enable": "True",
             "trt_timing_cache_path": str(kept.parent),
+            "trt_profile_min_shapes": _profile(spec, 1),
+            "trt_profile_opt_shapes": _profile(spec, rows),
+            "trt_profile_max_shapes": _profile(spec, rows),
         }
         return [(TENSORRT, options), *on_cuda(spec, path)]
 
     return providers
+
+
+def _profile(spec: GraphSpec, rows: int) -> str:
+    """Shapes of the inputs for so many rows, as TensorRT's provider wants them: a:1x2,b:1x3."""
+    shapes = (
+        (t.name, "x".join(str(rows if d == BATCH else d) for d in t.shape)) for t in spec.inputs
+    )
+    return ",".join(f"{name}:{shape}" for name, shape in shapes)
 
 
 def engine_folder() -> Path:
@@ -149,23 +193,23 @@ def engine_folder() -> Path:
     return Path(cache) / "portraittalk" / "tensorrt"
 
 
-def create(*, threads: int) -> OnnxRuntimeBackend:
-    """Make the backend with `threads` CPU threads a graph."""
+def create(*, threads: int, rows: int) -> OnnxRuntimeBackend:
+    """Make the backend with `threads` CPU threads a graph; it has no use for `rows`."""
     return OnnxRuntimeBackend(threads, on_cpu)
 
 
-def create_cuda(*, threads: int) -> OnnxRuntimeBackend:
-    """Make the backend of an NVIDIA GPU.
+def create_cuda(*, threads: int, rows: int) -> OnnxRuntimeBackend:
+    """Make the backend of an NVIDIA GPU, for `rows` streams at once.
 
     Raises:
         BackendUnavailable: the installed ONNX Runtime is one without CUDA.
     """
     _require(CUDA)
-    return OnnxRuntimeBackend(threads, on_cuda, fast=True)
+    return OnnxRuntimeBackend(threads, on_cuda, device="cuda", rows=rows, fast=True)
 
 
-def create_tensorrt(*, threads: int) -> OnnxRuntimeBackend:
-    """Make the backend of an NVIDIA GPU with TensorRT.
+def create_tensorrt(*, threads: int, rows: int) -> OnnxRuntimeBackend:
+    """Make the backend of an NVIDIA GPU with TensorRT, for `rows` streams at once.
 
     Raises:
         BackendUnavailable: the installed ONNX Runtime is one without TensorRT.
@@ -173,7 +217,8 @@ def create_tensorrt(*, threads: int) -> OnnxRuntimeBackend:
     _require(TENSORRT)
     with contextlib.suppress(ImportError):
         importlib.import_module("tensorrt")  # loads its libraries from where pip put them
-    return OnnxRuntimeBackend(threads, on_tensorrt(engine_folder()), fast=True)
+    providers = on_tensorrt(engine_folder(), rows)
+    return OnnxRuntimeBackend(threads, providers, device="cuda", rows=rows, fast=True)
 
 
 def _require(name: str) -> None:

@@ -34,5 +34,5 @@ def flow_path(
     z_t = noise
     for now, left in pairwise(sampling_times(steps)):
         z_0 = predict(z_t, now)
-        z_t = z_0 + left / now * (z_t - z_0)
+        z_t = z_0 + left / now * (z_t - z_0) if left else z_0
         yield z_t, left

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.backends import Graph, GraphSpec, TensorSpec
+from engine.backends import BATCH, Graph, GraphSpec, TensorSpec
 from engine.errors import PortraitRefused
 from engine.face.topology import POINTS
 from engine.types import RgbImage
@@ -54,17 +54,17 @@ SCORE_NAMES: tuple[str, ...] = (
 
 DETECTOR = GraphSpec(
     "detector",
-    (TensorSpec("picture", (1, DETECTOR_SIDE, DETECTOR_SIDE, 3), "uint8"),),
-    (TensorSpec("cells", (1, 4, DETECTOR_CELLS, DETECTOR_CELLS)),),
+    (TensorSpec("picture", (BATCH, DETECTOR_SIDE, DETECTOR_SIDE, 3), "uint8"),),
+    (TensorSpec("cells", (BATCH, 4, DETECTOR_CELLS, DETECTOR_CELLS)),),
 )
 LANDMARKS = GraphSpec(
     "landmarks",
-    (TensorSpec("crop", (1, CROP, CROP, 3), "uint8"),),
+    (TensorSpec("crop", (BATCH, CROP, CROP, 3), "uint8"),),
     (
-        TensorSpec("landmarks", (1, POINTS, 2)),
-        TensorSpec("scores", (1, len(SCORE_NAMES))),
-        TensorSpec("pose", (1, 2)),
-        TensorSpec("presence", (1, 1)),
+        TensorSpec("landmarks", (BATCH, POINTS, 2)),
+        TensorSpec("scores", (BATCH, len(SCORE_NAMES))),
+        TensorSpec("pose", (BATCH, 2)),
+        TensorSpec("presence", (BATCH, 1)),
     ),
     precision="f32",  # a bf16 coordinate is off by up to half a pixel
 )

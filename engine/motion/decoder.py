@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 
 from engine.audio.speech_encoder import WIDTH
 from engine.audio.voice_activity import VoiceActivityDetector, VoiceActivityState
-from engine.backends import Graph, GraphSpec, TensorSpec
+from engine.backends import BATCH, Graph, GraphSpec, Tensor, TensorSpec
+from engine.backends.base import rounds
 from engine.face import arkit
 
 F32 = NDArray[np.float32]
@@ -18,17 +20,18 @@ LOOKAHEAD = 2  # hops heard beyond a frame before it is decided
 MOTION = GraphSpec(
     "motion",
     (
-        TensorSpec("features", (1, FRAMES, WIDTH)),
-        TensorSpec("memory", (1, 36, 128)),
-        TensorSpec("noise", (1, 1, 16)),
-        TensorSpec("style", (1, 1)),
+        TensorSpec("features", (BATCH, FRAMES, WIDTH)),
+        TensorSpec("memory", (BATCH, 36, 128)),
+        TensorSpec("noise", (BATCH, 1, 16)),
+        TensorSpec("style", (BATCH, 1)),
     ),
     (
-        TensorSpec("coefficients", (1, arkit.COUNT)),
-        TensorSpec("energy", (1, 1)),
-        TensorSpec("memory_after", (1, 36, 128)),
+        TensorSpec("coefficients", (BATCH, arkit.COUNT)),
+        TensorSpec("energy", (BATCH, 1)),
+        TensorSpec("memory_after", (BATCH, 36, 128)),
     ),
     precision="f32",
+    light=True,
 )
 # A regression answers with averages: too open between the words, too small on the vowels. These
 # coefficients are stretched about their mean in speech (first number, measured over ten English
@@ -57,7 +60,7 @@ class MotionState:
     `energy` (T,) in [0, 1] says how strongly the frames of the last `step` were spoken.
     """
 
-    memory: F32
+    memory: Tensor
     held: F32  # features waiting for the second half of their frame
     early: int  # frames still to drop before frame 0 is due
     rng: np.random.Generator
@@ -91,17 +94,19 @@ class MotionDecoder:
         vad: bool = True,
     ) -> None:
         self._graph = graph
-        shapes = {t.name: tuple(int(n) for n in t.shape) for t in graph.spec.inputs}
-        self.width = shapes["features"][2]
+        shapes = {t.name: (1, *(int(n) for n in t.shape[1:])) for t in graph.spec.inputs}
+        self.width: int = shapes["features"][2]
         self._noise = shapes["noise"]
         self._temperature = temperature
         self._style = np.full((1, 1), style, np.float32)
-        self._settled = np.zeros(shapes["memory"], np.float32)
+        self._settled: Tensor = np.zeros(shapes["memory"], np.float32)
         self._vad = VoiceActivityDetector(silence) if vad and silence is not None else None
         quiet = np.zeros((FRAMES, self.width), np.float32) if silence is None else silence
+        nothing = np.zeros(self._noise, np.float32)
         for _ in range(_SETTLE):
-            out = self._run(quiet, self._settled, np.zeros(self._noise, np.float32))
-            self._settled = out["memory_after"]
+            self._settled = graph(
+                features=quiet[None], memory=self._settled, noise=nothing, style=self._style
+            )["memory_after"]
 
     def start(self, seed: int = 0) -> MotionState:
         """State of a new stream; `seed` matters only with a temperature."""
@@ -116,6 +121,32 @@ class MotionDecoder:
         Raises:
             ValueError: the features have another width or dtype.
         """
+        return self.step_many([(state, features)])[0]
+
+    def step_many(self, streams: Sequence[tuple[MotionState, F32]]) -> list[F32]:
+        """`step` for several streams, frame by frame together; returns the coefficients of each."""
+        pairs = [self._pairs(state, features) for state, features in streams]
+        rows: list[list[F32]] = [[np.zeros((0, arkit.COUNT), np.float32)] for _ in streams]
+        energy: list[list[F32]] = [[np.zeros(0, np.float32)] for _ in streams]
+        for turn, due in rounds([len(own) for own in pairs]):
+            feeds = [self._feeds(streams[i][0], pairs[i][turn]) for i in due]
+            for i, out in zip(due, self._graph.each(feeds), strict=True):
+                state = streams[i][0]
+                state.memory = out["memory_after"]
+                opening = np.float32(self._opening(state, pairs[i][turn]))
+                if state.early:
+                    state.early -= 1
+                    continue
+                frame = self._articulate(np.array(out["coefficients"]))
+                frame[:, arkit.MOUTH] *= opening
+                rows[i].append(frame)
+                energy[i].append(np.asarray(out["energy"]).reshape(-1) * opening)
+        for (state, _), spoken in zip(streams, energy, strict=True):
+            state.energy = np.concatenate(spoken)
+        return [np.concatenate(frames) for frames in rows]
+
+    def _pairs(self, state: MotionState, features: F32) -> F32:
+        """Features (T, 2, width) of the motion frames completed."""
         if features.ndim != 2 or features.shape[1] != self.width or features.dtype != np.float32:
             raise ValueError(
                 f"wants float32 of shape (T, {self.width}), got {features.dtype} {features.shape}"
@@ -123,26 +154,25 @@ class MotionDecoder:
         held = np.concatenate([state.held, features])
         count = len(held) // FRAMES
         state.held = held[count * FRAMES :]
-        rows, energy = [np.zeros((0, arkit.COUNT), np.float32)], [np.zeros(0, np.float32)]
-        for pair in held[: count * FRAMES].reshape(count, FRAMES, self.width):
-            noise = state.rng.standard_normal(self._noise, np.float32) * self._temperature
-            out = self._run(pair, state.memory, noise.astype(np.float32))
-            state.memory = out["memory_after"]
-            opening = self._vad.step(state.vad, pair) if self._vad and state.vad else 1.0
-            if state.early:
-                state.early -= 1
-                continue
-            rows.append(self._articulate(out["coefficients"]))
-            rows[-1][:, arkit.MOUTH] *= np.float32(opening)
-            energy.append(out["energy"].reshape(-1) * np.float32(opening))
-        state.energy = np.concatenate(energy)
-        return np.concatenate(rows)
+        return held[: count * FRAMES].reshape(count, FRAMES, self.width)
+
+    def _feeds(self, state: MotionState, pair: F32) -> dict[str, Tensor]:
+        noise = state.rng.standard_normal(self._noise, np.float32) * self._temperature
+        return {
+            "features": pair[None],
+            "memory": state.memory,
+            "noise": noise.astype(np.float32),
+            "style": self._style,
+        }
+
+    def _opening(self, state: MotionState, pair: F32) -> float:
+        """How far the mouth may open to what was heard, in [0, 1]."""
+        if self._vad is None or state.vad is None:
+            return 1.0
+        return self._vad.step(state.vad, pair)
 
     def _articulate(self, rows: F32) -> F32:
         clear = np.clip(STRETCH * rows[:, _COLUMNS] + _SHIFT, 0, 1)
         style = self._style[0, 0]
         rows[:, _COLUMNS] = style * rows[:, _COLUMNS] + (1 - style) * clear
         return rows
-
-    def _run(self, pair: F32, memory: F32, noise: F32) -> dict[str, F32]:
-        return self._graph(features=pair[None], memory=memory, noise=noise, style=self._style)

@@ -55,7 +55,7 @@ class TokenMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, size) -> (B, count, channels)."""
         out: Tensor = self.body(x)
-        return out.view(len(x), self.count, -1)
+        return out.unflatten(1, (self.count, -1))
 
 
 class AnimateNet(nn.Module):

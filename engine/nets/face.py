@@ -143,14 +143,13 @@ class MirroredLandmarkNet(nn.Module):
         self.register_buffer("names", torch.from_numpy(mirror_scores()))
 
     def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Read one crop (1, 192, 192, 3); outputs as `LandmarkNet`."""
-        landmarks, scores, pose, presence = self.net(torch.cat([crop, crop.flip(2)]))
-        mirrored = landmarks[1:, self.net.mirror] * torch.tensor([-1.0, 1.0]) + torch.tensor(
-            [1.0, 0.0]
-        )
+        """Read crops (N, 192, 192, 3); outputs as `LandmarkNet`."""
+        both = self.net(torch.cat([crop, crop.flip(2)]))
+        landmarks, scores, pose, presence = (rows.unflatten(0, (2, -1)) for rows in both)
+        flip, shift = torch.tensor([-1.0, 1.0]), torch.tensor([1.0, 0.0])
         return (
-            (landmarks[:1] + mirrored) / 2,
-            (scores[:1] + scores[1:, self.names]) / 2,
-            (pose[:1] + pose[1:] * torch.tensor([-1.0, 1.0])) / 2,
-            (presence[:1] + presence[1:]) / 2,
+            (landmarks[0] + (landmarks[1][:, self.net.mirror] * flip + shift)) / 2,
+            (scores[0] + scores[1][:, self.names]) / 2,
+            (pose[0] + pose[1] * flip) / 2,
+            (presence[0] + presence[1]) / 2,
         )

@@ -89,7 +89,7 @@ def flow_at(points: Tensor, reference: Tensor, target: Tensor) -> Tensor:
     Returns:
         (B, N, 2): kernel-weighted mean of `reference - target`.
     """
-    points = points.expand(len(target), -1, 2)
+    points = points.expand(target.shape[0], -1, 2)
     # |p - q|^2 as one product: [p, |p|^2, 1] . [-2 q, 1, |q|^2]
     ones = torch.ones_like(target[..., :1])
     rows = torch.cat(

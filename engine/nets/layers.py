@@ -70,4 +70,4 @@ def tokens(x: Tensor) -> Tensor:
 
 def picture(x: Tensor, side: int) -> Tensor:
     """(B, side * side, C) -> (B, C, side, side)."""
-    return x.transpose(1, 2).reshape(len(x), -1, side, side)
+    return x.transpose(1, 2).unflatten(2, (side, side))

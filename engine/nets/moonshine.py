@@ -198,7 +198,8 @@ class StreamingMoonshine(nn.Module):
 
     def _heard(self, layers: list[Tensor], pcm: Tensor) -> Tensor:
         """Settled frames (B, T, hidden) after each layer, and their sound -> features."""
-        lower = [F.layer_norm(x, x.shape[-1:]) for x in layers[: self.settings.lower]]
+        width = (self.settings.hidden,)
+        lower = [F.layer_norm(x, width) for x in layers[: self.settings.lower]]
         mean = torch.stack(lower).mean(0)
         spectrum = self.mel(pcm[:, PAST - _MEL_PAST :])
         return torch.cat([self.norm(layers[-1]), mean, spectrum], 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +42,79 @@ class FrameCondition:
     speech: F32 | None = None  # (16, W) features, where the picture part listens itself
 
 
-class FusedVideo(Protocol):
-    """A whole video whose frames are sampled together, piece by piece; it can be stopped and gone on
-    with.
+class EnrolledFace(Protocol):
+    """What a renderer made of a portrait. Read-only, shared by every stream that shows it."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames."""
+
+
+Face = TypeVar("Face", bound=EnrolledFace)
+Cache = TypeVar("Cache")
+
+
+class Renderer(Protocol[Face, Cache]):
+    """The part of an engine that draws. A face is read-only, a cache belongs to one stream.
+
+    Law:
+        A frame depends on its own face, cache and condition alone, whoever is drawn beside it.
     """
+
+    def read_words(self, text: str, others: tuple[str, ...]) -> Any:
+        """Read a prompt, of which `others` are no expressions; raises `PromptRefused`.
+
+        What it returns comes back as `FrameCondition.words`.
+        """
+
+    def enroll(self, portrait: Portrait) -> Face:
+        """Run the once-a-portrait part."""
+
+    def noise(self, seed: int) -> Any:
+        """Draw the noise of a stream, which comes back as `FrameCondition.noise`."""
+
+    def cold(self, face: Face) -> Cache:
+        """Make the cache before the first frame."""
+
+    def draw(
+        self, jobs: Sequence[tuple[Face, Cache, FrameCondition]]
+    ) -> list[tuple[RgbImage, Cache]]:
+        """Draw one frame of each of several streams afresh: (H, W, 3), and the cache for the next."""
+
+    def draw_between(
+        self, jobs: Sequence[tuple[Face, Cache, FrameCondition]]
+    ) -> list[RgbImage | None]:
+        """Draw one frame (H, W, 3) of each stream by moving the last one that was drawn afresh.
+
+        None where the renderer moves nothing: the frame before is to be shown again.
+
+        Raises:
+            ValueError: nothing was drawn afresh before.
+        """
+
+    def pack(self, cache: Cache) -> dict[str, NDArray[Any]]:
+        """Lay a cache out as arrays, from which `unpack` makes the same cache again."""
+
+    def unpack(self, kept: Mapping[str, NDArray[Any]]) -> Cache:
+        """Undo `pack`."""
+
+
+@runtime_checkable
+class SeveralPortraits(Protocol):
+    """A renderer that also draws a person from several portraits, or on the way to other people."""
+
+    def enroll_several(
+        self, own: Sequence[Portrait], mixed: Sequence[tuple[Portrait, float]] = ()
+    ) -> EnrolledFace:
+        """Enrol a person from portraits, the first of which is moved, shares of others `mixed` in.
+
+        Raises:
+            ConfigError: the shares leave nothing of the person.
+        """
+
+
+class FusedVideo(Protocol):
+    """A whole video whose frames are sampled together, piece by piece; it can be stopped and resumed."""
 
     total: int  # pieces until `frame` may be asked
 
@@ -57,7 +126,7 @@ class FusedVideo(Protocol):
         """Do one piece."""
 
     def frame(self, index: int) -> RgbImage:
-        """Decode one frame."""
+        """Decode one frame (H, W, 3)."""
 
     def pack(self) -> dict[str, NDArray[Any]]:
         """Lay all that was done out as arrays."""
@@ -66,48 +135,9 @@ class FusedVideo(Protocol):
         """Undo `pack`."""
 
 
-class Renderer(Protocol):
-    """The part of an engine that draws; all it is given but the last frame's cache is read-only.
+@runtime_checkable
+class FusesVideo(Protocol):
+    """A renderer that can also sample all frames of a video together (progressive latent fusion)."""
 
-    A face and a cache are opaque to the caller. `words` is what `read_words` made of the prompt.
-    """
-
-    def read_words(self, text: str, others: tuple[str, ...]) -> Any:
-        """Read a prompt, of which `others` are no expressions; raises `PromptRefused`."""
-
-    def enroll(
-        self,
-        portrait: Portrait,
-        more: Sequence[Portrait] = (),
-        mixed: Sequence[tuple[Portrait, float]] = (),
-    ) -> Any:
-        """Run the once-a-portrait part; `more` of the same person, shares of others `mixed` in.
-
-        Raises:
-            ConfigError: it draws from one portrait only, or the shares leave nothing of the person.
-        """
-
-    def noise(self, seed: int) -> Any:
-        """Draw the noise of a stream."""
-
-    def cold(self, face: Any) -> Any:
-        """Make the cache before the first frame."""
-
-    def draw(self, face: Any, cache: Any, condition: FrameCondition) -> tuple[RgbImage, Any]:
-        """Draw one frame afresh; returns it and the cache for the next."""
-
-    def draw_between(self, face: Any, cache: Any, condition: FrameCondition) -> RgbImage:
-        """Draw one frame by moving the last one that was drawn afresh."""
-
-    def film(self, face: Any, conditions: Sequence[FrameCondition]) -> FusedVideo:
-        """Begin a video whose frames are sampled together.
-
-        Raises:
-            ConfigError: it draws frame after frame only.
-        """
-
-    def pack(self, cache: Any) -> dict[str, NDArray[Any]]:
-        """Lay a cache out as arrays, from which `unpack` makes the same cache again."""
-
-    def unpack(self, kept: Mapping[str, NDArray[Any]]) -> Any:
-        """Undo `pack`."""
+    def fuse(self, face: Any, conditions: Sequence[FrameCondition]) -> FusedVideo:
+        """Begin a video of one frame for each of `conditions`."""

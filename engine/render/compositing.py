@@ -49,6 +49,14 @@ class CompositeMaps:
     head: Region  # all that can move
     crop: Region
 
+    def place_head(self, moved: RgbImage) -> RgbImage:
+        """The frame (H, W, 3) with what moved, (h, w, 3) of the head's box, in its place."""
+        if moved.shape == self.rgb.shape:
+            return moved
+        frame = self.rgb.copy()  # a small head: most of the portrait stands still
+        frame[self.head.box] = moved
+        return frame
+
 
 def _sampling(pixel: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     return (2 * pixel / size - 1).astype(np.float32)
@@ -107,7 +115,7 @@ def make_composite_maps(rgb: RgbImage, to_crop: Affine) -> CompositeMaps:
         rgb=rgb,
         portrait={
             "portrait": np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32),
-            "flow_scale": np.ascontiguousarray(to_sampling, np.float32),
+            "flow_scale": np.ascontiguousarray(to_sampling[None], np.float32),
         },
         head=_head(reach(GRID_X, GRID_Y), (width, height), to_crop),
         crop=Region(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.backends import GraphSpec, TensorSpec
+from engine.backends import BATCH, GraphSpec, TensorSpec
 from engine.face.topology import POINTS
 from engine.render.compositing import CROP_SIDE, GRID_X, GRID_Y
 
@@ -12,36 +12,36 @@ KEYS = ((256, 192), (64, 256), (256, 192))  # tokens and widths of the cached ke
 
 
 def _keys(prefix: str) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(f"{prefix}{i}", (1, *shape)) for i, shape in enumerate(KEYS))
+    return tuple(TensorSpec(f"{prefix}{i}", (BATCH, *shape)) for i, shape in enumerate(KEYS))
 
 
-LATENTS = (1, CHANNELS, LATENT, LATENT)
-_POINTS = (1, POINTS, 2)
+LATENTS = (BATCH, CHANNELS, LATENT, LATENT)
+_POINTS = (BATCH, POINTS, 2)
 
 _GUIDANCE = tuple(
-    TensorSpec(f"guidance{i}", (1, width, LATENT >> i, LATENT >> i))
+    TensorSpec(f"guidance{i}", (BATCH, width, LATENT >> i, LATENT >> i))
     for i, width in enumerate((48, 96, 128))
 )
-_FLOW = TensorSpec("flow", (1, 2, len(GRID_Y), len(GRID_X)))
+_FLOW = TensorSpec("flow", (BATCH, 2, len(GRID_Y), len(GRID_X)))
 
 ENROLL = GraphSpec(
     "enroll",
-    (TensorSpec("crop", (1, 3, CROP_SIDE, CROP_SIDE)),),
-    (TensorSpec("latents", LATENTS), TensorSpec("identity", (1, 4, 128)), *_keys("reference")),
+    (TensorSpec("crop", (BATCH, 3, CROP_SIDE, CROP_SIDE)),),
+    (TensorSpec("latents", LATENTS), TensorSpec("identity", (BATCH, 4, 128)), *_keys("reference")),
 )
 WARP = GraphSpec(
     "warp",
     (
-        TensorSpec("crop", (1, 3, CROP_SIDE, CROP_SIDE)),
+        TensorSpec("crop", (BATCH, 3, CROP_SIDE, CROP_SIDE)),
         TensorSpec("latents", LATENTS),
         TensorSpec("source", _POINTS),
         TensorSpec("target", _POINTS),
     ),
     (
-        TensorSpec("warped", (1, 3, CROP_SIDE, CROP_SIDE)),
+        TensorSpec("warped", (BATCH, 3, CROP_SIDE, CROP_SIDE)),
         TensorSpec("warped_latents", LATENTS),
-        TensorSpec("maps", (1, LINE_MAPS, LATENT, LATENT)),
-        TensorSpec("opening", (1, 1, 64, 64)),
+        TensorSpec("maps", (BATCH, LINE_MAPS, LATENT, LATENT)),
+        TensorSpec("opening", (BATCH, 1, 64, 64)),
         _FLOW,
     ),
     precision="f32",
@@ -49,22 +49,22 @@ WARP = GraphSpec(
 CARRY = GraphSpec(
     "carry",
     (
-        TensorSpec("patch", (1, 4, CROP_SIDE, CROP_SIDE)),
+        TensorSpec("patch", (BATCH, 4, CROP_SIDE, CROP_SIDE)),
         TensorSpec("source", _POINTS),
         TensorSpec("before", _POINTS),
         TensorSpec("target", _POINTS),
     ),
-    (TensorSpec("carried", (1, 4, CROP_SIDE, CROP_SIDE)), _FLOW),
+    (TensorSpec("carried", (BATCH, 4, CROP_SIDE, CROP_SIDE)), _FLOW),
     precision="f32",
 )
 GUIDE = GraphSpec(
     "guide",
     (
-        TensorSpec("maps", (1, LINE_MAPS, LATENT, LATENT)),
+        TensorSpec("maps", (BATCH, LINE_MAPS, LATENT, LATENT)),
         TensorSpec("warped_latents", LATENTS),
         TensorSpec("previous_latents", LATENTS),
         TensorSpec("target", _POINTS),
-        TensorSpec("placement", (1, 6)),
+        TensorSpec("placement", (BATCH, 6)),
     ),
     _GUIDANCE,
 )
@@ -72,9 +72,9 @@ DENOISE = GraphSpec(
     "denoise",
     (
         TensorSpec("z_t", LATENTS),
-        TensorSpec("t", (1,)),
+        TensorSpec("t", (BATCH,)),
         TensorSpec("latents", LATENTS),
-        TensorSpec("identity", (1, 4, 128)),
+        TensorSpec("identity", (BATCH, 4, 128)),
         *_keys("reference"),
         *_keys("previous"),
         *_GUIDANCE,
@@ -85,22 +85,22 @@ DECODE = GraphSpec(
     "decode",
     (
         TensorSpec("made_latents", LATENTS),
-        TensorSpec("warped", (1, 3, CROP_SIDE, CROP_SIDE)),
-        TensorSpec("opening", (1, 1, 64, 64)),
+        TensorSpec("warped", (BATCH, 3, CROP_SIDE, CROP_SIDE)),
+        TensorSpec("opening", (BATCH, 1, 64, 64)),
     ),
-    (TensorSpec("patch", (1, 4, CROP_SIDE, CROP_SIDE)),),
+    (TensorSpec("patch", (BATCH, 4, CROP_SIDE, CROP_SIDE)),),
 )
-_PORTRAIT = (TensorSpec("portrait", (1, 3, "H", "W")), TensorSpec("flow_scale", (2, 2)))
-_AT = (TensorSpec("flow_at", (1, "a", "b", 2)), TensorSpec("base_at", (1, "a", "b", 2)))
-_RGB = (TensorSpec("rgb", ("h", "w", 3), "uint8"),)
+_PORTRAIT = (TensorSpec("portrait", (BATCH, 3, "H", "W")), TensorSpec("flow_scale", (BATCH, 2, 2)))
+_AT = (TensorSpec("flow_at", (BATCH, "a", "b", 2)), TensorSpec("base_at", (BATCH, "a", "b", 2)))
+_RGB = (TensorSpec("rgb", (BATCH, "h", "w", 3), "uint8"),)
 MOVE = GraphSpec("move", (*_PORTRAIT, _FLOW, *_AT), _RGB, precision="f32")
 COMPOSITE = GraphSpec(
     "composite",
     (
-        TensorSpec("moved", ("h", "w", 3), "uint8"),
-        TensorSpec("patch", (1, 4, CROP_SIDE, CROP_SIDE)),
-        TensorSpec("patch_at", (1, "h", "w", 2)),
-        TensorSpec("feather", (1, 1, "h", "w")),
+        TensorSpec("moved", (BATCH, "h", "w", 3), "uint8"),
+        TensorSpec("patch", (BATCH, 4, CROP_SIDE, CROP_SIDE)),
+        TensorSpec("patch_at", (BATCH, "h", "w", 2)),
+        TensorSpec("feather", (BATCH, 1, "h", "w")),
     ),
     _RGB,
     precision="f32",

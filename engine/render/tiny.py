@@ -16,22 +16,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends import Graph, GraphSpec
+from engine.backends import Graph, GraphSpec, Tensor
 from engine.diffusion.flow import flow_path
-from engine.errors import ConfigError
 from engine.motion.expression import refuse_words
-from engine.render.base import FrameCondition, FusedVideo, Portrait
+from engine.render.base import FrameCondition, Portrait
 from engine.render.compositing import CompositeMaps, cut_crop, make_composite_maps
 from engine.render.eyelids import Eye, close_lids, make_lids
 from engine.render.specs import (
     CARRY,
+    CHANNELS,
     COMPOSITE,
     DECODE,
     DENOISE,
     ENROLL,
     GUIDE,
     KEYS,
-    LATENTS,
+    LATENT,
     MOVE,
     WARP,
 )
@@ -41,33 +41,49 @@ F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Face:
-    """A portrait enrolled for drawing: its crop, what the networks keep of it, its composite."""
+class TinyFace:
+    """A portrait enrolled for drawing; tensors are handles of the backend."""
 
-    crop: F32  # (1, 3, 128, 128) in [-1, 1]
-    source: F32  # (1, 478, 2) landmarks in crop units
-    kept: dict[str, F32]  # latents, identity, reference keys/values
-    composite: CompositeMaps
+    crop: Tensor  # (1, 3, 128, 128) in [-1, 1]
+    source: Tensor  # (1, 478, 2) landmarks in crop units
+    kept: dict[str, Tensor]  # latents, identity, reference keys/values
+    move: dict[str, Tensor]  # what `MOVE` is always fed
+    composite: dict[str, Tensor]  # what `COMPOSITE` is always fed
+    maps: CompositeMaps
     lids: tuple[Eye, Eye]  # right, left
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the frames."""
-        height, width = self.composite.rgb.shape[:2]
+        height, width = self.maps.rgb.shape[:2]
         return height, width
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class FrameCache:
     """What a frame hands to the next: its latents and keys/values of the last denoising step.
 
     `patch` and `target` are the last painted crop and the landmarks it was painted for.
     """
 
-    latents: F32
-    keys: tuple[F32, ...]
-    patch: F32 | None = None  # (1, 4, 128, 128)
+    latents: Tensor  # (1, 16, 32, 32)
+    keys: tuple[Tensor, ...]
+    patch: Tensor | None = None  # (1, 4, 128, 128)
     target: F32 | None = None  # (1, 478, 2)
+
+
+Job = tuple[TinyFace, FrameCache, FrameCondition]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One tensor a stream, read as one array (N, ...) only if somebody computes with it."""
+
+    tensors: Sequence[Tensor]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """All rows as one array."""
+        return np.concatenate([np.asarray(tensor) for tensor in self.tensors]).astype(dtype)
 
 
 class TinyRenderer:
@@ -76,32 +92,40 @@ class TinyRenderer:
     Args:
         load: gives the graph of a spec.
         steps: denoising steps a painted frame.
+        put: brings an array to where the graphs read it (`Backend.put`).
     """
 
-    def __init__(self, load: Callable[[GraphSpec], Graph], steps: int = 1) -> None:
-        self._steps = steps
+    def __init__(
+        self,
+        load: Callable[[GraphSpec], Graph],
+        steps: int = 1,
+        put: Callable[[NDArray[Any]], Tensor] = lambda array: array,
+    ) -> None:
+        self._steps, self._put = steps, put
         self._enroll, self._warp, self._carry = load(ENROLL), load(WARP), load(CARRY)
         self._guide, self._denoise, self._decode = load(GUIDE), load(DENOISE), load(DECODE)
         self._move, self._composite = load(MOVE), load(COMPOSITE)
 
-    def enroll(
-        self,
-        portrait: Portrait,
-        more: Sequence[Portrait] = (),
-        mixed: Sequence[tuple[Portrait, float]] = (),
-    ) -> Face:
+    def enroll(self, portrait: Portrait) -> TinyFace:
         """Run the once-a-portrait part."""
-        if more or mixed:
-            raise ConfigError("the tiny profile draws from one portrait; use --profile sd15")
-        crop = cut_crop(portrait.rgb, portrait.to_crop)
-        composite = make_composite_maps(portrait.rgb, portrait.to_crop)
-        lids = make_lids(portrait.rgb, portrait.landmarks)
-        return Face(crop, portrait.source[None], self._enroll(crop=crop), composite, lids)
+        crop = self._put(cut_crop(portrait.rgb, portrait.to_crop))
+        maps = make_composite_maps(portrait.rgb, portrait.to_crop)
+        put = {name: self._put(array) for name, array in {**maps.portrait, **maps.head.at}.items()}
+        return TinyFace(
+            crop=crop,
+            source=self._put(portrait.source[None]),
+            kept=self._enroll(crop=crop),
+            move=put,
+            composite={name: self._put(array) for name, array in maps.crop.at.items()},
+            maps=maps,
+            lids=make_lids(portrait.rgb, portrait.landmarks),
+        )
 
     @staticmethod
     def noise(seed: int) -> F32:
         """The noise (1, 16, 32, 32) of a stream, the same for all its frames."""
-        return np.random.default_rng(seed).standard_normal(LATENTS, np.float32)
+        shape = (1, CHANNELS, LATENT, LATENT)
+        return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
     @staticmethod
     def read_words(text: str, others: tuple[str, ...]) -> None:
@@ -109,89 +133,117 @@ class TinyRenderer:
         refuse_words(others)
 
     @staticmethod
-    def cold(face: Face) -> FrameCache:
+    def cold(face: TinyFace) -> FrameCache:
         """The cache before the first frame: the portrait itself."""
         return FrameCache(
             face.kept["latents"], tuple(face.kept[f"reference{i}"] for i in range(len(KEYS)))
         )
 
-    def draw(
-        self, face: Face, cache: FrameCache, condition: FrameCondition
-    ) -> tuple[RgbImage, FrameCache]:
-        """Draw one frame, painting its crop afresh."""
-        points = condition.target[None]
-        geometry = self._warp(
-            crop=face.crop,
-            latents=face.kept["latents"],
-            source=face.source,
-            target=points,
+    def draw(self, jobs: Sequence[Job]) -> list[tuple[RgbImage, FrameCache]]:
+        """Draw one frame (H, W, 3) of each stream, painting its crop afresh."""
+        points = [condition.target[None] for _, _, condition in jobs]
+        geometry = self._warp.each(
+            [
+                {
+                    "crop": face.crop,
+                    "latents": face.kept["latents"],
+                    "source": face.source,
+                    "target": target,
+                }
+                for (face, _, _), target in zip(jobs, points, strict=True)
+            ]
         )
-        flow = geometry.pop("flow")
-        guidance = self._guide(
-            maps=geometry["maps"],
-            warped_latents=geometry["warped_latents"],
-            previous_latents=cache.latents,
-            target=points,
-            placement=condition.placement[None],
+        guidance = self._guide.each(
+            [
+                {
+                    "maps": drawn["maps"],
+                    "warped_latents": drawn["warped_latents"],
+                    "previous_latents": cache.latents,
+                    "target": target,
+                    "placement": condition.placement[None],
+                }
+                for (_, cache, condition), drawn, target in zip(jobs, geometry, points, strict=True)
+            ]
         )
-        made = self._sample(face, cache, guidance, condition.noise)
-        latents = made["made_latents"]
-        patch = self._decode(
-            made_latents=latents, warped=geometry["warped"], opening=geometry["opening"]
-        )["patch"]
-        rgb = self.compose(face.composite, flow, patch, _eyes(face, condition.blink))
-        keys = tuple(made[f"made{i}"] for i in range(len(KEYS)))
-        return rgb, FrameCache(latents, keys, patch, points)
+        made = self._sample(jobs, guidance)
+        painted = self._decode.each(
+            [
+                {
+                    "made_latents": latents["made_latents"],
+                    "warped": drawn["warped"],
+                    "opening": drawn["opening"],
+                }
+                for latents, drawn in zip(made, geometry, strict=True)
+            ]
+        )
+        frames = self._compose(
+            jobs, [drawn["flow"] for drawn in geometry], [out["patch"] for out in painted]
+        )
+        caches = [
+            FrameCache(
+                out["made_latents"],
+                tuple(out[f"made{i}"] for i in range(len(KEYS))),
+                crop["patch"],
+                target,
+            )
+            for out, crop, target in zip(made, painted, points, strict=True)
+        ]
+        return list(zip(frames, caches, strict=True))
 
     def _sample(
-        self, face: Face, cache: FrameCache, guidance: dict[str, F32], noise: F32
-    ) -> dict[str, F32]:
+        self, jobs: Sequence[Job], guidance: Sequence[Mapping[str, Tensor]]
+    ) -> list[dict[str, Tensor]]:
         """What the last denoising step made: latents, and keys/values for the next frame."""
-        previous = {f"previous{i}": key for i, key in enumerate(cache.keys)}
-        made: dict[str, F32] = {}
+        fixed = [
+            {
+                **face.kept,
+                **{f"previous{i}": key for i, key in enumerate(cache.keys)},
+                **guide,
+            }
+            for (face, cache, _), guide in zip(jobs, guidance, strict=True)
+        ]
+        made: list[dict[str, Tensor]] = []
 
-        def predict(z_t: F32, now: float) -> F32:
-            made.update(
-                self._denoise(
-                    z_t=z_t, t=np.array([now], np.float32), **face.kept, **previous, **guidance
-                )
+        def predict(z_t: F32, now: float) -> Rows:
+            t = np.array([now], np.float32)
+            made[:] = self._denoise.each(
+                [{"z_t": z_t[i : i + 1], "t": t, **feeds} for i, feeds in enumerate(fixed)]
             )
-            return made["made_latents"]
+            return Rows([out["made_latents"] for out in made])
 
+        noise = np.concatenate([condition.noise for _, _, condition in jobs])
         for _ in flow_path(predict, noise, self._steps):
             pass
         return made
 
-    def draw_between(self, face: Face, cache: FrameCache, condition: FrameCondition) -> RgbImage:
-        """Draw one frame whose painted crop is the last one, moved along with the lips.
+    def draw_between(self, jobs: Sequence[Job]) -> list[RgbImage | None]:
+        """Draw frames (H, W, 3) whose painted crop is the last one, moved along with the lips.
 
         Raises:
             ValueError: nothing was painted before.
         """
-        if cache.patch is None or cache.target is None:
+        if any(cache.patch is None for _, cache, _ in jobs):
             raise ValueError("a frame between two painted ones needs a painted one before it")
-        moved = self._carry(
-            patch=cache.patch,
-            source=face.source,
-            before=cache.target,
-            target=condition.target[None],
+        moved = self._carry.each(
+            [
+                {
+                    "patch": cache.patch,
+                    "source": face.source,
+                    "before": cache.target,
+                    "target": condition.target[None],
+                }
+                for face, cache, condition in jobs
+            ]
         )
-        eyes = _eyes(face, condition.blink)
-        return self.compose(face.composite, moved["flow"], moved["carried"], eyes)
-
-    @staticmethod
-    def film(face: Face, conditions: Sequence[FrameCondition]) -> FusedVideo:
-        """There is none here."""
-        raise ConfigError("the tiny profile draws frame after frame; use --profile sd15")
+        carried = [out["carried"] for out in moved]
+        return [*self._compose(jobs, [out["flow"] for out in moved], carried)]
 
     @staticmethod
     def pack(cache: FrameCache) -> dict[str, NDArray[Any]]:
         """A cache as arrays."""
-        kept = {f"key{i}": key for i, key in enumerate(cache.keys)}
-        painted = {"patch": cache.patch, "target": cache.target}
-        return {"latents": cache.latents, **kept} | {
-            name: array for name, array in painted.items() if array is not None
-        }
+        kept = {"latents": cache.latents, "patch": cache.patch, "target": cache.target}
+        kept |= {f"key{i}": key for i, key in enumerate(cache.keys)}
+        return {name: np.asarray(tensor) for name, tensor in kept.items() if tensor is not None}
 
     @staticmethod
     def unpack(kept: Mapping[str, NDArray[Any]]) -> FrameCache:
@@ -199,29 +251,30 @@ class TinyRenderer:
         keys = tuple(kept[f"key{i}"] for i in range(len(KEYS)))
         return FrameCache(kept["latents"], keys, kept.get("patch"), kept.get("target"))
 
-    def compose(
-        self, composite: CompositeMaps, flow: F32, patch: F32, blinking: F32 | None = None
-    ) -> RgbImage:
-        """Move the portrait by `flow` and lay the painted `patch` in: (H, W, 3).
-
-        Args:
-            blinking: the portrait (1, 3, H, W) with its lids down, while they are.
-        """
-        portrait = (
-            composite.portrait if blinking is None else {**composite.portrait, "portrait": blinking}
+    def _compose(
+        self, jobs: Sequence[Job], flows: Sequence[Tensor], patches: Sequence[Tensor]
+    ) -> list[RgbImage]:
+        """Move each portrait by its flow and lay its painted patch in: (H, W, 3) each."""
+        feeds = []
+        for (face, _, condition), flow in zip(jobs, flows, strict=True):
+            feeds.append({**face.move, "flow": flow})
+            if condition.blink.any():
+                portrait = face.maps.portrait["portrait"][0]
+                feeds[-1]["portrait"] = close_lids(portrait, face.lids, condition.blink)[None]
+        frames = [
+            face.maps.place_head(np.asarray(out["rgb"])[0])
+            for (face, _, _), out in zip(jobs, self._move.each(feeds), strict=True)
+        ]
+        laid = self._composite.each(
+            [
+                {
+                    "moved": np.ascontiguousarray(frame[face.maps.crop.box])[None],
+                    "patch": patch,
+                    **face.composite,
+                }
+                for (face, _, _), frame, patch in zip(jobs, frames, patches, strict=True)
+            ]
         )
-        frame = self._move(**portrait, flow=flow, **composite.head.at)["rgb"]
-        if frame.shape != composite.rgb.shape:  # a small head: most of the portrait stands still
-            head, frame = frame, composite.rgb.copy()
-            frame[composite.head.box] = head
-        under = np.ascontiguousarray(frame[composite.crop.box])
-        laid = self._composite(moved=under, patch=patch, **composite.crop.at)
-        frame[composite.crop.box] = laid["rgb"]
-        return frame
-
-
-def _eyes(face: Face, blink: F32) -> F32 | None:
-    """The portrait with its lids down; None while both eyes are open."""
-    if not blink.any():
-        return None
-    return close_lids(face.composite.portrait["portrait"][0], face.lids, blink)[None]
+        for (face, _, _), frame, out in zip(jobs, frames, laid, strict=True):
+            frame[face.maps.crop.box] = np.asarray(out["rgb"])[0]
+        return frames

@@ -1,0 +1,78 @@
+"""Which frames are painted afresh, moved or repeated, for several streams at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from engine.face.landmarks import lip_gap
+from engine.render.base import FrameCondition, Renderer
+from engine.state import StreamState
+from engine.types import VideoFrame
+
+OPENED = 0.012  # of the face height: lips that part further than painted are painted early
+
+Aim = tuple[StreamState, FrameCondition]
+
+
+class FrameDrawer:
+    """Draws the next frame of each stream.
+
+    Args:
+        paint_every: frames from one painted afresh to the next, where a stream's quality names none.
+    """
+
+    def __init__(self, renderer: Renderer[Any, Any], paint_every: int) -> None:
+        self._renderer, self._paint_every = renderer, paint_every
+
+    def draw(self, aims: Sequence[Aim]) -> list[VideoFrame | None]:
+        """The next frame of each stream; None where an earlier run drew it."""
+        painted, moved = [], []
+        for state, condition in aims:
+            index = condition.index
+            again = state.shown is not None and index % state.quality.draw_every
+            if index < state.draw_from or again:
+                continue
+            due = self._due(state, index, float(lip_gap(condition.target)))
+            (painted if due else moved).append((state, condition))
+        fresh = self._paint(painted) | self._move(moved)
+        return [
+            None
+            if condition.index < state.draw_from or state.shown is None
+            else VideoFrame(condition.index, state.shown, id(state) in fresh)
+            for state, condition in aims
+        ]
+
+    def _paint(self, aims: Sequence[Aim]) -> set[int]:
+        """Draw frames afresh; returns the streams that show a new picture."""
+        if not aims:
+            return set()
+        jobs = [(state.identity.face, state.cache, condition) for state, condition in aims]
+        for (state, condition), (rgb, cache) in zip(aims, self._renderer.draw(jobs), strict=True):
+            state.shown, state.cache = rgb, cache
+            state.painted, state.parted = condition.index, float(lip_gap(condition.target))
+        return {id(state) for state, _ in aims}
+
+    def _move(self, aims: Sequence[Aim]) -> set[int]:
+        """Move what was painted before; returns the streams that show a new picture."""
+        if not aims:
+            return set()
+        jobs = [(state.identity.face, state.cache, condition) for state, condition in aims]
+        fresh = set()
+        for (state, _), rgb in zip(aims, self._renderer.draw_between(jobs), strict=True):
+            if rgb is not None:
+                state.shown = rgb
+                fresh.add(id(state))
+        return fresh
+
+    def _due(self, state: StreamState, index: int, parted: float) -> bool:
+        """Whether a frame is painted, whose lips are `parted` so far over the face height.
+
+        A carried crop cannot show what it was not painted with: lips that open do not wait for
+        their turn, only for a third of it.
+        """
+        if state.painted is None:
+            return True
+        every, since = state.quality.paint_every or self._paint_every, index - state.painted
+        opening = parted - state.parted > OPENED
+        return since >= every or (opening and 3 * since >= every)
