@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.backends import GraphSpec, load_backend
+from engine.backends.base import split_rows, stack_rows
 from engine.errors import ExportMismatch
 
 OPSET = 20
@@ -28,7 +30,8 @@ def export(
 
     Args:
         module: called with the tensors of `spec.inputs` in order, returns those of `spec.outputs`.
-        sample: one tensor an input; also the input of the parity check.
+        sample: one tensor an input, of one row; also the input of the parity check, alone and as three
+            rows of one batch.
         tolerance: largest absolute difference allowed, in fp32 on the first-choice run time.
 
     Raises:
@@ -52,15 +55,18 @@ def export(
             dynamo=False,
         )
     wanted = wanted if isinstance(wanted, tuple) else (wanted,)
-    strict = GraphSpec(spec.name, spec.inputs, spec.outputs, precision="f32")
-    got = load_backend("openvino", threads=2).load(strict, path)(
-        **{name: tensor.numpy() for name, tensor in sample.items()}
-    )
+    strict = replace(spec, precision="f32")
+    graph = load_backend("openvino", threads=2).load(strict, path)
+    feeds = {name: tensor.numpy() for name, tensor in sample.items()}
+    together = split_rows(spec, graph(**stack_rows(spec, [feeds] * 3)), 3)
     worst = 0.0
-    for tensor, want in zip(spec.outputs, wanted, strict=True):
-        tensor.check(got[tensor.name])
-        difference = np.abs(got[tensor.name].astype(np.float64) - want.numpy().astype(np.float64))
-        worst = max(worst, float(difference.max(initial=0.0)))
+    for got in (graph(**feeds), *together):
+        for tensor, want in zip(spec.outputs, wanted, strict=True):
+            tensor.check(got[tensor.name])
+            difference = np.abs(
+                got[tensor.name].astype(np.float64) - want.numpy().astype(np.float64)
+            )
+            worst = max(worst, float(difference.max(initial=0.0)))
     if not worst <= tolerance:
         raise ExportMismatch(f"{spec.name}: largest difference {worst:.2e} is over {tolerance:.0e}")
     return worst

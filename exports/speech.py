@@ -37,7 +37,7 @@ def _export(module: nn.Module, spec: GraphSpec, path: Path) -> float:
     for weight in module.parameters():
         weight.data = weight.data.half().float()
     torch.manual_seed(0)
-    sample = {t.name: 0.3 * torch.randn([int(n) for n in t.shape]) for t in spec.inputs}
+    sample = {t.name: 0.3 * torch.randn(t.sized(1)) for t in spec.inputs}
     error = export(module, spec, sample, path, tolerance=2e-3)
     halve(path)
     return error

@@ -54,7 +54,7 @@ class StreamingSpeechEncoder:
         self._graph = graph
         self._memories = [t for t in graph.spec.inputs if t.name != "window"]
         self.width = int(graph.spec.outputs[0].shape[-1])
-        self._settled = {t.name: np.zeros(_one_row(t.shape), np.float32) for t in self._memories}
+        self._settled = {t.name: np.zeros(t.sized(1), np.float32) for t in self._memories}
         window = np.zeros((1, PAST + HOP), np.float32)
         for _ in range(_SETTLE):
             out = self._graph(window=window, **self._settled)
@@ -86,7 +86,3 @@ class StreamingSpeechEncoder:
 
     def _remembered(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
         return {t.name: out[f"{t.name}_after"] for t in self._memories}
-
-
-def _one_row(shape: tuple[int | str, ...]) -> tuple[int, ...]:
-    return tuple(1 if n == BATCH else int(n) for n in shape)

@@ -30,6 +30,14 @@ class TensorSpec:
         """Where in the shape the rows of the streams lie."""
         return self.shape.index(BATCH)
 
+    def sized(self, rows: int) -> tuple[int, ...]:
+        """The shape for so many rows.
+
+        Raises:
+            ValueError: another dimension is free too.
+        """
+        return tuple(rows if d == BATCH else int(d) for d in self.shape)
+
     def check(self, value: Array) -> None:
         """Raise ValueError when `value`, an array or a handle with shape and dtype, does not fit."""
         fits = len(value.shape) == len(self.shape) and all(

@@ -181,9 +181,7 @@ def on_tensorrt(folder: Path, rows: int = 1) -> Providers:
 
 def _profile(spec: GraphSpec, rows: int) -> str:
     """Shapes of the inputs for so many rows, as TensorRT's provider wants them: a:1x2,b:1x3."""
-    shapes = (
-        (t.name, "x".join(str(rows if d == BATCH else d) for d in t.shape)) for t in spec.inputs
-    )
+    shapes = ((t.name, "x".join(map(str, t.sized(rows)))) for t in spec.inputs)
     return ",".join(f"{name}:{shape}" for name, shape in shapes)
 
 

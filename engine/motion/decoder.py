@@ -94,8 +94,8 @@ class MotionDecoder:
         vad: bool = True,
     ) -> None:
         self._graph = graph
-        shapes = {t.name: (1, *(int(n) for n in t.shape[1:])) for t in graph.spec.inputs}
-        self.width: int = shapes["features"][2]
+        shapes = {t.name: t.sized(1) for t in graph.spec.inputs}
+        self.width = shapes["features"][2]
         self._noise = shapes["noise"]
         self._temperature = temperature
         self._style = np.full((1, 1), style, np.float32)
