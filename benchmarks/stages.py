@@ -5,7 +5,7 @@ Prints a table, then one JSON line. Run it on an idle machine:
     python -m benchmarks.stages --out benchmarks/results/stages.json
 
 `--doubled` times frames of twice the size too, in turns with the usual ones, so that a busy moment
-is shared by both.
+is shared by both. `--batch 1 2 4` times so many streams in one step against one step each, in turns.
 """
 
 from __future__ import annotations
@@ -48,12 +48,19 @@ class TimedGraph:
         self._spent.append(time.perf_counter() - begun)
         return out
 
+    def each(self, rows: Any) -> list[dict[str, Any]]:
+        """Run for several streams and note the time of all."""
+        begun = time.perf_counter()
+        out = self._graph.each(rows)
+        self._spent.append(time.perf_counter() - begun)
+        return out
+
 
 class TimedBackend:
     """A run time whose graphs are timed; `spent` maps a graph's name to seconds."""
 
     def __init__(self, inner: Backend) -> None:
-        self._inner, self.fast = inner, inner.fast
+        self._inner, self.fast, self.put = inner, inner.fast, inner.put
         self.spent: dict[str, list[float]] = defaultdict(list)
 
     def load(self, spec: GraphSpec, path: Path) -> Graph:
@@ -145,6 +152,39 @@ def doubled(config: EngineConfig, image: np.ndarray, blocks: int) -> dict[str, A
     }
 
 
+def together(
+    config: EngineConfig, image: np.ndarray, sizes: list[int], blocks: int
+) -> list[dict[str, Any]]:
+    """CPU time a frame of so many streams stepped together and one by one, in turns of a second."""
+    hop, fps = config.stream.hop_samples, config.stream.fps
+    rows = []
+    for size in sizes:
+        engine = AvatarEngine.load(dataclasses.replace(config, batch=size))
+        who, sound = engine.enroll(image), voice(blocks + 2)
+        both = [[engine.start(who, seed=seed) for seed in range(size)] for _ in range(2)]
+        spent = []
+        for start in range(0, len(sound) - hop * fps + 1, hop * fps):
+            hops = [sound[at : at + hop] for at in range(start, start + hop * fps, hop)]
+            begun = time.process_time()
+            for pcm in hops:
+                engine.step_many([(state, pcm) for state in both[0]])
+            half = time.process_time()
+            for pcm in hops:
+                for state in both[1]:
+                    engine.step(state, pcm)
+            spent.append((half - begun, time.process_time() - half))
+        one, alone = np.array(spent[1:]).T / (fps * size) * 1000
+        rows.append(
+            {
+                "streams": size,
+                "cpu_ms_a_frame": round(float(np.median(one)), 2),
+                "cpu_ms_a_frame_one_by_one": round(float(np.median(alone)), 2),
+                "ratio_p50": round(float(np.median(one / alone)), 3),
+            }
+        )
+    return rows
+
+
 def enlarged(image: np.ndarray, side: int) -> np.ndarray:
     """The picture (H, W, 3), not smaller than `side`: a frame's cost depends on its size only."""
     scale = side / max(image.shape[:2])
@@ -169,6 +209,14 @@ def main() -> None:
     parser.add_argument(
         "--doubled", action="store_true", help="also time frames of twice the size, in turns"
     )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="also time so many streams in one step, in turns with one step each",
+    )
     parser.add_argument("--backend", choices=BACKENDS, default="openvino")
     parser.add_argument(
         "--weights", type=Path, help="folder of the graphs, if not the embedded one"
@@ -190,6 +238,9 @@ def main() -> None:
     result |= {"load_s": round(loaded, 2), "backend": args.backend, "threads": args.threads}
     if args.doubled:
         result["doubled"] = doubled(config, image, args.frames // config.stream.fps)
+    if args.batch:
+        seconds = args.frames // config.stream.fps
+        result["together"] = together(config, enlarged(image, args.max_side), args.batch, seconds)
     about = describe()
     print_header("Milliseconds a frame", about)
     print(f"{'stage':<14}{'p50':>8}{'p95':>8}{'p99':>8}   ms")
@@ -199,6 +250,11 @@ def main() -> None:
     if args.doubled:
         usual, large = result["doubled"]["frame_ms_p50"]
         print(f"twice the size: {large} ms for {usual}, {result['doubled']['ratio_p50']} x")
+    for row in result.get("together", ()):
+        print(
+            f"{row['streams']} streams: {row['cpu_ms_a_frame']} ms of CPU a frame in one step, "
+            f"{row['cpu_ms_a_frame_one_by_one']} one by one, {row['ratio_p50']} x"
+        )
     print_json({"benchmark": "stages", **result, **about}, args.out)
 
 
