@@ -32,7 +32,7 @@ from engine.avatar import AvatarEngine
 from engine.backends import BACKENDS
 from engine.config import EngineConfig
 from engine.errors import BackendUnavailable
-from server.portraits import decode_image
+from engine.face.image_file import decode_image
 from server.run import BUNDLED_PORTRAIT
 
 if TYPE_CHECKING:

@@ -48,13 +48,13 @@ from engine.config import EngineConfig
 from engine.diffusion.latent_fusion import LatentFusion, fusion_windows
 from engine.diffusion.samplers import Denoising, sample, sample_frames
 from engine.errors import DataError
+from engine.face.image_file import decode_image
 from engine.face.landmarks import apply, invert
 from engine.loaders.lpips import Lpips
 from engine.nets.painter import Cache, Condition, Painter
 from engine.offline.video import frames_of
 from engine.render.base import FrameCondition, Portrait
 from engine.render.tiny import Face, TinyRenderer
-from server.portraits import decode_image
 from server.run import BUNDLED_PORTRAIT
 
 WAYS = ("cache", "fusion", "neither")

@@ -29,10 +29,10 @@ from engine.avatar import AvatarEngine
 from engine.config import EngineConfig
 from engine.errors import PortraitRefused
 from engine.evaluation.identity import IdentityScore
+from engine.face.image_file import decode_image
 from engine.face.landmarks import lip_gap
 from engine.offline.video import frames_of
 from engine.training.data.faces import Labeller
-from server.portraits import decode_image
 
 
 def pixels(label: Labeller, rgb: np.ndarray) -> np.ndarray | None:

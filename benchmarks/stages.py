@@ -24,7 +24,7 @@ from benchmarks.environment import describe, print_header, print_json
 from engine.avatar import AvatarEngine
 from engine.backends import BACKENDS, Backend, Graph, GraphSpec, load_backend
 from engine.config import EngineConfig
-from server.portraits import decode_image
+from engine.face.image_file import decode_image
 from server.run import BUNDLED_PORTRAIT
 
 RENDER = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,40 @@ from engine.errors import ConfigError
 
 T = TypeVar("T")
 WEIGHTS = Path(__file__).parent / "weights"
+
+Profile = Literal["tiny", "sd15"]
+BackendName = Literal["openvino", "onnxruntime", "cuda", "tensorrt"]  # what runs embedded graphs
+Use = Literal["commercial", "research"]  # some checkpoints may not be used commercially
+SpeechEncoderName = Literal["tiny", "hubert-base", "hubert-large"]
+Adapter = Literal["faceid", "faceid-portrait", "none"]
+Conditioning = Literal["portraittalk", "difftalk"]  # what the full-size nets are told of a frame
+Codec = Literal["tiny", "full"]
+LongVideo = Literal["cache", "fusion", "neither"]  # what ties the frames of a video together
+Device = Literal["auto", "cpu", "cuda"]
+Compile = Literal["none", "cudagraphs"]  # how the full-size nets are run on a GPU
+RandomWeights = Literal["small", "full"]  # sizes of networks with random weights
+
+
+def check_words(settings: Any) -> None:
+    """Refuse a value of dataclass `settings` that is none of the words its field may hold.
+
+    Raises:
+        ConfigError: it is unknown; the message holds the known ones.
+    """
+    for field, kind in typing.get_type_hints(type(settings)).items():
+        known = _words(kind)
+        if known and getattr(settings, field) not in known:
+            words = ", ".join(repr(word) for word in known)
+            raise ConfigError(f"{field}={getattr(settings, field)!r} is unknown; one of {words}")
+
+
+def _words(kind: Any) -> tuple[str, ...]:
+    """The words of a literal type, or of a union of them."""
+    if typing.get_origin(kind) is Literal:
+        return typing.get_args(kind)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return tuple(word for part in typing.get_args(kind) for word in _words(part))
+    return ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,21 +89,21 @@ class DiffusionSettings:
 
     models_dir: Path = Path("models")
     trained: tuple[Path, ...] = ()  # run folders of `portraittalk train`, later over earlier
-    use: Literal["commercial", "research"] = "research"
+    use: Use = "research"
     sampler: str = "lcm"
     guidance_scale: float = 1.0
     few_step: str = ""  # checkpoint of a LoRA for few steps; by itself that of the sampler
-    speech: Literal["tiny", "hubert-base", "hubert-large"] = "tiny"  # whose features move the mouth
-    adapter: Literal["faceid", "faceid-portrait", "none"] = "faceid"
+    speech: SpeechEncoderName = "tiny"  # whose features move the mouth
+    adapter: Adapter = "faceid"
     face_encoder: str = "insightface"
-    conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"  # as `trained` was
-    codec: Literal["tiny", "full"] = "tiny"
-    long_video: Literal["cache", "fusion", "neither"] = "cache"
+    conditioning: Conditioning = "portraittalk"  # as `trained` was
+    codec: Codec = "tiny"
+    long_video: LongVideo = "cache"
     window: int = 16  # frames of a window of latent fusion, the portrait before them among them
     overlap: int = 4  # of two windows one after the other
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    compile: Literal["none", "cudagraphs"] = "none"
-    random_weights: Literal["", "small", "full"] = ""
+    device: Device = "auto"
+    compile: Compile = "none"
+    random_weights: RandomWeights | Literal[""] = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.guidance_scale <= 30:
@@ -80,14 +115,7 @@ class DiffusionSettings:
                 f"window={self.window}, overlap={self.overlap}: a window is the portrait and 2 frames "
                 "or more, and two windows may not share all of theirs"
             )
-        for field, kind in typing.get_type_hints(type(self)).items():
-            known = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
-            if known and getattr(self, field) not in known:
-                words = ", ".join(repr(word) for word in known)
-                raise ConfigError(f"{field}={getattr(self, field)!r} is unknown; one of {words}")
-
-
-PROFILES = ("tiny", "sd15")
+        check_words(self)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +125,9 @@ class EngineConfig:
     Speech and motion are the same in both profiles; `diffusion` says what sd15 draws with.
     """
 
-    profile: Literal["tiny", "sd15"] = "tiny"
+    profile: Profile = "tiny"
     weights: Path = WEIGHTS / "tiny"
-    backend: Literal["openvino", "onnxruntime", "cuda", "tensorrt"] = "openvino"
+    backend: BackendName = "openvino"
     threads: int = 2  # CPU threads of one graph
     batch: int = 1  # streams that may be stepped together; see `AvatarEngine.step_many`
     num_inference_steps: int = 1  # denoising steps per painted frame
@@ -134,8 +162,7 @@ class EngineConfig:
         return made
 
     def __post_init__(self) -> None:
-        if self.profile not in PROFILES:
-            raise ConfigError(f"profile={self.profile!r} is unknown; one of {', '.join(PROFILES)}")
+        check_words(self)
         if not 1 <= self.num_inference_steps <= 50:
             raise ConfigError(
                 f"num_inference_steps={self.num_inference_steps} is out of range; 1 to 50 denoising steps a frame"

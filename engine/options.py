@@ -1,204 +1,241 @@
-"""Options that several commands share, as typer reads them, and the settings they become."""
+"""Options that several commands share: each group is a frozen dataclass, each option defined once."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-
-class Codec(StrEnum):
-    """Video codecs the server can send."""
-
-    vp8 = "vp8"
-    h264 = "h264"
-
-
-class Profile(StrEnum):
-    """What draws the pictures."""
-
-    tiny = "tiny"
-    sd15 = "sd15"
-
-
-class RunTime(StrEnum):
-    """What runs the embedded graphs."""
-
-    openvino = "openvino"
-    onnxruntime = "onnxruntime"
-    cuda = "cuda"
-    tensorrt = "tensorrt"
-
-
-class Compile(StrEnum):
-    """How the full-size nets are run on a GPU."""
-
-    none = "none"
-    cudagraphs = "cudagraphs"
-
-
-class Use(StrEnum):
-    """What the pictures are for; some checkpoints may not be used commercially."""
-
-    commercial = "commercial"
-    research = "research"
-
-
-class Speech(StrEnum):
-    """Whose speech features move the mouth."""
-
-    tiny = "tiny"
-    hubert_base = "hubert-base"
-    hubert_large = "hubert-large"
-
-
-class LongVideo(StrEnum):
-    """What ties the frames of a video together."""
-
-    cache = "cache"
-    fusion = "fusion"
-    neither = "neither"
-
-
-class RandomWeights(StrEnum):
-    """Sizes of networks with random weights."""
-
-    small = "small"
-    full = "full"
-
-
-class Conditioning(StrEnum):
-    """What the full-size nets are told of a frame."""
-
-    portraittalk = "portraittalk"
-    difftalk = "difftalk"
-
+from engine.config import (
+    Adapter,
+    BackendName,
+    Compile,
+    Conditioning,
+    LongVideo,
+    Profile,
+    RandomWeights,
+    SpeechEncoderName,
+    Use,
+)
 
 SD15 = "Profile sd15"
-ProfileOption = Annotated[
-    Profile, typer.Option(help="tiny: in the package. sd15: public checkpoints of your own.")
-]
-BackendOption = Annotated[
-    RunTime | None,
-    typer.Option(
-        metavar="<name>",
-        help="Run time of the embedded networks. CPU: openvino (the default), onnxruntime. NVIDIA "
-        "GPU, never tried yet: cuda, tensorrt.",
-    ),
-]
-ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads of one graph; 2.")]
-StepsOption = Annotated[
-    int | None,
-    typer.Option(help="Denoising steps a frame. tiny: 1; sd15: 30 offline, 4 live."),
-]
-GuidanceOption = Annotated[
-    float | None, typer.Option(help="Classifier-free guidance; 1 is none.", rich_help_panel=SD15)
-]
-SamplerOption = Annotated[
-    str | None,
-    typer.Option(
-        help="ddim, euler, dpm++, lcm or tcd (the last two load a LoRA).", rich_help_panel=SD15
-    ),
-]
-ModelsDirOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--models-dir",
-        help="Your folder of checkpoints; see `portraittalk models`.",
-        rich_help_panel=SD15,
-    ),
-]
-UseOption = Annotated[
-    Use | None,
-    typer.Option(
-        help="commercial refuses checkpoints whose licence forbids it.", rich_help_panel=SD15
-    ),
-]
-RandomOption = Annotated[
-    RandomWeights | None,
-    typer.Option(
-        "--random-weights",
-        rich_help_panel=SD15,
-        help="Load nothing and draw with random weights: the pictures are noise. For trying "
-        "out how it works and how fast.",
-    ),
-]
-TrainedOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--trained",
-        rich_help_panel=SD15,
-        help="Run folder of `portraittalk train` or `distill`; may be given again.",
-    ),
-]
-AdapterOption = Annotated[
-    str | None,
-    typer.Option(help="Identity: faceid, faceid-portrait or none.", rich_help_panel=SD15),
-]
-EncoderOption = Annotated[
-    str | None,
-    typer.Option(help="Face encoder: insightface, auraface or sface.", rich_help_panel=SD15),
-]
-ConditioningOption = Annotated[
-    Conditioning | None,
-    typer.Option(
-        rich_help_panel=SD15,
-        help="What --trained was trained with. portraittalk: all landmarks (the default). difftalk: "
-        "masked frame, reference, landmarks without mouth and jaw, and the speech itself.",
-    ),
-]
-MixOption = Annotated[
-    list[str] | None,
-    typer.Option(help="Another person and how much: c.jpg:0.4.", rich_help_panel=SD15),
-]
-FullCodecOption = Annotated[
-    bool | None,
-    typer.Option("--full-codec/--tiny-codec", help="Decoder.", rich_help_panel=SD15),
-]
-CompileOption = Annotated[
-    Compile | None,
-    typer.Option(
-        "--compile",
-        help="cudagraphs: record a denoising step on an NVIDIA GPU and replay it; never tried yet.",
-        rich_help_panel=SD15,
-    ),
-]
-SpeechOption = Annotated[
-    Speech | None,
-    typer.Option(
-        help="Speech encoder: tiny is in the package; a HuBERT needs a motion network trained on it.",
-        rich_help_panel=SD15,
-    ),
-]
-LongVideoOption = Annotated[
-    LongVideo | None,
-    typer.Option(
-        help="What ties frames together. cache: each sees the one before, as live (the default). "
-        "fusion: progressive latent fusion, all frames at once in overlapping windows. "
-        "neither: nothing.",
-        rich_help_panel=SD15,
-    ),
-]
-WindowOption = Annotated[
-    int | None,
-    typer.Option(
-        help="Latent fusion: frames of a window, the portrait first; 16.", rich_help_panel=SD15
-    ),
-]
-OverlapOption = Annotated[
-    int | None,
-    typer.Option(help="Latent fusion: frames two windows share; 4.", rich_help_panel=SD15),
-]
 
 
-def given(**options: object) -> dict[str, object]:
-    """The options that were given, by the names of their settings and as those hold them."""
-    return {name: _plain(value) for name, value in options.items() if value is not None}
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """What every engine is loaded with."""
+
+    threads: Annotated[int | None, typer.Option(help="CPU threads of one graph; 2.")] = None
+    backend: Annotated[
+        BackendName | None,
+        typer.Option(
+            metavar="<name>",
+            help="Run time of the embedded networks. CPU: openvino (the default), onnxruntime. "
+            "NVIDIA GPU, never tried yet: cuda, tensorrt.",
+        ),
+    ] = None
+    profile: Annotated[
+        Profile, typer.Option(help="tiny: in the package. sd15: public checkpoints of your own.")
+    ] = "tiny"
+    num_inference_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps",
+            "--num-inference-steps",
+            help="Denoising steps a frame. tiny: 1; sd15: 30 offline, 4 live.",
+        ),
+    ] = None
+
+    def common(self) -> dict[str, Any]:
+        """The options that were given, as fields of `EngineConfig`, but the profile."""
+        return {name: value for name, value in given(self).items() if name != "profile"}
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, StrEnum):
-        return value.value
-    return tuple(value) if isinstance(value, list) else value
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingOptions:
+    """How sd15 samples."""
+
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option(
+            "--guidance",
+            "--guidance-scale",
+            help="Classifier-free guidance; 1 is none.",
+            rich_help_panel=SD15,
+        ),
+    ] = None
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="ddim, euler, dpm++, lcm or tcd (the last two load a LoRA).", rich_help_panel=SD15
+        ),
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LongVideoOptions:
+    """What sd15 can only do offline."""
+
+    full_codec: Annotated[
+        bool | None,
+        typer.Option("--full-codec/--tiny-codec", help="Decoder.", rich_help_panel=SD15),
+    ] = None
+    speech: Annotated[
+        SpeechEncoderName | None,
+        typer.Option(
+            help="Speech encoder: tiny is in the package; a HuBERT needs a motion network trained "
+            "on it.",
+            rich_help_panel=SD15,
+        ),
+    ] = None
+    long_video: Annotated[
+        LongVideo | None,
+        typer.Option(
+            help="What ties frames together. cache: each sees the one before, as live (the "
+            "default). fusion: progressive latent fusion, all frames at once in overlapping "
+            "windows. neither: nothing.",
+            rich_help_panel=SD15,
+        ),
+    ] = None
+    window: Annotated[
+        int | None,
+        typer.Option(
+            help="Latent fusion: frames of a window, the portrait first; 16.", rich_help_panel=SD15
+        ),
+    ] = None
+    overlap: Annotated[
+        int | None,
+        typer.Option(help="Latent fusion: frames two windows share; 4.", rich_help_panel=SD15),
+    ] = None
+
+    def diffusion(self) -> dict[str, Any]:
+        """The options that were given, as fields of `DiffusionSettings`."""
+        values = given(self)
+        full = values.pop("full_codec", None)
+        return values if full is None else {**values, "codec": "full" if full else "tiny"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointOptions:
+    """What sd15 loads."""
+
+    models_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your folder of checkpoints; see `portraittalk models`.", rich_help_panel=SD15
+        ),
+    ] = None
+    use: Annotated[
+        Use | None,
+        typer.Option(
+            help="commercial refuses checkpoints whose licence forbids it.", rich_help_panel=SD15
+        ),
+    ] = None
+    adapter: Annotated[
+        Adapter | None,
+        typer.Option(
+            metavar="<name>",
+            help="Identity: faceid, faceid-portrait or none.",
+            rich_help_panel=SD15,
+        ),
+    ] = None
+    face_encoder: Annotated[
+        str | None,
+        typer.Option(help="Face encoder: insightface, auraface or sface.", rich_help_panel=SD15),
+    ] = None
+    random_weights: Annotated[
+        RandomWeights | None,
+        typer.Option(
+            help="Load nothing and draw with random weights: the images are noise. For trying out "
+            "how it works and how fast.",
+            rich_help_panel=SD15,
+        ),
+    ] = None
+    trained: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Run folder of `portraittalk train` or `distill`; may be given again.",
+            rich_help_panel=SD15,
+        ),
+    ] = None
+    conditioning: Annotated[
+        Conditioning | None,
+        typer.Option(
+            help="What --trained was trained with. portraittalk: all landmarks (the default). "
+            "difftalk: masked frame, reference, landmarks without mouth and jaw, and the speech "
+            "itself.",
+            rich_help_panel=SD15,
+        ),
+    ] = None
+    compile: Annotated[
+        Compile | None,
+        typer.Option(
+            help="cudagraphs: record a denoising step on an NVIDIA GPU and replay it; never tried "
+            "yet.",
+            rich_help_panel=SD15,
+        ),
+    ] = None
+
+
+def given(group: Any) -> dict[str, Any]:
+    """The options of a group that were given, by name; a list becomes a tuple."""
+    values = {field.name: getattr(group, field.name) for field in dataclasses.fields(group)}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in values.items()
+        if value is not None and value != []
+    }
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a typer command take option groups.
+
+    A parameter whose type is a dataclass stands for the fields of that dataclass, each an option;
+    typer sees the flat list, the command gets the groups.
+    """
+    hints = typing.get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {
+        n: kind for n, kind in hints.items() if dataclasses.is_dataclass(kind)
+    }
+    flat: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name in groups:
+            flat += _parameters(groups[parameter.name])
+        else:
+            flat.append(parameter.replace(annotation=hints[parameter.name]))
+    signature = inspect.Signature(
+        [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in flat], return_annotation=None
+    )
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        grouped = {
+            name: group(**{f.name: options.pop(f.name) for f in dataclasses.fields(group)})
+            for name, group in groups.items()
+        }
+        command(**options, **grouped)
+
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in flat}
+    return run
+
+
+def _parameters(group: Any) -> list[inspect.Parameter]:
+    hints = typing.get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=(
+                inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+            ),
+            annotation=hints[field.name],
+        )
+        for field in dataclasses.fields(group)
+    ]

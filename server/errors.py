@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.exceptions import HTTPException
 
 from engine.errors import AvatarError, PortraitRefused, PromptRefused
+from engine.face.image_file import BadImage, ImageTooLarge
 from server.limits import RETRY_AFTER_S, ServerFull
-from server.portraits import BadImage, ImageTooLarge
 from server.signaling import BadSdp
 from server.worker import WorkerBusy
 

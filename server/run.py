@@ -23,8 +23,8 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
     """Serve `engine` until interrupted; prints the address once everything is warm."""
     import uvicorn
 
+    from engine.face.image_file import decode_image
     from server.app import create_app
-    from server.portraits import decode_image
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     portrait = decode_image(BUNDLED_PORTRAIT.read_bytes())

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from engine.face.image_file import decode_image
 from engine.types import Engine, RgbImage
 from server.beeps import BeepLog
 from server.errors import ApiError
 from server.limits import SessionBook
 from server.metrics import Metrics
-from server.portraits import Portrait, PortraitRegistry, decode_image, make_portrait
+from server.portraits import Portrait, PortraitRegistry, make_portrait
 from server.session import Session
 from server.settings import ServerSettings
 from server.signaling import check_offer, configure_library

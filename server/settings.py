@@ -14,6 +14,7 @@ from engine.errors import ConfigError
 PREFIX = "AVATAR_"
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
+VideoCodec = Literal["vp8", "h264"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,7 @@ class ServerSettings:
     ice_servers: tuple[str, ...] = ()  # stun:/turn: addresses; none is needed on one machine
     allow_loopback: bool = True  # offer 127.0.0.1 as a candidate
     video_bitrate_bps: int = 1_200_000  # fixed: every change of bitrate costs a key frame
-    codec: Literal["vp8", "h264"] = "vp8"
+    codec: VideoCodec = "vp8"
     frame_code: bool = False  # test mode: the code strip on every frame, /api/test/events
 
     def __post_init__(self) -> None:

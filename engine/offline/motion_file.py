@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
 from engine.audio.sound_file import read_audio
 from engine.audio.speech_encoder import HOP, SPEECH, StreamingSpeechEncoder
@@ -20,6 +20,7 @@ from engine.motion.decoder import LOOKAHEAD, MOTION, MotionDecoder
 from engine.motion.idle import POSE, IdleLife
 
 F32 = NDArray[np.float32]
+Progress = Callable[[int, int], None]
 FPS = 25
 _EYE_TURN = 0.6  # radians an eye has turned at coefficient 1
 
@@ -55,13 +56,13 @@ def motion(
     *,
     seed: int = 0,
     idle: bool = True,
-    progress: bool = True,
+    progress: Progress = lambda done, total: None,
 ) -> int:
     """Write the motion of sound file `audio` to `out` (.csv or .npz); returns the frame count.
 
     Args:
         idle: add blinks, glances, brows and head sway; else these stay at rest.
-        progress: show a progress bar.
+        progress: called with (seconds heard, seconds in all) after each.
 
     Raises:
         MediaError: the sound cannot be read, or `out` is neither .csv nor .npz.
@@ -89,7 +90,7 @@ def run(
     *,
     life: IdleLife | None = None,
     seed: int = 0,
-    progress: bool = False,
+    progress: Progress = lambda done, total: None,
 ) -> MotionTrack:
     """Motion of `pcm` (N,) at 16 kHz: ceil(N / 640) frames, the same as a live stream would give."""
     frames = -(-len(pcm) // HOP)
@@ -99,7 +100,7 @@ def run(
     living = life.start() if life else None
     faces, poses = [np.zeros((0, arkit.COUNT), np.float32)], [np.zeros((0, 6), np.float32)]
     seconds = np.array_split(sound.reshape(-1, HOP), max(len(sound) // (FPS * HOP), 1))
-    for second in track(seconds, "listening", disable=not progress, transient=True):
+    for done, second in enumerate(seconds, 1):
         face = mouth.step(moving, encoder.step(hearing, second.reshape(-1)))
         pose = np.tile(np.array([0, 0, 0, 0, 0, 1], np.float32), (len(face), 1))
         if life and living:
@@ -107,6 +108,7 @@ def run(
             face = np.clip(face + rest, 0, 1)
         faces.append(face)
         poses.append(pose)
+        progress(done, len(seconds))
     return MotionTrack(np.concatenate(faces), np.concatenate(poses))
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.config import DiffusionSettings, EngineConfig, from_mapping
-from engine.errors import BackendUnavailable, ConfigError, MediaError
+from engine.errors import ConfigError, MediaError
+from engine.face.image_file import decode_image
 from engine.offline.video import Casting
 from engine.types import RgbImage
-from server.portraits import decode_image
 
 if TYPE_CHECKING:
     from engine.avatar import AvatarEngine
@@ -42,27 +42,6 @@ def make_config(
         names = ", ".join(sorted({*how, *({"num_inference_steps"} & set(given))}))
         raise ConfigError(f"{names}: only --profile sd15 has a use for that")
     return from_mapping(EngineConfig, {"profile": profile, **given})
-
-
-def load_profile(config: EngineConfig) -> AvatarEngine:
-    """Load the engine of a profile.
-
-    Raises:
-        BackendUnavailable: the packages that sd15 needs are not installed.
-        WeightsError: a checkpoint is missing; the message says how to bring it.
-    """
-    if config.profile == "tiny":
-        from engine.avatar import AvatarEngine
-
-        return AvatarEngine.load(config)
-    try:
-        from engine.profiles.sd15 import load_engine
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"the sd15 profile needs the diffusion packages ({error}): "
-            "pip install 'portraittalk[diffusion]'"
-        ) from None
-    return load_engine(config)
 
 
 def seconds_a_frame(engine: AvatarEngine, portrait: RgbImage) -> float:

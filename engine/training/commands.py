@@ -1,12 +1,12 @@
-"""What the command line of training and preparing does; `server.cli` only names the options."""
+"""What the command line of training and preparing does; `engine.cli` only names the options."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engine.audio.speech_encoder import SPEECH, StreamingSpeechEncoder
 from engine.backends import load_backend
@@ -38,8 +38,12 @@ def prepare_folder(
     models_dir: Path = Path("models"),
     least_frames: int = 25,
     threads: int = 1,
+    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> str:
-    """Prepare `videos` into `out` under a progress bar; the report, which `out` keeps as well.
+    """Prepare `videos` into `out`; the report, which `out` keeps as well.
+
+    Args:
+        progress: called with (videos done, videos in all, name of the next one).
 
     Raises:
         DataError: there are no videos, or nothing could be made of any.
@@ -51,20 +55,9 @@ def prepare_folder(
     if layout not in get_args(Layout):
         raise ConfigError(f"layout {layout!r}: wanted one of {', '.join(get_args(Layout))}")
     tools = load_tools(face_encoder, speech, models_dir, threads)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
+    records = prepare(
+        videos, out, tools, settings, layout=cast(Layout, layout), shard=part, progress=progress
     )
-    with Progress(*columns, TimeRemainingColumn()) as bar:
-        task = bar.add_task("preparing", total=None)
-
-        def progress(done: int, total: int, name: str) -> None:
-            bar.update(task, completed=done, total=total, description=name or "prepared")
-
-        records = prepare(
-            videos, out, tools, settings, layout=cast(Layout, layout), shard=part, progress=progress
-        )
     text = report(records)
     (out / f"report_{part[0]}_of_{part[1]}.txt").write_text(text)
     if any(record.clips for record in records):

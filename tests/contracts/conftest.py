@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from server.portraits import decode_image
+from engine.face.image_file import decode_image
 from server.run import BUNDLED_PORTRAIT
 
 

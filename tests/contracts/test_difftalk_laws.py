@@ -13,9 +13,9 @@ from torch import Tensor
 from engine.avatar import AvatarEngine
 from engine.config import DiffusionSettings, EngineConfig
 from engine.errors import ConfigError
+from engine.face.image_file import decode_image
 from engine.profiles.sd15 import load_engine
 from engine.render.sd15 import DiffusionRenderer
-from server.portraits import decode_image
 from server.run import BUNDLED_PORTRAIT
 from tests.contracts.small import stirred
 

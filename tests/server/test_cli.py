@@ -88,6 +88,21 @@ def test_a_gpu_option_of_the_full_size_profile_is_refused_without_it_and_without
     )
 
 
+@pytest.mark.parametrize(
+    ("option", "field"),
+    [
+        ("--steps", "num_inference_steps"),
+        ("--num-inference-steps", "num_inference_steps"),
+        ("--guidance", "guidance_scale"),
+        ("--guidance-scale", "guidance_scale"),
+    ],
+)
+def test_sampling_options_go_by_their_short_and_their_full_name(option: str, field: str) -> None:
+    done = run("serve", option, "4")
+    assert done.returncode == 1
+    assert f"{field}: only --profile sd15" in done.stderr
+
+
 def test_serving_prints_one_address_and_stops_when_told() -> None:
     command = [sys.executable, "-m", "tests.server.fake_server", "--port", "0"]
     with subprocess.Popen(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import AvatarError, PortraitRefused
+from engine.face.image_file import BadImage, ImageTooLarge
 from server.errors import ApiError, refusal
 from server.limits import ServerFull
-from server.portraits import BadImage, ImageTooLarge
 from server.signaling import BadSdp
 from server.worker import WorkerBusy
 

@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.portraits import (
-    MAX_SIDE,
-    BadImage,
-    ImageTooLarge,
-    PortraitRegistry,
-    decode_image,
-    encode_jpeg,
-    make_portrait,
-)
+from engine.face.image_file import MAX_SIDE, BadImage, ImageTooLarge, decode_image
+from server.portraits import PortraitRegistry, encode_jpeg, make_portrait
 from tests.server.pictures import ACCEPTED, REFUSED, encoded, photo
 
 RGB = np.full((80, 70, 3), 9, dtype=np.uint8)

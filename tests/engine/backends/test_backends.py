@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,11 +17,10 @@ import pytest
 from engine.audio.speech_encoder import SPEECH
 from engine.avatar import AvatarEngine
 from engine.backends import BACKENDS, GraphSpec, load_backend
-from engine.config import EngineConfig
+from engine.config import BackendName, EngineConfig
 from engine.errors import BackendUnavailable
 from engine.face.detector import DETECTOR, LANDMARKS
 from engine.motion.decoder import MOTION
-from engine.options import RunTime
 from engine.render.specs import COMPOSITE, DECODE, DENOISE, ENROLL, GUIDE, MOVE, SPECS, WARP
 
 ROOT = Path(__file__).parents[3]
@@ -38,7 +38,7 @@ def graph(spec: GraphSpec) -> Path:
 
 
 def test_the_command_line_knows_every_run_time() -> None:
-    assert tuple(RunTime) == BACKENDS
+    assert get_args(BackendName) == BACKENDS
 
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)
@@ -158,7 +158,7 @@ def test_a_cpu_held_to_fewer_instructions_still_draws() -> None:
         "import numpy as np\n"
         "from engine.avatar import AvatarEngine\n"
         "from engine.config import EngineConfig\n"
-        "from server.portraits import decode_image\n"
+        "from engine.face.image_file import decode_image\n"
         "from server.run import BUNDLED_PORTRAIT\n"
         "engine = AvatarEngine.load(EngineConfig(threads=1))\n"
         "identity = engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))\n"

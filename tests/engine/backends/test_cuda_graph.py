@@ -20,10 +20,10 @@ from engine.avatar import AvatarEngine
 from engine.backends.cuda_graph import Recorded, Tree, cuda_graph, over
 from engine.config import DiffusionSettings, EngineConfig
 from engine.errors import ConfigError
+from engine.face.image_file import decode_image
 from engine.nets.portraittalk import Conditions, PortraitTalkModel
 from engine.nets.sd15_config import Sd15Config
 from engine.profiles.sd15 import load_engine
-from server.portraits import decode_image
 from server.run import BUNDLED_PORTRAIT
 from tests.contracts.small import stirred
 

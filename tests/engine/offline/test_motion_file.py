@@ -77,13 +77,13 @@ def test_timecode_counts_frames_of_25() -> None:
 @pytest.mark.parametrize("name", ["m.csv", "m.npz"])
 def test_a_sound_file_becomes_one_frame_per_40_ms(name: str, tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav", tone(1.01))
-    assert motion(tmp_path / "a.wav", tmp_path / name, progress=False) == 26
+    assert motion(tmp_path / "a.wav", tmp_path / name) == 26
     assert (tmp_path / name).stat().st_size > 1000
 
 
 def test_without_idle_life_eyes_and_head_rest(tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav", tone(4))
-    motion(tmp_path / "a.wav", tmp_path / "m.npz", idle=False, progress=False)
+    motion(tmp_path / "a.wav", tmp_path / "m.npz", idle=False)
     with np.load(tmp_path / "m.npz") as file:
         assert file["v"][:, arkit.EYES].max() == 0
         np.testing.assert_array_equal(np.unique(file["pose"], axis=0), [[0, 0, 0, 0, 0, 1]])

@@ -8,8 +8,8 @@ from PIL import Image
 from engine.audio.sound_file import MARK
 from engine.avatar import AvatarEngine
 from engine.errors import ConfigError, MediaError, PromptRefused
+from engine.face.image_file import decode_image
 from engine.offline.video import Casting, frames_of, generate
-from server.portraits import decode_image
 from server.run import BUNDLED_PORTRAIT
 
 

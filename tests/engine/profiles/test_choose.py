@@ -9,7 +9,8 @@ import pytest
 
 from engine.config import DiffusionSettings, EngineConfig
 from engine.errors import BackendUnavailable, ConfigError, WeightsError
-from engine.profiles.choose import how_slow, load_profile, make_config, read_mix
+from engine.profiles import load_profile
+from engine.profiles.choose import how_slow, make_config, read_mix
 
 
 def test_offline_and_live_have_their_own_defaults() -> None:
@@ -34,7 +35,7 @@ def test_offline_and_live_have_their_own_defaults() -> None:
     [
         ("tiny", {"num_inference_steps": 30}, {}, "num_inference_steps: only --profile sd15"),
         ("tiny", {}, {"guidance_scale": 2.0, "sampler": "ddim"}, "guidance_scale, sampler"),
-        ("huge", {}, {}, "tiny, sd15"),
+        ("huge", {}, {}, "'tiny', 'sd15'"),
         ("sd15", {}, {"guidance_scale": 99.0}, "guidance_scale=99"),
         ("sd15", {}, {"adapter": "faced"}, "'faceid', 'faceid-portrait', 'none'"),
         ("sd15", {"num_inference_steps": 0}, {}, "num_inference_steps=0"),

@@ -1,0 +1,244 @@
+"""The commands that need no server. Heavy imports are made inside them, so that --help is quick."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.errors import BackendUnavailable
+from engine.options import (
+    SD15,
+    CheckpointOptions,
+    EngineOptions,
+    LongVideoOptions,
+    SamplingOptions,
+    given,
+    with_groups,
+)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
+AudioOption = Annotated[Path, typer.Option("--audio", "-a", help="Any file with a sound track.")]
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="TOML file of the run.")]
+CpuOption = Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")]
+
+
+@app.command()
+@with_groups
+def generate(
+    *,
+    portrait: Annotated[
+        list[Path],
+        typer.Option("--portrait", "-p", help="Image of one person; sd15 takes several."),
+    ],
+    audio: AudioOption,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Video: .mp4, .mkv, .mov; no suffix: a folder of PNG."),
+    ],
+    prompt: Annotated[
+        str, typer.Option(help='What the face expresses: "smile 0.6, brows up"; sd15: any words.')
+    ] = "",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
+    max_side: Annotated[
+        int | None, typer.Option(help="Scale the portrait down to this many pixels.")
+    ] = None,
+    engine: EngineOptions,
+    sampling: SamplingOptions,
+    mix: Annotated[
+        list[str] | None,
+        typer.Option(help="Another person and how much: c.jpg:0.4.", rich_help_panel=SD15),
+    ] = None,
+    offline: LongVideoOptions,
+    checkpoints: CheckpointOptions,
+) -> None:
+    """Make a video of PORTRAIT saying AUDIO, with the engine that also runs live.
+
+    Example: `portraittalk generate -p me.jpg -a hello.wav -o hello.mp4`
+
+    With sd15, a run that was stopped goes on where it was when it is started again in the same words.
+    """
+    from engine.offline.video import generate as make
+    from engine.profiles import load_profile
+    from engine.profiles.choose import cast, make_config
+
+    config = make_config(
+        engine.profile,
+        {**engine.common(), "max_side": max_side, "paint_every": 1},
+        {**given(sampling), **offline.diffusion(), **given(checkpoints)},
+        live=False,
+    )
+    casting = cast(portrait, mix or [], prompt, seed)
+    loaded = load_profile(config)
+    fused = config.diffusion.long_video == "fusion"
+    with _bar("windows, then frames" if fused else "drawing frames") as progress:
+        report = make(
+            loaded,
+            casting,
+            audio,
+            out,
+            resumable=config.profile == "sd15",
+            progress=progress,
+        )
+    went_on = f" ({report.resumed_at / report.pieces:.0%} done before)" if report.resumed_at else ""
+    typer.echo(
+        f"{out}: {report.frames} frames{went_on} in {report.seconds:.1f} s, "
+        f"{report.realtime_factor:.2g} x real time"
+    )
+
+
+@app.command()
+def motion(
+    audio: AudioOption,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help=".csv (Live Link Face columns) or .npz (names, v, pose, fps)."
+        ),
+    ],
+    seed: Annotated[int, typer.Option(help="Seed of head motion and blinks.")] = 0,
+    idle: Annotated[bool, typer.Option(help="Add blinks, gaze and head motion.")] = True,
+) -> None:
+    """Write the 52 face coefficients and the head pose of AUDIO at 25 fps, for 3-D heads.
+
+    Example: `portraittalk motion -a hello.wav -o hello.csv`
+    """
+    from engine.offline.motion_file import motion as write
+
+    with _bar("seconds of sound") as progress:
+        frames = write(audio, out, seed=seed, idle=idle, progress=progress)
+    typer.echo(f"{out}: {frames} frames")
+
+
+@app.command()
+def models(
+    models_dir: Annotated[Path, typer.Option(help="Your folder of checkpoints.")] = Path("models"),
+    profile: Annotated[str, typer.Option(help="Whose checkpoints to list.")] = "sd15",
+) -> None:
+    """List every checkpoint PROFILE can use: licence, here or not, the command that brings it.
+
+    Nothing is fetched. --models-dir and the hub's own cache are both looked in.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from engine.loaders.registry import rows
+
+    listed = rows(models_dir, profile=profile)
+    if not listed:
+        typer.echo(f"{profile}: nothing to bring, its weights are in the package")
+        return
+    table = Table("id", box=None)
+    table.columns[0].no_wrap = True
+    for heading in ("file", "size", "licence", "here"):
+        table.add_column(heading, overflow="fold")
+    for row in listed:
+        here = "yes" if row.present else "needed" if row.needed else "no"
+        table.add_row(row.id, row.file, row.size, row.licence, here)
+    console = Console()
+    console.print(table)
+    for row in listed:
+        if not row.present:
+            console.print(
+                f"{row.id}:\n  {row.command}", soft_wrap=True, highlight=False, markup=False
+            )
+
+
+@app.command()
+def prepare(
+    videos: Annotated[Path, typer.Argument(help="Folder of talking videos; HDTF or MEAD too.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of prepared clips to write.")],
+    layout: Annotated[str, typer.Option(help="auto, plain, hdtf or mead.")] = "auto",
+    size: Annotated[int, typer.Option(help="Pixels a side of a prepared image.")] = 512,
+    shard: Annotated[str, typer.Option(help="I/N: only every N-th video from the I-th.")] = "0/1",
+    face_encoder: Annotated[str, typer.Option(help="tiny, sface, auraface, insightface.")] = "tiny",
+    speech: Annotated[str, typer.Option(help="tiny, hubert-base or hubert-large.")] = "tiny",
+    models_dir: Annotated[Path, typer.Option(help="Your folder of checkpoints.")] = Path("models"),
+) -> None:
+    """Cut talking VIDEOS into clips to train on; run again, it goes on where it stopped.
+
+    Writes clips, a contact sheet to look at, and a report of what was left out and why.
+    """
+    with training_packages():
+        from engine.training.commands import prepare_folder
+    with _bar("preparing") as progress:
+        report = prepare_folder(
+            videos,
+            out,
+            layout=layout,
+            size=size,
+            shard=shard,
+            face_encoder=face_encoder,
+            speech=speech,
+            models_dir=models_dir,
+            progress=lambda done, total, name: progress(done, total),
+        )
+    typer.echo(report, nl=False)
+
+
+@app.command()
+def train(
+    stage: Annotated[str, typer.Argument(help="codec, identity, animate or joint.")],
+    config: ConfigOption,
+    cpu: CpuOption = False,
+) -> None:
+    """Train one STAGE of the full-size system; run again, it goes on exactly where it stopped.
+
+    Several GPUs: `accelerate launch --multi-gpu -m server.cli train joint --config C`. Several CPUs:
+    `torchrun --nproc-per-node 2 -m server.cli train joint --config C --cpu`. Examples of a
+    configuration are in the package, engine/training/configs.
+    """
+    with training_packages():
+        from engine.training.portraittalk.run_stage import train as run
+    _say_once(f"{stage}: held-out loss {run(config, stage, cpu=cpu)['held_out']:.4f}")
+
+
+@app.command()
+def distill(
+    config: ConfigOption,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of fetched tools: LPIPS is kept there.")
+    ] = None,
+    cpu: CpuOption = False,
+) -> None:
+    """Teach the trained system to draw a frame in 1 to 4 steps, through its own frame cache."""
+    with training_packages():
+        from engine.training.portraittalk.run_stage import distill as run
+    _say_once(f"distill: held-out L1 {run(config, cache=cache, cpu=cpu)['held_out']:.4f}")
+
+
+@contextlib.contextmanager
+def _bar(task: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that shows how far `task` is; it takes what is done and what there is in all."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+    )
+    with Progress(*columns, TimeRemainingColumn()) as bar:
+        shown = bar.add_task(task, total=None)
+        yield lambda done, total: bar.update(shown, completed=done, total=total)
+
+
+def _say_once(line: str) -> None:
+    """Print in the first of several training processes (torch's launchers number them)."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        typer.echo(line)
+
+
+@contextlib.contextmanager
+def training_packages() -> Iterator[None]:
+    """Say in words which extra a missing package belongs to."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(
+            f"this needs the training packages ({error.name} is missing): "
+            "pip install 'portraittalk[train]'"
+        ) from error
