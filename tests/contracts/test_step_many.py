@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from server.portraits import decode_image
+from engine.face.image_file import decode_image
 
 from engine.avatar import AvatarEngine
 from engine.backends import load_backend
