@@ -35,6 +35,8 @@ TORCH_FILES = {
     "engine/profiles/sd15.py",
     "engine/render/head_square.py",
     "engine/render/sd15.py",
+    "engine/render/sd15_networks.py",
+    "engine/render/sd15_video.py",
 }
 TORCH_PACKAGES = {"torch", "transformers", "diffusers", "cv2", "scipy", "mediapipe", "tqdm", "onnx"}
 LIGHT = {"engine.loaders.registry"}  # a table: no torch, see tests/engine/loaders/test_registry.py
