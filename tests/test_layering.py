@@ -28,6 +28,7 @@ TORCH_FOLDERS = (
     "exports/",
 )
 TORCH_FILES = {
+    "engine/audio/hubert.py",
     "engine/backends/cuda_graph.py",
     "engine/backends/torch_graph.py",
     "engine/diffusion/latent_fusion.py",

@@ -20,7 +20,7 @@ from engine.diffusion.samplers import FEW_STEPS, make_scheduler
 from engine.errors import ConfigError, WeightsError
 from engine.loaders.control_net import SUBFOLDER, load_control_net
 from engine.loaders.face_encoder import align, check_space, load_face_encoder
-from engine.loaders.hubert_motion import load_hearing, lookahead_frames
+from engine.loaders.hubert_motion import load_hubert_motion, lookahead_frames
 from engine.loaders.ip_adapter import install, read_ip_adapter
 from engine.loaders.lora import fuse_lora
 from engine.loaders.registry import check_licences, find, locate, require
@@ -68,7 +68,7 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
     hearing, width = None, WIDTH
     if how.speech != "tiny":
         check_licences([find(how.speech)], how.use)
-        encoder, motion = load_hearing(how.speech, how.models_dir)
+        encoder, motion = load_hubert_motion(how.speech, how.models_dir)
         hearing, width = (encoder, motion), encoder.width
         stream = replace(config.stream, lookahead_frames=lookahead_frames(encoder.window))
         config = replace(config, stream=stream)

@@ -17,7 +17,7 @@ from engine.config import DiffusionSettings, EngineConfig
 from engine.enroll import Identity
 from engine.errors import ConfigError, WeightsError
 from engine.loaders.files import WrongFamily
-from engine.loaders.hubert_motion import load_hearing, motion_checkpoint
+from engine.loaders.hubert_motion import load_hubert_motion, motion_checkpoint
 from engine.motion.channels import CHANNELS
 from engine.nets.motion_vae import MotionSettings, MotionVae
 from engine.offline.video import Casting, generate
@@ -203,7 +203,7 @@ def test_a_mouth_trained_on_hubert_is_one_that_the_engine_loads(
     lessons = prepare(clips, choose_encoder("hubert-base", work, tmp_path), config)
     assert {lesson.features.shape for lesson in lessons} == {(2 * PIECE, SIZES["hidden_size"])}
     train(lessons, spreads(clips), config, work, 10)
-    encoder, mouth = load_hearing("hubert-base", tmp_path)
+    encoder, mouth = load_hubert_motion("hubert-base", tmp_path)
     heard = encoder.step(encoder.start(), clips[0].pcm)
     assert mouth.step(mouth.start(), heard).shape > (100, 51)
     with pytest.raises(WeightsError, match="hubert-large"):
