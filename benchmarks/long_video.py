@@ -46,7 +46,7 @@ from engine.avatar import AvatarEngine
 from engine.backends import GraphSpec, load_backend
 from engine.config import EngineConfig
 from engine.diffusion.latent_fusion import LatentFusion, fusion_windows
-from engine.diffusion.samplers import Denoising, sample, sample_frames
+from engine.diffusion.samplers import Denoising, SamplerSettings, sample
 from engine.errors import DataError
 from engine.face.image_file import decode_image
 from engine.face.landmarks import apply, invert
@@ -151,14 +151,27 @@ def paint(film: FusedVideo, way: str, args: argparse.Namespace) -> Iterator[Tens
     """Latents (1, 16, 32, 32) of each frame, sampled one way."""
     count, cold = len(film.conditions), film.painter.cold(film.reference)
     noise = film.painter.noise(1, args.seed).expand(count, -1, -1, -1)
+    settings = SamplerSettings(sampler="flow", num_inference_steps=args.steps)
     if way == "cache":
-        for latents, _ in sample_frames(film.velocity, noise, cold, "flow", args.steps):
-            yield latents
+        cache = cold
+        for row in range(count):
+            left: list[Cache] = []  # what each step leaves; the last one is the next frame's
+
+            def seeing(
+                z_t: Tensor, t: Tensor, row: int = row, seen: Cache = cache, left: Any = left
+            ) -> Tensor:
+                velocity, made = film.velocity(z_t, t, row, seen)
+                left.append(made)
+                return velocity
+
+            yield sample(seeing, noise[row : row + 1], settings)
+            cache = left[-1]
     elif way == "neither":
         for row in range(count):
             yield sample(
                 lambda z, t, row=row: film.velocity(z, t, row, cold)[0],
-                *(noise[row : row + 1], "flow", args.steps),
+                noise[row : row + 1],
+                settings,
             )
     else:
 
@@ -172,7 +185,8 @@ def paint(film: FusedVideo, way: str, args: argparse.Namespace) -> Iterator[Tens
 
         # every window begins from the portrait, whose keys every evaluation sees: that is the pin
         fusion = LatentFusion(
-            *(window, Denoising(noise, "flow", args.steps)),
+            window,
+            Denoising(noise, settings),
             window=args.window,
             overlap=args.overlap,
             pinned=False,

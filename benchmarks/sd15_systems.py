@@ -22,7 +22,7 @@ from engine.backends.cuda_graph import Recorded
 from engine.nets.control_net import AnimateControlNet, control_net_arguments
 from engine.nets.face_lines import FaceLines
 from engine.nets.identity_unet import IdentityUnet, unet_arguments
-from engine.nets.portraittalk import Conditions, Guidance, PortraitTalkModel
+from engine.nets.portraittalk import Conditions, Guidance, Networks, PortraitTalkModel
 from engine.nets.precision import keep_narrow
 from engine.nets.projection import IdentityProjection
 from engine.nets.sd15_config import Sd15Config
@@ -115,15 +115,14 @@ def ours(setup: Setup, *, everything: bool, recorded: bool = False) -> Frame:
         unet = IdentityUnet(nets["unet"], config)
         animate = AnimateControlNet(nets["control"], config)
         projection, codec = IdentityProjection.build(config), SdCodec(None, nets["tiny"])
-    model = PortraitTalkModel(
-        config,
+    parts = Networks(
         unet=filled(unet, setup),
         animate=filled(animate, setup),
         projection=filled(projection, setup),
-        reference_net=None,
         codec=filled(codec, setup),
         text=nn.Identity(),
-    ).to(setup.device)
+    )
+    model = PortraitTalkModel(config, parts).to(setup.device)
     step: Any = Recorded(model) if recorded else model
     steps_, before = scheduler(), {}
 

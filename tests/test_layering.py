@@ -28,6 +28,7 @@ TORCH_FOLDERS = (
     "exports/",
 )
 TORCH_FILES = {
+    "engine/audio/hubert.py",
     "engine/backends/cuda_graph.py",
     "engine/backends/torch_graph.py",
     "engine/diffusion/latent_fusion.py",
@@ -35,6 +36,8 @@ TORCH_FILES = {
     "engine/profiles/sd15.py",
     "engine/render/head_square.py",
     "engine/render/sd15.py",
+    "engine/render/sd15_networks.py",
+    "engine/render/sd15_video.py",
 }
 TORCH_PACKAGES = {"torch", "transformers", "diffusers", "cv2", "scipy", "mediapipe", "tqdm", "onnx"}
 LIGHT = {"engine.loaders.registry"}  # a table: no torch, see tests/engine/loaders/test_registry.py

@@ -1,14 +1,13 @@
-"""Samplers over diffusers' schedulers, and a long video by the frame cache.
+"""Samplers over diffusers' schedulers.
 
 A model is a function (z_t, t) -> prediction. Guidance and the frame cache make such a function out of
-others, so every sampler works with each of them; `engine.diffusion.latent_fusion` is the other way to a
-long video.
+others, so every sampler works with each of them.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -29,7 +28,6 @@ from engine.errors import ConfigError
 
 Sampler = Literal["ddim", "euler", "dpm++", "lcm", "tcd", "flow"]
 Model = Callable[[Tensor, Tensor], Tensor]  # z_t (B, C, h, w), t (B,) -> prediction like z_t
-CachedModel = Callable[[Tensor, Tensor, int, Any], tuple[Tensor, Any]]
 
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
 FEW_STEPS = ("lcm", "tcd")  # for weights distilled to few steps
@@ -53,6 +51,25 @@ _CLASSES: dict[str, tuple[type[Any], dict[str, Any]]] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerSettings:
+    """How latents are sampled, in diffusers' words.
+
+    Args:
+        sampler: one of `SAMPLERS`.
+        guidance_scale: of classifier-free guidance; 1 for none.
+        trailing: see `make_scheduler`.
+    """
+
+    sampler: str = "ddim"
+    num_inference_steps: int = 30
+    guidance_scale: float = 1.0
+    trailing: bool = False
+
+
+DEFAULT = SamplerSettings()
+
+
 def make_scheduler(name: str, *, trailing: bool = False) -> Any:
     """Make the scheduler of a sampler.
 
@@ -69,27 +86,28 @@ def make_scheduler(name: str, *, trailing: bool = False) -> Any:
     return kind(**settings, **spacing)
 
 
-def set_steps(scheduler: Any, steps: int) -> Tensor:
-    """Choose the times of `steps` steps and return them (steps,)."""
-    flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
-    if flow:
-        scheduler.set_timesteps(sigmas=sampling_times(steps)[:-1])
+def set_steps(scheduler: Any, num_inference_steps: int) -> Tensor:
+    """Choose the times of the steps and return them (num_inference_steps,)."""
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        scheduler.set_timesteps(sigmas=sampling_times(num_inference_steps)[:-1])
     else:
-        with warnings.catch_warnings():  # it hands tensors to numpy in a way that numpy 2 minds
-            warnings.filterwarnings("ignore", "__array__", DeprecationWarning)
-            scheduler.set_timesteps(steps)
+        # diffusers makes a numpy array of it, which warns where it is a tensor.
+        kept = scheduler.alphas_cumprod
+        scheduler.alphas_cumprod = kept.numpy()
+        scheduler.set_timesteps(num_inference_steps)
+        scheduler.alphas_cumprod = kept
     times: Tensor = scheduler.timesteps
     return times
 
 
-def guided(conditional: Model, unconditional: Model, guidance: float) -> Model:
+def guided(conditional: Model, unconditional: Model, guidance_scale: float) -> Model:
     """Classifier-free guidance (arXiv 2207.12598); at 1 the unconditional one is never asked."""
-    if guidance == 1.0:
+    if guidance_scale == 1.0:
         return conditional
 
     def predict(z_t: Tensor, t: Tensor) -> Tensor:
         without = unconditional(z_t, t)
-        return without + guidance * (conditional(z_t, t) - without)
+        return without + guidance_scale * (conditional(z_t, t) - without)
 
     return predict
 
@@ -99,27 +117,28 @@ class Denoising:
 
     Args:
         noise: (B, C, h, w), drawn from a standard normal.
+        settings: all but its guidance, which is the model's.
         generator: of the noise that "lcm" and "tcd" add between steps.
-        trailing: see `make_scheduler`.
 
     Attributes:
-        z_t: latents after the steps done; clean ones at the end.
+        z_t: latents (B, C, h, w) after the steps done; clean ones at the end.
         step: steps done, of `steps`.
+
+    Raises:
+        ConfigError: no such sampler.
     """
 
     def __init__(
         self,
         noise: Tensor,
-        sampler: str = "ddim",
-        steps: int = 30,
+        settings: SamplerSettings = DEFAULT,
         *,
         generator: torch.Generator | None = None,
-        trailing: bool = False,
     ) -> None:
-        self.step, self.steps = 0, steps
-        self._scheduler = make_scheduler(sampler, trailing=trailing)
-        self._times = set_steps(self._scheduler, steps)
-        self._again = {"generator": generator} if sampler in FEW_STEPS else {}
+        self.step, self.steps = 0, settings.num_inference_steps
+        self._scheduler = make_scheduler(settings.sampler, trailing=settings.trailing)
+        self._times = set_steps(self._scheduler, self.steps)
+        self._again = {"generator": generator} if settings.sampler in FEW_STEPS else {}
         self.z_t = noise * getattr(self._scheduler, "init_noise_sigma", 1.0)
 
     def ask(self) -> tuple[Tensor, Tensor]:
@@ -130,7 +149,7 @@ class Denoising:
         return z_t, t.to(z_t.device).expand(len(z_t))
 
     def advance(self, prediction: Tensor) -> None:
-        """Take one step with what the model said."""
+        """Take one step with the model's `prediction` (B, C, h, w) for what `ask` gave."""
         self.z_t = self._scheduler.step(
             prediction, self._times[self.step], self.z_t, return_dict=False, **self._again
         )[0]
@@ -166,74 +185,27 @@ class Denoising:
 def sample(
     model: Model,
     noise: Tensor,
-    sampler: str = "ddim",
-    steps: int = 30,
+    settings: SamplerSettings = DEFAULT,
     *,
     unconditional: Model | None = None,
-    guidance: float = 1.0,
     generator: torch.Generator | None = None,
-    trailing: bool = False,
     progress: Callable[[int], None] = lambda step: None,
 ) -> Tensor:
-    """Denoise `noise` (B, C, h, w), drawn from a standard normal; returns clean latents.
+    """Denoise `noise` (B, C, h, w), drawn from a standard normal; returns clean latents like it.
 
     Args:
         model: predicts the noise; for "flow" the velocity `noise - clean`.
-        unconditional: the model without its conditions, for `guidance` other than 1.
+        unconditional: the model without its conditions, for a `guidance_scale` other than 1.
         generator: of the noise that "lcm" and "tcd" add between steps.
         progress: called with the number of steps done.
+
+    Raises:
+        ConfigError: no such sampler.
     """
     if unconditional is not None:
-        model = guided(model, unconditional, guidance)
-    run = Denoising(noise, sampler, steps, generator=generator, trailing=trailing)
-    while run.step < steps:
+        model = guided(model, unconditional, settings.guidance_scale)
+    run = Denoising(noise, settings, generator=generator)
+    while run.step < run.steps:
         run.advance(model(*run.ask()))
         progress(run.step)
     return run.z_t
-
-
-def sample_frames(
-    model: CachedModel,
-    noise: Tensor,
-    cache: Any,
-    sampler: str = "ddim",
-    steps: int = 30,
-    *,
-    unconditional: CachedModel | None = None,
-    guidance: float = 1.0,
-    generator: torch.Generator | None = None,
-    first: int = 0,
-) -> Iterator[tuple[Tensor, Any]]:
-    """Sample frame after frame, each seeing the cache that the last step of the one before left.
-
-    Args:
-        model: (z_t, t, frame, cache of the frame before) -> (prediction, this evaluation's cache).
-        noise: (F, C, h, w), one row a frame.
-        cache: what the first frame sees.
-        first: index of the first frame.
-
-    Yields:
-        latents (1, C, h, w) and the cache of each frame.
-    """
-    for row in range(len(noise)):
-        before, kept = cache, [cache]
-
-        def predict(z_t: Tensor, t: Tensor, at: int = first + row, seen: Any = before) -> Tensor:
-            out, kept[0] = model(z_t, t, at, seen)  # noqa: B023 - used up before the next round
-            return out
-
-        plain: Model | None = None
-        if unconditional is not None:
-            without = unconditional
-
-            def plain(z_t: Tensor, t: Tensor, at: int = first + row, seen: Any = before) -> Tensor:
-                return without(z_t, t, at, seen)[0]  # noqa: B023
-
-        clean = sample(
-            *(predict, noise[row : row + 1], sampler, steps),
-            unconditional=plain,
-            guidance=guidance,
-            generator=generator,
-        )
-        cache = kept[0]
-        yield clean, cache

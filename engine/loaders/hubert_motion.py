@@ -1,4 +1,4 @@
-"""HuBERT base or large as the speech encoder of the sd15 profile, and the motion network trained on its features."""
+"""HuBERT as the speech encoder of the sd15 profile, and the motion decoder trained on its features."""
 
 from __future__ import annotations
 
@@ -7,37 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from engine.audio.hubert import FIELD, STRIDE, ChunkedHubert, HubertWindow
 from engine.audio.speech_encoder import HOP
 from engine.backends import GraphSpec, TensorSpec
-from engine.backends.base import Array
+from engine.backends.torch_graph import TorchGraph
 from engine.errors import WeightsError
 from engine.loaders.files import WrongFamily, fill, read_tensors
 from engine.loaders.hubert import load_hubert
 from engine.loaders.registry import require
 from engine.motion.channels import spread_matrix
 from engine.motion.decoder import FRAMES, LOOKAHEAD, MOTION, MotionDecoder
-from engine.nets.hubert_chunks import FIELD, STRIDE, ChunkedHubert, HubertWindow
 from engine.nets.motion_vae import MotionGraph, MotionSettings, MotionVae
 
 CHECKPOINT = "motion.pt"
 _AVERAGED = "average.module."  # the running mean of the weights, as training saves it
-
-
-class TorchGraph:
-    """A module called like a loaded graph; an `engine.backends.Graph` on the CPU."""
-
-    def __init__(self, module: nn.Module, spec: GraphSpec) -> None:
-        self.spec = spec
-        self._module = module.eval().requires_grad_(False)
-
-    def __call__(self, **feeds: Array) -> dict[str, Array]:
-        """Run once."""
-        self.spec.check(feeds)
-        with torch.inference_mode():
-            made = self._module(**{name: torch.from_numpy(feeds[name]) for name in feeds})
-        return {t.name: out.numpy() for t, out in zip(self.spec.outputs, made, strict=True)}
 
 
 def motion_checkpoint(speech: str, models_dir: Path) -> Path:
@@ -46,7 +30,7 @@ def motion_checkpoint(speech: str, models_dir: Path) -> Path:
 
 
 def load_motion(path: Path, width: int) -> TorchGraph:
-    """The motion network of a training run, for features of `width` numbers.
+    """The motion graph of a training run, for features of `width` numbers.
 
     Raises:
         WrongFamily: it was trained on other features, or is no motion network.
@@ -59,8 +43,8 @@ def load_motion(path: Path, width: int) -> TorchGraph:
         raise WrongFamily(f"{path} is no checkpoint of engine.training.motion.train")
     if enter.shape[1] != FRAMES * width:
         raise WrongFamily(
-            f"{path} was trained on features of {enter.shape[1] // FRAMES} numbers, this speech encoder gives "
-            f"{width}"
+            f"{path} was trained on features of {enter.shape[1] // FRAMES} numbers, this speech "
+            f"encoder gives {width}"
         )
     net = fill(MotionVae(MotionSettings.hearing(width)), weights, path, dtype=torch.float32)
     return TorchGraph(MotionGraph(net, spread_matrix()), motion_spec(width))
@@ -73,11 +57,11 @@ def motion_spec(width: int) -> GraphSpec:
     return replace(MOTION, inputs=(wide, *others))
 
 
-def load_hearing(speech: str, models_dir: Path) -> tuple[ChunkedHubert, MotionDecoder]:
-    """HuBERT and its motion network; "hubert-base" or "hubert-large".
+def load_hubert_motion(speech: str, models_dir: Path) -> tuple[ChunkedHubert, MotionDecoder]:
+    """HuBERT and its motion decoder; `speech` is "hubert-base" or "hubert-large".
 
-    The voice activity detector that keeps hum and fans from moving the mouth reads the bundled speech encoder's spectrum, which
-    HuBERT does not give: here every sound is speech.
+    The voice activity detector that keeps hum and fans from moving the mouth reads the spectrum of the
+    bundled speech encoder, which HuBERT does not give: here every sound is speech.
 
     Raises:
         WeightsError: a file is missing; the message says how to bring or to train it.
@@ -94,16 +78,16 @@ def load_hearing(speech: str, models_dir: Path) -> tuple[ChunkedHubert, MotionDe
     model: Any = load_hubert(folder)
     encoder = ChunkedHubert(model.eval())
     with torch.inference_mode():
-        quiet = torch.zeros(2 * hearing_samples(encoder.window)).numpy()
+        quiet = torch.zeros(2 * lookahead_samples(encoder.window)).numpy()
     silence = encoder.step(encoder.start(), quiet)[-FRAMES:]
     return encoder, MotionDecoder(load_motion(path, encoder.width), silence, vad=False)
 
 
-def hearing_samples(window: HubertWindow) -> int:
+def lookahead_samples(window: HubertWindow) -> int:
     """Samples beyond a frame after which it is certainly decided."""
     return (FRAMES * LOOKAHEAD + window.hop + window.ahead) * STRIDE + FIELD - STRIDE
 
 
 def lookahead_frames(window: HubertWindow) -> int:
     """The same in video frames."""
-    return -(-hearing_samples(window) // HOP)
+    return -(-lookahead_samples(window) // HOP)

@@ -97,33 +97,35 @@ def hide_lower_half(pictures: Tensor, landmarks: Tensor) -> Tensor:
     return pictures * kept[:, None, :, None]
 
 
-class PortraitTalkModel(nn.Module):
-    """All networks of one system; sampling, training and the live engine call these parts.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Networks:
+    """What a `PortraitTalkModel` is made of.
 
     Attributes:
-        reference_net: writes the portraits' keys and values; None when the UNet does so itself.
         projection: None without a face encoder.
+        reference_net: writes the portraits' keys and values; None when the UNet does so itself.
     """
 
-    def __init__(
-        self,
-        config: Sd15Config,
-        *,
-        unet: IdentityUnet,
-        animate: AnimateControlNet | PoseGuider,
-        projection: IdentityProjection | None,
-        reference_net: IdentityUnet | None,
-        codec: SdCodec,
-        text: CLIPTextModel,
-    ) -> None:
+    unet: IdentityUnet
+    animate: AnimateControlNet | PoseGuider
+    codec: SdCodec
+    text: CLIPTextModel
+    projection: IdentityProjection | None = None
+    reference_net: IdentityUnet | None = None
+
+
+class PortraitTalkModel(nn.Module):
+    """All networks of one system; sampling, training and the live engine call these parts."""
+
+    def __init__(self, config: Sd15Config, networks: Networks) -> None:
         super().__init__()
         self.config = config
-        self.unet = unet
-        self.animate = animate
-        self.projection = projection
-        self.reference_net = reference_net
-        self.codec = codec
-        self.text = text
+        self.unet = networks.unet
+        self.animate = networks.animate
+        self.projection = networks.projection
+        self.reference_net = networks.reference_net
+        self.codec = networks.codec
+        self.text = networks.text
         self.lines = FaceLines(config.picture_side, mouth=not config.difftalk)
 
     @classmethod
@@ -131,8 +133,7 @@ class PortraitTalkModel(nn.Module):
         """With random weights."""
         guider = AnimateControlNet if config.guider == "control_net" else PoseGuider
         own = config.reference_writer == "reference_net"
-        return cls(
-            config,
+        networks = Networks(
             unet=IdentityUnet.build(config),
             animate=guider.build(config),
             projection=IdentityProjection.build(config) if config.face_encoder else None,
@@ -140,6 +141,7 @@ class PortraitTalkModel(nn.Module):
             codec=SdCodec.build(config.codec),
             text=text_encoder(config.text),
         )
+        return cls(config, networks)
 
     def read(self, ids: Tensor) -> Tensor:
         """Token numbers (B, 77) -> text (B, 77, D)."""

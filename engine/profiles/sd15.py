@@ -20,7 +20,7 @@ from engine.diffusion.samplers import FEW_STEPS, make_scheduler
 from engine.errors import ConfigError, WeightsError
 from engine.loaders.control_net import SUBFOLDER, load_control_net
 from engine.loaders.face_encoder import align, check_space, load_face_encoder
-from engine.loaders.hubert_motion import load_hearing, lookahead_frames
+from engine.loaders.hubert_motion import load_hubert_motion, lookahead_frames
 from engine.loaders.ip_adapter import install, read_ip_adapter
 from engine.loaders.lora import fuse_lora
 from engine.loaders.registry import check_licences, find, locate, require
@@ -30,13 +30,14 @@ from engine.loaders.trained import load_trained
 from engine.motion.retarget import FaceBasis
 from engine.nets.control_net import AnimateControlNet
 from engine.nets.identity_unet import IdentityUnet
-from engine.nets.portraittalk import PortraitTalkModel
+from engine.nets.portraittalk import Networks, PortraitTalkModel
 from engine.nets.precision import multiplies_bfloat16
 from engine.nets.projection import IdentityProjection
 from engine.nets.sd15_config import Sd15Config
 from engine.nets.sd_codec import SdCodec
 from engine.nets.text_tokens import ClipTokens, Tokenise, WordNumbers
-from engine.render.sd15 import DiffusionRenderer, Embed, Sampling
+from engine.render.sd15 import DiffusionRenderer, Embed
+from engine.render.sd15_networks import Sampling
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
@@ -63,28 +64,35 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
         ConfigError: a setting is unknown, or two of them contradict each other.
     """
     how = config.diffusion
-    make_scheduler(how.sampler)  # refused before anything is loaded
-    if how.conditioning == "difftalk" and not (how.trained or how.random_weights):
-        raise ConfigError(
-            "conditioning='difftalk' needs --trained RUN: no public checkpoint knows its inputs, and "
-            'untrained the lips would not move; train one with conditioning = "difftalk" in [model]'
-        )
-    device = _device(how)
+    _check(how)
     hearing, width = None, WIDTH
     if how.speech != "tiny":
         check_licences([find(how.speech)], how.use)
-        encoder, mouth = load_hearing(how.speech, how.models_dir)
-        hearing, width = (encoder, mouth), encoder.width
+        encoder, motion = load_hubert_motion(how.speech, how.models_dir)
+        hearing, width = (encoder, motion), encoder.width
         stream = replace(config.stream, lookahead_frames=lookahead_frames(encoder.window))
         config = replace(config, stream=stream)
-    build = _random if how.random_weights else _public
-    parts = build(how, width, _dtype(device))
+    renderer = load_renderer(config, speech_features=width)
+    return AvatarEngine.load(config, renderer=renderer, hearing=hearing)
+
+
+def load_renderer(config: EngineConfig, *, speech_features: int = WIDTH) -> DiffusionRenderer:
+    """What draws in the sd15 profile; raises as `load_engine` does.
+
+    Args:
+        speech_features: width of the speech encoder's features, for DiffTalk's conditioning.
+    """
+    how = config.diffusion
+    _check(how)
+    device = _device(how)
+    build = random_parts if how.random_weights else _public_parts
+    parts = build(how, speech_features, _dtype(device))
     if len(load_trained(parts.model, how.trained)) < len(how.trained):
         missing = [str(f) for f in how.trained if not (f / TRAINED).is_file()]
         raise WeightsError(
             f"no {TRAINED} in {', '.join(missing)}: name the folder of a stage's run"
         )
-    renderer = DiffusionRenderer(
+    return DiffusionRenderer(
         parts.model.to(device),
         tokenise=parts.tokenise,
         embed=parts.embed,
@@ -101,7 +109,17 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
         ),
         record=cuda_graph if how.compile == "cudagraphs" else None,
     )
-    return AvatarEngine.load(config, renderer=renderer, hearing=hearing)
+
+
+def _check(how: DiffusionSettings) -> None:
+    """Refuse, before anything is loaded, what cannot be."""
+    make_scheduler(how.sampler)
+    if how.conditioning == "difftalk" and not (how.trained or how.random_weights):
+        raise ConfigError(
+            "conditioning='difftalk' needs --trained RUN: no public checkpoint knows its inputs, and "
+            'untrained the lips would not move; train one with conditioning = "difftalk" in [model]'
+        )
+    _device(how)
 
 
 def _device(how: DiffusionSettings) -> torch.device:
@@ -118,7 +136,8 @@ def _dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def _random(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) -> Parts:
+def random_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) -> Parts:
+    """A system with random weights, small or full, the same every time."""
     config = Sd15Config.small() if how.random_weights == "small" else Sd15Config.full()
     config = replace(config, conditioning=how.conditioning, speech_features=speech_features)
     with torch.random.fork_rng():
@@ -145,27 +164,15 @@ class MeaninglessEmbedding:
         return np.asarray(mixed / np.linalg.norm(mixed), np.float32)
 
 
-def _public(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) -> Parts:
+def _public_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) -> Parts:
     config = Sd15Config(
         face_encoder=how.adapter != "none",
         projection="portrait" if how.adapter == "faceid-portrait" else "faceid",
         conditioning=how.conditioning,
         speech_features=speech_features,
     )
-    needed = ["sd15", "control-mediapipe-face", *(["taesd"] if how.codec == "tiny" else [])]
-    if config.face_encoder:
-        needed += [how.adapter, how.face_encoder]
     few_step = how.few_step or (LORA_OF[how.sampler] if how.sampler in FEW_STEPS else "")
-    needed += [few_step] if few_step else []
-    check_licences([find(name) for name in needed], how.use)
-    missing = [name for name in needed if locate(find(name), how.models_dir) is None]
-    if missing:
-        raise WeightsError(
-            f"{len(missing)} of the {len(needed)} checkpoints of sd15 are not here: "
-            f"{', '.join(missing)}; `portraittalk models --models-dir {how.models_dir}` shows the "
-            "command that brings each"
-        )
-    folders = {name: require(name, how.models_dir) for name in needed}
+    folders = _folders(how, few_step)
     files = Sd15Files(folders["sd15"])
     unet = IdentityUnet(files.unet(config.unet, dtype=dtype), config)
     projection = IdentityProjection.build(config).to(dtype) if config.face_encoder else None
@@ -182,25 +189,43 @@ def _public(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) ->
     )
     model = PortraitTalkModel(
         config,
-        unet=unet.to(dtype),
-        animate=AnimateControlNet(control, config).to(dtype),
-        projection=projection,
-        reference_net=None,
-        codec=_codec(how, files, folders, config, dtype),
-        text=files.text(config.text, dtype=dtype),
+        Networks(
+            unet=unet.to(dtype),
+            animate=AnimateControlNet(control, config).to(dtype),
+            projection=projection,
+            codec=_codec(how, files, folders.get("taesd"), config, dtype),
+            text=files.text(config.text, dtype=dtype),
+        ),
     )
     return Parts(model, ClipTokens(folders["sd15"] / "tokenizer"), embed)
+
+
+def _folders(how: DiffusionSettings, few_step: str) -> dict[str, Path]:
+    """Where each checkpoint is that these settings need."""
+    needed = ["sd15", "control-mediapipe-face"]
+    needed += ["taesd"] if how.codec == "tiny" else []
+    needed += [how.adapter, how.face_encoder] if how.adapter != "none" else []
+    needed += [few_step] if few_step else []
+    check_licences([find(name) for name in needed], how.use)
+    missing = [name for name in needed if locate(find(name), how.models_dir) is None]
+    if missing:
+        raise WeightsError(
+            f"{len(missing)} of the {len(needed)} checkpoints of sd15 are not here: "
+            f"{', '.join(missing)}; `portraittalk models --models-dir {how.models_dir}` shows the "
+            "command that brings each"
+        )
+    return {name: require(name, how.models_dir) for name in needed}
 
 
 def _codec(
     how: DiffusionSettings,
     files: Sd15Files,
-    folders: dict[str, Path],
+    tiny: Path | None,
     config: Sd15Config,
     dtype: torch.dtype,
 ) -> SdCodec:
-    if how.codec == "tiny":
-        return SdCodec(None, load_tiny(folders["taesd"], config.codec, dtype=dtype))
+    if tiny is not None:
+        return SdCodec(None, load_tiny(tiny, config.codec, dtype=dtype))
     better = locate(find("sd-vae-ft-mse"), how.models_dir)
     vae = (
         files.vae(config.codec, dtype=dtype)

@@ -103,9 +103,9 @@ def load_tools(face_encoder: str, speech: str, models_dir: Path, threads: int) -
 
 def hubert_features(name: str, models_dir: Path) -> Hear:
     """The public HuBERT in the chunks that it runs in live."""
+    from engine.audio.hubert import ChunkedHubert
     from engine.loaders.hubert import load_hubert
     from engine.loaders.registry import require
-    from engine.nets.hubert_chunks import ChunkedHubert
 
     model: Any = load_hubert(require(name, models_dir))
     net = ChunkedHubert(model.eval())

@@ -3,20 +3,80 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from torch import Tensor
 
+from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
+from engine.backends.cuda_graph import Record
+from engine.config import EngineConfig
+from engine.motion.retarget import FaceBasis
+from engine.profiles.sd15 import Parts, load_renderer, random_parts
+from engine.render.base import FrameCondition
+from engine.render.sd15 import DiffusionRenderer
+from engine.render.sd15_networks import FrameNetworks, Sampling
 
 
-def stirred(engine: AvatarEngine) -> AvatarEngine:
+def stirred(config: EngineConfig) -> tuple[AvatarEngine, DiffusionRenderer]:
     """The engine with random weights away from the zeros that guidance and caches start from."""
+    settings = load_renderer(config).sampling
+    parts = random_parts(config.diffusion, WIDTH, torch.float32)
     generator = torch.Generator().manual_seed(0)
-    for parameter in engine._renderer._model.parameters():  # type: ignore[attr-defined]
-        parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return engine
+    with torch.no_grad():
+        for parameter in parts.model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    renderer = renderer_of(parts, settings)
+    return AvatarEngine.load(config, renderer=renderer), renderer
+
+
+def renderer_of(
+    parts: Parts, sampling: Sampling, record: Record | None = None
+) -> DiffusionRenderer:
+    """A renderer of these networks with the bundled face basis."""
+    return DiffusionRenderer(
+        parts.model,
+        tokenise=parts.tokenise,
+        embed=parts.embed,
+        depth=FaceBasis.load(EngineConfig().weights / "basis.npz").depth,
+        sampling=sampling,
+        record=record,
+    )
+
+
+@contextmanager
+def decoded() -> Iterator[list[Tensor]]:
+    """Gathers the latents (1, 4, h, w) of every frame drawn meanwhile."""
+    kept: list[Tensor] = []
+    decode = FrameNetworks.decode
+
+    def keep(networks: FrameNetworks, latents: Tensor) -> np.ndarray:
+        kept.append(latents)
+        return decode(networks, latents)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FrameNetworks, "decode", keep)
+        yield kept
+
+
+@contextmanager
+def conditions_only() -> Iterator[list[FrameCondition]]:
+    """Gathers what every frame is to show; meanwhile each is drawn as the bare portrait."""
+    kept: list[FrameCondition] = []
+
+    def draw(renderer: Any, face: Any, cache: Any, condition: FrameCondition) -> tuple[Any, Any]:
+        kept.append(condition)
+        return face.rgb, cache
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DiffusionRenderer, "draw", draw)
+        yield kept
 
 
 def write_wav(path: Path, sound: np.ndarray) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +11,13 @@ from torch import Tensor
 
 from engine.avatar import AvatarEngine
 from engine.config import DiffusionSettings, EngineConfig
+from engine.enroll import Identity
 from engine.errors import ConfigError
 from engine.face.image_file import decode_image
 from engine.profiles.sd15 import load_engine
 from engine.render.sd15 import DiffusionRenderer
 from server.run import BUNDLED_PORTRAIT
-from tests.contracts.small import stirred
+from tests.contracts.small import conditions_only, decoded, stirred
 
 HOP = 640
 HOW = DiffusionSettings(random_weights="small", device="cpu", conditioning="difftalk")
@@ -25,10 +25,18 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
-def engine() -> AvatarEngine:
-    return stirred(
-        load_engine(EngineConfig.sd15(live=True, num_inference_steps=1, threads=1, diffusion=HOW))
-    )
+def made() -> tuple[AvatarEngine, DiffusionRenderer]:
+    return stirred(EngineConfig.sd15(live=True, num_inference_steps=1, threads=1, diffusion=HOW))
+
+
+@pytest.fixture(scope="module")
+def engine(made: tuple[AvatarEngine, DiffusionRenderer]) -> AvatarEngine:
+    return made[0]
+
+
+@pytest.fixture(scope="module")
+def identity(engine: AvatarEngine) -> Identity:
+    return engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))
 
 
 @pytest.fixture(scope="module")
@@ -37,54 +45,66 @@ def sound() -> np.ndarray:
 
 
 def latents(
-    engine: AvatarEngine, sound: np.ndarray, cut: int = 10**6, *, flush: bool = True
+    engine: AvatarEngine,
+    identity: Identity,
+    sound: np.ndarray,
+    cut: int = 10**6,
+    *,
+    flush: bool = True,
 ) -> Tensor:
-    """Latents of every frame."""
-    kept: list[Tensor] = []
-    picture: Any = engine._renderer
-    decode = DiffusionRenderer._decode
-    picture._decode = lambda z: kept.append(z) or decode(picture, z)
-    state = engine.start(engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes())), seed=3)
-    for i in range(0, len(sound), cut):
-        engine.step(state, sound[i : i + cut])
-    if flush:
-        engine.flush(state)
+    """Latents (F, 4, h, w) of every frame."""
+    state = engine.start(identity, seed=3)
+    with decoded() as kept:
+        for i in range(0, len(sound), cut):
+            engine.step(state, sound[i : i + cut])
+        if flush:
+            engine.flush(state)
     return torch.cat(kept)
 
 
 def test_both_laws_hold_though_the_picture_hears_for_itself(
-    engine: AvatarEngine, sound: np.ndarray
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
 ) -> None:
-    whole = latents(engine, sound)
+    whole = latents(engine, identity, sound)
     assert len(whole) == 6
-    assert torch.equal(latents(engine, sound, 777), whole), "cutting"
+    assert torch.equal(latents(engine, identity, sound, 777), whole), "cutting"
     other = np.concatenate([sound, -sound])
-    assert torch.equal(latents(engine, other, flush=False)[:4], whole[:4]), "later sound"
+    assert torch.equal(latents(engine, identity, other, flush=False)[:4], whole[:4]), "later sound"
 
 
-def test_the_sound_reaches_the_picture_by_itself(engine: AvatarEngine, sound: np.ndarray) -> None:
+def test_the_sound_reaches_the_picture_by_itself(
+    made: tuple[AvatarEngine, DiffusionRenderer], identity: Identity, sound: np.ndarray
+) -> None:
     """The same landmarks, other features."""
-    picture: Any = engine._renderer
-    aim = DiffusionRenderer._aim
-    whole = latents(engine, sound)
-    picture._aim = lambda face, condition: aim(
-        picture, face, replace(condition, speech=-condition.speech)
-    )
-    try:
-        assert (latents(engine, sound) - whole).abs().amax((1, 2, 3)).min() > 1e-4
-    finally:
-        del picture._aim
+    engine, renderer = made
+    state = engine.start(identity, seed=3)
+    with conditions_only() as conditions:
+        engine.step(state, sound)
+        engine.flush(state)
+    assert len(conditions) == 6
+
+    def drawn(sign: int) -> Tensor:
+        cache = renderer.cold(identity.face)
+        with decoded() as kept:
+            for condition in conditions:
+                heard = replace(condition, speech=sign * condition.speech)
+                _, cache = renderer.draw(identity.face, cache, heard)
+        return torch.cat(kept)
+
+    whole = latents(engine, identity, sound)
+    assert torch.equal(drawn(1), whole)
+    assert (drawn(-1) - whole).abs().amax((1, 2, 3)).min() > 1e-4
 
 
-def test_the_portraits_own_lower_half_is_hidden(engine: AvatarEngine) -> None:
-    portrait = decode_image(BUNDLED_PORTRAIT.read_bytes())
-    face = engine.enroll(portrait).face
-    picture: Any = engine._renderer
+def test_the_portraits_own_lower_half_is_hidden(
+    made: tuple[AvatarEngine, DiffusionRenderer], identity: Identity
+) -> None:
+    face = identity.face
     side = face.rgb.shape[0]
     masked = torch.from_numpy(np.array(face.rgb)).permute(2, 0, 1)[None].float() / 127.5 - 1
     masked[:, :, int(face.landmarks[4, 1] * side) :] = 0
     with torch.inference_mode():
-        torch.testing.assert_close(face.concat[:, :4], picture._encode(masked))
+        torch.testing.assert_close(face.concat[:, :4], made[1].networks.encode(masked))
     assert not torch.equal(face.concat[:, :4], face.concat[:, 4:])
 
 

@@ -17,7 +17,7 @@ from engine.config import DiffusionSettings, EngineConfig
 from engine.enroll import Identity
 from engine.errors import ConfigError, WeightsError
 from engine.loaders.files import WrongFamily
-from engine.loaders.hubert_motion import load_hearing, motion_checkpoint
+from engine.loaders.hubert_motion import load_hubert_motion, motion_checkpoint
 from engine.motion.channels import CHANNELS
 from engine.nets.motion_vae import MotionSettings, MotionVae
 from engine.offline.video import Casting, generate
@@ -31,7 +31,7 @@ from engine.training.motion.train import (
     spreads,
     train,
 )
-from tests.contracts.small import write_wav
+from tests.contracts.small import conditions_only, write_wav
 from tests.engine.loaders.layouts import hubert, random, save
 
 pytestmark = pytest.mark.train
@@ -104,21 +104,13 @@ def targets(
     engine: AvatarEngine, identity: Identity, pcm: np.ndarray, cut: int = 10**6
 ) -> np.ndarray:
     """Landmarks (F, 478, 2) that each frame is to be drawn for; nothing is drawn."""
-    drawn: list[np.ndarray] = []
-    picture: Any = engine._renderer
-
-    def note(face: Any, cache: Any, condition: Any) -> Any:
-        drawn.append(condition.target)
-        return face.rgb, cache
-
-    picture.draw = note
     state = engine.start(identity, seed=3)
-    frames = [f for i in range(0, len(pcm), cut) for f in engine.step(state, pcm[i : i + cut])]
-    frames += engine.flush(state)
-    del picture.draw
+    with conditions_only() as drawn:
+        frames = [f for i in range(0, len(pcm), cut) for f in engine.step(state, pcm[i : i + cut])]
+        frames += engine.flush(state)
     assert [f.index for f in frames] == list(range(-(-len(pcm) // HOP)))
     assert len(drawn) == len(frames), "no frame is drawn in vain"
-    return np.stack(drawn)
+    return np.stack([condition.target for condition in drawn])
 
 
 def test_splitting_the_sound_never_changes_a_frame(
@@ -211,7 +203,7 @@ def test_a_mouth_trained_on_hubert_is_one_that_the_engine_loads(
     lessons = prepare(clips, choose_encoder("hubert-base", work, tmp_path), config)
     assert {lesson.features.shape for lesson in lessons} == {(2 * PIECE, SIZES["hidden_size"])}
     train(lessons, spreads(clips), config, work, 10)
-    encoder, mouth = load_hearing("hubert-base", tmp_path)
+    encoder, mouth = load_hubert_motion("hubert-base", tmp_path)
     heard = encoder.step(encoder.start(), clips[0].pcm)
     assert mouth.step(mouth.start(), heard).shape > (100, 51)
     with pytest.raises(WeightsError, match="hubert-large"):

@@ -15,15 +15,14 @@ from torch import Tensor
 from engine.avatar import AvatarEngine
 from engine.config import DiffusionSettings, EngineConfig
 from engine.diffusion.latent_fusion import window_weights
-from engine.diffusion.samplers import Denoising
+from engine.diffusion.samplers import Denoising, SamplerSettings
 from engine.errors import ConfigError
-from engine.face.placement import landmarks_68
 from engine.nets.attention import SelfAttention, TemporalSelfAttention
 from engine.offline.video import Casting, generate
-from engine.profiles.sd15 import load_engine
 from engine.render.base import FrameCondition
 from engine.render.sd15 import DiffusionRenderer
-from tests.contracts.small import stirred, write_wav
+from engine.render.sd15_networks import DiffusionFace
+from tests.contracts.small import conditions_only, decoded, stirred, write_wav
 
 HOP, FRAMES = 640, 7
 SMALL = DiffusionSettings(
@@ -48,38 +47,38 @@ def wav(sound: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_wav(tmp_path_factory.mktemp("sound") / "noise.wav", sound)
 
 
-def engine(way: str, steps: int = 1, **how: Any) -> AvatarEngine:
+Made = tuple[AvatarEngine, DiffusionRenderer]
+
+
+def engine(way: str, steps: int = 1, **how: Any) -> Made:
     diffusion = replace(SMALL, long_video=way, **how)  # type: ignore[arg-type]
     config = EngineConfig.sd15(
         live=False, num_inference_steps=steps, threads=1, diffusion=diffusion
     )
-    return stirred(load_engine(config))
+    return stirred(config)
 
 
-def film(made: AvatarEngine, portrait: np.ndarray, sound: np.ndarray) -> Tensor:
+def film(made: Made, portrait: np.ndarray, sound: np.ndarray) -> Tensor:
     """Latents of every frame (F, 4, 8, 8), as the decoder is given them."""
-    kept: list[Tensor] = []
-    picture: Any = made._renderer
-    decode = DiffusionRenderer._decode
-    picture._decode = lambda latents: kept.append(latents) or decode(picture, latents)
-    state = made.start(made.enroll(portrait), seed=3)
+    engine, _ = made
+    state = engine.start(engine.enroll(portrait), seed=3)
     whole = np.pad(sound, (0, -len(sound) % HOP))
-    if made.config.diffusion.long_video != "fusion":
-        made.step(state, whole)
-        made.flush(state)
-        return torch.cat(kept)
-    together = made.film(state, whole)
-    while together.done < together.total:
-        together.work()
-    for i in range(FRAMES):
-        together.frame(i)
+    with decoded() as kept:
+        if engine.config.diffusion.long_video != "fusion":
+            engine.step(state, whole)
+            engine.flush(state)
+            return torch.cat(kept)
+        together = engine.film(state, whole)
+        while together.done < together.total:
+            together.work()
+        for i in range(FRAMES):
+            together.frame(i)
     return torch.cat(kept)
 
 
-def blind(made: AvatarEngine) -> AvatarEngine:
+def blind(made: Made) -> Made:
     """The same networks, which do not look at other frames."""
-    model: Any = made._renderer._model  # type: ignore[attr-defined]
-    for module in model.modules():
+    for module in made[1].networks.model.modules():
         if isinstance(module, TemporalSelfAttention):
             module.query = None
         elif isinstance(module, SelfAttention):
@@ -97,30 +96,30 @@ def alone(portrait: np.ndarray, sound: np.ndarray) -> Tensor:
     return film(engine("neither"), portrait, sound)
 
 
-def shots_of(
-    made: AvatarEngine, portrait: np.ndarray, sound: np.ndarray
-) -> tuple[list[FrameCondition], Any]:
-    """The conditions of a sound, and who is shown."""
-    state = made.start(made.enroll(portrait), seed=3)
-    pcm = np.pad(sound, (0, -len(sound) % HOP))
-    rows = [*made._hear(state, pcm), *made._hear(state, made._silence())]
-    return [made._aim(state, *row) for row in rows], state.identity.face
+def conditions_of(
+    portrait: np.ndarray, sound: np.ndarray
+) -> tuple[list[FrameCondition], DiffusionFace]:
+    """What each frame is to show, and who is shown."""
+    engine_, _ = engine("neither")
+    identity = engine_.enroll(portrait)
+    state = engine_.start(identity, seed=3)
+    with conditions_only() as conditions:
+        engine_.step(state, np.pad(sound, (0, -len(sound) % HOP)))
+        engine_.flush(state)
+    return conditions, identity.face
 
 
 def test_neither_draws_each_frame_as_if_it_were_the_only_one(
     portrait: np.ndarray, sound: np.ndarray, alone: Tensor
 ) -> None:
-    made = engine("neither")
-    picture: Any = made._renderer
-    conditions, face = shots_of(made, portrait, sound)
-    placed = face.placed
+    conditions, face = conditions_of(portrait, sound)
+    networks = engine("neither")[1].networks
+    assert len(conditions) == len(alone) == FRAMES
+    placed = face.placed  # all it knows of the frame before: where the head was
     for i, condition in enumerate(conditions):
-        aim = picture._aim(face, condition)
-        guide = picture._guide(
-            face, aim, placed
-        )  # all it knows of the frame before: where the head was
-        latents, _ = picture._sample(face, picture.cold(face), condition, guide, aim.text)
-        assert torch.equal(latents[0], alone[i])
+        aim = networks.aim(face, condition)
+        model = networks.frame_model(face, networks.guide(face, aim, placed), aim.text, None)
+        assert torch.equal(networks.sample(model, condition)[0], alone[i])
         placed = aim.placed
 
 
@@ -149,47 +148,37 @@ def test_a_frame_of_several_windows_is_the_weighted_mean_of_their_predictions(
 ) -> None:
     """Windows of 4 that share 2, the portrait first in each: worked out here a second time."""
     made = engine("fusion")
-    picture: Any = made._renderer
-    conditions, face = shots_of(made, portrait, sound)
-    points = landmarks_68(face.landmarks, 0.0, 0.0, picture._depth)
-    aims = [picture._aim(face, condition) for condition in conditions]
-    rest = replace(aims[0], landmarks=face.landmarks, points=points, placed=face.placed)
-    guides = [picture._guide(face, rest, face.placed)]
-    guides += [picture._guide(face, a, b.placed) for a, b in zip(aims, [rest, *aims], strict=False)]
-    noise, t = picture.noise(3).start, torch.tensor([999])
+    networks = made[1].networks
+    conditions, face = conditions_of(portrait, sound)
+    aims = [networks.aim(face, condition) for condition in conditions]
+    rest = networks.rest(face, aims[0].text, aims[0].speech)
+    guides = [networks.guide(face, rest, face.placed)]
+    guides += [networks.guide(face, a, b.placed) for a, b in zip(aims, [rest, *aims], strict=False)]
+    noise, t = made[1].noise(3).start, torch.tensor([999])
     total, weight = torch.zeros(FRAMES + 1, 4, 8, 8), torch.zeros(FRAMES + 1, 1, 1, 1)
     with torch.inference_mode():
         for members in ([0, 1, 2, 3], [0, 3, 4, 5], [0, 5, 6, 7]):
             before = None
             for share, row in zip(window_weights(4), members, strict=True):
-                (yes, no), left = picture._models(face, guides[row], rest.text, before)
-                plain = no(noise, t)
-                total[row] += share * (plain + 2.0 * (yes(noise, t) - plain))[0]
+                model = networks.frame_model(face, guides[row], rest.text, before)
+                plain = model.unconditional(noise, t)
+                total[row] += share * (plain + 2.0 * (model.conditional(noise, t) - plain))[0]
                 weight[row] += share
-                before = left[0]
-        run = Denoising(noise.expand(FRAMES + 1, -1, -1, -1), "ddim", 1, trailing=True)
+                before = model.keys
+        settings = SamplerSettings(num_inference_steps=1, trailing=True)
+        run = Denoising(noise.expand(FRAMES + 1, -1, -1, -1), settings)
         run.advance(total / weight)
     torch.testing.assert_close(film(made, portrait, sound), run.z_t[1:], rtol=0, atol=1e-4)
-
-
-def test_the_portrait_is_pinned_to_every_window(portrait: np.ndarray, sound: np.ndarray) -> None:
-    made = engine("fusion")
-    together = made.film(made.start(made.enroll(portrait)), np.pad(sound, (0, 100)))
-    windows = together._fusion.windows  # type: ignore[attr-defined]
-    assert len(windows) > 1
-    assert all(members[0] == 0 for members in windows)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "lcm"])
 def test_latent_fusion_stopped_anywhere_goes_on_as_if_it_had_not(
     portrait: np.ndarray, wav: Path, tmp_path: Path, sampler: str
 ) -> None:
-    made = engine("fusion", 2, sampler=sampler)
+    made, _ = engine("fusion", 2, sampler=sampler)
     casting = Casting(portraits=[portrait], prompt="older", seed=1)
     seen: list[tuple[int, int]] = []
-    whole = generate(
-        *(made, casting, wav, tmp_path / "whole"), progress=lambda *at: seen.append(at)
-    )
+    whole = generate(made, casting, wav, tmp_path / "whole", progress=lambda *at: seen.append(at))
     assert whole.pieces == 2 * 3 + FRAMES
     assert seen == [(i, whole.pieces) for i in range(whole.pieces + 1)]
 
@@ -211,7 +200,7 @@ def test_latent_fusion_stopped_anywhere_goes_on_as_if_it_had_not(
 def test_latent_fusion_makes_a_video_and_leaves_nothing_else(
     portrait: np.ndarray, wav: Path, tmp_path: Path
 ) -> None:
-    report = generate(engine("fusion"), Casting(portraits=[portrait]), wav, tmp_path / "o.mp4")
+    report = generate(engine("fusion")[0], Casting(portraits=[portrait]), wav, tmp_path / "o.mp4")
     assert report.frames == FRAMES
     assert [p.name for p in tmp_path.iterdir()] == ["o.mp4"]
     with av.open(str(tmp_path / "o.mp4")) as container:
@@ -223,7 +212,7 @@ def test_fusion_is_refused_where_frames_come_one_by_one(
 ) -> None:
     with pytest.raises(ConfigError, match="'cache' or 'neither'"):
         EngineConfig.sd15(live=True, diffusion=replace(SMALL, long_video="fusion"))
-    made = engine("fusion")
+    made, _ = engine("fusion")
     with pytest.raises(ConfigError, match="together"):
         made.step(made.start(made.enroll(portrait)), sound)
     for window, overlap in ((2, 0), (4, 3), (8, -1)):

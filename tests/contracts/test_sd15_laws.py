@@ -10,15 +10,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
 from engine.config import DiffusionSettings, EngineConfig
 from engine.enroll import Identity
 from engine.errors import WeightsError
 from engine.offline.video import Casting, generate
-from engine.profiles import sd15 as sd15_engine
-from engine.profiles.sd15 import load_engine
+from engine.profiles.sd15 import load_engine, load_renderer, random_parts
 from engine.render.sd15 import DiffusionRenderer
-from tests.contracts.small import write_wav
+from tests.contracts.small import renderer_of, write_wav
 
 HOP = 640
 SMALL = DiffusionSettings(random_weights="small", sampler="lcm", device="cpu")
@@ -162,10 +162,11 @@ def test_half_precision_draws_nearly_the_same(
     portrait: np.ndarray,
     sound: np.ndarray,
     whole: np.ndarray,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sd15_engine, "_dtype", lambda device: torch.bfloat16)
-    half = load_engine(engine.config)
+    config = engine.config
+    parts = random_parts(SMALL, WIDTH, torch.bfloat16)
+    renderer = renderer_of(parts, load_renderer(config).sampling)
+    half = AvatarEngine.load(config, renderer=renderer)
     frames = film(half, half.enroll(portrait), sound[: 2 * HOP]).astype(int)
     assert np.abs(frames - whole[:2]).mean() < 4
 
@@ -176,7 +177,7 @@ def test_what_was_trained_is_drawn_with(
     names = {"unet.unet.conv_out.weight": 0.5, "unet.unet.conv_out.bias": 0.1}
     config = EngineConfig.sd15(live=True, num_inference_steps=1, threads=1, diffusion=SMALL)
     plain = load_engine(config)
-    own = dict(plain._renderer._model.named_parameters())
+    own = dict(load_renderer(config).networks.model.named_parameters())
     save_file(
         {name: torch.full_like(own[name], value) for name, value in names.items()},
         tmp_path / "weights.safetensors",

@@ -17,7 +17,7 @@ from engine.loaders.sd15 import Sd15Files, load_tiny
 from engine.nets.attention import ZeroAttention
 from engine.nets.control_net import AnimateControlNet
 from engine.nets.identity_unet import IdentityUnet
-from engine.nets.portraittalk import PortraitTalkModel, writer_config
+from engine.nets.portraittalk import Networks, PortraitTalkModel, writer_config
 from engine.nets.pose_guider import PoseGuider
 from engine.nets.projection import IdentityProjection
 from engine.nets.sd15_config import Sd15Config
@@ -113,14 +113,13 @@ def public_model(
         animate = AnimateControlNet(load_control_net(folder, config.unet), config)
     else:
         animate = PoseGuider.build(config)
-    return PortraitTalkModel(
-        config,
+    tiny = load_tiny(require("taesd", models_dir), config.codec)
+    networks = Networks(
         unet=unet,
         animate=animate,
         projection=projection,
         reference_net=writer,
-        codec=SdCodec(
-            files.vae(config.codec), load_tiny(require("taesd", models_dir), config.codec)
-        ),
+        codec=SdCodec(files.vae(config.codec), tiny),
         text=files.text(config.text),
     )
+    return PortraitTalkModel(config, networks)

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from engine.diffusion.samplers import sample
+from engine.diffusion.samplers import SamplerSettings, sample
 from engine.nets.attention import KeyValues
 from engine.nets.portraittalk import (
     Caches,
@@ -135,7 +135,8 @@ class TalkingSystem(nn.Module):
                 eps, left = self.evaluate(z_t, t, told, guide, before)
             return eps
 
-        return sample(model, noise, "ddim", steps, trailing=True), left
+        settings = SamplerSettings(num_inference_steps=steps, trailing=True)
+        return sample(model, noise, settings), left
 
 
 def detached(told: Conditions) -> Conditions:

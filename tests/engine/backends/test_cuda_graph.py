@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
 from engine.backends.cuda_graph import Recorded, Tree, cuda_graph, over
 from engine.config import DiffusionSettings, EngineConfig
@@ -23,9 +24,10 @@ from engine.errors import ConfigError
 from engine.face.image_file import decode_image
 from engine.nets.portraittalk import Conditions, PortraitTalkModel
 from engine.nets.sd15_config import Sd15Config
-from engine.profiles.sd15 import load_engine
+from engine.profiles.sd15 import random_parts
+from engine.render.sd15 import DiffusionRenderer
 from server.run import BUNDLED_PORTRAIT
-from tests.contracts.small import stirred
+from tests.contracts.small import renderer_of, stirred
 
 pytestmark = pytest.mark.train
 HOP = 640
@@ -104,29 +106,37 @@ def test_what_is_no_tensor_cannot_be_recorded() -> None:
         Recorded(lambda x, strength: x * strength, rerun)(torch.zeros(1), 0.5)
 
 
-def small(**how: Any) -> AvatarEngine:
-    """The engine of the full-size profile with small random weights, none at zero."""
+def small(**how: Any) -> tuple[AvatarEngine, DiffusionRenderer]:
+    """The engine of the full-size profile with small random weights, none at zero; what draws."""
     diffusion = DiffusionSettings(random_weights="small", **{"device": "cpu", **how})
     config = EngineConfig.sd15(live=True, num_inference_steps=2, threads=1, diffusion=diffusion)
-    return stirred(load_engine(config))
+    return stirred(config)
 
 
 def test_streams_drawn_by_turns_with_recordings_are_as_drawn_alone_without() -> None:
     """The caches of two streams pass through the same recorded memory."""
-    engine = small(guidance_scale=2.0)
+    engine, renderer = small(guidance_scale=2.0)
     identity = engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))
     sound = (0.2 * np.random.default_rng(0).standard_normal((2, 6, HOP))).astype(np.float32)
     alone = []
     for pcm, seed in zip(sound, (3, 9), strict=True):
         state = engine.start(identity, seed=seed)
         alone.append([engine.step(state, hop) for hop in pcm])
-    picture: Any = engine._renderer
-    picture._step = Recorded(picture._model, rerun)
+    made: list[Tree] = []
+
+    def record(run: Callable[[], Tree]) -> tuple[Tree, Callable[[], None]]:
+        made.append(rerun(run))
+        return made[-1]
+
+    parts = random_parts(engine.config.diffusion, WIDTH, torch.float32)
+    parts = replace(parts, model=renderer.networks.model)
+    again = renderer_of(parts, renderer.sampling, record)
+    engine = AvatarEngine.load(engine.config, renderer=again)
     states = [engine.start(identity, seed=seed) for seed in (3, 9)]
     turns = [
         [engine.step(state, sound[i, hop]) for i, state in enumerate(states)] for hop in range(6)
     ]
-    assert len(picture._step._recordings) == 2, "one without a frame before and one with"
+    assert len(made) == 2, "one without a frame before and one with"
     for i, hops in enumerate(alone):
         frames = np.stack([frame.rgb for drawn in hops for frame in drawn]).astype(int)
         same = np.stack([frame.rgb for turn in turns for frame in turn[i]]).astype(int)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.diffusion.latent_fusion import LatentFusion, WindowModel, fusion_windows, window_weights
-from engine.diffusion.samplers import Denoising, sample
+from engine.diffusion.samplers import Denoising, SamplerSettings, sample
 from engine.errors import ConfigError
 
 torch.set_num_threads(1)
@@ -16,7 +16,8 @@ torch.set_num_threads(1)
 def fuse(
     model: WindowModel, noise: Tensor, sampler: str, steps: int, window: int, overlap: int
 ) -> Tensor:
-    fusion = LatentFusion(model, Denoising(noise, sampler, steps), window=window, overlap=overlap)
+    settings = SamplerSettings(sampler=sampler, num_inference_steps=steps)
+    fusion = LatentFusion(model, Denoising(noise, settings), window=window, overlap=overlap)
     while fusion.done < fusion.total:
         fusion.work()
     return fusion.latents
@@ -68,7 +69,7 @@ def test_a_frame_of_two_windows_is_their_weighted_mean() -> None:
 def test_fusion_changes_nothing_for_a_model_that_sees_one_frame() -> None:
     noise = torch.randn(21, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     tint = torch.linspace(-1, 1, 21)[:, None, None, None]
-    alone = sample(lambda z, t: 0.3 * z + tint, noise, "ddim", 6)
+    alone = sample(lambda z, t: 0.3 * z + tint, noise, SamplerSettings(num_inference_steps=6))
     together = fuse(lambda z, t, rows: 0.3 * z + tint[rows], noise, "ddim", 6, 8, 2)
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-5)
 
@@ -94,8 +95,10 @@ def test_a_video_stopped_at_any_window_goes_on_to_the_same_latents(sampler: str)
     def model(z: Tensor, t: Tensor, rows: Tensor) -> Tensor:
         return torch.tanh(z - 0.5 * z.mean(0, keepdim=True))
 
+    settings = SamplerSettings(sampler=sampler, num_inference_steps=3)
+
     def begin() -> LatentFusion:
-        run = Denoising(noise, sampler, 3, generator=torch.Generator().manual_seed(5))
+        run = Denoising(noise, settings, generator=torch.Generator().manual_seed(5))
         return LatentFusion(model, run, window=4, overlap=1)
 
     whole, broken = begin(), begin()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
@@ -12,9 +16,10 @@ from engine.diffusion.samplers import (
     SAMPLERS,
     Denoising,
     Model,
+    SamplerSettings,
     make_scheduler,
     sample,
-    sample_frames,
+    set_steps,
 )
 from engine.errors import ConfigError
 from engine.nets.painter import Painter, PainterConfig
@@ -90,10 +95,8 @@ def test_our_loop_gives_the_numbers_of_diffusers_pipeline(
     ours = sample(
         model(words),
         noise,
-        sampler,
-        steps,
+        SamplerSettings(sampler=sampler, num_inference_steps=steps, guidance_scale=guidance),
         unconditional=model(nothing),
-        guidance=guidance,
         generator=torch.Generator().manual_seed(3),
     )
     assert torch.isfinite(ours).all()
@@ -117,7 +120,7 @@ def test_the_flow_sampler_is_the_painters_own() -> None:
         made = painter.denoise(z_t, now, guidance, reference, cache)
         return (z_t - made.latents) / now[:, None, None, None]
 
-    ours = sample(velocity, noise, "flow", 4)
+    ours = sample(velocity, noise, SamplerSettings(sampler="flow", num_inference_steps=4))
     theirs = painter.sample(condition, reference, cache, noise, 4)[2].latents
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
@@ -132,7 +135,8 @@ def test_the_seed_decides_the_noise_between_steps() -> None:
 
     def run(seed: int) -> Tensor:
         again = torch.Generator().manual_seed(seed)
-        return sample(lambda z, t: 0.1 * z, noise, "lcm", 4, generator=again)
+        settings = SamplerSettings(sampler="lcm", num_inference_steps=4)
+        return sample(lambda z, t: 0.1 * z, noise, settings, generator=again)
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
@@ -141,12 +145,13 @@ def test_the_seed_decides_the_noise_between_steps() -> None:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_run_that_was_stopped_goes_on_to_the_same_latents(sampler: str) -> None:
     noise = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    settings = SamplerSettings(sampler=sampler, num_inference_steps=6)
 
     def model(z_t: Tensor, t: Tensor) -> Tensor:
         return torch.tanh(z_t) * (t / 1000)[:, None, None, None]
 
     def begin() -> Denoising:
-        return Denoising(noise, sampler, 6, generator=torch.Generator().manual_seed(5))
+        return Denoising(noise, settings, generator=torch.Generator().manual_seed(5))
 
     run = begin()
     for step in range(6):
@@ -155,13 +160,14 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_latents(sampler: str) -> Non
         run.unpack(kept)
         assert run.step == step
         run.advance(model(*run.ask()))
-    whole = sample(model, noise, sampler, 6, generator=torch.Generator().manual_seed(5))
+    whole = sample(model, noise, settings, generator=torch.Generator().manual_seed(5))
     assert torch.equal(run.z_t, whole)
 
 
 def test_progress_counts_steps() -> None:
     seen: list[int] = []
-    sample(lambda z, t: z, torch.zeros(1, 4, 2, 2), "euler", 3, progress=seen.append)
+    settings = SamplerSettings(sampler="euler", num_inference_steps=3)
+    sample(lambda z, t: z, torch.zeros(1, 4, 2, 2), settings, progress=seen.append)
     assert seen == [1, 2, 3]
 
 
@@ -170,28 +176,31 @@ def test_guidance_of_one_never_asks_the_unconditional_model() -> None:
         raise AssertionError("asked")
 
     noise = torch.zeros(1, 4, 2, 2)
-    assert sample(lambda z, t: z, noise, steps=2, unconditional=never, guidance=1.0).shape
+    settings = SamplerSettings(num_inference_steps=2, guidance_scale=1.0)
+    assert sample(lambda z, t: z, noise, settings, unconditional=never).shape
 
 
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
-def test_each_frame_sees_what_the_one_before_left(guidance: float) -> None:
-    seen: list[tuple[int, float]] = []
+@pytest.mark.parametrize("sampler", DIFFUSION)
+def test_steps_set_on_two_threads_leave_the_warning_filters_alone(sampler: str) -> None:
+    before, contents = warnings.filters, list(warnings.filters)
+    both = threading.Barrier(2)
+    seen: list[bool] = []
+    plain = type(make_scheduler(sampler))
 
-    def model(z_t: Tensor, t: Tensor, frame: int, cache: float) -> tuple[Tensor, float]:
-        seen.append((frame, cache))
-        return 0.1 * z_t, cache + 1 + float(t[0]) * 0
+    class Watched(plain):  # type: ignore[misc, valid-type]
+        def set_timesteps(self, num_inference_steps: int) -> None:
+            both.wait(20)
+            super().set_timesteps(num_inference_steps)
+            seen.append(warnings.filters is before and warnings.filters == contents)
+            both.wait(20)
 
-    noise = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
-    made = list(
-        sample_frames(
-            *(model, noise, 0.0, "ddim", 2),
-            unconditional=lambda z, t, i, c: (0 * z, None),
-            guidance=guidance,
-            first=5,
-        )
-    )
-    assert seen == [(5, 0.0), (5, 0.0), (6, 1.0), (6, 1.0), (7, 2.0), (7, 2.0)]
-    assert [cache for _, cache in made] == [1.0, 2.0, 3.0]
-    whole = torch.cat([latents for latents, _ in made])
-    expected = sample(lambda z, t: 0.1 * guidance * z, noise, "ddim", 2)
-    torch.testing.assert_close(whole, expected)
+    def choose() -> list[float]:
+        scheduler = Watched.from_config(make_scheduler(sampler).config)
+        return set_steps(scheduler, 4).tolist()
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (job.result(30) for job in [pool.submit(choose), pool.submit(choose)])
+    assert first == second == set_steps(make_scheduler(sampler), 4).tolist()
+    assert seen == [True, True]
+    assert warnings.filters is before
+    assert warnings.filters == contents

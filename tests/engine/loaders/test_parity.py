@@ -27,7 +27,7 @@ from engine.loaders.lora import fuse_lora  # noqa: E402
 from engine.loaders.sd15 import Sd15Files, load_tiny  # noqa: E402
 from engine.nets.control_net import AnimateControlNet  # noqa: E402
 from engine.nets.identity_unet import IdentityUnet  # noqa: E402
-from engine.nets.portraittalk import Conditions, Guidance, PortraitTalkModel  # noqa: E402
+from engine.nets.portraittalk import Conditions, Guidance, Networks, PortraitTalkModel  # noqa: E402
 from engine.nets.projection import IdentityProjection  # noqa: E402
 from engine.nets.sd15_config import Sd15Config  # noqa: E402
 from engine.nets.sd_codec import SdCodec  # noqa: E402
@@ -140,15 +140,14 @@ def ours(
     kind = "faceid" if opened.tokens == 4 else "portrait"
     config = dataclasses.replace(Sd15Config.small(), projection=kind)
     source = Sd15Files(files if layout == "folder" else files / "whole.safetensors")
-    model = PortraitTalkModel(
-        config,
+    networks = Networks(
         unet=IdentityUnet(source.unet(config.unet), config),
         animate=AnimateControlNet(load_control_net(files / "diffusion_sd15", config.unet), config),
         projection=IdentityProjection.build(config),
-        reference_net=None,
         codec=SdCodec(source.vae(config.codec), load_tiny(files / "taesd", config.codec)),
         text=source.text(config.text),
-    ).eval()
+    )
+    model = PortraitTalkModel(config, networks).eval()
     install(opened, model.unet, model.projection)
     if lora is not None:
         fuse_lora(model.unet.unet, lora)

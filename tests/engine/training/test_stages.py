@@ -391,7 +391,7 @@ def test_a_roll_out_is_what_the_live_engine_draws(drawn: Path) -> None:
     """Two frames through the frame cache, by training's code and by the engine's picture part."""
     from types import SimpleNamespace
 
-    from engine.render.sd15 import BASE_PROMPT, DiffusionRenderer, Sampling
+    from engine.render.sd15_networks import BASE_PROMPT, FrameNetworks, Sampling
 
     assert BASE_PROMPT == PROMPT
     made = system()
@@ -400,8 +400,8 @@ def test_a_roll_out_is_what_the_live_engine_draws(drawn: Path) -> None:
             parameter.add_(0.02 * torch.randn_like(parameter))
     batch = data(drawn).batch(1, (5,))
     noise = torch.randn(1, 4, SIDE // 8, SIDE // 8)
-    live = DiffusionRenderer(
-        made.model, tokenise=made._tokenise, depth=DEPTH, sampling=Sampling(num_inference_steps=2)
+    live = FrameNetworks(
+        made.model, Sampling(num_inference_steps=2), tokenise=made._tokenise, depth=DEPTH
     )
     with torch.no_grad():
         told = made.conditions(batch)
@@ -411,8 +411,8 @@ def test_a_roll_out_is_what_the_live_engine_draws(drawn: Path) -> None:
         for frame in range(2):
             guide = made.guidance(batch, frame, cold=frame == 0)
             ours, before = made.denoise(noise, 2, told, guide, before)
-            cache = SimpleNamespace(keys=keys)
-            theirs, keys = live._sample(face, cache, shot, guide, told.text)  # type: ignore[arg-type]
+            model = live.frame_model(face, guide, told.text, keys)  # type: ignore[arg-type]
+            theirs, keys = live.sample(model, shot), model.keys  # type: ignore[arg-type]
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
         alone, _ = made.denoise(noise, 2, told, guide, None)
     assert not torch.allclose(alone, ours, atol=1e-4), "the cache is looked at"

@@ -1,9 +1,9 @@
-"""The public HuBERT over a stream: windows on an absolute grid, each heard whole, its middle kept.
+"""The public HuBERT as a streaming speech encoder: windows on a fixed grid, of each its middle kept.
 
 HuBERT looks both ways, its positional convolution spans 2.5 s, and the base model's group norm takes
-its statistics over time, so features depend on the window they were heard in. Windows of one length
+its statistics over time, so features depend on the window they were computed in. Windows of one length
 that start only at multiples of the hop make that a fixed function of the sound: how the stream was
-cut cannot matter, and nothing later than `ahead` frames is ever heard.
+cut cannot matter, and nothing later than `ahead` frames is ever used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STRIDE, FIELD = 320, 400  # samples between two frames, and under one (16 kHz)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubertWindow:
-    """A window in frames of 20 ms: what was heard before, what is kept, what is heard beyond."""
+    """A window in frames of 20 ms: context before, what is kept, look-ahead."""
 
     left: int = 100  # 2 s
     hop: int = 8  # 160 ms, four video frames
@@ -36,15 +36,10 @@ class HubertWindow:
                 "at least 0 and an even hop, a video frame being two frames of 20 ms"
             )
 
-    @property
-    def delay_ms(self) -> float:
-        """The longest wait between a sound and its features: a hop, the look-ahead, the field."""
-        return (self.hop + self.ahead) * 20 + (FIELD - STRIDE) / 16
-
 
 @dataclass(slots=True)
 class ChunkState:
-    """What one stream remembers: the sound that windows to come still need."""
+    """The sound of one stream that windows to come still need, (N,) at 16 kHz."""
 
     held: F32
 
@@ -74,7 +69,7 @@ class ChunkedHubert:
         return ChunkState(np.zeros(self.window.left * STRIDE, np.float32))
 
     def step(self, state: ChunkState, pcm: F32) -> F32:
-        """Hear `pcm` (N,) at 16 kHz; return the features (hop * windows completed, width).
+        """Take `pcm` (N,) at 16 kHz; return the features (hop * windows completed, width).
 
         Raises:
             ValueError: `pcm` is not float32 of one dimension.
@@ -84,14 +79,14 @@ class ChunkedHubert:
         w = self.window
         size = (w.left + w.hop + w.ahead) * STRIDE + FIELD - STRIDE
         state.held = np.concatenate([state.held, pcm])
-        heard = [np.zeros((0, self.width), np.float32)]
+        features = [np.zeros((0, self.width), np.float32)]
         while len(state.held) >= size:
-            heard.append(self._hear(state.held[:size]))
+            features.append(self._encode(state.held[:size]))
             state.held = state.held[w.hop * STRIDE :]
-        return np.concatenate(heard)
+        return np.concatenate(features)
 
     @torch.no_grad()
-    def _hear(self, pcm: F32) -> F32:
+    def _encode(self, pcm: F32) -> F32:
         if self._normalise:
             pcm = (pcm - pcm.mean()) / np.sqrt(pcm.var() + 1e-7)
         frames = self._model(torch.from_numpy(pcm)[None]).last_hidden_state[0]
