@@ -31,7 +31,7 @@ from engine.errors import PortraitRefused
 from engine.evaluation.identity import IdentityScore
 from engine.face.landmarks import lip_gap
 from engine.offline.video import frames_of
-from engine.training.data.faces import Labeller
+from engine.training.data.labeller import Labeller
 from server.portraits import decode_image
 
 

@@ -29,43 +29,39 @@ from engine.training.data.expressions import (
 from engine.training.data.face_generator import FaceGenerator
 from engine.training.data.labeller import FaceLabel, Labeller
 
+F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 CHUNK_PEOPLE = 20  # people per label file: the unit of resuming
 
 
-def generate(
-    out: Path, drawing: Drawing, *, cache: Path, landmarker: Path
-) -> None:
+def generate(out: Path, drawing: Drawing, *, cache: Path, landmarker: Path) -> None:
     """Write the labelled images of `drawing` under `out`; finished chunks are skipped.
 
-    Writes `directions.npz` once, then a `chunk_NNNN.npz` with arrays `jpeg` (object free: flat
-    bytes and offsets), `person`, `landmarks` (N, 478, 3), `scores` (N, 52), `pose` (N, 4, 4).
+    Writes `directions.npz` once, then a `chunk_NNNN.npz` with arrays `bytes` (JPEGs one after
+    another) and `offsets` (N + 1,), `person` (N,), `landmarks` (N, 478, 3), `scores` (N, 52),
+    `names` (52,) and `pose` (N, 4, 4).
     """
     out.mkdir(parents=True, exist_ok=True)
     label, generator = Labeller(landmarker), FaceGenerator(cache)
     directions = _load_or_fit(out / "directions.npz", generator, label)
-    chunks = [range(a, min(a + CHUNK_PEOPLE, drawing.people)) for a in range(0, drawing.people, CHUNK_PEOPLE)]
+    chunks = [
+        range(a, min(a + CHUNK_PEOPLE, drawing.people))
+        for a in range(0, drawing.people, CHUNK_PEOPLE)
+    ]
     for number, members in enumerate(
         tqdm(chunks, desc="drawing faces", unit=f"x{CHUNK_PEOPLE} people")
     ):
         target = out / f"chunk_{number:04d}.npz"
         if not target.exists():
-            styles = (
-                (person, style)
-                for person in members
-                for style in person_styles(generator, directions, person, drawing)
-            )
+            styles = ((p, person_styles(generator, directions, p, drawing)) for p in members)
             _write_chunk(target, _labelled(generator, label, styles), label)
 
 
 def _load_or_fit(path: Path, generator: FaceGenerator, label: Labeller) -> Directions:
     if not path.exists():
         directions, held_out = fit_directions(generator, label)
-        arrays: dict[str, Any] = {
-            "mean": directions.mean,
-            "std": directions.std,
-            **directions.edits,
-        }
+        arrays: dict[str, Any] = {"mean": directions.mean, "std": directions.std}
+        arrays |= directions.edits
         np.savez(path, **arrays)
         tqdm.write(
             "held-out correlation of the edits: "
@@ -75,14 +71,19 @@ def _load_or_fit(path: Path, generator: FaceGenerator, label: Labeller) -> Direc
         return Directions(saved["mean"], saved["std"], {name: saved[name] for name in EDITS})
 
 
-DRAW
+def _labelled(
+    generator: FaceGenerator, label: Labeller, people: Iterable[tuple[int, list[F32]]]
+) -> Iterator[tuple[int, U8, FaceLabel]]:
+    for person, styles in people:
+        for image in generator.draw(styles):
+            if (found := label(image)) is not None:
+                yield person, image, found
 
-def _write_chunk(
-    target: Path, rows: Iterable[tuple[int, U8, FaceLabel]], names: Sequence[str]
-) -> None:
+
+def _write_chunk(target: Path, rows: Iterable[tuple[int, U8, FaceLabel]], label: Labeller) -> None:
     people, blobs, labels = [], [], []
-    for person, picture, found in rows:
-        ok, blob = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
+    for person, image, found in rows:
+        ok, blob = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
         assert ok
         people.append(person)
         blobs.append(blob)
@@ -96,7 +97,7 @@ def _write_chunk(
         landmarks=np.stack([f.landmarks for f in labels]),
         scores=np.stack([f.scores for f in labels]),
         pose=np.stack([f.pose for f in labels]),
-        names=np.array(names),
+        names=np.array(label.names),  # it knows them once it has labelled
     )
     partial.rename(target)
 
@@ -110,10 +111,10 @@ def contact_sheet(folder: Path, path: Path, people: int = 12, tile: int = 160) -
             for index in np.flatnonzero(saved["person"] == person):
                 blob = saved["bytes"][saved["offsets"][index] : saved["offsets"][index + 1]]
                 whole: Any = cv2.imdecode(blob, cv2.IMREAD_COLOR)
-                picture = cv2.resize(whole, (tile, tile))
+                shown = cv2.resize(whole, (tile, tile))
                 for x, y in saved["landmarks"][index, ::3, :2] * tile:
-                    cv2.circle(picture, (int(x), int(y)), 0, (0, 255, 0), -1)
-                tiles.append(picture)
+                    cv2.circle(shown, (int(x), int(y)), 0, (0, 255, 0), -1)
+                tiles.append(shown)
             rows.append(np.concatenate(tiles, 1))
     width = max(row.shape[1] for row in rows)
     sheet = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
@@ -127,16 +128,12 @@ def main() -> None:
     parser.add_argument("--landmarker", type=Path, required=True, help="face_landmarker.task")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="downloaded tools")
     parser.add_argument("--people", type=int, default=640)
-    parser.add_argument("--edits", type=int, default=6, help="pictures of each person")
+    parser.add_argument("--edits", type=int, default=6, help="images of each person")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--strength", type=float, default=STRENGTH, help="of the edits")
     args = parser.parse_args()
-    generate(
-        *(args.out, args.people, args.edits, args.seed),
-        cache=args.cache,
-        landmarker=args.landmarker,
-        strength=args.strength,
-    )
+    drawing = Drawing(people=args.people, edits=args.edits, seed=args.seed, strength=args.strength)
+    generate(args.out, drawing, cache=args.cache, landmarker=args.landmarker)
     contact_sheet(args.out, args.out / "sheet.png")
 
 

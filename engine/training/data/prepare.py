@@ -31,7 +31,6 @@ from engine.training.data.video_folders import Layout, Video, find_videos
 from engine.types import Pcm, RgbImage
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareSettings:
     """How videos become clips; the folder keeps them, and a second run must agree."""
