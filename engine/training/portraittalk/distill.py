@@ -28,41 +28,14 @@ from engine.training.mouth_crop import mouth_crop
 from engine.training.portraittalk.dataset import TalkBatch, TalkData
 from engine.training.portraittalk.diffusion_loss import STEPS, epsilon_loss
 from engine.training.portraittalk.patch_judge import PatchJudge
+from engine.training.portraittalk.roll_out import RollOut, fixed_roll_out
 from engine.training.portraittalk.stage_checkpoint import read_stage, restore, save_stage
 from engine.training.portraittalk.stage_config import DistillSettings
 from engine.training.portraittalk.stage_trainer import ROWS, choose, set_rate, sheet
 from engine.training.portraittalk.stages import trained_names
-from engine.training.portraittalk.system import TalkingSystem, detached, noised
+from engine.training.portraittalk.system import TalkingSystem, detached
 
 DMD_TIMES = (20, 980)  # where both scores are asked
-
-
-class RollOut(nn.Module):
-    """Rolls the student out; its `forward` is what a multi-GPU wrapper wraps."""
-
-    def __init__(self, system: TalkingSystem, settings: DistillSettings) -> None:
-        super().__init__()
-        self.system, self.settings = system, settings
-
-    def forward(self, batch: TalkBatch) -> tuple[Tensor, Tensor, Conditions, Guidance, Any]:
-        """A batch of runs -> the last frame's latents and frame, and what it was told."""
-        s, system = self.settings, self.system
-        told = system.conditions(batch)
-        count = batch.frames.shape[1]
-        first = count - 1 if bool(torch.rand(()) < s.cold) else 0
-        steps = int(torch.randint(1, s.student_steps + 1, ()))
-        size = (len(batch.frames), 4, *(n // 8 for n in batch.frames.shape[-2:]))
-        noise = torch.randn(size, device=batch.frames.device)
-        before: Caches | None = None
-        with torch.no_grad():
-            still = detached(told)
-            for frame in range(first, count - 1):
-                guide = system.guidance(batch, frame, cold=frame == first)
-                _, caches = system.denoise(noise, steps, still, guide, before)
-                before = noised(caches, float(torch.rand(())) * s.history_noise)
-        guide = system.guidance(batch, -1, cold=first == count - 1)
-        z, _ = system.denoise(noise, steps, told, guide, before, gradient=True)
-        return z, system.decode(z), told, guide, before
 
 
 class DistillTrainer:
@@ -269,21 +242,10 @@ class DistillTrainer:
     def held_out_loss(self) -> float:
         """L1 of the last frame of fixed roll-outs: the mean of one step and of all steps."""
         real = self.fixed.frames[:, -1]
-        made = [self._rolled(self.fixed, n)[-1] for n in (1, self.settings.student_steps)]
+        made = [
+            fixed_roll_out(self.system, self.fixed, n)[-1] for n in (1, self.settings.student_steps)
+        ]
         return float(np.mean([float(F.l1_loss(m, real)) for m in made]))
-
-    def _rolled(self, batch: TalkBatch, steps: int) -> list[Tensor]:
-        """Every frame of fixed roll-outs, decoded."""
-        size = (len(batch.frames), 4, *(n // 8 for n in batch.frames.shape[-2:]))
-        noise = torch.randn(size, generator=torch.Generator().manual_seed(1))
-        told = self.system.conditions(batch)
-        before: Caches | None = None
-        shown = []
-        for frame in range(batch.frames.shape[1]):
-            guide = self.system.guidance(batch, frame, cold=frame == 0)
-            z, before = self.system.denoise(noise.to(batch.frames), steps, told, guide, before)
-            shown.append(self.system.decode(z))
-        return shown
 
     @torch.no_grad()
     def samples(self) -> NDArray[np.uint8]:
@@ -291,7 +253,7 @@ class DistillTrainer:
         self.mean.swap()
         batch = self.fixed.rows(ROWS)
         drawn = self.system.guidance(batch, -1).image * 2 - 1
-        made = [self._rolled(batch, n)[-1] for n in (1, self.settings.student_steps)]
+        made = [fixed_roll_out(self.system, batch, n)[-1] for n in (1, self.settings.student_steps)]
         self.mean.swap()
         return sheet([batch.references[:, 0], drawn, *made, batch.frames[:, -1]])
 

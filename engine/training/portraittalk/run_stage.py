@@ -11,7 +11,7 @@ from engine.errors import ConfigError, DataError
 from engine.loaders.trained import WEIGHTS, load_trained
 from engine.motion.retarget import FaceBasis
 from engine.training.data.clips import Clip, load_clips
-from engine.training.portraittalk.dataset import TalkData
+from engine.training.portraittalk.dataset import SampleSettings, TalkData
 from engine.training.portraittalk.distill import DistillTrainer
 from engine.training.portraittalk.patch_judge import likeness
 from engine.training.portraittalk.run_folder import train_into
@@ -110,16 +110,15 @@ def talk_data(
     if not train_clips:
         raise DataError(f"{run.data.clips} holds no clip of split train")
 
+    sample = SampleSettings(
+        frames=frames,
+        masked=settings.masked if masked else 0.0,
+        hole_share=settings.holes,
+        embedding=run.model.face_embedding,
+        speech=run.model.speech_features if run.model.conditioning == "difftalk" else 0,
+    )
+
     def data(chosen: list[Clip]) -> TalkData:
-        return TalkData(
-            chosen,
-            run.data,
-            depth,
-            frames=frames,
-            masked=settings.masked if masked else 0.0,
-            hole_share=settings.holes,
-            embedding=run.model.face_embedding,
-            speech=run.model.speech_features if run.model.conditioning == "difftalk" else 0,
-        )
+        return TalkData(chosen, run.data, depth, sample)
 
     return data(train_clips), data(test_clips or train_clips)

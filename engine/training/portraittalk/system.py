@@ -45,7 +45,7 @@ class TalkingSystem(nn.Module):
         super().__init__()
         self.model = model
         self.schedule = NoiseSchedule()
-        self.settings, self._tokenise = settings, tokenise
+        self.settings, self.tokenise = settings, tokenise
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (..., 3, S, S) in [-1, 1] -> latents (..., 4, S / 8, S / 8); no gradient."""
@@ -69,7 +69,7 @@ class TalkingSystem(nn.Module):
         if drop_text is not None:
             prompts = ["" if d else p for p, d in zip(prompts, drop_text.tolist(), strict=True)]
         with torch.no_grad():
-            text = self.model.read(self._tokenise(prompts).to(batch.frames.device))
+            text = self.model.read(self.tokenise(prompts).to(batch.frames.device))
         embeddings = batch.embeddings
         if drop_identity is not None:
             embeddings = embeddings * (~drop_identity)[:, None, None]
