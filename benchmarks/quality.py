@@ -32,7 +32,7 @@ from engine.evaluation.identity import IdentityScore
 from engine.face.image_file import decode_image
 from engine.face.landmarks import lip_gap
 from engine.offline.video import frames_of
-from engine.training.data.faces import Labeller
+from engine.training.data.labeller import Labeller
 
 
 def pixels(label: Labeller, rgb: np.ndarray) -> np.ndarray | None:

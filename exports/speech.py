@@ -17,7 +17,8 @@ from engine.motion.channels import spread_matrix
 from engine.motion.decoder import MOTION
 from engine.nets.moonshine import SpeechGraph, StreamingMoonshine
 from engine.nets.motion_vae import MotionGraph, MotionVae
-from engine.training.motion.train import load_ear, load_motion
+from engine.training.motion.examples import load_speech_encoder
+from engine.training.motion.train import load_motion
 from exports.onnx import export
 
 _SMALL = 1024  # numbers; smaller constants stay in single precision
@@ -74,7 +75,7 @@ def main(
 ) -> None:
     """Export what is named and check each graph against its module."""
     if speech is not None:
-        error = export_speech(load_ear(speech), out / "speech.onnx")
+        error = export_speech(load_speech_encoder(speech), out / "speech.onnx")
         typer.echo(f"speech.onnx: largest error {error:.1e}")
     if motion is not None:
         error = export_motion(load_motion(motion), out / "motion.onnx")

@@ -27,7 +27,7 @@ from engine.backends import load_backend
 from engine.errors import PortraitRefused
 from engine.face import topology
 from engine.face.detector import DETECTOR, LANDMARKS, MIN_FACE_PX, FaceCrop, FaceReader, face_box
-from engine.training.data.faces import FaceLabel, Labeller
+from engine.training.data.labeller import FaceLabel, Labeller
 from engine.training.face.dataset import HELD_OUT_EVERY, STILL_PERSON, head_angles
 
 F32 = NDArray[np.float32]

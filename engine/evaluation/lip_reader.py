@@ -13,7 +13,7 @@ from PIL import Image
 from engine.errors import DataError
 from engine.face.detector import FaceReader, aligned_crop
 from engine.face.landmarks import lip_gap
-from engine.training.data.faces import Labeller
+from engine.training.data.labeller import Labeller
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
@@ -55,7 +55,7 @@ def enlarge(rgb: RgbImage, side: int = 512) -> RgbImage:
     return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
 
 
-def read_pictures(clip: Path) -> Iterator[RgbImage]:
+def read_frames(clip: Path) -> Iterator[RgbImage]:
     """Every picture (H, W, 3) of a film; raises `DataError` when it has none."""
     with av.open(str(clip)) as container:
         if not container.streams.video:

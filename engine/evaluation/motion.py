@@ -1,4 +1,4 @@
-"""Measures the speech encoder and the mouth as they stream: `python -m engine.evaluation.motion --help`.
+"""Measures the speech encoder and the motion decoder as they stream: `python -m engine.evaluation.motion --help`.
 
 Everything is measured on the exported graphs through the live code, hop by hop.
 """
@@ -23,7 +23,7 @@ from engine.motion.channels import ARKIT_GROUPS, CHANNELS, spread_matrix
 from engine.motion.decoder import MOTION, MotionDecoder
 from engine.offline.motion_file import run
 from engine.training.motion.dataset import HELD_OUT, load_animated, load_synthetic
-from engine.training.speech.tts import Espeak
+from engine.training.speech.espeak import Espeak
 
 F32 = NDArray[np.float32]
 FPS = 25
@@ -32,7 +32,7 @@ FPS = 25
 def load(
     config: EngineConfig, threads: int = 1, style: float = 0.0
 ) -> tuple[StreamingSpeechEncoder, MotionDecoder]:
-    """The speech encoder and the mouth of a weights folder."""
+    """The speech encoder and the motion decoder of a weights folder."""
     backend = load_backend(config.backend, threads=threads)
     encoder = StreamingSpeechEncoder(backend.load(SPEECH, config.weights / "speech.onnx"))
     graph = backend.load(MOTION, config.weights / "motion.onnx")
@@ -57,13 +57,15 @@ def group(track: F32, name: str) -> F32:
     return track[:, [CHANNELS.index(c) for c in ARKIT_GROUPS[name]]].sum(1)
 
 
-def held_out(encoder: StreamingSpeechEncoder, mouth: MotionDecoder, folder: Path) -> dict[str, Any]:
+def held_out(
+    encoder: StreamingSpeechEncoder, decoder: MotionDecoder, folder: Path
+) -> dict[str, Any]:
     """Correlation with the animators' weights on recordings never trained on."""
     report: dict[str, Any] = {}
     for clip in load_animated(folder)[0]:
         if clip.name not in HELD_OUT:
             continue
-        said = channels_of(run(encoder, mouth, clip.pcm).coefficients)
+        said = channels_of(run(encoder, decoder, clip.pcm).coefficients)
         frames = min(len(said), len(clip.mouth) // 2)
         wanted = clip.mouth[: 2 * frames].reshape(frames, 2, -1).mean(1)
         report[clip.name] = {
@@ -86,14 +88,16 @@ def closure(channels: F32) -> F32:
     return shut - get("jawOpen") - 0.5 * (get("mouthLowerDown") + get("mouthUpperUp"))
 
 
-def closures(encoder: StreamingSpeechEncoder, mouth: MotionDecoder, folder: Path) -> dict[str, Any]:
+def closures(
+    encoder: StreamingSpeechEncoder, decoder: MotionDecoder, folder: Path
+) -> dict[str, Any]:
     """Share of p, b, m in real speech at which the lips meet, and of vowels at which they part."""
     hits: dict[str, list[bool]] = {"pbm": [], "open vowel": []}
     jaws: list[F32] = []
     aligner = Aligner(Espeak().ipa)
     for name, words in read_transcripts(folder).items():
         pcm = read_audio(folder / f"{name}.flac")
-        said = channels_of(run(encoder, mouth, pcm).coefficients)
+        said = channels_of(run(encoder, decoder, pcm).coefficients)
         jaws.append(said)
         shut = closure(said)
         for phone in aligner.align(pcm, words):
@@ -117,7 +121,10 @@ def distribution(channels: F32) -> dict[str, list[float]]:
 
 
 def quiet(
-    encoder: StreamingSpeechEncoder, mouth: MotionDecoder, seconds: float = 12.0, known: float = 8.0
+    encoder: StreamingSpeechEncoder,
+    decoder: MotionDecoder,
+    seconds: float = 12.0,
+    known: float = 8.0,
 ) -> dict[str, float]:
     """Largest mouth coefficient over sounds in which nobody speaks, as they begin and once known (8 s)."""
     n, rng = int(seconds * 16_000), np.random.default_rng(0)
@@ -134,18 +141,20 @@ def quiet(
     }
     report = {}
     for name, sound in sounds.items():
-        mouths = run(encoder, mouth, sound.astype(np.float32)).coefficients[:, arkit.MOUTH].max(1)
+        mouths = run(encoder, decoder, sound.astype(np.float32)).coefficients[:, arkit.MOUTH].max(1)
         report[name] = round(float(mouths[int(known * FPS) :].max()), 3)
         report[f"{name}, as it begins"] = round(float(mouths[: int(known * FPS)].max()), 3)
     return report
 
 
-def by_rule(encoder: StreamingSpeechEncoder, mouth: MotionDecoder, folder: Path) -> dict[str, Any]:
+def by_rule(
+    encoder: StreamingSpeechEncoder, decoder: MotionDecoder, folder: Path
+) -> dict[str, Any]:
     """Correlation with the phone rules on synthetic voices, by group of coefficients."""
     said, wanted = [], []
     for clip in load_synthetic(folder):
         frames = len(clip.mouth) // 2
-        said.append(channels_of(run(encoder, mouth, clip.pcm).coefficients)[:frames])
+        said.append(channels_of(run(encoder, decoder, clip.pcm).coefficients)[:frames])
         wanted.append(clip.mouth[: 2 * frames].reshape(frames, 2, -1).mean(1))
     a, b = np.concatenate(said), np.concatenate(wanted)
     report = {name: round(correlation(group(a, name), group(b, name)), 3) for name in ARKIT_GROUPS}
@@ -153,12 +162,12 @@ def by_rule(encoder: StreamingSpeechEncoder, mouth: MotionDecoder, folder: Path)
     return report
 
 
-def loudness(encoder: StreamingSpeechEncoder, mouth: MotionDecoder, pcm: F32) -> dict[str, float]:
+def loudness(encoder: StreamingSpeechEncoder, decoder: MotionDecoder, pcm: F32) -> dict[str, float]:
     """Mean jaw opening at several levels over that at the level given."""
 
     def jaw(decibel: float) -> float:
         sound = (pcm * 10 ** (decibel / 20)).astype(np.float32)
-        return float(run(encoder, mouth, sound).coefficients[:, arkit.index("jawOpen")].mean())
+        return float(run(encoder, decoder, sound).coefficients[:, arkit.index("jawOpen")].mean())
 
     usual = jaw(0)
     return {f"{d:+d} dB": round(jaw(d) / usual, 2) for d in (-20, -10, 6)}
@@ -175,18 +184,18 @@ def main(
     ] = None,
 ) -> None:
     """Print one JSON object."""
-    encoder, mouth = load(EngineConfig(weights=weights))
-    report: dict[str, Any] = {"quiet": quiet(encoder, mouth)}
+    encoder, decoder = load(EngineConfig(weights=weights))
+    report: dict[str, Any] = {"quiet": quiet(encoder, decoder)}
     if animated is not None:
         _, as_animated = load(EngineConfig(weights=weights), style=1.0)
         report["held_out, style 1"] = held_out(encoder, as_animated, animated)
-        report["held_out, style 0"] = held_out(encoder, mouth, animated)
+        report["held_out, style 0"] = held_out(encoder, decoder, animated)
     if english is not None:
-        report["english"] = closures(encoder, mouth, english)
+        report["english"] = closures(encoder, decoder, english)
         first = sorted(english.glob("*.flac"))[0]
-        report["loudness"] = loudness(encoder, mouth, read_audio(first))
+        report["loudness"] = loudness(encoder, decoder, read_audio(first))
     if synthetic is not None:
-        report["synthetic"] = by_rule(encoder, mouth, synthetic)
+        report["synthetic"] = by_rule(encoder, decoder, synthetic)
     typer.echo(json.dumps(report, indent=1))
 
 

@@ -1,12 +1,10 @@
-"""What the command line of training and preparing does; `engine.cli` only names the options."""
+"""What `portraittalk prepare` does; the command line only names the options."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast, get_args
-
-import numpy as np
+from typing import cast, get_args
 
 from engine.audio.speech_encoder import SPEECH, StreamingSpeechEncoder
 from engine.backends import load_backend
@@ -18,12 +16,15 @@ from engine.training.data.clips import load_clips
 from engine.training.data.contact_sheet import contact_sheet, report
 from engine.training.data.face_embedding import FaceEmbedder, TinyEmbedder
 from engine.training.data.face_track import TrackSettings
-from engine.training.data.prepare import Hear, PrepareSettings, Tools, prepare, streaming_features
+from engine.training.data.prepare import PrepareSettings, Tools, prepare
+from engine.training.data.speech_features import (
+    SPEECH_ENCODERS,
+    hubert_features,
+    streaming_features,
+)
 from engine.training.data.video_folders import Layout
-from engine.types import Pcm
 
 FACE_ENCODERS = ("tiny", "sface", "auraface", "insightface")
-SPEECH_ENCODERS = ("tiny", "hubert-base", "hubert-large")
 
 
 def prepare_folder(
@@ -78,7 +79,12 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def load_tools(face_encoder: str, speech: str, models_dir: Path, threads: int) -> Tools:
-    """The networks that preparing needs; the tiny ones come with the package."""
+    """The networks that preparing needs; the tiny ones come with the package.
+
+    Raises:
+        ConfigError: an unknown name.
+        WeightsError: a network is missing; the message holds the command that brings it.
+    """
     for name, known in ((face_encoder, FACE_ENCODERS), (speech, SPEECH_ENCODERS)):
         if name not in known:
             raise ConfigError(f"{name!r} is unknown; one of {', '.join(known)}")
@@ -93,26 +99,9 @@ def load_tools(face_encoder: str, speech: str, models_dir: Path, threads: int) -
         from engine.loaders.registry import require
 
         embed = load_face_encoder(face_encoder, require(face_encoder, models_dir))
-    hear = (
+    features = (
         streaming_features(StreamingSpeechEncoder(encoder))
         if speech == "tiny"
         else hubert_features(speech, models_dir)
     )
-    return Tools(FaceReader(detector, landmarks), hear, embed)
-
-
-def hubert_features(name: str, models_dir: Path) -> Hear:
-    """The public HuBERT in the chunks that it runs in live."""
-    from engine.audio.hubert import ChunkedHubert
-    from engine.loaders.hubert import load_hubert
-    from engine.loaders.registry import require
-
-    model: Any = load_hubert(require(name, models_dir))
-    net = ChunkedHubert(model.eval())
-
-    def hear(pcm: Pcm) -> Any:
-        frames = len(pcm) // 320
-        silence = np.zeros((2 * net.window.hop + net.window.ahead + 1) * 320, np.float32)
-        return net.step(net.start(), np.concatenate([pcm, silence]).astype(np.float32))[:frames]
-
-    return hear
+    return Tools(FaceReader(detector, landmarks), features, embed)

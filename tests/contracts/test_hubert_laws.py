@@ -23,14 +23,9 @@ from engine.nets.motion_vae import MotionSettings, MotionVae
 from engine.offline.video import Casting, generate
 from engine.profiles.sd15 import load_engine
 from engine.training.motion.dataset import Clip
-from engine.training.motion.train import (
-    PIECE,
-    MotionTraining,
-    choose_encoder,
-    prepare,
-    spreads,
-    train,
-)
+from engine.training.motion.examples import PIECE, MotionTraining, choose_encoder, prepare
+from engine.training.motion.loss import spreads
+from engine.training.motion.train import train
 from tests.contracts.small import conditions_only, write_wav
 from tests.engine.loaders.layouts import hubert, random, save
 

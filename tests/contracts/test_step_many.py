@@ -6,12 +6,12 @@ import itertools
 
 import numpy as np
 import pytest
-from engine.face.image_file import decode_image
 
 from engine.avatar import AvatarEngine
 from engine.backends import load_backend
 from engine.config import EngineConfig
 from engine.enroll import Identity
+from engine.face.image_file import decode_image
 from engine.state import StreamState
 from engine.types import Pcm, Quality, VideoFrame
 from server.run import BUNDLED_PORTRAIT

@@ -72,8 +72,14 @@ class DrawnPerson:
         vector = rng.standard_normal(512).astype(np.float32)
         vector /= np.linalg.norm(vector)
         return cls(
-            *(f"drawn{seed}", stretch, skin, lips),
-            *(colour(10, 120), colour(60, 220), colour(20, 200), vector),
+            name=f"drawn{seed}",
+            stretch=stretch,
+            skin=skin,
+            lips=lips,
+            hair=colour(10, 120),
+            wall=colour(60, 220),
+            coat=colour(20, 200),
+            embedding=vector,
         )
 
 

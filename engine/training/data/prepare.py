@@ -20,24 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.audio.speech_encoder import StreamingSpeechEncoder
 from engine.errors import ConfigError, DataError, MediaError
 from engine.face.detector import Face, FaceReader
 from engine.training.data.clips import ClipArrays, ClipCard, write_clip
 from engine.training.data.face_embedding import FaceEmbedder, without_background
 from engine.training.data.face_track import Piece, TrackSettings, track
+from engine.training.data.speech_features import SpeechFeatures
 from engine.training.data.talking_video import HOP, frames_at, sound_of
 from engine.training.data.video_folders import Layout, Video, find_videos
 from engine.types import Pcm, RgbImage
-
-Hear = Callable[[Pcm], Any]  # (N,) 16 kHz -> features (2 * N // 640, W)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareSettings:
     """How videos become clips; the folder keeps them, and a second run must agree."""
 
-    size: int = 512  # pixels a side of a prepared picture
+    size: int = 512  # pixels a side of a prepared frame
     margin: float = 1.8  # side of the crop over the face's
     references: int = 16  # frames a clip that may stand as reference
     test_share: float = 0.2  # of the people, when the layout does not say who
@@ -53,7 +51,7 @@ class Tools:
     """The networks that preparing needs."""
 
     reader: FaceReader
-    hear: Hear
+    features: SpeechFeatures
     embed: FaceEmbedder
 
 
@@ -67,15 +65,6 @@ class Record:
     frames: int = 0
     seconds: float = 0.0
     left_out: str = ""  # why nothing was made of it
-
-
-def streaming_features(encoder: StreamingSpeechEncoder) -> Hear:
-    """The bundled speech encoder over a whole clip, from a new stream's state."""
-
-    def hear(pcm: Pcm) -> Any:
-        return encoder.step(encoder.start(), np.ascontiguousarray(pcm, np.float32))
-
-    return hear
 
 
 def prepare(
@@ -148,7 +137,8 @@ def _known(path: Path, video: Video) -> Record | None:
         return None
     try:
         raw = json.loads(path.read_text())
-        record = Record(**{**raw, "stamp": tuple(raw["stamp"]), "clips": tuple(raw["clips"])})
+        raw |= {"stamp": tuple(raw["stamp"]), "clips": tuple(raw["clips"])}
+        record = Record(**raw)
     except (OSError, ValueError, TypeError, KeyError):
         return None  # a damaged record is as good as none: the video is prepared again
     return record if record.stamp == _stamp(video) else None
@@ -223,13 +213,13 @@ def _write_clips(
             face_encoder=tools.embed.name,
         )
         said = None if sound is None else sound[piece.first * HOP : at * HOP]
-        write_clip(out / "clips" / name, card, cut.arrays(said, tools.hear), cut.run(frames))
+        write_clip(out / "clips" / name, card, cut.arrays(said, tools.features), cut.run(frames))
         names.append(name)
     return tuple(names)
 
 
 class _Embedding:
-    """Cuts the pictures of one piece, and embeds those that may stand as reference."""
+    """Cuts the frames of one piece, and embeds those that may stand as reference."""
 
     def __init__(
         self,
@@ -248,10 +238,10 @@ class _Embedding:
         self.reference_frames: NDArray[np.int64] = np.unique(spread)
         self.embeddings = np.zeros((len(self.reference_frames), embed.width), np.float32)
 
-    def arrays(self, sound: Pcm | None, hear: Hear) -> ClipArrays:
+    def arrays(self, sound: Pcm | None, features: SpeechFeatures) -> ClipArrays:
         """The clip's numbers; `embeddings` fills while `run` is read."""
         faces: list[Face] = self._piece.faces
-        speech = None if sound is None else np.asarray(hear(sound), np.float32)
+        speech = None if sound is None else np.asarray(features(sound), np.float32)
         return ClipArrays(
             self.landmarks,
             np.array([[f.yaw, f.pitch] for f in faces], np.float32),
@@ -277,14 +267,12 @@ class _Embedding:
 
 def cut_square(rgb: RgbImage, corner: Any, side: float, size: int) -> RgbImage:
     """The square from `corner` (x, y) of `side` pixels, as (size, size, 3); black outside."""
-    box = (*corner.tolist(), *(corner + side).tolist())
-    picture = Image.fromarray(rgb)
-    left, top = int(np.floor(min(box[0], 0))), int(np.floor(min(box[1], 0)))
-    right, bottom = (
-        int(np.ceil(max(box[2], picture.width))),
-        int(np.ceil(max(box[3], picture.height))),
-    )
-    if (left, top, right, bottom) != (0, 0, picture.width, picture.height):
-        picture = picture.crop((left, top, right, bottom))  # outside is black
-    moved = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
-    return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box=moved))
+    x, y = corner.tolist()
+    image = Image.fromarray(rgb)
+    left, top = int(np.floor(min(x, 0))), int(np.floor(min(y, 0)))
+    right = int(np.ceil(max(x + side, image.width)))
+    bottom = int(np.ceil(max(y + side, image.height)))
+    if (left, top, right, bottom) != (0, 0, image.width, image.height):
+        image = image.crop((left, top, right, bottom))  # outside is black
+    box = (x - left, y - top, x + side - left, y + side - top)
+    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box=box))

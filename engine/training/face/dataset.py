@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from engine.errors import DataError
 from engine.face.detector import SCORE_NAMES, FaceCrop, face_box
-from engine.training.data.faces import FaceLabel, Labeller
+from engine.training.data.labeller import FaceLabel, Labeller
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -140,8 +140,12 @@ def _from_chunk(path: Path) -> Iterator[tuple[int, Image.Image, FaceLabel]]:
         if tuple(saved["names"]) != SCORE_NAMES:
             raise DataError(f"{path}: its scores are not in the order of SCORE_NAMES")
         rows = zip(
-            *(saved["person"], offsets[:-1], offsets[1:]),
-            *(saved["landmarks"], saved["scores"], saved["pose"]),
+            saved["person"],
+            offsets[:-1],
+            offsets[1:],
+            saved["landmarks"],
+            saved["scores"],
+            saved["pose"],
             strict=True,
         )
         for person, start, end, landmarks, scores, pose in rows:

@@ -36,14 +36,6 @@ MAPPING: dict[str, dict[str, float]] = {
     "mouthLowerDown": {"mouth_lowerLipDepress_l": 0.5, "mouth_lowerLipDepress_r": 0.5},
     "mouthUpperUp": {"mouth_upperLipRaise_l": 0.5, "mouth_upperLipRaise_r": 0.5},
 }
-# Groups whose correlation is reported, by the animators' own columns.
-GROUPS: dict[str, tuple[str, ...]] = {
-    "jaw": ("mouth_stretch_c",),
-    "rounding": ("mouth_oh_c", "mouth_oo_c", "mouth_funnel_", "mouth_pucker_"),
-    "press": ("mouth_press_",),
-    "roll": ("mouth_suck_",),
-    "press+roll": ("mouth_press_", "mouth_suck_"),
-}
 
 
 @dataclass(slots=True)
@@ -100,11 +92,6 @@ def map_columns(columns: F32, names: Sequence[str]) -> F32:
         for column, share in parts.items():
             matrix[names.index(column), CHANNELS.index(channel)] = share
     return np.clip(columns @ matrix, 0, 1)
-
-
-def group_columns(names: Sequence[str], group: str) -> list[int]:
-    """Positions of the animators' columns that make up `group`."""
-    return [i for i, n in enumerate(names) if any(n.startswith(p) for p in GROUPS[group])]
 
 
 def frame_phones(phones: Sequence[Phone], frames: int) -> NDArray[np.int8]:

@@ -24,7 +24,7 @@ PATCH = int(CROP_SIDE * MARGIN)
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """One picture of one person, cut to a patch of the person's own frame."""
+    """One image of one person, cut to a patch of the person's own frame."""
 
     patch: NDArray[np.uint8]  # (PATCH, PATCH, 3)
     landmarks: NDArray[np.float32]  # (478, 2) in patch pixels
@@ -43,9 +43,13 @@ class Triple:
     target_landmarks: Tensor
     target_placement: Tensor
 
+    def rows(self, count: int) -> Triple:
+        """The first `count` triples."""
+        return Triple(*(getattr(self, name)[:count] for name in self.__slots__))
+
 
 def euler(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Yaw, pitch, roll of a 4 x 4 head pose."""
+    """Yaw, pitch, roll (3,) in radians of a head pose (4, 4)."""
     r = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
     return np.array(
         [
@@ -58,7 +62,7 @@ def euler(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def load_people(folder: Path, least: int = 3) -> list[list[Face]]:
-    """Read every chunk under `folder`; people with fewer than `least` pictures are left out.
+    """Read every chunk under `folder`; people with fewer than `least` images are left out.
 
     Raises:
         DataError: there is no chunk.
@@ -82,20 +86,20 @@ def load_people(folder: Path, least: int = 3) -> list[list[Face]]:
 
 
 def _person(rows: dict[str, NDArray[Any]], indices: NDArray[np.int64]) -> list[Face]:
-    pictures: list[Any] = [
+    images: list[Any] = [
         cv2.imdecode(rows["bytes"][rows["offsets"][i] : rows["offsets"][i + 1]], cv2.IMREAD_COLOR)
         for i in indices
     ]
     points = [
         rows["landmarks"][i, :, :2] * np.float32(p.shape[0])
-        for i, p in zip(indices, pictures, strict=True)
+        for i, p in zip(indices, images, strict=True)
     ]
-    to_patch = crop_transform(points[0]) * CROP_SIDE  # the first picture sets the person's frame
+    to_patch = crop_transform(points[0]) * CROP_SIDE  # the first image sets the person's frame
     to_patch[:, 2] += (PATCH - CROP_SIDE) / 2
     faces = []
-    for i, picture, landmarks in zip(indices, pictures, points, strict=True):
+    for i, image, landmarks in zip(indices, images, points, strict=True):
         patch: NDArray[Any] = cv2.warpAffine(
-            picture[:, :, ::-1],
+            image[:, :, ::-1],
             to_patch,
             (PATCH, PATCH),
             flags=cv2.INTER_AREA,
@@ -106,7 +110,7 @@ def _person(rows: dict[str, NDArray[Any]], indices: NDArray[np.int64]) -> list[F
 
 
 def mirror_order(people: Sequence[Sequence[Face]]) -> NDArray[np.int64]:
-    """For each landmark its partner on the other side of the face, from mean positions."""
+    """For each landmark (478,) its partner on the other side of the face, from mean positions."""
     mean = np.mean([f.landmarks for faces in people[:200] for f in faces[:1]], 0)
     mean = mean - mean[[33, 263]].mean(0)
     flipped = mean * np.array([-1, 1])
@@ -176,13 +180,18 @@ class Pairs:
             points = [np.c_[1 - p[:, 0], p[:, 1]][self.mirror].astype(np.float32) for p in points]
             yaw_pitch = [y * np.array([-1, 1], np.float32) for y in yaw_pitch]
         colour = _colour(rng) if self.augment else (1.0, np.ones(3, np.float32))
-        pictures = [_picture(w, *colour) for w in crops]
+        images = [_image(w, *colour) for w in crops]
         placements = [
             np.r_[yaw_pitch[i], head_shift(points[0], points[i])].astype(np.float32) for i in (1, 2)
         ]
         return (
-            *(pictures[0], points[0], points[1], placements[0]),
-            *(pictures[1], points[2], placements[1]),
+            images[0],
+            points[0],
+            points[1],
+            placements[0],
+            images[1],
+            points[2],
+            placements[1],
         )
 
 
@@ -198,6 +207,6 @@ def _colour(rng: np.random.RandomState) -> tuple[float, NDArray[np.float32]]:
     return float(rng.uniform(0.75, 1.3)), gain.astype(np.float32)
 
 
-def _picture(crop: NDArray[Any], gamma: float, gain: NDArray[np.float32]) -> NDArray[np.float32]:
+def _image(crop: NDArray[Any], gamma: float, gain: NDArray[np.float32]) -> NDArray[np.float32]:
     x = (crop / np.float32(255)) ** np.float32(gamma) * gain
     return np.ascontiguousarray((np.clip(x, 0, 1) * 2 - 1).transpose(2, 0, 1), np.float32)

@@ -28,7 +28,7 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class TalkBatch:
-    """B runs of F consecutive frames; pictures in [-1, 1], coordinates in [0, 1]."""
+    """B runs of F consecutive frames; images in [-1, 1], coordinates in [0, 1]."""
 
     frames: Tensor  # (B, F, 3, S, S)
     landmarks: Tensor  # (B, F, 478, 2)
@@ -37,7 +37,7 @@ class TalkBatch:
     references: Tensor  # (B, R, 3, S, S)
     reference_placement: Tensor  # (B, 8) of the first portrait: what a cold start is told
     embeddings: Tensor  # (B, R, E)
-    speech: Tensor  # (B, F, 16, W) that each frame hears; W is 0 where nothing listens
+    speech: Tensor  # (B, F, 16, W) features around each frame; W is 0 where no model is told speech
     mask: Tensor  # (B, 1, S, S) of the last frame; 1 is kept
     prompts: tuple[str, ...]
 
@@ -51,14 +51,22 @@ class TalkBatch:
         return replace(self, **{f.name: getattr(self, f.name)[:count] for f in fields(self)})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSettings:
+    """What a sample holds."""
+
+    frames: int = 1  # consecutive ones
+    masked: float = 0.0  # share of samples whose last frame gets a mask; else it keeps everything
+    hole_share: float = 0.3  # of squares hidden in a mask of holes
+    embedding: int = 512  # numbers of a face embedding
+    speech: int = 0  # numbers of a speech feature, for a model that is told speech; 0 for none
+
+
 class TalkData:
     """Draws batches from clips.
 
     Args:
-        frames: consecutive frames a sample.
-        masked: share of samples whose last frame gets a mask; else the mask keeps everything.
-        hole_share: of squares hidden in a mask of holes.
-        speech: numbers of a feature frame, for a model that listens itself; 0 for none.
+        depth: (478,) of the landmarks, see `FaceBasis`.
 
     Raises:
         DataError: no clip is long enough, or embeddings or speech have another width.
@@ -69,16 +77,12 @@ class TalkData:
         clips: Sequence[Clip],
         settings: DataSettings,
         depth: F32,
-        *,
-        frames: int = 1,
-        masked: float = 0.0,
-        hole_share: float = 0.3,
-        embedding: int = 512,
-        speech: int = 0,
+        sample: SampleSettings,
     ) -> None:
+        frames, embedding, speech = sample.frames, sample.embedding, sample.speech
         self.clips = [c for c in clips if len(c) > frames]
         self.settings, self.frames, self._depth = settings, frames, depth
-        self._masked, self._hole_share = masked, hole_share
+        self._masked, self._hole_share = sample.masked, sample.hole_share
         if not self.clips:
             raise DataError(f"no clip has more than {frames} frames, which a sample needs")
         for clip in self.clips:
@@ -117,14 +121,14 @@ class TalkData:
         chosen = self._references(clip, last, rng)
         shown = clip.reference_frames[chosen]
         return (
-            np.stack([self._picture(clip, i) for i in run]),
+            np.stack([self._frame(clip, i) for i in run]),
             clip.landmarks[first : last + 1],
             np.stack([self._points(clip, i, shown[0]) for i in run]),
             np.stack([self._placement(clip, i - 1, shown[0]) for i in run]),
-            np.stack([self._picture(clip, int(i)) for i in shown]),
+            np.stack([self._frame(clip, int(i)) for i in shown]),
             self._placement(clip, shown[0], shown[0]),
             clip.embeddings[chosen].astype(np.float32),
-            np.stack([self._heard(clip, i) for i in run]),
+            np.stack([self._speech_context(clip, i) for i in run]),
             self._mask(clip.landmarks[last], rng)[None],
             clip.card.prompt,
         )
@@ -137,7 +141,7 @@ class TalkData:
             far, self.settings.references, replace=len(far) < self.settings.references
         )
 
-    def _picture(self, clip: Clip, index: int) -> F32:
+    def _frame(self, clip: Clip, index: int) -> F32:
         rgb = clip.frame(index)
         side = self.settings.size
         if rgb.shape[0] != side:
@@ -157,7 +161,7 @@ class TalkData:
         yaw, pitch = clip.yaw_pitch[index] - clip.yaw_pitch[portrait]
         return float(yaw), float(pitch)
 
-    def _heard(self, clip: Clip, index: int) -> F32:
+    def _speech_context(self, clip: Clip, index: int) -> F32:
         if clip.folder not in self._speech:
             return np.zeros((HEARD, 0), np.float32)
         return window(self._speech[clip.folder], index)

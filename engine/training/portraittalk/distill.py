@@ -23,44 +23,19 @@ from torch import Tensor, nn
 
 from engine.errors import DataError
 from engine.nets.portraittalk import Caches, Conditions, Guidance
-from engine.training.checkpoints import RunningMean, read_checkpoint, restore, save_run
+from engine.training.checkpoints import RunningMean
+from engine.training.mouth_crop import mouth_crop
 from engine.training.portraittalk.dataset import TalkBatch, TalkData
 from engine.training.portraittalk.diffusion_loss import STEPS, epsilon_loss
-from engine.training.portraittalk.patch_judge import PatchJudge, mouth_crop
+from engine.training.portraittalk.patch_judge import PatchJudge
+from engine.training.portraittalk.roll_out import RollOut, fixed_roll_out
+from engine.training.portraittalk.stage_checkpoint import read_stage, restore, save_stage
 from engine.training.portraittalk.stage_config import DistillSettings
-from engine.training.portraittalk.stage_trainer import ROWS, choose, rate_at, sheet
+from engine.training.portraittalk.stage_trainer import ROWS, choose, set_rate, sheet
 from engine.training.portraittalk.stages import trained_names
-from engine.training.portraittalk.system import TalkingSystem, detached, noised
+from engine.training.portraittalk.system import TalkingSystem, detached
 
 DMD_TIMES = (20, 980)  # where both scores are asked
-
-
-class RollOut(nn.Module):
-    """Rolls the student out; its `forward` is what a multi-GPU wrapper wraps."""
-
-    def __init__(self, system: TalkingSystem, settings: DistillSettings) -> None:
-        super().__init__()
-        self.system, self.settings = system, settings
-
-    def forward(self, batch: TalkBatch) -> tuple[Tensor, Tensor, Conditions, Guidance, Any]:
-        """A batch of runs -> the last frame's latents and picture, and what it was told."""
-        s, system = self.settings, self.system
-        told = system.conditions(batch)
-        count = batch.frames.shape[1]
-        first = count - 1 if bool(torch.rand(()) < s.cold) else 0
-        steps = int(torch.randint(1, s.student_steps + 1, ()))
-        size = (len(batch.frames), 4, *(n // 8 for n in batch.frames.shape[-2:]))
-        noise = torch.randn(size, device=batch.frames.device)
-        before: Caches | None = None
-        with torch.no_grad():
-            still = detached(told)
-            for frame in range(first, count - 1):
-                guide = system.guidance(batch, frame, cold=frame == first)
-                _, caches = system.denoise(noise, steps, still, guide, before)
-                before = noised(caches, float(torch.rand(())) * s.history_noise)
-        guide = system.guidance(batch, -1, cold=first == count - 1)
-        z, _ = system.denoise(noise, steps, told, guide, before, gradient=True)
-        return z, system.decode(z), told, guide, before
 
 
 class DistillTrainer:
@@ -112,24 +87,22 @@ class DistillTrainer:
     def train_step(self) -> dict[str, float]:
         """One update of the student and of those who judge it."""
         s = self.settings
-        rate = rate_at(s, self.step)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        rate = set_rate(self.optimiser, s, self.step)
         seed = (s.seed, self.step, self.accelerator.process_index)
         size = max(1, s.batch // self.accelerator.num_processes)
         batch = self.data.batch(size, seed).to(self.accelerator.device)
         torch.manual_seed(int(np.random.RandomState(list(seed)).randint(2**31)))
         with self.accelerator.autocast():
-            z, picture, told, guide, before = self.roll(batch)
-        picture, real = picture.float(), batch.frames[:, -1]
-        losses = self._compare(picture, real, batch.landmarks[:, -1])
+            z, made, told, guide, before = self.roll(batch)
+        made, real = made.float(), batch.frames[:, -1]
+        losses = self._compare(made, real, batch.landmarks[:, -1])
         total = losses["l1"] + s.perceptual_weight * losses["perceptual"]
         total = total + s.mouth * (
             losses["mouth"] + s.perceptual_weight * losses["mouth_perceptual"]
         )
         judging = s.adversarial > 0 and self.step >= s.adversarial_from
         if judging:
-            fooled = -self.judge(picture, guide.image).mean()
+            fooled = -self.judge(made, guide.image).mean()
             total = total + s.adversarial * fooled
         if self.fake is not None:
             still = detached(told)
@@ -141,19 +114,19 @@ class DistillTrainer:
         self.optimiser.zero_grad(set_to_none=True)
         values = {n: float(v.detach()) for n, v in losses.items()}
         if judging:
-            values["judge"] = self._judge_step(picture.detach(), real, guide.image)
+            values["judge"] = self._judge_step(made.detach(), real, guide.image)
         if self.fake is not None:
             values["fake"] = self._fake_steps(z.detach(), detached(told), guide, before)
         self.mean.update(self.step)
         self.step += 1
         return {"loss": float(total.detach()), **values, "gradient": float(norm), "rate": rate}
 
-    def _compare(self, picture: Tensor, real: Tensor, landmarks: Tensor) -> dict[str, Tensor]:
-        side = max(32, picture.shape[-1] // 4)
-        mouth, wanted = (mouth_crop(x, landmarks, side) for x in (picture, real))
+    def _compare(self, made: Tensor, real: Tensor, landmarks: Tensor) -> dict[str, Tensor]:
+        side = max(32, made.shape[-1] // 4)
+        mouth, wanted = (mouth_crop(x, landmarks, side) for x in (made, real))
         return {
-            "l1": F.l1_loss(picture, real),
-            "perceptual": self._distance(picture, real),
+            "l1": F.l1_loss(made, real),
+            "perceptual": self._distance(made, real),
             "mouth": F.l1_loss(mouth, wanted),
             "mouth_perceptual": self._distance(mouth, wanted),
         }
@@ -223,11 +196,15 @@ class DistillTrainer:
             last = float(loss.detach())
         return last
 
-    def save(self, folder: Path) -> None:
-        """Write what a resumed run needs, and the student's weights."""
-        if not self.accelerator.is_main_process:
-            return
-        more = {
+    def save(self, path: Path) -> None:
+        """Write what a resumed run needs, and the student's weights, into a folder."""
+        if self.accelerator.is_main_process:
+            save_stage(path, self.trained, self.mean, self.optimiser, self._state())
+        self.accelerator.wait_for_everyone()
+
+    def _state(self) -> dict[str, Any]:
+        more: dict[str, Any] = {
+            "step": self.step,
             "judge": self.accelerator.unwrap_model(self.judge).state_dict(),
             "judge_optimiser": self.judge_optimiser.state_dict(),
         }
@@ -239,13 +216,17 @@ class DistillTrainer:
             more["teacher"] = {
                 n: self.teacher.model.get_parameter(n).detach() for n in self.trained
             }
-        save_run(folder, self.trained, self.mean, self.optimiser, self.step, more)
+        return more
 
-    def load(self, folder: Path) -> None:
-        """Go on where `folder` was saved."""
-        state = read_checkpoint(folder, self.trained)
+    def load(self, path: Path) -> None:
+        """Go on where the folder `path` was saved.
+
+        Raises:
+            DataError: it holds other weights than these settings train, or is damaged.
+        """
+        state = read_stage(path, self.trained)
         if ("fake" in state) != (self.fake is not None):
-            raise DataError(f"{folder} was made with another distribution_matching")
+            raise DataError(f"{path} was made with another distribution_matching")
         self.step = restore(state, self.trained, self.mean, self.optimiser)
         self.accelerator.unwrap_model(self.judge).load_state_dict(state["judge"])
         self.judge_optimiser.load_state_dict(state["judge_optimiser"])
@@ -261,29 +242,18 @@ class DistillTrainer:
     def held_out_loss(self) -> float:
         """L1 of the last frame of fixed roll-outs: the mean of one step and of all steps."""
         real = self.fixed.frames[:, -1]
-        made = [self._rolled(self.fixed, n)[-1] for n in (1, self.settings.student_steps)]
+        made = [
+            fixed_roll_out(self.system, self.fixed, n)[-1] for n in (1, self.settings.student_steps)
+        ]
         return float(np.mean([float(F.l1_loss(m, real)) for m in made]))
 
-    def _rolled(self, batch: TalkBatch, steps: int) -> list[Tensor]:
-        """Every frame of fixed roll-outs, decoded."""
-        size = (len(batch.frames), 4, *(n // 8 for n in batch.frames.shape[-2:]))
-        noise = torch.randn(size, generator=torch.Generator().manual_seed(1))
-        told = self.system.conditions(batch)
-        before: Caches | None = None
-        shown = []
-        for frame in range(batch.frames.shape[1]):
-            guide = self.system.guidance(batch, frame, cold=frame == 0)
-            z, before = self.system.denoise(noise.to(batch.frames), steps, told, guide, before)
-            shown.append(self.system.decode(z))
-        return shown
-
     @torch.no_grad()
-    def pictures(self) -> NDArray[np.uint8]:
+    def samples(self) -> NDArray[np.uint8]:
         """Reference, drawn landmarks, one step, all steps, and the filmed frame; a sample a row."""
         self.mean.swap()
         batch = self.fixed.rows(ROWS)
         drawn = self.system.guidance(batch, -1).image * 2 - 1
-        made = [self._rolled(batch, n)[-1] for n in (1, self.settings.student_steps)]
+        made = [fixed_roll_out(self.system, batch, n)[-1] for n in (1, self.settings.student_steps)]
         self.mean.swap()
         return sheet([batch.references[:, 0], drawn, *made, batch.frames[:, -1]])
 

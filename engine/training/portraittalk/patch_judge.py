@@ -1,4 +1,4 @@
-"""Judges and measures of pictures for distillation: patches, likeness, the mouth."""
+"""What judges the frames of a student: a discriminator of patches, and perceptual distances."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PatchJudge(nn.Module):
     """Says of each patch whether it looks real, given the drawn landmarks.
 
     Shapes:
-        in: picture (B, 3, S, S) in [-1, 1], drawn (B, 3, S, S) in [0, 1].
+        in: frames (B, 3, S, S) in [-1, 1], drawn (B, 3, S, S) in [0, 1].
         out: scores (B, 1, S / 8, S / 8).
     """
 
@@ -28,9 +28,9 @@ class PatchJudge(nn.Module):
             layers += [norm(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(0.2)]
         self.body = nn.Sequential(*layers, norm(nn.Conv2d(widths[-1], 1, 3, padding=1)))
 
-    def forward(self, picture: Tensor, drawn: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, drawn: Tensor) -> Tensor:
         """Score the patches."""
-        scores: Tensor = self.body(torch.cat([picture, drawn * 2 - 1], 1))
+        scores: Tensor = self.body(torch.cat([frames, drawn * 2 - 1], 1))
         return scores
 
 
@@ -50,7 +50,7 @@ class RandomFeatures(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1] twice -> (B,)."""
+        """Images (B, 3, H, W) in [-1, 1] twice -> (B,)."""
         total = torch.zeros(len(a), device=a.device)
         for layer in self.layers:
             a, b = F.leaky_relu(layer(a), 0.2), F.leaky_relu(layer(b), 0.2)
@@ -77,15 +77,3 @@ def likeness(kind: Literal["lpips", "random", "none"], cache: Path | None) -> nn
     from engine.loaders.lpips import Lpips
 
     return Lpips(cache)
-
-
-def mouth_crop(picture: Tensor, landmarks: Tensor, side: int) -> Tensor:
-    """The lips and a little skin: (B, C, H, W), landmarks (B, 478, 2) in [0, 1] -> (B, C, side, side)."""
-    corners = landmarks[:, [61, 291]]
-    centre = (corners.mean(1) + landmarks[:, [13, 14]].mean(1)) / 2
-    half = (corners[:, 0] - corners[:, 1]).norm(dim=-1) * 0.85
-    theta = picture.new_zeros(len(picture), 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = 2 * half
-    theta[:, :, 2] = centre * 2 - 1
-    grid = F.affine_grid(theta, [len(picture), 1, side, side], align_corners=False)
-    return F.grid_sample(picture, grid, align_corners=False, padding_mode="border")

@@ -10,23 +10,23 @@ from engine.config import WEIGHTS as BUNDLED
 from engine.errors import ConfigError, DataError
 from engine.loaders.trained import WEIGHTS, load_trained
 from engine.motion.retarget import FaceBasis
-from engine.training.checkpoints import earlier
 from engine.training.data.clips import Clip, load_clips
-from engine.training.portraittalk.dataset import TalkData
+from engine.training.portraittalk.dataset import SampleSettings, TalkData
 from engine.training.portraittalk.distill import DistillTrainer
 from engine.training.portraittalk.patch_judge import likeness
+from engine.training.portraittalk.run_folder import train_into
 from engine.training.portraittalk.stage_config import (
     STAGES,
     DistillSettings,
     RunConfig,
     StageSettings,
+    earlier,
     load_run_config,
 )
 from engine.training.portraittalk.stage_trainer import StageTrainer
 from engine.training.portraittalk.stages import FRAMES
 from engine.training.portraittalk.start_weights import begin, copy_encoder
 from engine.training.portraittalk.system import TalkingSystem
-from engine.training.run_loop import run_loop
 
 
 def train(config: Path, stage: str, *, cpu: bool = False, quiet: bool = False) -> dict[str, float]:
@@ -46,7 +46,7 @@ def train(config: Path, stage: str, *, cpu: bool = False, quiet: bool = False) -
     masked = chosen == "identity"
     data, held_out = talk_data(run, clips, settings, FRAMES[chosen], masked=masked)
     trainer = StageTrainer(system, chosen, settings, data, held_out, accelerator)
-    return run_loop(trainer, run.folder(stage), stage, quiet=quiet)
+    return train_into(run.folder(stage), trainer, settings, stage, quiet=quiet)
 
 
 def distill(
@@ -73,7 +73,7 @@ def distill(
     system = build_system(run, "distill", clips)
     data, held_out = talk_data(run, clips, settings, settings.frames, masked=False)
     trainer = DistillTrainer(system, settings, data, held_out, accelerator, perceptual)
-    return run_loop(trainer, run.folder("distill"), "distill", quiet=quiet)
+    return train_into(run.folder("distill"), trainer, settings, "distill", quiet=quiet)
 
 
 def make_accelerator(settings: StageSettings, *, cpu: bool) -> Accelerator:
@@ -110,16 +110,15 @@ def talk_data(
     if not train_clips:
         raise DataError(f"{run.data.clips} holds no clip of split train")
 
+    sample = SampleSettings(
+        frames=frames,
+        masked=settings.masked if masked else 0.0,
+        hole_share=settings.holes,
+        embedding=run.model.face_embedding,
+        speech=run.model.speech_features if run.model.conditioning == "difftalk" else 0,
+    )
+
     def data(chosen: list[Clip]) -> TalkData:
-        return TalkData(
-            chosen,
-            run.data,
-            depth,
-            frames=frames,
-            masked=settings.masked if masked else 0.0,
-            hole_share=settings.holes,
-            embedding=run.model.face_embedding,
-            speech=run.model.speech_features if run.model.conditioning == "difftalk" else 0,
-        )
+        return TalkData(chosen, run.data, depth, sample)
 
     return data(train_clips), data(test_clips or train_clips)

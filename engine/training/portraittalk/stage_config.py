@@ -29,6 +29,11 @@ Stage = Literal["codec", "identity", "animate", "joint"]
 STAGES: tuple[Stage, ...] = ("codec", "identity", "animate", "joint")
 
 
+def earlier(stage: str) -> tuple[Stage, ...]:
+    """The stages whose weights `stage` starts from."""
+    return STAGES if stage == "distill" else STAGES[: STAGES.index(stage)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
     """Which prepared clips, and how samples are drawn from them."""

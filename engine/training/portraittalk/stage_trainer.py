@@ -6,7 +6,6 @@ has to be kept: a checkpoint is weights, their running mean, the optimiser and t
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.errors import DataError
-from engine.training.checkpoints import RunningMean, read_checkpoint, restore, save_run
+from engine.training.checkpoints import RunningMean
+from engine.training.loop import rate_share, set_rates
 from engine.training.portraittalk.dataset import TalkBatch, TalkData
 from engine.training.portraittalk.diffusion_loss import epsilon_loss, shifted
+from engine.training.portraittalk.stage_checkpoint import read_stage, restore, save_stage
 from engine.training.portraittalk.stage_config import Stage, StageSettings
 from engine.training.portraittalk.stages import StageLoss, trained_names
 from engine.training.portraittalk.system import TalkingSystem
@@ -28,7 +29,7 @@ CHECKED = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the way to full noise, where the loss 
 HISTORY_AT = 100  # the timestep whose cache stands for the frame before in it
 BETAS = (0.9, 0.999)
 ROWS = 8  # of a sheet
-RESTORED_AT = 600  # the timestep a masked picture is restored from, to look at
+RESTORED_AT = 600  # the timestep a masked frame is restored from, to look at
 
 
 class StageTrainer:
@@ -74,9 +75,7 @@ class StageTrainer:
     def train_step(self) -> dict[str, float]:
         """One update of the weights."""
         s, ranks = self.settings, self.accelerator.num_processes
-        rate = rate_at(s, self.step)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        rate = set_rate(self.optimiser, s, self.step)
         size = max(1, s.batch // s.accumulate // ranks)
         total = 0.0
         for part in range(s.accumulate):
@@ -94,18 +93,19 @@ class StageTrainer:
         self.step += 1
         return {"loss": total, "gradient": float(norm), "rate": rate}
 
-    def save(self, folder: Path) -> None:
-        """Write what a resumed run needs, and what the next stage starts from."""
+    def save(self, path: Path) -> None:
+        """Write what a resumed run needs, and what the next stage starts from, into a folder."""
         if self.accelerator.is_main_process:
-            save_run(folder, self.trained, self.mean, self.optimiser, self.step, {})
+            save_stage(path, self.trained, self.mean, self.optimiser, {"step": self.step})
+        self.accelerator.wait_for_everyone()
 
-    def load(self, folder: Path) -> None:
-        """Go on where `folder` was saved.
+    def load(self, path: Path) -> None:
+        """Go on where the folder `path` was saved.
 
         Raises:
             DataError: it holds other weights than this stage trains, or is damaged.
         """
-        state = read_checkpoint(folder, self.trained)
+        state = read_stage(path, self.trained)
         self.step = restore(state, self.trained, self.mean, self.optimiser)
 
     @torch.no_grad()
@@ -136,8 +136,8 @@ class StageTrainer:
         return float(np.mean(losses))
 
     @torch.no_grad()
-    def pictures(self) -> NDArray[np.uint8]:
-        """A sheet of what the running mean makes of the fixed samples, a sample a row."""
+    def samples(self) -> NDArray[np.uint8]:
+        """What the running mean makes of the fixed samples, a sample a row: (rows * S, W, 3)."""
         self.mean.swap()
         columns = self._columns(self.fixed.rows(ROWS))
         self.mean.swap()
@@ -183,17 +183,16 @@ def choose(system: TalkingSystem, names: list[str], *, checkpointing: bool) -> N
                 net.enable_gradient_checkpointing()
 
 
-def rate_at(settings: StageSettings, step: int) -> float:
-    """Learning rate of a step: a linear warm-up, then flat or down a cosine to a tenth."""
-    warm = min(1.0, (step + 1) / max(1, settings.warm_up))
-    if settings.decay == "none":
-        return settings.rate * warm
-    along = min(1.0, step / settings.steps)
-    return settings.rate * warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * along)))
+def set_rate(optimiser: Any, settings: StageSettings, step: int) -> float:
+    """Set the learning rate of a step, after its warm-up flat or falling to a tenth; the rate."""
+    floor = 1.0 if settings.decay == "none" else 0.1
+    share = rate_share(step, settings.steps, warm_up=settings.warm_up, floor=floor)
+    set_rates(optimiser, [settings.rate] * len(optimiser.param_groups), share)
+    return settings.rate * share
 
 
 def sheet(columns: list[Tensor]) -> NDArray[np.uint8]:
-    """Pictures side by side, a sample a row: columns of (B, 3, S, S) -> (B * S, n * S, 3)."""
+    """Images side by side, a sample a row: columns of (B, 3, S, S) -> (B * S, n * S, 3)."""
     wide = torch.cat([c.detach().float().cpu() for c in columns], 3).permute(0, 2, 3, 1)
     rows = wide.reshape(-1, wide.shape[2], 3)
     return np.asarray(((rows.clamp(-1, 1) + 1) * 127.5).round().byte())

@@ -45,17 +45,17 @@ class TalkingSystem(nn.Module):
         super().__init__()
         self.model = model
         self.schedule = NoiseSchedule()
-        self.settings, self._tokenise = settings, tokenise
+        self.settings, self.tokenise = settings, tokenise
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        """Pictures (..., 3, S, S) in [-1, 1] -> latents (..., 4, S / 8, S / 8); no gradient."""
-        flat = pictures.flatten(0, -4)
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (..., 3, S, S) in [-1, 1] -> latents (..., 4, S / 8, S / 8); no gradient."""
+        flat = images.flatten(0, -4)
         with torch.no_grad():
             z = self.model.codec.encode(flat, tiny=self.settings.latents == "tiny")
-        return z.float().unflatten(0, pictures.shape[:-3])
+        return z.float().unflatten(0, images.shape[:-3])
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, 4, h, w) -> pictures (B, 3, S, S), by the tiny decoder that is deployed."""
+        """Latents (B, 4, h, w) -> images (B, 3, S, S), by the tiny decoder that is deployed."""
         return self.model.codec.decode(latents, tiny=True)
 
     def conditions(
@@ -69,7 +69,7 @@ class TalkingSystem(nn.Module):
         if drop_text is not None:
             prompts = ["" if d else p for p, d in zip(prompts, drop_text.tolist(), strict=True)]
         with torch.no_grad():
-            text = self.model.read(self._tokenise(prompts).to(batch.frames.device))
+            text = self.model.read(self.tokenise(prompts).to(batch.frames.device))
         embeddings = batch.embeddings
         if drop_identity is not None:
             embeddings = embeddings * (~drop_identity)[:, None, None]
@@ -82,7 +82,9 @@ class TalkingSystem(nn.Module):
         placed = batch.reference_placement if cold else batch.placement[:, frame]
         with torch.no_grad():
             return self.model.guidance(
-                *(batch.landmarks[:, frame], batch.points[:, frame], placed),
+                batch.landmarks[:, frame],
+                batch.points[:, frame],
+                placed,
                 concat=self.concat(batch, frame),
                 speech=batch.speech[:, frame],
             )
@@ -99,7 +101,7 @@ class TalkingSystem(nn.Module):
     ) -> Tensor:
         """IdentityNet alone: noise (B, 4, h, w)."""
         eps, _ = self.model.unet(
-            *(z_t, t, told.text, told.identity), concat=concat, reference=told.reference
+            z_t, t, told.text, told.identity, concat=concat, reference=told.reference
         )
         out: Tensor = eps.float()
         return out

@@ -19,8 +19,11 @@ from tqdm import tqdm
 
 from engine.errors import DataError
 from engine.loaders.packages import fetch
+from engine.training.speech.espeak import Espeak
+from engine.training.speech.flite import Flite
+from engine.training.speech.neural_voices import Kokoro, Piper
 from engine.training.speech.phones import INDEX, Phone
-from engine.training.speech.tts import RATE, Espeak, Flite, Kokoro, Piper, Voice
+from engine.training.speech.voice import RATE, Voice
 
 F32 = NDArray[np.float32]
 SENTENCES = 20  # in one file

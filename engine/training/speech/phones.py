@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PHONES: tuple[str, ...] = (
-    *("sil", "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F"),
-    *("G", "HH", "IH", "IY", "JH", "K", "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH"),
-    *("T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH", "UE"),
+PHONES: tuple[str, ...] = tuple(
+    """
+    sil AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH
+    T TH UH UW V W Y Z ZH UE
+    """.split()
 )
 SIL = 0
 INDEX = {name: i for i, name in enumerate(PHONES)}
@@ -29,43 +30,49 @@ class Phone:
 
 # Longest first wins. Covers what espeak-ng says in IPA for English, Mandarin and the larger
 # European languages; anything unknown is dropped by `from_ipa`.
-_IPA: dict[str, str] = {
-    **{"aɪ": "AY", "aʊ": "AW", "eɪ": "EY", "ei": "EY", "oʊ": "OW", "əʊ": "OW", "ou": "OW"},
-    **{"ɔɪ": "OY", "ɔø": "OY", "tʃ": "CH", "dʒ": "JH", "ts": "S", "dz": "Z", "tɕ": "CH"},
-    **{"ʈʂ": "CH", "ai": "AY", "ɑu": "AW", "au": "AW", "ɪə": "IH", "eə": "EH", "ʊə": "UH"},
-    **{"a": "AA", "ɑ": "AA", "ɒ": "AO", "æ": "AE", "ʌ": "AH", "ə": "AH", "ɐ": "AH", "ɔ": "AO"},
-    **{"ɜ": "ER", "ɚ": "ER", "ɝ": "ER", "ɛ": "EH", "e": "EH", "ɪ": "IH", "i": "IY", "ᵻ": "IH"},
-    **{"o": "OW", "ʊ": "UH", "u": "UW", "y": "UE", "ø": "UE", "œ": "UE", "ɨ": "IH", "ʏ": "UE"},
-    **{"ɤ": "AH", "ɯ": "IH", "b": "B", "β": "B", "p": "P", "m": "M", "f": "F", "v": "V", "ʋ": "V"},
-    **{"ɱ": "M", "d": "D", "ð": "DH", "ɾ": "D", "ɡ": "G", "g": "G", "ɣ": "G", "h": "HH", "x": "K"},
-    **{"χ": "K", "ç": "HH", "k": "K", "q": "K", "l": "L", "ɫ": "L", "ʎ": "L", "ɭ": "L", "n": "N"},
-    **{"ɲ": "N", "ɳ": "N", "ŋ": "NG", "r": "R", "ɹ": "R", "ɻ": "R", "ʁ": "R", "ʀ": "R", "ɽ": "R"},
-    **{
-        "s": "S",
-        "ɕ": "SH",
-        "ʂ": "SH",
-        "ʃ": "SH",
-        "t": "T",
-        "θ": "TH",
-        "w": "W",
-        "ɥ": "W",
-        "j": "Y",
-    },
-    **{"z": "Z", "ʒ": "ZH", "ʐ": "R", "ʑ": "ZH", "ʝ": "Y", "c": "K", "ɟ": "G", "ʈ": "T", "ɖ": "D"},
-    **{
-        "A": "EY",
-        "I": "AY",
-        "O": "OW",
-        "W": "AW",
-        "Y": "OY",
-        "ʤ": "JH",
-        "ʧ": "CH",
-        "Q": "OW",
-        "ʨ": "CH",
-        "ꭧ": "CH",
-        "ʦ": "S",
-    },
+_SPELT = {  # a phone, and the IPA that stands for it
+    "AY": "aɪ ai I",
+    "AW": "aʊ ɑu au W",
+    "EY": "eɪ ei A",
+    "OW": "oʊ əʊ ou o O Q",
+    "OY": "ɔɪ ɔø Y",
+    "CH": "tʃ tɕ ʈʂ ʧ ʨ ꭧ",
+    "JH": "dʒ ʤ",
+    "S": "ts s ʦ",
+    "Z": "dz z",
+    "IH": "ɪə ɪ ᵻ ɨ ɯ",
+    "EH": "eə ɛ e",
+    "UH": "ʊə ʊ",
+    "AA": "a ɑ",
+    "AO": "ɒ ɔ",
+    "AE": "æ",
+    "AH": "ʌ ə ɐ ɤ",
+    "ER": "ɜ ɚ ɝ",
+    "IY": "i",
+    "UW": "u",
+    "UE": "y ø œ ʏ",
+    "B": "b β",
+    "P": "p",
+    "M": "m ɱ",
+    "F": "f",
+    "V": "v ʋ",
+    "D": "d ɾ ɖ",
+    "DH": "ð",
+    "G": "ɡ g ɣ ɟ",
+    "HH": "h ç",
+    "K": "x χ k q c",
+    "L": "l ɫ ʎ ɭ",
+    "N": "n ɲ ɳ",
+    "NG": "ŋ",
+    "R": "r ɹ ɻ ʁ ʀ ɽ ʐ",
+    "SH": "ɕ ʂ ʃ",
+    "T": "t ʈ",
+    "TH": "θ",
+    "W": "w ɥ",
+    "Y": "j ʝ",
+    "ZH": "ʒ ʑ",
 }
+_IPA = {sign: phone for phone, signs in _SPELT.items() for sign in signs.split()}
 _LONGEST = sorted(_IPA, key=len, reverse=True)
 
 

@@ -68,18 +68,23 @@ def mandarin(rng: random.Random) -> list[str]:
     return [syllable for part in parts for syllable in (*part, ",")]
 
 
-_INITIALS = (
-    *(("zh", "ꭧ"), ("ch", "ꭧʰ"), ("sh", "ʂ"), ("b", "p"), ("p", "pʰ"), ("m", "m"), ("f", "f")),
-    *(("d", "t"), ("t", "tʰ"), ("n", "n"), ("l", "l"), ("g", "k"), ("k", "kʰ"), ("h", "x")),
-    *(("j", "ʨ"), ("q", "ʨʰ"), ("x", "ɕ"), ("r", "ɻ"), ("z", "ʦ"), ("c", "ʦʰ"), ("s", "s")),
+def _pairs(text: str) -> dict[str, str]:
+    """`a=b c=d` -> {"a": "b", "c": "d"}."""
+    return {left: right for left, _, right in (pair.partition("=") for pair in text.split())}
+
+
+_INITIALS = _pairs(
+    """
+    zh=ꭧ ch=ꭧʰ sh=ʂ b=p p=pʰ m=m f=f d=t t=tʰ n=n l=l g=k k=kʰ h=x j=ʨ q=ʨʰ x=ɕ r=ɻ z=ʦ c=ʦʰ s=s
+    """
 )
-_FINALS = {
-    **{"a": "a", "o": "wo", "e": "ɤ", "i": "i", "u": "u", "ü": "y", "ai": "ai", "ei": "ei"},
-    **{"ao": "au", "ou": "ou", "an": "an", "en": "ən", "ang": "aŋ", "eng": "əŋ", "ong": "ʊŋ"},
-    **{"ia": "ja", "ie": "je", "iao": "jau", "iu": "jou", "ian": "jɛn", "in": "in", "iang": "jaŋ"},
-    **{"ing": "iŋ", "iong": "jʊŋ", "ua": "wa", "uo": "wo", "uai": "wai", "ui": "wei", "uan": "wan"},
-    **{"un": "wən", "uang": "waŋ", "ueng": "wəŋ", "üe": "ɥe", "üan": "ɥɛn", "ün": "yn", "er": "əɻ"},
-}
+_FINALS = _pairs(
+    """
+    a=a o=wo e=ɤ i=i u=u ü=y ai=ai ei=ei ao=au ou=ou an=an en=ən ang=aŋ eng=əŋ ong=ʊŋ ia=ja
+    ie=je iao=jau iu=jou ian=jɛn in=in iang=jaŋ ing=iŋ iong=jʊŋ ua=wa uo=wo uai=wai ui=wei
+    uan=wan un=wən uang=waŋ ueng=wəŋ üe=ɥe üan=ɥɛn ün=yn er=əɻ
+    """
+)
 _TONES = {"1": "→", "2": "↗", "3": "↓", "4": "↘", "5": ""}
 
 
@@ -94,7 +99,7 @@ def pinyin_ipa(syllable: str) -> str:
             return (
                 _FINALS[{"uei": "ui", "iou": "iu", "uen": "un", "ien": "in"}.get(body, body)] + tone
             )
-    for letters, sound in _INITIALS:
+    for letters, sound in _INITIALS.items():
         if body.startswith(letters):
             final = body[len(letters) :]
             if letters in ("j", "q", "x") and final.startswith("u"):

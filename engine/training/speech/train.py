@@ -1,32 +1,28 @@
-"""Teaches Moonshine's encoder to hear a stream: `python -m engine.training.speech --help`.
+"""Trains Moonshine's encoder to work on a stream: `python -m engine.training.speech --help`.
 
 It begins with the public weights (or another run's) and learns three things at once, each two hops
-late so that 80 ms of look-ahead are used: the phone (synthetic voices know it exactly), what the
-unchanged encoder hears with more of the future and without the noise, and the mouth by rule. The
-recordings' own mouths are left to the motion net: a speech encoder that has seen them too hears its training
-files better than any others, and what is then learnt on top of it does not carry over. A stopped
-run goes on from its last checkpoint.
+late so that 80 ms of look-ahead are used: the phone (synthetic voices know it exactly), the features
+of the unchanged encoder, which has more of the future and no noise, and the mouth by rule. The
+recordings' own mouths are left to the motion network: a speech encoder that has seen them too knows
+its training files better than any others, and what is then learnt on top of it does not carry over.
+A stopped run goes on from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
-from tqdm import tqdm
+from torch import Tensor
 
 from engine.loaders.packages import fetch
-from engine.motion.channels import CHANNELS
-from engine.nets.moonshine import SpeechSettings, StreamingMoonshine
+from engine.nets.moonshine import SpeechSettings
+from engine.training.loop import LoopSettings, run_loop
 from engine.training.motion.dataset import (
     HELD_OUT,
     Clip,
@@ -34,107 +30,20 @@ from engine.training.motion.dataset import (
     load_animated,
     load_synthetic,
 )
-from engine.training.speech.augment import Piece, cut, noise_only, roughen
+from engine.training.net_trainer import Keys, NetPlan, NetTrainer
 from engine.training.speech.moonshine_weights import load_moonshine
-from engine.training.speech.phones import PHONES
+from engine.training.speech.tasks import (
+    WEIGHTS,
+    WIDTH,
+    SpeechTasks,
+    SpeechTraining,
+    batch_of,
+    variances,
+)
 from engine.training.speech.teacher import fit_projection
 
-DELAY = 4  # frames of 20 ms between a sound and the answer about it: the look-ahead
-WARM = 12  # first frames of a piece whose answers do not count: they lack a past
-WIDTH = 64  # directions of the teacher that are learnt
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpeechTraining:
-    """One training run."""
-
-    steps: int = 1500
-    batch: int = 8
-    frames: int = 120  # of 20 ms in a piece
-    rate: float = 3e-4  # of the encoder; the heads, which begin at nothing, learn faster
-    heads_rate: float = 1.5e-3
-    animated_share: float = 0.3  # of the pieces
-    noise_share: float = 0.07
-    seed: int = 0
-
-
-class Lessons(nn.Module):
-    """The encoder and the heads that teach it; only the encoder is kept."""
-
-    def __init__(self, settings: SpeechSettings) -> None:
-        super().__init__()
-        self.encoder = StreamingMoonshine(settings)
-        hidden = settings.hidden
-        self.phone = nn.Linear(hidden, len(PHONES))
-        self.teacher = nn.Linear(hidden, WIDTH)
-        self.mouth = nn.Linear(hidden, len(CHANNELS))
-
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Loss of each lesson."""
-        features = self.encoder(batch["pcm"])
-        hidden = features[:, WARM + DELAY :, : self.encoder.settings.hidden]
-        late = {k: batch[k][:, WARM:-DELAY] for k in ("phone", "teacher", "mouth")}
-        real, taught = batch["real"][:, None, None], batch["taught"][:, None, None]
-        teacher = (self.teacher(hidden) - late["teacher"]) ** 2 * taught
-        made = 1 - real
-        mouth = (self.mouth(hidden) - late["mouth"] / batch["mouth_var"] ** 0.5) ** 2 * made
-        known = (late["phone"] >= 0).sum().clamp_min(1)  # none in a batch of recordings alone
-        phones = F.cross_entropy(
-            self.phone(hidden).flatten(0, 1),
-            late["phone"].flatten(),
-            ignore_index=-1,
-            reduction="sum",
-        )
-        return {
-            "phone": phones / known,
-            "teacher": teacher.mean() / taught.mean().clamp_min(0.05),
-            "mouth": mouth.mean() / made.mean().clamp_min(0.05),
-        }
-
-
-WEIGHTS = {"phone": 1.0, "teacher": 1.0, "mouth": 0.5}
-
-
-def batches(
-    clips: Sequence[Clip], config: SpeechTraining, start: int
-) -> Iterator[dict[str, NDArray[np.generic]]]:
-    """Endless batches; batch i depends on the seed and i alone."""
-    real = [c for c in clips if c.real]
-    made = [c for c in clips if not c.real]
-    share = {True: _share(real), False: _share(made)}
-    step = start
-    while True:
-        rng = np.random.RandomState([config.seed, step])
-        pieces: list[Piece] = []
-        for _ in range(config.batch):
-            group = real if rng.rand() < config.animated_share else made
-            clip = group[rng.choice(len(group), p=share[group is real])]
-            piece = cut(clip, config.frames, rng, WIDTH)
-            piece.pcm = roughen(piece.pcm, rng, np.roll(pieces[-1].pcm, 999) if pieces else None)
-            if rng.rand() < config.noise_share:
-                _silence(piece, config.frames, rng)
-            pieces.append(piece)
-        yield collate(pieces)
-        step += 1
-
-
-def _share(clips: Sequence[Clip]) -> NDArray[np.float64]:
-    lengths = np.array([len(c.mouth) for c in clips], np.float64)
-    return lengths / lengths.sum()
-
-
-def _silence(piece: Piece, frames: int, rng: np.random.RandomState) -> None:
-    piece.pcm = noise_only(frames, rng)
-    piece.phone[:] = 0
-    piece.mouth[:] = 0
-    piece.real = piece.taught = False
-
-
-def collate(pieces: Sequence[Piece]) -> dict[str, NDArray[np.generic]]:
-    """Pieces -> arrays with a batch axis."""
-    arrays = {k: np.stack([getattr(p, k) for p in pieces]) for k in ("pcm", "mouth", "teacher")}
-    flags = {k: np.array([getattr(p, k) for p in pieces], np.float32) for k in ("real", "taught")}
-    return arrays | flags | {"phone": np.stack([p.phone for p in pieces]).astype(np.int64)}
+SAVE_EVERY = 50
+KEYS = Keys(net="raw", mean="model")
 
 
 def prepare(animated: Path, speech: Path, cache: Path, work: Path) -> list[Clip]:
@@ -155,89 +64,65 @@ def prepare(animated: Path, speech: Path, cache: Path, work: Path) -> list[Clip]
     return clips
 
 
-def variances(clips: Sequence[Clip]) -> dict[str, Tensor]:
-    """Spread of each mouth channel, floored so that rare ones do not rule."""
-    mouth = np.concatenate([c.mouth for c in clips]).var(0)
-    return {"mouth_var": torch.tensor(np.maximum(mouth, 1e-3)).float()}
-
-
 def train(
     clips: Sequence[Clip],
     config: SpeechTraining,
     work: Path,
-    minutes: float,
+    minutes: float = math.inf,
     start: Path | None = None,
-) -> Lessons:
+) -> SpeechTasks:
     """Train until `config.steps` or for `minutes`; writes `speech.pt` and goes on from it.
 
     A new run begins with `start`: another run's averaged weights (`speech.pt`) or the public
     encoder (`.onnx`); without it, at random.
     """
+    path = work / "speech.pt"
+    trainer = speech_trainer(first_model(config, start), clips, config, path)
+    loop = LoopSettings(name="speech", steps=config.steps, save_every=SAVE_EVERY, minutes=minutes)
+    run_loop(trainer, path, loop)
+    model = cast(SpeechTasks, trainer.net)
+    model.load_state_dict(trainer.averaged())
+    return model
+
+
+def first_model(
+    config: SpeechTraining, start: Path | None, settings: SpeechSettings | None = None
+) -> SpeechTasks:
+    """The networks that a new run begins with; see `train`."""
     torch.manual_seed(config.seed)
-    model = Lessons(SpeechSettings()).train()
+    model = SpeechTasks(settings or SpeechSettings()).train()
     if start is not None and start.suffix == ".onnx":
         model.encoder.load_state_dict(load_moonshine(start).state_dict())
     elif start is not None:
         model.load_state_dict(torch.load(start, weights_only=True)["model"])
-    heads = [p for name, p in model.named_parameters() if not name.startswith("encoder.")]
-    rates = (config.rate, config.heads_rate)
-    optimiser = torch.optim.AdamW(
-        [{"params": list(model.encoder.parameters())}, {"params": heads}],
-        config.rate,
-        (0.9, 0.98),
-        weight_decay=0.01,
-    )
-    average = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.997)
-    )
-    work.mkdir(parents=True, exist_ok=True)
-    path, first = work / "speech.pt", 0
-    if path.exists():
-        saved = torch.load(path, weights_only=True)
-        model.load_state_dict(saved["raw"])
-        average.load_state_dict(saved["average"])
-        optimiser.load_state_dict(saved["optimiser"])
-        first = int(saved["step"])
-    spread = variances(clips)
-    began = time.monotonic()
-    mean: dict[str, float] = {}
-    bar = tqdm(total=config.steps, initial=first, desc="speech", unit="step")
-    source = batches(clips, config, first)
-    for step in range(first, config.steps):
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * schedule(step, config.steps)
-        losses = model({k: torch.from_numpy(v) for k, v in next(source).items()} | spread)
-        total = sum((WEIGHTS[k] * v for k, v in losses.items()), torch.zeros(()))
-        model.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        average.update_parameters(model)
-        mean = {k: 0.98 * mean.get(k, v.item()) + 0.02 * v.item() for k, v in losses.items()}
-        bar.update()
-        bar.set_postfix({k: f"{v:.2f}" for k, v in mean.items()}, refresh=False)
-        over = time.monotonic() - began > minutes * 60
-        if step % 50 == 49 or over or step == config.steps - 1:
-            state = {"model": average.module.state_dict(), "raw": model.state_dict()}
-            state |= {"average": average.state_dict(), "optimiser": optimiser.state_dict()}
-            save(path, state | {"step": step + 1})
-        if over:
-            break
-    bar.close()
-    model.load_state_dict(average.module.state_dict())
     return model
 
 
-def save(path: Path, state: dict[str, object]) -> None:
-    """Write a checkpoint so that a stop in the middle leaves the old one whole."""
-    torch.save(state, path.with_suffix(".part"))
-    path.with_suffix(".part").rename(path)
+def speech_trainer(
+    model: SpeechTasks, clips: Sequence[Clip], config: SpeechTraining, path: Path
+) -> NetTrainer:
+    """The run that `path` holds, or a new one from `model`.
 
+    Raises:
+        DataError: `path` holds another network.
+    """
+    spread = variances(clips)
+    heads = [p for name, p in model.named_parameters() if not name.startswith("encoder.")]
+    groups = [
+        {"params": list(model.encoder.parameters()), "lr": config.rate},
+        {"params": heads, "lr": config.heads_rate},
+    ]
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
 
-def schedule(step: int, steps: int) -> float:
-    """Warm-up over 5 % of the steps, then a cosine down to 2 %."""
-    fall = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1)))
-    return min(1.0, (step + 1) / (0.05 * steps)) * fall
+    def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = {k: torch.from_numpy(v) for k, v in batch_of(clips, config, step).items()}
+        losses: dict[str, Tensor] = model(batch | spread)
+        return torch.stack([WEIGHTS[k] * v for k, v in losses.items()]).sum(), losses
+
+    plan = NetPlan(
+        steps=config.steps, warm_up=0.05 * config.steps, floor=0.02, ema=0.997, keys=KEYS
+    )
+    return NetTrainer(model, optimiser, loss, plan, path)
 
 
 def main() -> None:
@@ -250,7 +135,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder of downloaded packages")
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--steps", type=int, default=SpeechTraining().steps)
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop after this long")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long")
     parser.add_argument(
         "--start",
         type=Path,

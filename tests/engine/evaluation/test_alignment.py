@@ -16,13 +16,18 @@ from engine.evaluation.alignment import (
     read_transcripts,
     split_words,
 )
+from engine.training.speech.flite import Flite
 from engine.training.speech.phones import BILABIAL, phones_from_ipa
-from engine.training.speech.tts import Flite
 
 
 def test_words_are_split_at_hyphens_and_lose_their_marks() -> None:
     assert split_words('the "forty-two line" Bible; man\'s') == [
-        *("the", "forty", "two", "line", "bible", "man's"),
+        "the",
+        "forty",
+        "two",
+        "line",
+        "bible",
+        "man's",
     ]
 
 

@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine.evaluation.lip_reader import LipReader, enlarge
-from engine.evaluation.lips import (
+from engine.evaluation.lip_figures import (
     Said,
     best_lag,
     correlation_at,
@@ -16,6 +15,7 @@ from engine.evaluation.lips import (
     rule_coefficients,
     span_minima,
 )
+from engine.evaluation.lip_reader import LipReader, enlarge
 from engine.training.speech.phones import Phone
 
 

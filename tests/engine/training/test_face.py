@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,17 @@ from engine.nets.face import (  # noqa: E402
     MirroredLandmarkNet,
     mirror_scores,
 )
+from engine.training.checkpoints import CHECKPOINT  # noqa: E402
 from engine.training.face.crops import Crops  # noqa: E402
-from engine.training.face.scenes import Scenes, cell_targets  # noqa: E402
-from engine.training.face.train import (  # noqa: E402
-    Run,
+from engine.training.face.loss import (  # noqa: E402
     detector_loss,
     landmark_loss,
     point_weights,
-    trained,
     wing_loss,
 )
+from engine.training.face.scenes import Scenes, cell_targets  # noqa: E402
+from engine.training.face.train import FaceTraining, Log, face_trainer, trained  # noqa: E402
+from engine.training.loop import LoopSettings, run_loop  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -140,6 +142,7 @@ class Line(torch.nn.Module):
         self.register_buffer("kept", torch.tensor([5, 477]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.nn.functional.dropout(x, 0.3)  # draws from torch's own generator
         return (self.weight * x).sum()
 
 
@@ -147,23 +150,48 @@ def fit(out: Path, *steps: int) -> Line:
     """Train in one go or in several, a new process each."""
     for last in steps:
         net = Line()
-        run = Run(net, out, max(steps), 0.1)
 
-        def loss(rng: np.random.Generator, net: Line = net) -> dict[str, torch.Tensor]:
+        def parts_of(rng: np.random.Generator, net: Line = net) -> dict[str, torch.Tensor]:
             x = torch.from_numpy(rng.standard_normal(3).astype(np.float32))
             return {"square": (net(x) - 1) ** 2}
 
-        run.train(loss, seed=3, until=last)
+        settings = FaceTraining(steps=max(steps), rate=0.1, seed=3)
+        trainer = face_trainer(net, parts_of, settings, out)
+        loop = LoopSettings(name="face", steps=last, save_every=100, quiet=True)
+        run_loop(trainer, out / CHECKPOINT, loop, Log(out, last))
     result = trained(Line(), out)
     assert isinstance(result, Line)
     return result
 
 
 def test_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
     whole, parts = fit(tmp_path / "a", 12), fit(tmp_path / "b", 5, 12)
-    torch.testing.assert_close(whole.weight, parts.weight)
+    assert torch.equal(whole.weight, parts.weight)
     assert not torch.equal(whole.weight, torch.ones(3))
     assert whole.kept.tolist() == [5, 477]  # an average must not touch whole numbers
+    rows = [json.loads(line) for line in (tmp_path / "b" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [5, 12]
+    assert all(row["square"] >= 0 for row in rows)
+
+
+def test_checkpoints_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """They averaged by torch's own wrapper, which counts its updates."""
+    net = Line()
+    average = torch.optim.swa_utils.AveragedModel(net, use_buffers=True)
+    net.weight.data.fill_(2.0)
+    average.update_parameters(net)
+    optimiser = torch.optim.AdamW(net.parameters(), 0.1)
+    net(torch.ones(3)).backward()
+    optimiser.step()
+    state = {"net": net.state_dict(), "average": average.state_dict(), "step": 7}
+    torch.save(state | {"optimizer": optimiser.state_dict()}, tmp_path / CHECKPOINT)
+    assert trained(Line(), tmp_path).weight.tolist() == [2.0, 2.0, 2.0]
+    again = face_trainer(Line(), lambda rng: {}, FaceTraining(steps=9), tmp_path)
+    assert again.step == 7
+    assert torch.equal(again.net.weight, net.weight)
+    assert again.averaged()["weight"].tolist() == [2.0, 2.0, 2.0]
 
 
 def test_export_of_an_untrained_run_says_so(tmp_path: Path) -> None:

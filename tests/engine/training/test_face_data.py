@@ -12,7 +12,7 @@ pytest.importorskip("scipy")
 from engine.errors import DataError
 from engine.face.detector import CROP, DETECTOR_CELLS, DETECTOR_SIDE, SCORE_NAMES, decode_cells
 from engine.face.topology import POINTS
-from engine.training.data.faces import FaceLabel
+from engine.training.data.labeller import FaceLabel
 from engine.training.face import dataset as face_data
 from engine.training.face.crops import CropMaker, jitter
 from engine.training.face.scenes import SceneMaker, cell_targets

@@ -1,4 +1,4 @@
-"""Lessons of the mouth at tiny size."""
+"""The motion network and its training, at small size."""
 
 # ruff: noqa: E402  torch may be missing
 
@@ -12,24 +12,25 @@ torch = pytest.importorskip("torch")
 from engine.motion.channels import CHANNELS
 from engine.nets.moonshine import PAST
 from engine.nets.motion_vae import MotionSettings, MotionVae
-from engine.training.motion.dataset import GROUPS, MAPPING, Clip, group_columns, map_columns
-from engine.training.motion.train import (
+from engine.training.loop import LoopSettings, run_loop
+from engine.training.motion.dataset import MAPPING, Clip, map_columns
+from engine.training.motion.examples import (
     PIECE,
-    Lesson,
+    Example,
     MotionTraining,
     batch_of,
-    concordance,
     energy_of,
     shares,
-    train,
 )
+from engine.training.motion.loss import concordance, loss_of
+from engine.training.motion.train import load_motion, motion_trainer
 
 pytestmark = pytest.mark.train
 TINY = MotionSettings(features=6, words=2, hidden=16, latent=4, prior=(1, 2), decoder=(1,))
 NAMES = sorted({c for parts in MAPPING.values() for c in parts})
 
 
-def lesson(real: bool) -> Lesson:
+def example(real: bool) -> Example:
     """A mouth whose jaw is feature 0 and whose press is feature 1, as of the same frame."""
     rng = np.random.default_rng(int(real))
     jaw = np.repeat(rng.random(PIECE // 5), 5)
@@ -39,7 +40,7 @@ def lesson(real: bool) -> Lesson:
     mouth[:, 0] = jaw
     columns = np.tile(jaw[:, None], (1, 28))
     half = lambda x: x.astype(np.float16)
-    return Lesson(half(features), half(mouth), half(columns), half(jaw), real)
+    return Example(half(features), half(mouth), half(columns), half(jaw), real)
 
 
 def test_frame_by_frame_decodes_what_the_whole_decodes() -> None:
@@ -73,7 +74,7 @@ def test_only_the_rules_hear_the_words() -> None:
 
 
 @pytest.mark.parametrize("features", [6, MotionSettings().features])
-def test_another_ear_has_one_layer_that_all_styles_hear(features: int) -> None:
+def test_another_speech_encoder_has_one_layer_that_all_styles_read(features: int) -> None:
     settings = MotionSettings.hearing(features)
     assert settings.features == features
     assert settings.words == (0 if features == 6 else MotionSettings().words)
@@ -105,24 +106,56 @@ def test_the_posterior_sees_the_motion_and_the_prior_does_not() -> None:
 
 
 def test_features_are_heard_two_frames_after_their_mouth() -> None:
-    lessons = [lesson(True), lesson(False)]
-    batch = batch_of(lessons, MotionTraining(batch=4, frames=30), 0)
+    examples = [example(True), example(False)]
+    batch = batch_of(examples, MotionTraining(batch=4, frames=30), 0)
     heard = batch["features"][:, ::2, 0]
     torch.testing.assert_close(heard[:, :-2], batch["mouth"][:, 2:, 0])
     assert batch["features"].shape == (4, 60, 6)
     assert {0.0, 1.0} >= set(batch["real"].tolist())
 
 
-def test_training_learns_and_goes_on_where_it_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(MotionSettings, "hearing", lambda features: TINY)
+SPREAD = {"mouth_var": torch.full((2, 12), 0.05), "columns_var": torch.full((28,), 0.05)}
+
+
+def state_after(work: Path, *steps: int) -> dict[str, torch.Tensor]:
+    """Averaged weights after a run of `steps[-1]` steps, stopped where the others say."""
+    work.mkdir()
+    examples = [example(True), example(False)]
     torch.set_num_threads(1)
-    spread = {"mouth_var": torch.full((2, 12), 0.05), "columns_var": torch.full((28,), 0.05)}
-    lessons = [lesson(True), lesson(False)]
-    train(lessons, spread, MotionTraining(steps=3, batch=2, frames=30), tmp_path, 10)
-    train(lessons, spread, MotionTraining(steps=5, batch=2, frames=30), tmp_path, 10)
-    assert torch.load(tmp_path / "motion.pt", weights_only=True)["step"] == 5
+    torch.manual_seed(len(steps))  # what was drawn before a run does not matter
+    for last in steps:
+        config = MotionTraining(steps=steps[-1], batch=2, frames=30)
+        path = work / "motion.pt"
+        trainer = motion_trainer(examples, SPREAD, config, path)
+        run_loop(trainer, path, LoopSettings(name="m", steps=last, save_every=9, quiet=True))
+    assert torch.load(path, weights_only=True)["step"] == steps[-1]
+    return load_motion(path).state_dict()
+
+
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
+    whole, parts = state_after(tmp_path / "a", 5), state_after(tmp_path / "b", 3, 5)
+    assert whole.keys() == parts.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(tensor, parts[name], rtol=0, atol=0)
+
+
+def test_training_lowers_the_loss_of_what_it_has_seen(tmp_path: Path) -> None:
+    examples = [example(True), example(False)]
+    config = MotionTraining(steps=40, batch=4, frames=30, rate=5e-3)
+    batch = batch_of(examples, config, 99)
+
+    def loss_after(steps: int) -> float:
+        path = tmp_path / "motion.pt"
+        trainer = motion_trainer(examples, SPREAD, config, path)
+        run_loop(trainer, path, LoopSettings(name="m", steps=steps, save_every=99, quiet=True))
+        torch.manual_seed(0)
+        with torch.no_grad():
+            parts = loss_of(trainer.net.eval(), batch, SPREAD, config.kl)
+        assert all(torch.isfinite(part) for part in parts.values())
+        return float(sum(parts.values()))
+
+    before = loss_after(0)
+    assert loss_after(40) < 0.8 * before
 
 
 def test_animators_columns_become_channels_by_the_recipe() -> None:
@@ -145,12 +178,6 @@ def test_a_series_of_few_recordings_is_heard_more_often_than_its_share() -> None
     assert much + more + little == pytest.approx(1)
     assert more == pytest.approx(2 * much)
     assert little == pytest.approx(0.25)  # sqrt(100) of sqrt(100) + sqrt(900)
-
-
-def test_groups_name_columns_that_exist() -> None:
-    for name in GROUPS:
-        assert group_columns(NAMES, name)
-    assert len(group_columns(NAMES, "press+roll")) == 6
 
 
 def test_energy_follows_loudness_not_level() -> None:

@@ -1,4 +1,4 @@
-"""Lessons of the speech encoder at tiny size: streaming equals whole, training learns, runs go on."""
+"""The speech encoder at tiny size: streaming equals whole, training learns, runs go on."""
 
 # ruff: noqa: E402  torch may be missing
 
@@ -13,20 +13,14 @@ torch = pytest.importorskip("torch")
 
 from engine.motion.channels import CHANNELS
 from engine.nets.moonshine import PAST, STRIDE, SpeechSettings, StreamingMoonshine
+from engine.training.loop import LoopSettings, run_loop
 from engine.training.motion.dataset import Clip
 from engine.training.speech.augment import cut, noise_only, roughen
 from engine.training.speech.data import read_shard, write_shard
 from engine.training.speech.phones import PHONES, Phone
+from engine.training.speech.tasks import WIDTH, SpeechTasks, SpeechTraining, batch_of, variances
 from engine.training.speech.text import mandarin, pinyin_ipa, sentence
-from engine.training.speech.train import (
-    WIDTH,
-    Lessons,
-    SpeechTraining,
-    batches,
-    schedule,
-    train,
-    variances,
-)
+from engine.training.speech.train import first_model, speech_trainer
 
 pytestmark = pytest.mark.train
 TINY = SpeechSettings(hidden=16, layers=2, heads=2, inner=32, rotary=4, context=6, mels=8)
@@ -97,55 +91,70 @@ def test_no_frame_hears_the_future() -> None:
     assert (heard_a[:, 20] != heard_b[:, 20]).any()
 
 
-def test_training_learns_and_goes_on_where_it_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.training.speech.train.SpeechSettings", lambda: TINY)
+def run(
+    clips: list[Clip], config: SpeechTraining, path: Path, until: int, start: Path | None = None
+) -> dict[str, torch.Tensor]:
+    """Train a tiny encoder up to step `until`; the averaged weights that are kept."""
     torch.set_num_threads(1)
+    trainer = speech_trainer(first_model(config, start, TINY), clips, config, path)
+    run_loop(trainer, path, LoopSettings(name="s", steps=until, save_every=99, quiet=True))
+    saved = torch.load(path, weights_only=True)
+    assert saved["step"] == until
+    return dict(saved["model"])
+
+
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
     clips = [clip("a", 2, real=True), clip("bb", 2)]
-    config = SpeechTraining(steps=4, batch=2, frames=40)
-    train(clips, config, tmp_path, 10)
-    assert torch.load(tmp_path / "speech.pt", weights_only=True)["step"] == 4
-    before = torch.load(tmp_path / "speech.pt", weights_only=True)["model"]["phone.weight"].clone()
-    train(clips, SpeechTraining(steps=6, batch=2, frames=40), tmp_path, 10)
-    saved = torch.load(tmp_path / "speech.pt", weights_only=True)
-    assert saved["step"] == 6
-    assert (saved["model"]["phone.weight"] != before).any()
+    config = SpeechTraining(steps=6, batch=2, frames=40)
+    whole = run(clips, config, tmp_path / "whole.pt", 6)
+    early = run(clips, config, tmp_path / "parts.pt", 4)
+    parts = run(clips, config, tmp_path / "parts.pt", 6)
+    assert (parts["phone.weight"] != early["phone.weight"]).any()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(tensor, parts[name], rtol=0, atol=0)
 
 
-def test_recordings_alone_whose_phones_nobody_knows_teach_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.training.speech.train.SpeechSettings", lambda: TINY)
+def test_training_lowers_the_loss_of_what_it_has_seen(tmp_path: Path) -> None:
+    clips = [clip("a", 2, real=True), clip("bb", 2)]
+    config = SpeechTraining(steps=30, batch=4, frames=40, rate=5e-3, heads_rate=2e-2)
+    path = tmp_path / "speech.pt"
+    trainer = speech_trainer(first_model(config, None, TINY), clips, config, path)
+    log: list[dict[str, float]] = []
+    loop = LoopSettings(name="s", steps=30, save_every=99, quiet=True)
+    run_loop(trainer, path, loop, lambda step, values: log.append(values) or values)
+    for task in ("phone", "teacher"):
+        values = [row[task] for row in log]
+        assert np.isfinite(values).all()
+        assert np.mean(values[-5:]) < 0.9 * np.mean(values[:5]), task
+
+
+def test_recordings_alone_whose_phones_nobody_knows_teach_too(tmp_path: Path) -> None:
     clips = [clip("a", 2, real=True), clip("bb", 2)]
     config = SpeechTraining(steps=2, batch=2, frames=40, animated_share=1.0, noise_share=0)
-    lessons = Lessons(TINY)
-    batch = {k: torch.from_numpy(v) for k, v in next(batches(clips, config, 0)).items()}
-    losses = lessons(batch | variances(clips))
+    tasks = SpeechTasks(TINY)
+    batch = {k: torch.from_numpy(v) for k, v in batch_of(clips, config, 0).items()}
+    losses = tasks(batch | variances(clips))
     assert all(torch.isfinite(v) for v in losses.values())
-    train(clips, config, tmp_path / "a", 10)
-    started = train(
-        clips,
-        replace(config, rate=0.0, heads_rate=0.0),
-        tmp_path / "b",
-        10,
-        tmp_path / "a/speech.pt",
-    )
-    first = torch.load(tmp_path / "a/speech.pt", weights_only=True)["model"]
-    for name, value in started.state_dict().items():
-        torch.testing.assert_close(value, first[name])
+
+
+def test_a_new_run_begins_with_the_averaged_weights_of_another(tmp_path: Path) -> None:
+    clips = [clip("a", 2, real=True), clip("bb", 2)]
+    config = SpeechTraining(steps=2, batch=2, frames=40)
+    first = run(clips, config, tmp_path / "a.pt", 2)
+    still = replace(config, rate=0.0, heads_rate=0.0)
+    started = run(clips, still, tmp_path / "b.pt", 2, start=tmp_path / "a.pt")
+    for name, tensor in started.items():
+        torch.testing.assert_close(tensor, first[name])
 
 
 def test_batches_depend_on_the_seed_and_the_step_alone() -> None:
     clips = [clip("a", 2, real=True), clip("bb", 2)]
     config = SpeechTraining(batch=3, frames=40)
-    source = batches(clips, config, 0)
-    next(source)
-    second = next(source)
-    again = next(batches(clips, config, 1))
-    assert second.keys() == again.keys()
-    for key in second:
-        np.testing.assert_array_equal(second[key], again[key])
+    first, again, other = (batch_of(clips, config, step) for step in (1, 1, 2))
+    assert first.keys() == again.keys()
+    for key in first:
+        np.testing.assert_array_equal(first[key], again[key])
+    assert (first["pcm"] != other["pcm"]).any()
 
 
 def test_a_cut_keeps_sound_and_labels_together() -> None:
@@ -176,13 +185,6 @@ def test_noise_has_the_length_of_a_piece() -> None:
     noise = noise_only(50, np.random.RandomState(0))
     assert noise.shape == (PAST + 50 * STRIDE,)
     assert np.isfinite(noise).all()
-
-
-def test_schedule_rises_then_falls() -> None:
-    rates = [schedule(i, 1000) for i in range(1000)]
-    assert rates[0] < 0.05 < 0.95 < max(rates) <= 1
-    assert rates[-1] < 0.03
-    assert type(rates[0]) is float
 
 
 class Beeper:

@@ -1,0 +1,56 @@
+"""Frames made one after another through the frame cache, by the sampler of inference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.nets.portraittalk import Caches, Conditions, Guidance
+from engine.training.portraittalk.dataset import TalkBatch
+from engine.training.portraittalk.stage_config import DistillSettings
+from engine.training.portraittalk.system import TalkingSystem, detached, noised
+
+
+class RollOut(nn.Module):
+    """Rolls the student out; its `forward` is what a multi-GPU wrapper wraps."""
+
+    def __init__(self, system: TalkingSystem, settings: DistillSettings) -> None:
+        super().__init__()
+        self.system, self.settings = system, settings
+
+    def forward(self, batch: TalkBatch) -> tuple[Tensor, Tensor, Conditions, Guidance, Any]:
+        """A batch of runs -> the last frame's latents and frame, and what it was told."""
+        s, system = self.settings, self.system
+        told = system.conditions(batch)
+        count = batch.frames.shape[1]
+        first = count - 1 if bool(torch.rand(()) < s.cold) else 0
+        steps = int(torch.randint(1, s.student_steps + 1, ()))
+        size = (len(batch.frames), 4, *(n // 8 for n in batch.frames.shape[-2:]))
+        noise = torch.randn(size, device=batch.frames.device)
+        before: Caches | None = None
+        with torch.no_grad():
+            still = detached(told)
+            for frame in range(first, count - 1):
+                guide = system.guidance(batch, frame, cold=frame == first)
+                _, caches = system.denoise(noise, steps, still, guide, before)
+                before = noised(caches, float(torch.rand(())) * s.history_noise)
+        guide = system.guidance(batch, -1, cold=first == count - 1)
+        z, _ = system.denoise(noise, steps, told, guide, before, gradient=True)
+        return z, system.decode(z), told, guide, before
+
+
+@torch.no_grad()
+def fixed_roll_out(system: TalkingSystem, batch: TalkBatch, steps: int) -> list[Tensor]:
+    """Every frame (B, 3, S, S) of roll-outs from the same noise, decoded."""
+    size = (len(batch.frames), 4, *(n // 8 for n in batch.frames.shape[-2:]))
+    noise = torch.randn(size, generator=torch.Generator().manual_seed(1))
+    told = system.conditions(batch)
+    before: Caches | None = None
+    shown = []
+    for frame in range(batch.frames.shape[1]):
+        guide = system.guidance(batch, frame, cold=frame == 0)
+        z, before = system.denoise(noise.to(batch.frames), steps, told, guide, before)
+        shown.append(system.decode(z))
+    return shown
