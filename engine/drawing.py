@@ -58,12 +58,14 @@ class FrameDrawer:
         if not aims:
             return set()
         jobs = [(state.identity.face, state.cache, condition) for state, condition in aims]
-        fresh = set()
-        for (state, _), rgb in zip(aims, self._renderer.draw_between(jobs), strict=True):
+        fresh, lost = set(), []
+        for (state, condition), rgb in zip(aims, self._renderer.draw_between(jobs), strict=True):
             if rgb is not None:
                 state.shown = rgb
                 fresh.add(id(state))
-        return fresh
+            elif state.shown is None:  # a run that was stopped goes on: there is none to repeat
+                lost.append((state, condition))
+        return fresh | self._paint(lost)
 
     def _due(self, state: StreamState, index: int, parted: float) -> bool:
         """Whether a frame is painted, whose lips are `parted` so far over the face height.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from engine.face.topology import HEAD_MIDPOINTS, HEAD_POINTS, POINTS
 from engine.nets.geometry import control_points, flow_at, neck_points, unit_grid, warp
 from engine.nets.painter import Painter
-from engine.render.compositing import ANCHORS, GRID_X, GRID_Y
+from engine.render.composite_maps import ANCHORS, GRID_X, GRID_Y
 from engine.render.specs import SPECS
 from exports.onnx import export
 

@@ -8,6 +8,7 @@ cut cannot matter, and nothing later than `ahead` frames is ever used.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,10 @@ class ChunkedHubert:
             features.append(self._encode(state.held[:size]))
             state.held = state.held[w.hop * STRIDE :]
         return np.concatenate(features)
+
+    def step_many(self, streams: Sequence[tuple[ChunkState, F32]]) -> list[F32]:
+        """`step` for several streams, one after another; the features (T, width) of each."""
+        return [self.step(state, pcm) for state, pcm in streams]
 
     @torch.no_grad()
     def _encode(self, pcm: F32) -> F32:

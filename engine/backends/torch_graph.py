@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import nn
 
@@ -29,3 +31,7 @@ class TorchGraph:
         self.spec.check(feeds)
         made = self._module(**{name: torch.from_numpy(array) for name, array in feeds.items()})
         return {t.name: out.numpy().copy() for t, out in zip(self.spec.outputs, made, strict=True)}
+
+    def each(self, rows: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
+        """Run for several streams, one after another."""
+        return [self(**feeds) for feeds in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +28,9 @@ class SpeechEncoder(Protocol):
 
     def step(self, state: Any, pcm: F32) -> F32:
         """Hear 16 kHz `pcm` (N,); the features (T, width) it completed, 50 a second."""
+
+    def step_many(self, streams: Sequence[tuple[Any, F32]]) -> list[F32]:
+        """`step` for several streams at once; the features (T, width) of each, its own alone."""
 
 
 HEARD = 16  # feature frames of 20 ms, as many as DiffTalk's

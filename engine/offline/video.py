@@ -116,7 +116,7 @@ def _work(
     total = frame_count(engine, pcm)
     if _together(engine):
         state = _start(engine, identity, casting.seed, casting.prompt)
-        film = engine.film(state, _padded(engine, pcm))
+        film = engine.fuse(state, _padded(engine, pcm))
         if folder.kept is not None:
             film.unpack(folder.kept)
         work = _fused(film, folder, total, save_every_s)

@@ -43,8 +43,7 @@ class DiffusionCache:
     """What one frame hands to the next."""
 
     keys: Caches | None  # None before the first frame
-    placed: F32  # (8,)
-    rgb: RgbImage
+    placed: F32  # (8,) where its head was
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,32 +94,36 @@ class DiffusionRenderer:
         """Encode the whole prompt; nothing is refused here."""
         return Words(self.networks.read(f"{BASE_PROMPT}, {text}")) if text.strip() else None
 
+    def enroll(self, portrait: Portrait) -> DiffusionFace:
+        """Enrol a person from one portrait."""
+        return self.enroll_several([portrait])
+
     @torch.inference_mode()
-    def enroll(
-        self,
-        portrait: Portrait,
-        more: Sequence[Portrait] = (),
-        mixed: Sequence[tuple[Portrait, float]] = (),
+    def enroll_several(
+        self, own: Sequence[Portrait], mixed: Sequence[tuple[Portrait, float]] = ()
     ) -> DiffusionFace:
         """Enrol a person from one or several portraits, perhaps on the way to other people.
 
         Args:
-            more: further portraits of the same person.
+            own: portraits of the person; the first one is what the face moves from.
             mixed: other people and how much of each, below 1 in all; the person keeps the rest.
+
+        Raises:
+            ConfigError: the shares leave nothing of the person.
         """
         networks, model = self.networks, self.networks.model
-        squares = [cut_square(p, model.config.picture_side) for p in (portrait, *more)]
+        squares = [cut_square(portrait, model.config.picture_side) for portrait in own]
         shown, to_square = squares[0]
         unit = to_square / np.float32(len(shown))
         pictures = torch.stack([_tensor(rgb) for rgb, _ in squares])
         pictures = pictures.to(networks.device, networks.dtype)
         latents = networks.encode(pictures)[None]
-        identity, nobody = self._tokens((portrait, *more), mixed)
-        landmarks = apply(unit, portrait.landmarks)
+        identity, nobody = self._tokens(own, mixed)
+        landmarks = apply(unit, own[0].landmarks)
         masked = hide_lower_half(pictures[:1], networks.row(landmarks))
         return DiffusionFace(
             size=(networks.frame_side, networks.frame_side),
-            to_unit=compose(unit, invert(portrait.to_crop)),
+            to_unit=compose(unit, invert(own[0].to_crop)),
             identity=identity,
             nobody=nobody,
             reference=model.write_reference(latents, networks.plain, identity),
@@ -140,36 +143,41 @@ class DiffusionRenderer:
     @staticmethod
     def cold(face: DiffusionFace) -> DiffusionCache:
         """The cache before the first frame: nothing but where the portrait's head is."""
-        return DiffusionCache(None, face.placed, face.rgb)
+        return DiffusionCache(None, face.placed)
 
-    @torch.inference_mode()
     def draw(
-        self, face: DiffusionFace, cache: DiffusionCache, condition: FrameCondition
-    ) -> tuple[RgbImage, DiffusionCache]:
-        """Sample one frame.
+        self, jobs: Sequence[tuple[DiffusionFace, DiffusionCache, FrameCondition]]
+    ) -> list[tuple[RgbImage, DiffusionCache]]:
+        """Sample one frame (S, S, 3) of each stream, one after another.
 
         Raises:
-            ConfigError: frames are to be sampled together, by `film`.
+            ConfigError: frames are to be sampled together, by `fuse`.
         """
         if self.sampling.long_video == "fusion":
             raise ConfigError("long_video='fusion' samples all frames together, not one by one")
+        return [self._draw(*job) for job in jobs]
+
+    @torch.inference_mode()
+    def _draw(
+        self, face: DiffusionFace, cache: DiffusionCache, condition: FrameCondition
+    ) -> tuple[RgbImage, DiffusionCache]:
         networks = self.networks
         aim = networks.aim(face, condition)
         guide = networks.guide(face, aim, cache.placed)
         before = cache.keys if self.sampling.long_video == "cache" else None
         model = networks.frame_model(face, guide, aim.text, before)
         rgb = networks.decode(networks.sample(model, condition))
-        return rgb, DiffusionCache(model.keys, aim.placed, rgb)
+        return rgb, DiffusionCache(model.keys, aim.placed)
 
     @staticmethod
     def draw_between(
-        face: DiffusionFace, cache: DiffusionCache, condition: FrameCondition
-    ) -> RgbImage:
-        """The frame before, again: nothing here moves a picture."""
-        return cache.rgb
+        jobs: Sequence[tuple[DiffusionFace, DiffusionCache, FrameCondition]],
+    ) -> list[RgbImage | None]:
+        """Nothing here moves a frame: the one before is to be shown again."""
+        return [None for _ in jobs]
 
     @torch.inference_mode()
-    def film(
+    def fuse(
         self, face: DiffusionFace, conditions: Sequence[FrameCondition]
     ) -> DiffusionFusedVideo:
         """Begin a video by progressive latent fusion; see `fused_video`."""
@@ -177,7 +185,7 @@ class DiffusionRenderer:
 
     def pack(self, cache: DiffusionCache) -> dict[str, NDArray[np.generic]]:
         """A cache as arrays, from which `unpack` makes the same cache again."""
-        kept: dict[str, NDArray[np.generic]] = {"placed": cache.placed, "rgb": cache.rgb}
+        kept: dict[str, NDArray[np.generic]] = {"placed": cache.placed}
         for net, pairs in enumerate(cache.keys or ()):
             for layer, pair in enumerate(pairs):
                 for which, tensor in zip("kv", pair, strict=True):
@@ -195,9 +203,7 @@ class DiffusionRenderer:
             )
 
         keys = (pairs(0), pairs(1)) if "0.0.k" in kept else None
-        return DiffusionCache(
-            keys, np.asarray(kept["placed"], np.float32), np.asarray(kept["rgb"], np.uint8)
-        )
+        return DiffusionCache(keys, np.asarray(kept["placed"], np.float32))
 
     def _tokens(
         self, own: Sequence[Portrait], mixed: Sequence[tuple[Portrait, float]]

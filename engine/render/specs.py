@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.backends import BATCH, GraphSpec, TensorSpec
 from engine.face.topology import POINTS
-from engine.render.compositing import CROP_SIDE, GRID_X, GRID_Y
+from engine.render.composite_maps import CROP_SIDE, GRID_X, GRID_Y
 
 LATENT, CHANNELS = 32, 16
 LINE_MAPS = 13  # two sets of line groups and the opening

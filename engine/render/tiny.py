@@ -20,19 +20,18 @@ from engine.backends import Graph, GraphSpec, Tensor
 from engine.diffusion.flow import flow_path
 from engine.motion.expression import refuse_words
 from engine.render.base import FrameCondition, Portrait
-from engine.render.compositing import CompositeMaps, cut_crop, make_composite_maps
+from engine.render.composite_maps import cut_crop
+from engine.render.compositing import Composite, Compositor, Layers
 from engine.render.eyelids import Eye, close_lids, make_lids
 from engine.render.specs import (
     CARRY,
     CHANNELS,
-    COMPOSITE,
     DECODE,
     DENOISE,
     ENROLL,
     GUIDE,
     KEYS,
     LATENT,
-    MOVE,
     WARP,
 )
 from engine.types import RgbImage
@@ -47,15 +46,13 @@ class TinyFace:
     crop: Tensor  # (1, 3, 128, 128) in [-1, 1]
     source: Tensor  # (1, 478, 2) landmarks in crop units
     kept: dict[str, Tensor]  # latents, identity, reference keys/values
-    move: dict[str, Tensor]  # what `MOVE` is always fed
-    composite: dict[str, Tensor]  # what `COMPOSITE` is always fed
-    maps: CompositeMaps
+    composite: Composite
     lids: tuple[Eye, Eye]  # right, left
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the frames."""
-        height, width = self.maps.rgb.shape[:2]
+        height, width = self.composite.maps.rgb.shape[:2]
         return height, width
 
 
@@ -104,20 +101,16 @@ class TinyRenderer:
         self._steps, self._put = steps, put
         self._enroll, self._warp, self._carry = load(ENROLL), load(WARP), load(CARRY)
         self._guide, self._denoise, self._decode = load(GUIDE), load(DENOISE), load(DECODE)
-        self._move, self._composite = load(MOVE), load(COMPOSITE)
+        self._compositor = Compositor(load, put)
 
     def enroll(self, portrait: Portrait) -> TinyFace:
         """Run the once-a-portrait part."""
         crop = self._put(cut_crop(portrait.rgb, portrait.to_crop))
-        maps = make_composite_maps(portrait.rgb, portrait.to_crop)
-        put = {name: self._put(array) for name, array in {**maps.portrait, **maps.head.at}.items()}
         return TinyFace(
             crop=crop,
             source=self._put(portrait.source[None]),
             kept=self._enroll(crop=crop),
-            move=put,
-            composite={name: self._put(array) for name, array in maps.crop.at.items()},
-            maps=maps,
+            composite=self._compositor.prepare(portrait.rgb, portrait.to_crop),
             lids=make_lids(portrait.rgb, portrait.landmarks),
         )
 
@@ -176,8 +169,11 @@ class TinyRenderer:
                 for latents, drawn in zip(made, geometry, strict=True)
             ]
         )
-        frames = self._compose(
-            jobs, [drawn["flow"] for drawn in geometry], [out["patch"] for out in painted]
+        frames = self._compositor.compose(
+            [
+                _layers(face, condition, drawn["flow"], out["patch"])
+                for (face, _, condition), drawn, out in zip(jobs, geometry, painted, strict=True)
+            ]
         )
         caches = [
             FrameCache(
@@ -235,8 +231,13 @@ class TinyRenderer:
                 for face, cache, condition in jobs
             ]
         )
-        carried = [out["carried"] for out in moved]
-        return [*self._compose(jobs, [out["flow"] for out in moved], carried)]
+        frames = self._compositor.compose(
+            [
+                _layers(face, condition, out["flow"], out["carried"])
+                for (face, _, condition), out in zip(jobs, moved, strict=True)
+            ]
+        )
+        return list(frames)
 
     @staticmethod
     def pack(cache: FrameCache) -> dict[str, NDArray[Any]]:
@@ -251,30 +252,11 @@ class TinyRenderer:
         keys = tuple(kept[f"key{i}"] for i in range(len(KEYS)))
         return FrameCache(kept["latents"], keys, kept.get("patch"), kept.get("target"))
 
-    def _compose(
-        self, jobs: Sequence[Job], flows: Sequence[Tensor], patches: Sequence[Tensor]
-    ) -> list[RgbImage]:
-        """Move each portrait by its flow and lay its painted patch in: (H, W, 3) each."""
-        feeds = []
-        for (face, _, condition), flow in zip(jobs, flows, strict=True):
-            feeds.append({**face.move, "flow": flow})
-            if condition.blink.any():
-                portrait = face.maps.portrait["portrait"][0]
-                feeds[-1]["portrait"] = close_lids(portrait, face.lids, condition.blink)[None]
-        frames = [
-            face.maps.place_head(np.asarray(out["rgb"])[0])
-            for (face, _, _), out in zip(jobs, self._move.each(feeds), strict=True)
-        ]
-        laid = self._composite.each(
-            [
-                {
-                    "moved": np.ascontiguousarray(frame[face.maps.crop.box])[None],
-                    "patch": patch,
-                    **face.composite,
-                }
-                for (face, _, _), frame, patch in zip(jobs, frames, patches, strict=True)
-            ]
-        )
-        for (face, _, _), frame, out in zip(jobs, frames, laid, strict=True):
-            frame[face.maps.crop.box] = np.asarray(out["rgb"])[0]
-        return frames
+
+def _layers(face: TinyFace, condition: FrameCondition, flow: Tensor, patch: Tensor) -> Layers:
+    """What the frame is put together from; lids come down over the portrait before it moves."""
+    if not condition.blink.any():
+        return Layers(face.composite, flow, patch)
+    portrait = face.composite.maps.portrait["portrait"][0]
+    lids = close_lids(portrait, face.lids, condition.blink)
+    return Layers(face.composite, flow, patch, lids[None])

@@ -70,9 +70,9 @@ def conditions_only() -> Iterator[list[FrameCondition]]:
     """Gathers what every frame is to show; meanwhile each is drawn as the bare portrait."""
     kept: list[FrameCondition] = []
 
-    def draw(renderer: Any, face: Any, cache: Any, condition: FrameCondition) -> tuple[Any, Any]:
-        kept.append(condition)
-        return face.rgb, cache
+    def draw(renderer: Any, jobs: Any) -> list[tuple[Any, Any]]:
+        kept.extend(condition for _, _, condition in jobs)
+        return [(face.rgb, cache) for face, cache, _ in jobs]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DiffusionRenderer, "draw", draw)

@@ -88,7 +88,7 @@ def test_the_sound_reaches_the_picture_by_itself(
         with decoded() as kept:
             for condition in conditions:
                 heard = replace(condition, speech=sign * condition.speech)
-                _, cache = renderer.draw(identity.face, cache, heard)
+                [(_, cache)] = renderer.draw([(identity.face, cache, heard)])
         return torch.cat(kept)
 
     whole = latents(engine, identity, sound)

@@ -68,7 +68,7 @@ def film(made: Made, portrait: np.ndarray, sound: np.ndarray) -> Tensor:
             engine.step(state, whole)
             engine.flush(state)
             return torch.cat(kept)
-        together = engine.film(state, whole)
+        together = engine.fuse(state, whole)
         while together.done < together.total:
             together.work()
         for i in range(FRAMES):

@@ -11,7 +11,7 @@ from engine.backends import GraphSpec, TensorSpec, load_backend
 from engine.errors import BackendUnavailable, ExportMismatch, WeightsError
 from engine.nets.painter import Painter
 from engine.render.base import FrameCondition
-from engine.render.compositing import make_composite_maps
+from engine.render.composite_maps import make_composite_maps
 from engine.render.eyelids import make_lids
 from engine.render.specs import DENOISE, SPECS, WARP
 from engine.render.tiny import Face, TinyRenderer

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from engine.backends import Graph
 from engine.face.landmarks import crop_transform
-from engine.render.compositing import cut_crop
+from engine.render.composite_maps import cut_crop
 from engine.training.data.face_masks import head_mask
 from engine.types import RgbImage
 

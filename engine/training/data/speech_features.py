@@ -30,9 +30,9 @@ def hubert_features(name: str, models_dir: Path) -> SpeechFeatures:
     Raises:
         WeightsError: it is missing or damaged; the message says how to bring it.
     """
+    from engine.audio.hubert import ChunkedHubert
     from engine.loaders.hubert import load_hubert
     from engine.loaders.registry import require
-    from engine.audio.hubert import ChunkedHubert
 
     model: Any = load_hubert(require(name, models_dir))
     net = ChunkedHubert(model.eval())

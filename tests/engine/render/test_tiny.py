@@ -9,7 +9,7 @@ from engine.face import arkit
 from engine.face.image_file import decode_image
 from engine.motion.retarget import FaceBasis, retarget
 from engine.render.base import FrameCondition
-from engine.render.compositing import GRID_X, GRID_Y, CompositeMaps, make_composite_maps
+from engine.render.composite_maps import GRID_X, GRID_Y, CompositeMaps, make_composite_maps
 from engine.render.eyelids import make_lids
 from engine.render.specs import CARRY, COMPOSITE, MOVE, WARP
 from engine.render.tiny import Face, FrameCache, TinyRenderer
