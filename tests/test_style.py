@@ -22,9 +22,10 @@ ARRAYS = {"NDArray", "ndarray", "Tensor"}
 OPAQUE = {"Callable", "Mapping", "MutableMapping", "dict", "type"}
 
 # `(N,)`, `(478, 2)`, `(B, 2 C, h / 8, w)`, `(..., 3)` or `()`; not a call and not a remark.
-DIMENSION = r"(?:\.\.\.|\w+(?: ?(?://|[-+*/]) ?\w+| \w+)?)"
+DIMENSION = r"(?:\.\.\.|\w+(?: ?(?://|[-+*/]) ?\w+)?|\d+ \w+)"
 TUPLE = re.compile(rf"(?<![\w)])\((?:{DIMENSION},|{DIMENSION}(?:, ?{DIMENSION})+)?\)")
 MEASURE = re.compile(r"\.\.\.|(?<!\w)(?:\d+|[A-Za-z]\d?)(?!\w)")
+PAIRS = {"(x, y)", "(K, V)"}  # of values, not of lengths
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -226,6 +227,7 @@ def states_a_shape(text: str) -> bool:
     return any(
         shape == "()" or shape.endswith(",)") or MEASURE.search(shape)
         for shape in TUPLE.findall(text)
+        if shape not in PAIRS
     )
 
 
@@ -245,7 +247,9 @@ def test_a_shape_is_read(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a sound", "step(x, y)", "(this one, that one)", "calls `start()`", "(52)", "[N, 2]"]
+    "text",
+    ["a sound", "step(H, W)", "(this one, that one)", "calls `start()`", "(52)", "[N, 2]"]
+    + ["a point (x, y)", "(somebody 45, 1989)"],
 )
 def test_a_remark_is_no_shape(text: str) -> None:
     assert not states_a_shape(text)
