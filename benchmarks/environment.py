@@ -66,9 +66,9 @@ def two_against_one() -> float:
     2 where the CPUs are whole cores, nearer to 1 where they are two threads of one; the best of
     three of each, since other programs only ever slow them down.
     """
-    alone = [sum(_work_done(1)) for _ in range(3)]
-    together = [sum(_work_done(2)) for _ in range(3)]
-    return round(max(together) / max(alone), 2)
+    rounds = [(sum(_work_done(1)), sum(_work_done(2))) for _ in range(3)]
+    alone, together = (max(column) for column in zip(*rounds, strict=True))
+    return round(together / alone, 2)
 
 
 def _work_done(processes: int) -> list[int]:
