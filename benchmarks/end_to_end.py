@@ -232,7 +232,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             if figures["valid"]:
                 return figures
             print("  invalid: " + "; ".join(figures["objections"]), flush=True)
-            time.sleep(2)
+            if attempt < options.attempts:
+                time.sleep(2)
     return figures
 
 
