@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need (Chromium from Debian where it may) and runs every check.
-# Arguments go to pytest: ./test.sh tests/server ; ./test.sh -k pacing
+# Installs what the tests need (Chromium from Debian where it may) and runs every check but those that
+# train networks for minutes (-m slow) or need an NVIDIA GPU (-m gpu).
+# Arguments go to pytest: ./test.sh tests/server ; ./test.sh -k pacing ; ./test.sh --cov
 set -euo pipefail
 export OMP_NUM_THREADS=1  # threads that wait for each other on a busy machine cost minutes
 cd "$(dirname "$0")"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 BEEP_S = 0.03
 BEEP_HZ = 2000
@@ -37,11 +38,16 @@ def write_beeps(path: Path, seconds: float, *, rate_hz: int = 48_000, seed: int 
         begin = int(at * rate_hz)
         pcm[begin : begin + len(burst)] = burst
         at += rng.uniform(1.0, 1.2)
+    write_wav(path, pcm, rate_hz)
+
+
+def write_wav(path: Path, pcm: NDArray[Any], rate_hz: int) -> None:
+    """Write mono sound (N,) in [-1, 1] as a 16-bit wav file; what is louder is clipped."""
     with wave.open(str(path), "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
         out.setframerate(rate_hz)
-        out.writeframes((pcm * 32767).astype("<i2").tobytes())
+        out.writeframes((np.clip(pcm, -1, 1) * 32767).astype("<i2").tobytes())
 
 
 class SoundClock:
@@ -185,16 +191,19 @@ def match(
 
 
 def _latest(times: Sequence[float], before: float, within: float) -> float | None:
+    """The last of ascending `times` that is at most `within` before `before`."""
     at = bisect_left(times, before)
     return times[at - 1] if at and before - times[at - 1] <= within else None
 
 
 def _nearest(times: Sequence[float], to: float, within: float) -> float | None:
+    """The one of `times` next to `to`, at most `within` away."""
     best = min(times, key=lambda t: abs(t - to), default=None)
     return best if best is not None and abs(best - to) <= within else None
 
 
 def _first_shown(frames: Sequence[Shown], beep: int, sent: float) -> Shown | None:
+    """The first frame on the screen with this beep, after the server sent it."""
     found = (f for f in frames if f.beep == beep and -50 <= f.shown - sent <= SLOWEST_MS)
     return min(found, key=lambda f: f.shown, default=None)
 

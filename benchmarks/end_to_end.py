@@ -39,8 +39,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page
-
 from benchmarks import beeps as arithmetic
 from benchmarks.browser import launch, new_page
 from benchmarks.environment import cpu_clock, describe, print_header, print_json, process_cpu_s
@@ -88,16 +86,11 @@ def record(server: ServerProcess, seconds: float, warm_up: float, folder: Path) 
         cpu_before, server_before = cpu_clock(), process_cpu_s(server.pid)
         page.evaluate("window.__recorder.start()")
         page.wait_for_timeout(seconds * 1000)
-        noted = _take(page)
+        noted: dict[str, Any] = page.evaluate("window.__recorder.take()")
         noted["cpu"] = cpu_clock().since(cpu_before)
         noted["server_cpu_s"] = process_cpu_s(server.pid) - server_before
         noted["events"] = server.get("/api/test/events")["events"]
         noted["chromium"] = browser.version
-    return noted
-
-
-def _take(page: Page) -> dict[str, Any]:
-    noted: dict[str, Any] = page.evaluate("window.__recorder.take()")
     return noted
 
 
@@ -144,22 +137,7 @@ def judge(noted: dict[str, Any]) -> dict[str, Any]:
         "beeps": len(found),
         "beeps_captured": len(noted["captured"]["onsets"]),
         "legs_ms": {name: arithmetic.percentiles(values) for name, values in legs.items()},
-        "browser": {
-            "freezes": int(_grown(noted, "video.freezeCount")),
-            "frames_dropped": int(_grown(noted, "video.framesDropped")),
-            "code_read_share": round(
-                sum(f.stamp is not None for f in frames) / max(1, len(frames)), 4
-            ),
-            "jitter_buffer_ms": _per(
-                noted, "video.jitterBufferDelay", "video.jitterBufferEmittedCount"
-            ),
-            "audio_jitter_buffer_ms": _per(
-                noted, "audio.jitterBufferDelay", "audio.jitterBufferEmittedCount"
-            ),
-            "decode_ms": _per(noted, "video.totalDecodeTime", "video.framesDecoded"),
-            "width": after.get("video.frameWidth"),
-            "height": after.get("video.frameHeight"),
-        },
+        "browser": _browser(noted, frames),
         "clocks": {"microphone": clocks.microphone, "playout": clocks.playout},
         "cpu": {
             "server_cores": round(noted["server_cpu_s"] / wall_s, 2),
@@ -168,15 +146,35 @@ def judge(noted: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _onsets(ear: dict[str, Any], *, device: bool) -> list[float]:
-    """Wall times of the beeps one ear of the recorder heard."""
-    if not ear["chunks"]:
+def _browser(noted: dict[str, Any], frames: list[arithmetic.Shown]) -> dict[str, Any]:
+    """What the browser's own statistics say, and how many frames' codes could be read."""
+    read = sum(frame.stamp is not None for frame in frames)
+    return {
+        "freezes": int(_grown(noted, "video.freezeCount")),
+        "frames_dropped": int(_grown(noted, "video.framesDropped")),
+        "code_read_share": round(read / max(1, len(frames)), 4),
+        "jitter_buffer_ms": _per(
+            noted, "video.jitterBufferDelay", "video.jitterBufferEmittedCount"
+        ),
+        "audio_jitter_buffer_ms": _per(
+            noted, "audio.jitterBufferDelay", "audio.jitterBufferEmittedCount"
+        ),
+        "decode_ms": _per(noted, "video.totalDecodeTime", "video.framesDecoded"),
+        "width": noted["after"].get("video.frameWidth"),
+        "height": noted["after"].get("video.frameHeight"),
+    }
+
+
+def _onsets(track: dict[str, Any], *, device: bool) -> list[float]:
+    """Wall times of the beeps that the recorder found in one track."""
+    if not track["chunks"]:
         return []
-    clock = arithmetic.SoundClock(ear["chunks"], ear["rate"], device=device)
-    return [clock.wall_ms(sample) for sample in ear["onsets"]]
+    clock = arithmetic.SoundClock(track["chunks"], track["rate"], device=device)
+    return [clock.wall_ms(sample) for sample in track["onsets"]]
 
 
 def _grown(noted: dict[str, Any], name: str) -> float:
+    """How much a total of the browser grew over the measured part."""
     return float(noted["after"].get(name, 0) - noted["before"].get(name, 0))
 
 
@@ -234,7 +232,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             if figures["valid"]:
                 return figures
             print("  invalid: " + "; ".join(figures["objections"]), flush=True)
-            time.sleep(2)
+            if attempt < options.attempts:
+                time.sleep(2)
     return figures
 
 

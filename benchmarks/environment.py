@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,18 @@ PACKAGES = (
     "starlette",
     "uvicorn",
 )
+BUSY_S = 0.1  # of CPU time that a loop counts for
+# Says that it is ready, waits for the word, then counts for a while.
+BUSY_LOOP = """
+import sys, time
+print("ready", flush=True)
+sys.stdin.readline()
+rounds, end = 0, time.process_time() + float(sys.argv[1])
+while time.process_time() < end:
+    sum(range(2000))
+    rounds += 1
+print(rounds)
+"""
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
@@ -32,7 +45,7 @@ def describe() -> dict[str, Any]:
 
 
 def hardware() -> dict[str, Any]:
-    """CPU, cores this process may use, memory in GiB and the load of the last minute."""
+    """CPU, cores this process may use, what two of them do, memory in GiB, load of the last minute."""
     cpu = _proc_field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
     flags = set(_proc_field("/proc/cpuinfo", "flags").split())
     memory_kib = _proc_field("/proc/meminfo", "MemTotal").removesuffix("kB").strip()
@@ -40,10 +53,39 @@ def hardware() -> dict[str, Any]:
     return {
         "cpu": cpu,
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "two_against_one": two_against_one(),
         "flags": [name for name in FLAGS if name in flags],
         "memory_gib": round(int(memory_kib) / 2**20, 1) if memory_kib else None,
         "load_1min": round(os.getloadavg()[0], 2),
     }
+
+
+def two_against_one() -> float:
+    """Work of two processes at once, in the CPU time they get, over that of one alone.
+
+    2 where the CPUs are whole cores, nearer to 1 where they are two threads of one; the best of
+    three of each, since other programs only ever slow them down.
+    """
+    rounds = [(sum(_work_done(1)), sum(_work_done(2))) for _ in range(3)]
+    alone, together = (max(column) for column in zip(*rounds, strict=True))
+    return round(together / alone, 2)
+
+
+def _work_done(processes: int) -> list[int]:
+    """Rounds of a busy loop that each of so many processes turned in `BUSY_S`, begun together."""
+    command = [sys.executable, "-S", "-c", BUSY_LOOP, str(BUSY_S)]
+    busy = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(processes)
+    ]
+    for process in busy:
+        assert process.stdout
+        process.stdout.readline()
+    for process in busy:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return [int(process.communicate()[0]) for process in busy]
 
 
 def gpus() -> list[dict[str, str]]:
@@ -153,6 +195,7 @@ def print_header(title: str, about: dict[str, Any]) -> None:
     print(title)
     print(
         f"  {machine['cpu']}, {machine['cores']} cores ({' '.join(machine['flags'])}), "
+        f"two at once do {machine['two_against_one']} times the work of one, "
         f"{machine['memory_gib']} GiB, load {machine['load_1min']}"
     )
     print(f"  {packages}")

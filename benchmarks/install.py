@@ -15,24 +15,13 @@ import signal
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import ROOT, describe, print_header, print_json
-from benchmarks.server_process import free_port
+from benchmarks.server_process import answers, free_port
 
 BAR_S, BAR_INSTALL_S, BAR_MB = 180.0, 90.0, 700.0
-
-
-def answers(url: str) -> bool:
-    """Whether the page at `url` is served."""
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
 
 
 def folder_mb(folder: Path) -> float:

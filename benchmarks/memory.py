@@ -15,13 +15,12 @@ import asyncio
 import contextlib
 import tempfile
 import time
-import wave
 from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 
+from benchmarks.beeps import write_wav
 from benchmarks.environment import describe, print_header, print_json
 from benchmarks.server_process import ServerProcess
 from benchmarks.stages import voice
@@ -36,16 +35,6 @@ def resident_mib(pid: int) -> float:
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     sizes = {line.split()[0]: int(line.split()[1]) for line in rollup[1:]}
     return (sizes["Private_Clean:"] + sizes["Private_Dirty:"]) / 1024
-
-
-def write_voice(path: Path, seconds: float) -> None:
-    """A syllable-like sound as a WAV file."""
-    pcm = (np.clip(voice(seconds), -1, 1) * 32767).astype(np.int16)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes(pcm.tobytes())
 
 
 async def visit(server: ServerProcess, sound: Path, frames: int, patience_s: float) -> int:
@@ -79,7 +68,7 @@ def measure(cycles: int, frames: int, patience_s: float) -> dict[str, Any]:
     """Sizes before the first viewer and after each."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_voice(folder / "voice.wav", 4)
+        write_wav(folder / "voice.wav", voice(4), 16_000)
         with ServerProcess(folder / "server.txt") as server:
             sizes, seen = [resident_mib(server.pid)], []
             for _ in range(cycles):

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.environment import ROOT
+
 SERVE = (sys.executable, "-m", "server.cli", "serve")
 
 
@@ -27,6 +28,15 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def answers(url: str) -> bool:
+    """Whether there is a page at `url`."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
 
 
 class ServerProcess:
@@ -74,7 +84,7 @@ class ServerProcess:
             self._process = subprocess.Popen(
                 self.command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT
             )
-        while not self._answers():
+        while not answers(f"{self.url}/healthz"):
             if self._process.poll() is not None:
                 raise ServerDied(
                     f"the server ended with {self._process.returncode}:\n{self.tail()}"
@@ -114,10 +124,3 @@ class ServerProcess:
     def tail(self, lines: int = 30) -> str:
         """The last lines of the server's output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/healthz", timeout=2) as response:
-                return bool(response.status == 200)
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            return False

@@ -20,6 +20,7 @@ def test_the_description_names_machine_versions_and_commit() -> None:
     assert about["versions"]["python"] == platform.python_version()
     assert about["versions"]["numpy"]
     assert about["commit"]
+    assert 0.9 < about["hardware"]["two_against_one"] < 2.5
 
 
 def test_the_header_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,6 +30,7 @@ def test_the_header_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.startswith("a title\n")
     assert about["commit"] in text
     assert about["hardware"]["cpu"] in text
+    assert f"two at once do {about['hardware']['two_against_one']} times" in text
 
 
 def test_gpus_are_what_their_own_tool_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,21 +11,37 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from benchmarks.gpu import SMALL  # noqa: E402
-from benchmarks.sd15_systems import SYSTEMS  # noqa: E402
+from benchmarks import gpu  # noqa: E402
+from benchmarks.environment import ROOT  # noqa: E402
+from benchmarks.gpu import SMALL, Extent  # noqa: E402
+from benchmarks.sd15_systems import SYSTEMS, Setup  # noqa: E402
 from engine.backends import BACKENDS  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.train, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.train
+ONCE = Extent(sessions=(1,), steps=(1,), rows=(2,), warm_up=1, frames=2)
 
 
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.gpu", *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def test_a_frame_of_each_profile_is_timed_and_tabled(capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = [row for name in ("openvino", "onnxruntime") for row in gpu.tiny(name, ONCE)]
+    gpu.differences(tiny)
+    for row in tiny:
+        assert 0 < row["frame_ms"]["p50"] <= row["frame_ms"]["p95"]
+    assert 0 < tiny[1]["differs"] < 0.5, "every run time draws the same picture"
+    sd15 = gpu.sd15("ours", Setup(small=True, precision="float32"), ONCE)
+    assert [(row["steps"], row["batch"]) for row in sd15] == [(1, 1), (1, 2)]
+    assert all(row["frame_ms"]["p50"] > 0 for row in sd15)
+    gpu.print_tables({"tiny": tiny, "sd15": sd15, "precision": "float32"})
+    table = capsys.readouterr().out
+    for word in ("openvino", "onnxruntime", "ours", "sessions", "peak GiB"):
+        assert word in table
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_whole_script_runs_on_a_cpu_and_ends_with_one_line_of_json(tmp_path: Path) -> None:
-    done = run("--device", "cpu", "--small", "--out", str(tmp_path / "gpu.json"))
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--small"]
+    command += ["--out", str(tmp_path / "gpu.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = done.stdout.splitlines()
     result = json.loads(lines[-1])
@@ -47,10 +63,15 @@ def test_the_whole_script_runs_on_a_cpu_and_ends_with_one_line_of_json(tmp_path:
         assert word in table
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is an NVIDIA GPU here")
-def test_without_a_gpu_it_says_so_and_leaves_with_2() -> None:
-    done = run()
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert "sees no NVIDIA GPU; --device cpu" in done.stderr
+def test_without_a_gpu_it_says_so_and_leaves_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu"])
+    with pytest.raises(SystemExit) as leaving:
+        gpu.main()
+    assert leaving.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert "sees no NVIDIA GPU; --device cpu" in err

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from engine.avatar import AvatarEngine
+from engine.avatar import OPENED, AvatarEngine
 from engine.backends import load_backend
 from engine.config import EngineConfig
 from engine.enroll import Identity
@@ -177,21 +177,34 @@ def test_words_beyond_the_face_are_refused(engine: AvatarEngine) -> None:
         engine.read_prompt("smile, older")
 
 
-def test_lips_that_open_are_painted_before_their_turn(
-    engine: AvatarEngine, identity: Identity, sound: np.ndarray
-) -> None:
+def painted(
+    engine: AvatarEngine, identity: Identity, pcm: np.ndarray, every: int
+) -> list[tuple[int, float]]:
+    """After each frame: the last one that was painted, and how far its lips were apart."""
     state = engine.start(identity, seed=3)
-    engine.set_quality(state, Quality(paint_every=3))
-    state.painted, state.parted = 10, 0.01
-    usual = {i: engine._due(state, i, 0.01) for i in (11, 12, 13)}
-    assert usual == {11: False, 12: False, 13: True}
-    assert engine._due(state, 11, 0.03)
-    assert not engine._due(state, 11, 0.0), "closing needs nothing new"
-    engine.set_quality(state, Quality(paint_every=5))
-    overloaded = {i: engine._due(state, i, 0.03) for i in (11, 12)}
-    assert overloaded == {11: False, 12: True}
-    assert not engine._due(state, 14, 0.01)
-    assert engine._due(state, 15, 0.01)
+    engine.set_quality(state, Quality(paint_every=every))
+    seen: list[tuple[int, float]] = []
+    for start in range(0, len(pcm), HOP):
+        if engine.step(state, pcm[start : start + HOP]):
+            assert state.painted is not None
+            seen.append((state.painted, state.parted))
+    return seen
+
+
+@pytest.mark.parametrize(("every", "soonest"), [(3, 1), (5, 2)])
+def test_lips_that_open_are_painted_before_their_turn(
+    engine: AvatarEngine, identity: Identity, every: int, soonest: int
+) -> None:
+    time = np.arange(24 * HOP) / 16_000
+    swell = np.clip(np.sin(2 * np.pi * 2.2 * time), 0, 1)
+    voice = (0.1 * np.sign(np.sin(2 * np.pi * 120 * time)) * swell).astype(np.float32)
+    lips = [parted for _, parted in painted(engine, identity, voice, 1)]
+    last = [index for index, _ in painted(engine, identity, voice, every)]
+    for before, index in zip(last, range(1, len(last)), strict=False):
+        since, wider = index - before, lips[index] - lips[before]
+        early = wider > OPENED and since >= soonest
+        assert (last[index] == index) == (early or since == every)
+    assert {soonest, every} <= set(np.diff(last)), "some early, some in their turn"
 
 
 @pytest.mark.parametrize(("fast", "asked", "every"), [(True, 0, 1), (False, 0, 3), (True, 2, 2)])
