@@ -80,7 +80,7 @@ class Rows:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """All rows as one array."""
-        return np.concatenate([np.asarray(tensor) for tensor in self.tensors]).astype(dtype)
+        return np.concatenate([np.asarray(tensor, dtype) for tensor in self.tensors])
 
 
 class TinyRenderer:

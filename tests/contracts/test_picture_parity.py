@@ -7,19 +7,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.backends import GraphSpec, TensorSpec, load_backend
+from engine.backends import BATCH, GraphSpec, TensorSpec, load_backend
 from engine.errors import BackendUnavailable, ExportMismatch, WeightsError
 from engine.nets.painter import Painter
 from engine.render.base import FrameCondition
-from engine.render.composite_maps import make_composite_maps
+from engine.render.compositing import Compositor
 from engine.render.eyelids import make_lids
 from engine.render.specs import DENOISE, SPECS, WARP
-from engine.render.tiny import Face, TinyRenderer
+from engine.render.tiny import TinyFace, TinyRenderer
 from exports.onnx import export
 from exports.picture import export_picture, samples
 
 pytestmark = pytest.mark.train
-SMALL = GraphSpec("small", (TensorSpec("x", (1, 3)),), (TensorSpec("y", (1, 3)),))
+SMALL = GraphSpec("small", (TensorSpec("x", (BATCH, 3)),), (TensorSpec("y", (BATCH, 3)),))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,8 @@ def test_the_graphs_sample_as_the_trained_network_does(
 ) -> None:
     painter, out = exported
     runtime = load_backend("onnxruntime", threads=1)
-    graphs = TinyRenderer(lambda spec: runtime.load(spec, out / f"{spec.name}.onnx"), steps)
+    load = lambda spec: runtime.load(spec, out / f"{spec.name}.onnx")
+    renderer = TinyRenderer(load, steps)
     feeds = samples(painter)
     crop = feeds["warp"]["crop"]
     with torch.no_grad():
@@ -111,17 +112,17 @@ def test_the_graphs_sample_as_the_trained_network_does(
     to_crop = np.array([[0.01, 0, -0.5], [0, 0.01, -0.5]], np.float32)
     kept = {"latents": reference.latents, "identity": reference.identity}
     kept |= {f"reference{i}": key for i, key in enumerate(reference.keys)}
-    face = Face(
-        crop.numpy(),
-        points[0].numpy(),
-        {name: tensor.numpy() for name, tensor in kept.items()},
-        make_composite_maps(rgb, to_crop),
-        make_lids(rgb, 200 * points[0][0].numpy()),
+    face = TinyFace(
+        crop=crop.numpy(),
+        source=points[0].numpy(),
+        kept={name: tensor.numpy() for name, tensor in kept.items()},
+        composite=Compositor(load, np.asarray).prepare(rgb, to_crop),
+        lids=make_lids(rgb, 200 * points[0][0].numpy()),
     )
     condition = FrameCondition(
         points[1][0].numpy(), np.zeros(2, np.float32), np.zeros(6, np.float32), noise.numpy()
     )
-    _, after = graphs.draw(face, graphs.cold(face), condition)
+    [(_, after)] = renderer.draw([(face, renderer.cold(face), condition)])
     assert after.patch is not None
     np.testing.assert_allclose(after.patch, wanted, atol=5e-3)
     np.testing.assert_allclose(after.latents, made.latents, atol=5e-3)

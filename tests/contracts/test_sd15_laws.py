@@ -17,7 +17,7 @@ from engine.enroll import Identity
 from engine.errors import WeightsError
 from engine.offline.video import Casting, generate
 from engine.profiles.sd15 import load_engine, load_renderer, random_parts
-from engine.render.sd15 import DiffusionRenderer
+from engine.types import Quality
 from tests.contracts.small import renderer_of, write_wav
 
 HOP = 640
@@ -147,13 +147,16 @@ def test_a_stopped_run_with_guidance_goes_on_as_if_it_had_not(
     assert a == b
 
 
-def test_a_picture_between_two_is_the_one_before(
+def test_a_frame_between_two_is_the_one_before_and_says_so(
     engine: AvatarEngine, identity: Identity, sound: np.ndarray
 ) -> None:
     state = engine.start(identity, seed=3)
-    frames = engine.step(state, sound[: 3 * HOP])
-    again = DiffusionRenderer.draw_between(identity.face, state.cache, None)
-    np.testing.assert_array_equal(again, frames[-1].rgb)
+    engine.set_quality(state, Quality(paint_every=2))
+    frames = engine.step(state, sound[: 6 * HOP])
+    assert [frame.fresh for frame in frames] == [True, False, True, False]
+    for painted, repeated in ((frames[0], frames[1]), (frames[2], frames[3])):
+        np.testing.assert_array_equal(painted.rgb, repeated.rgb)
+    assert (frames[1].rgb != frames[2].rgb).any()
 
 
 def test_half_precision_draws_nearly_the_same(

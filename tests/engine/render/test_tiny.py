@@ -2,24 +2,39 @@ import numpy as np
 import pytest
 
 from engine.avatar import AvatarEngine
-from engine.backends import load_backend
+from engine.backends import BATCH, Graph, GraphSpec, load_backend
 from engine.config import EngineConfig
 from engine.enroll import Identity
 from engine.face import arkit
 from engine.face.image_file import decode_image
 from engine.motion.retarget import FaceBasis, retarget
 from engine.render.base import FrameCondition
-from engine.render.composite_maps import GRID_X, GRID_Y, CompositeMaps, make_composite_maps
-from engine.render.eyelids import make_lids
+from engine.render.composite_maps import GRID_X, GRID_Y
+from engine.render.compositing import Composite, Compositor, Layers
 from engine.render.specs import CARRY, COMPOSITE, MOVE, WARP
-from engine.render.tiny import Face, FrameCache, TinyRenderer
+from engine.render.tiny import TinyRenderer
 from server.run import BUNDLED_PORTRAIT
 
 
+def load(spec: GraphSpec) -> Graph:
+    backend = load_backend("openvino", threads=2)
+    return backend.load(spec, EngineConfig().weights / f"{spec.name}.onnx")
+
+
 @pytest.fixture(scope="module")
-def graphs() -> TinyRenderer:
-    backend, weights = load_backend("openvino", threads=2), EngineConfig().weights
-    return TinyRenderer(lambda spec: backend.load(spec, weights / f"{spec.name}.onnx"))
+def compositor() -> Compositor:
+    return Compositor(load, np.asarray)
+
+
+def compose(
+    compositor: Compositor,
+    place: Composite,
+    flow: np.ndarray,
+    patch: np.ndarray,
+    blinking: np.ndarray | None = None,
+) -> np.ndarray:
+    [frame] = compositor.compose([Layers(place, flow, patch, blinking)])
+    return frame
 
 
 def portrait(height: int = 300, width: int = 260) -> np.ndarray:
@@ -29,16 +44,16 @@ def portrait(height: int = 300, width: int = 260) -> np.ndarray:
     return np.stack(channels, -1).astype(np.uint8)
 
 
-def composite(rgb: np.ndarray, side: float = 90.0) -> CompositeMaps:
+def composite(compositor: Compositor, rgb: np.ndarray, side: float = 90.0) -> Composite:
     centre = np.array([rgb.shape[1], rgb.shape[0]]) / 2
     to_crop = np.c_[np.eye(2) / side, 0.5 - centre / side].astype(np.float32)
-    return make_composite_maps(rgb, to_crop)
+    return compositor.prepare(rgb, to_crop)
 
 
 def nothing(graph: str, tensor: str) -> np.ndarray:
     spec = {s.name: s for s in (WARP, MOVE, COMPOSITE)}[graph]
     shape = next(t.shape for t in spec.inputs if t.name == tensor)
-    return np.zeros([int(n) for n in shape], np.float32)
+    return np.zeros([1 if n == BATCH else int(n) for n in shape], np.float32)
 
 
 def trusted() -> np.ndarray:
@@ -48,41 +63,41 @@ def trusted() -> np.ndarray:
     return patch
 
 
-def test_a_portrait_that_does_not_move_is_untouched(graphs: TinyRenderer) -> None:
+def test_a_portrait_that_does_not_move_is_untouched(compositor: Compositor) -> None:
     rgb = portrait()
-    still = graphs.compose(composite(rgb), nothing("move", "flow"), trusted())
+    still = compose(compositor, composite(compositor, rgb), nothing("move", "flow"), trusted())
     assert np.abs(still.astype(int) - rgb).max() <= 1
 
 
-def test_nothing_outside_the_reach_of_the_head_changes(graphs: TinyRenderer) -> None:
+def test_nothing_outside_the_reach_of_the_head_changes(compositor: Compositor) -> None:
     rgb = portrait(900, 800)
-    place = composite(rgb, side=60)
+    place = composite(compositor, rgb, side=60)
     flow = nothing("move", "flow") + 0.5
-    moved = graphs.compose(place, flow, trusted())
+    moved = compose(compositor, place, flow, trusted())
     outside = np.ones(rgb.shape[:2], bool)
-    outside[place.head.box] = False
+    outside[place.maps.head.box] = False
     assert outside.any()
     np.testing.assert_array_equal(moved[outside], rgb[outside])
-    assert (moved[place.head.box] != rgb[place.head.box]).any()
+    assert (moved[place.maps.head.box] != rgb[place.maps.head.box]).any()
 
 
-def test_flow_is_in_window_units(graphs: TinyRenderer) -> None:
+def test_flow_is_in_crop_units(compositor: Compositor) -> None:
     rgb, side = portrait(), 90.0
     flow = nothing("move", "flow")
     flow[:, 0] = 6 / side  # read six pixels to the right
-    moved = graphs.compose(composite(rgb, side), flow, trusted())
+    moved = compose(compositor, composite(compositor, rgb, side), flow, trusted())
     np.testing.assert_allclose(
         moved[100:200, 80:180].astype(int), rgb[100:200, 86:186].astype(int), atol=2
     )
 
 
-def test_paint_is_laid_inside_the_window_only_and_fades_at_its_border(
-    graphs: TinyRenderer,
+def test_paint_is_laid_inside_the_crop_only_and_fades_at_its_border(
+    compositor: Compositor,
 ) -> None:
     rgb, side = portrait(), 90.0
     white = nothing("composite", "patch")
     white[:, :3] = 1  # trust nothing, paint white
-    laid = graphs.compose(composite(rgb, side), nothing("move", "flow"), white)
+    laid = compose(compositor, composite(compositor, rgb, side), nothing("move", "flow"), white)
     middle = laid[140:160, 120:140]
     assert middle.min() >= 254
     change = np.abs(laid.astype(int) - rgb).max(-1)
@@ -93,18 +108,18 @@ def test_paint_is_laid_inside_the_window_only_and_fades_at_its_border(
     assert edge.max() < 40, "the crop must fade in, not begin"
 
 
-def test_a_blinking_portrait_is_moved_in_place_of_the_open_one(graphs: TinyRenderer) -> None:
+def test_a_blinking_portrait_is_moved_in_place_of_the_open_one(compositor: Compositor) -> None:
     rgb = portrait()
-    place = composite(rgb)
-    blinking = place.portrait["portrait"].copy()
+    place = composite(compositor, rgb)
+    blinking = place.maps.portrait["portrait"].copy()
     blinking[:, :, 100:110, 100:140] = 0
-    shown = graphs.compose(place, nothing("move", "flow"), trusted(), blinking)
+    shown = compose(compositor, place, nothing("move", "flow"), trusted(), blinking)
     assert shown[101:109, 101:139].max() <= 1
     shown[100:110, 100:140] = rgb[100:110, 100:140]
     assert np.abs(shown.astype(int) - rgb).max() <= 1
 
 
-def test_a_carried_window_follows_the_lips(graphs: TinyRenderer) -> None:
+def test_a_carried_crop_follows_the_lips() -> None:
 
     backend = load_backend("openvino", threads=1)
     carry = backend.load(CARRY, EngineConfig().weights / "carry.onnx")
@@ -119,18 +134,13 @@ def test_a_carried_window_follows_the_lips(graphs: TinyRenderer) -> None:
     assert float((row * np.arange(128)).sum() / row.sum()) == pytest.approx(43.5 + 10, abs=0.7)
 
 
-def test_a_frame_between_needs_a_painted_one(graphs: TinyRenderer) -> None:
-
-    place = composite(portrait())
-    points = np.random.default_rng(0).uniform(50, 200, (478, 2)).astype(np.float32)
-    lids = make_lids(portrait(), points)
-    face = Face(nothing("warp", "crop"), nothing("warp", "source"), {}, place, lids)
-    cold = FrameCache(nothing("warp", "latents"), ())
+def test_a_frame_between_needs_a_painted_one(astronaut: Identity) -> None:
+    renderer = TinyRenderer(load)
     still = FrameCondition(
-        np.zeros((478, 2), np.float32), np.zeros(2, np.float32), np.zeros(6, "f"), None
+        np.zeros((478, 2), np.float32), np.zeros(2, np.float32), np.zeros(6, np.float32), None
     )
     with pytest.raises(ValueError, match="painted one before"):
-        graphs.draw_between(face, cold, still)
+        renderer.draw_between([(astronaut.face, renderer.cold(astronaut.face), still)])
 
 
 @pytest.fixture(scope="module")
