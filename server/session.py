@@ -17,7 +17,8 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from engine.types import Engine
 from server import signaling
 from server.beeps import BeepLog
-from server.engine_stream import Chunk, Clip, EngineStream
+from server.clips import Chunk, Clip
+from server.engine_stream import EngineStream
 from server.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Intake, Pcm48, to_mono
 from server.metrics import Legs, Metrics
 from server.pacing import Playout

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from server.engine_stream import Chunk
+from server.clips import Chunk
 from server.service import MAX_ENROLLING, AvatarService
 from server.settings import ServerSettings
 from server.worker import WorkerBusy
