@@ -102,8 +102,8 @@ def test_a_slow_engine_shows_fewer_pictures_and_loses_no_sound() -> None:
     """A frame takes 60 ms; 3 s of sound come in real time."""
     bench = Bench(FakeEngine(step_seconds=0.06, side=64))
     worker = EngineWorker(bench.engine)
-    worker.attach(bench.stream)
     worker.start()
+    worker.attach(bench.stream)
     began = time.monotonic()
     for i in range(150):
         time.sleep(max(0.0, began + 0.02 * i - time.monotonic()))
