@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import secrets
@@ -46,10 +47,13 @@ class AvatarService:
         self.portraits.add(await self._beside(lambda: self._enroll(name, default, bundled=True)))
 
     async def stop(self) -> None:
-        """Close all sessions, then the engine thread."""
-        await self.sessions.close_all()
-        await asyncio.to_thread(self.worker.stop)
-        await asyncio.to_thread(self._enroller.shutdown, cancel_futures=True)
+        """Close all sessions, then the engine thread, each whatever another raises."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(
+                asyncio.to_thread, self._enroller.shutdown, cancel_futures=True
+            )
+            stack.push_async_callback(asyncio.to_thread, self.worker.stop)
+            await self.sessions.close_all()
 
     async def enroll(self, data: bytes) -> Portrait:
         """Register an image file.
@@ -79,15 +83,13 @@ class AvatarService:
         """Open a session on an offer and return it with the answer.
 
         Raises:
-            BadSdp, ServerFull, WorkerBusy, PromptRefused, ApiError: it cannot be.
+            BadSdp, ApiError, ServerFull: it cannot be; found before any work is done.
+            PromptRefused, WorkerBusy, WorkerStopped: nor can it be.
         """
         check_offer(sdp)
         portrait = self.find_portrait(portrait_id)
-        expressed = await self._read_prompt(prompt) if prompt else None
-        session = await self.sessions.open(lambda: self._make_session(portrait))
+        session = await self.sessions.open(lambda: self._make_session(portrait, prompt))
         self.metrics.sessions.set(len(self.sessions))
-        if expressed is not None:
-            session.stream.set_prompt(expressed)
         answered = False
         try:
             answer = await session.answer(sdp)
@@ -102,7 +104,7 @@ class AvatarService:
 
         Raises:
             PromptRefused: the profile cannot show it; nothing is changed.
-            WorkerBusy: too many calls wait for the engine.
+            WorkerBusy, WorkerStopped: the engine cannot be asked.
         """
         expressed = await self._read_prompt(prompt)
         session.stream.set_prompt(expressed)
@@ -126,10 +128,11 @@ class AvatarService:
             raise ApiError(404, "unknown_session", "this session is over")
         return session
 
-    async def _make_session(self, portrait: Portrait) -> Session:
+    async def _make_session(self, portrait: Portrait, prompt: str) -> Session:
+        expressed = await self._read_prompt(prompt) if prompt else None
         engine, seed = self.worker.engine, secrets.randbits(31)
         state = await self.worker.call(lambda: engine.start(portrait.identity, seed=seed))
-        return Session(
+        session = Session(
             self.settings,
             self.worker,
             state,
@@ -137,6 +140,9 @@ class AvatarService:
             beeps=self.beeps,
             on_closed=self._session_closed,
         )
+        if expressed is not None:
+            session.stream.set_prompt(expressed)
+        return session
 
     def _session_closed(self, session: Session) -> None:
         self.sessions.forget(session)

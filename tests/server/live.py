@@ -71,6 +71,18 @@ async def watching(
         await viewer.close()
 
 
+async def offer_sdp(*, video: str = "recvonly", audio: str = "sendrecv") -> str:
+    """An offer as a viewer makes it, whose connection is over already."""
+    viewer = Viewer("")
+    try:
+        viewer.pc.addTransceiver("video", direction=video)
+        viewer.pc.addTransceiver("audio", direction=audio)
+        await viewer.pc.setLocalDescription(await viewer.pc.createOffer())
+        return str(viewer.pc.localDescription.sdp)
+    finally:
+        await viewer.close()
+
+
 async def until(condition: Callable[[], bool], limit_s: float) -> float:
     """Wait for `condition` and return how long it took; fails after `limit_s`."""
     began = time.monotonic()

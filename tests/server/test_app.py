@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client_example.headless import Viewer
 from server.app import create_app
 from server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
-from tests.server.live import PORTRAIT
+from tests.server.live import PORTRAIT, offer_sdp
 from tests.server.pictures import ACCEPTED, REFUSED, encoded, photo
 
 pytestmark = pytest.mark.timeout(60)
@@ -33,17 +32,6 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
     ):
         client.app = app  # type: ignore[attr-defined]
         yield client
-
-
-async def offer_sdp(**options: str) -> str:
-    viewer = Viewer("")
-    try:
-        viewer.pc.addTransceiver("video", direction=options.get("video", "recvonly"))
-        viewer.pc.addTransceiver("audio", direction=options.get("audio", "sendrecv"))
-        await viewer.pc.setLocalDescription(await viewer.pc.createOffer())
-        return str(viewer.pc.localDescription.sdp)
-    finally:
-        await viewer.close()
 
 
 def code_of(response: httpx.Response) -> str:

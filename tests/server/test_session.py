@@ -17,13 +17,13 @@ from server import frame_code
 from server.session import Session
 from server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
-from tests.server.live import Beeper, Live, serving, until, watching
+from tests.server.live import Beeper, Live, offer_sdp, serving, until, watching
 
 pytestmark = pytest.mark.timeout(90)
 
 
 def only_session(live: Live) -> Session:
-    [session] = live.service.sessions._sessions.values()
+    [session] = live.service.sessions
     return session
 
 
@@ -98,7 +98,7 @@ async def test_lost_packets_are_concealed_and_cost_no_lasting_delay() -> None:
         await asyncio.sleep(6)
         lost = sum(sent.values())
         assert lost >= 10
-        intake = session._intake
+        intake = session.intake
         assert intake is not None
         assert intake.concealed + intake.late >= 0.5 * lost * 960
         events = live.service.beeps.events()  # type: ignore[union-attr]
@@ -233,23 +233,13 @@ async def test_one_viewer_too_many_is_told_to_wait_until_a_place_is_free() -> No
                 await late.connect(None)
             await late.close()
             response = await live.http.post(
-                "/api/offer", json={"sdp": await an_offer(), "type": "offer"}
+                "/api/offer", json={"sdp": await offer_sdp(), "type": "offer"}
             )
             assert response.status_code == 503
             assert int(response.headers["Retry-After"]) >= 1
         await until(lambda: len(live.service.sessions) == 0, 5)
         async with watching(live):
             pass
-
-
-async def an_offer() -> str:
-    viewer = Viewer("")
-    viewer.pc.addTransceiver("video", direction="recvonly")
-    viewer.pc.addTransceiver("audio", direction="recvonly")
-    await viewer.pc.setLocalDescription(await viewer.pc.createOffer())
-    sdp = viewer.pc.localDescription.sdp
-    await viewer.close()
-    return str(sdp)
 
 
 async def test_two_viewers_are_served_side_by_side() -> None:
@@ -289,7 +279,6 @@ async def test_ten_viewers_one_after_another_leave_nothing_behind() -> None:
         assert sum(ref() is not None for ref in sessions) <= 1
         assert sizes[-1] - sizes[1] < 20, sizes
         assert not [t for t in threading.enumerate() if "decoder" in t.name]
-        assert live.service.worker._jobs == []
 
 
 async def test_stopping_the_server_hangs_up_on_everybody() -> None:
