@@ -167,7 +167,7 @@ class Viewer:
         allow_loopback()
         self._tasks: list[asyncio.Task[None]] = []
         self._began = time.monotonic()
-        self._shown: list[float] = []
+        self.shown: list[float] = []  # when each frame came, monotonic
 
     async def connect(self, microphone: MediaStreamTrack | None = None) -> None:
         """Make the offer, apply the answer; media flows soon after.
@@ -196,8 +196,8 @@ class Viewer:
 
     def finish(self) -> Report:
         """Work out the figures of what was seen so far."""
-        self.report.frames = len(self._shown)
-        if len(gaps := np.diff(self._shown)):
+        self.report.frames = len(self.shown)
+        if len(gaps := np.diff(self.shown)):
             self.report.fps = round(1 / float(gaps.mean()), 2)
             self.report.longest_gap_s = round(float(gaps.max()), 3)
         return self.report
@@ -225,10 +225,10 @@ class Viewer:
 
     def _picture(self, frame: av.VideoFrame) -> None:
         now = time.monotonic()
-        if not self._shown:
+        if not self.shown:
             self.report.first_frame_s = round(now - self._began, 3)
             self.report.width, self.report.height = frame.width, frame.height
-        self._shown.append(now)
+        self.shown.append(now)
         for see in self.on_picture:
             see(frame)
 

@@ -13,11 +13,16 @@ import psutil
 import pytest
 
 from client_example.headless import Viewer
+from engine.errors import PromptRefused
+from engine.motion.expression import Prompt
 from server import frame_code
+from server.errors import ApiError
+from server.limits import ServerFull
+from server.service import AvatarService
 from server.session import Session
 from server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
-from tests.server.live import Beeper, Live, offer_sdp, serving, until, watching
+from tests.server.live import PORTRAIT, Beeper, Live, offer_sdp, serving, until, watching
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -137,8 +142,8 @@ async def test_sound_that_is_no_opus_ends_nothing(caplog: pytest.LogCaptureFixtu
         transport._send_rtp = garbled  # type: ignore[method-assign]
         await asyncio.sleep(1.5)
         transport._send_rtp = send  # type: ignore[method-assign]
-        shown = len(viewer._shown)
-        await until(lambda: len(viewer._shown) > shown + 20, 15)
+        shown = len(viewer.shown)
+        await until(lambda: len(viewer.shown) > shown + 20, 15)
         assert viewer.report.state == "connected"
         assert len(live.service.sessions) == 1
 
@@ -164,8 +169,8 @@ async def test_an_interruption_drops_what_waits_and_the_face_goes_on() -> None:
         assert session.playout.generation == 1
         # at least the two frames in the look-ahead die, as soon as they come
         await until(lambda: session.playout.dropped >= 2, 5)
-        shown = len(viewer._shown)
-        await until(lambda: len(viewer._shown) > shown + 10, 10)
+        shown = len(viewer.shown)
+        await until(lambda: len(viewer.shown) > shown + 10, 10)
 
 
 async def test_a_viewer_that_hangs_up_is_gone_within_three_seconds() -> None:
@@ -217,8 +222,8 @@ async def test_an_engine_that_fails_ends_that_session_alone() -> None:
         await ill.connect(None)
         engine.fail_at = None
         await until(lambda: len(live.service.sessions) == 1, 15)
-        shown = len(healthy._shown)
-        await until(lambda: len(healthy._shown) > shown + 20, 15)
+        shown = len(healthy.shown)
+        await until(lambda: len(healthy.shown) > shown + 20, 15)
         text = (await live.http.get("/metrics")).text
         assert "portraittalk_sessions_failed_total 1.0" in text
         assert (await live.http.get("/healthz")).status_code == 200
@@ -242,9 +247,35 @@ async def test_one_viewer_too_many_is_told_to_wait_until_a_place_is_free() -> No
             pass
 
 
+async def test_a_full_server_refuses_before_it_does_any_work() -> None:
+    class Counting(FakeEngine):
+        read = 0
+
+        def read_prompt(self, text: str) -> Prompt:
+            self.read += 1
+            return super().read_prompt(text)
+
+    engine = Counting(side=64)
+    service = AvatarService(engine, ServerSettings(max_sessions=1))
+    await service.start(PORTRAIT, "Test")
+    sdp = await offer_sdp()
+    session, _ = await service.open_session(sdp, "default", "smile")
+    assert engine.read == 1
+    with pytest.raises(ServerFull):
+        await service.open_session(sdp, "default", "sad")
+    with pytest.raises(ApiError, match="not known"):
+        await service.open_session(sdp, "nobody", "sad")
+    assert engine.read == 1
+    await session.close()
+    with pytest.raises(PromptRefused):  # and that costs no place
+        await service.open_session(sdp, "default", "older")
+    await service.open_session(sdp, "default", "sad")
+    await service.stop()
+
+
 async def test_two_viewers_are_served_side_by_side() -> None:
     async with serving() as live, watching(live) as one, watching(live, Beeper()) as two:
-        await until(lambda: len(one._shown) > 30 and len(two._shown) > 30, 20)
+        await until(lambda: len(one.shown) > 30 and len(two.shown) > 30, 20)
 
 
 async def test_a_session_ends_when_asked_and_asking_again_is_harmless() -> None:
@@ -269,7 +300,7 @@ async def test_ten_viewers_one_after_another_leave_nothing_behind() -> None:
         for _ in range(12):
             async with watching(live, Beeper()) as viewer:
                 sessions.append(weakref.ref(only_session(live)))
-                await until(lambda viewer=viewer: len(viewer._shown) > 5, 15)
+                await until(lambda viewer=viewer: len(viewer.shown) > 5, 15)
             await until(lambda: len(live.service.sessions) == 0, 5)
             del viewer
             gc.collect()
