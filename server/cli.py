@@ -72,6 +72,13 @@ def serve(
     ice_server: Annotated[
         list[str] | None, typer.Option(help="stun: or turn: address; may be given again.")
     ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Further name of this server; may be given again.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Other page that may use this server, https://site; may be given again."),
+    ] = None,
     threads: ThreadsOption = None,
     backend: BackendOption = None,
     profile: ProfileOption = Profile.tiny,
@@ -97,8 +104,9 @@ def serve(
     On one machine nothing else is needed: no STUN server, no certificate. From another machine a
     browser gives its microphone only to https pages.
 
-    Host to watchdog, ICE servers and frame code can be set as variables too: `AVATAR_PORT=9000`,
-    `AVATAR_MAX_SESSIONS=1`, `AVATAR_WATCHDOG_S=5`. A flag wins over a variable.
+    Host to watchdog, ICE servers, allowed hosts and origins, and frame code can be set as variables
+    too: `AVATAR_PORT=9000`, `AVATAR_MAX_SESSIONS=1`, `AVATAR_ALLOW_ORIGIN=https://a.example`. A flag
+    wins over a variable.
     """
     settings = ServerSettings.merge(
         os.environ,
@@ -110,6 +118,8 @@ def serve(
             video_bitrate_bps=video_bitrate_bps,
             watchdog_s=watchdog_s,
             ice_servers=ice_server or None,
+            allow_host=tuple(allow_host or ()) or None,
+            allow_origin=tuple(allow_origin or ()) or None,
             frame_code=frame_code,
         ),
     )
