@@ -22,6 +22,7 @@ WORDS = {
     "turned_away": "turned away",
     "bad_image": "not a picture",
     "too_large": "too big",
+    "server_full": "busy",
 }
 
 
