@@ -2,9 +2,9 @@
 
 - The receive buffer of a microphone: the library's own holds 80 ms always, and 280 ms for good after
   one lost packet. `MicJitterBuffer` takes its place.
-- Sender reports that put picture and sound on one line. A receiver lines them up by what the
+- Sender reports that put video and sound on one line. A receiver lines them up by what the
   reports say: which wall time belongs to which time stamp. The library notes the time when the last
-  packet was out, so a picture seems later than its sound by the time it took to encode it, and every
+  packet was out, so a frame seems later than its sound by the time it took to encode it, and every
   hold or catch-up bends the line of each track for itself. Here both tracks report the same straight
   line: the wall time of time stamp 0 plus the time stamp.
 - What can only be set for the whole process: bit rates, and whether 127.0.0.1 is offered.

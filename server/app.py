@@ -1,4 +1,4 @@
-"""Routes only: the HTTP door of the server. A route translates; it holds no logic."""
+"""The HTTP routes. A route translates; it holds no logic."""
 
 from __future__ import annotations
 

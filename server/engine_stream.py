@@ -34,9 +34,9 @@ class EngineStream:
     """One viewer's stream at the engine: its state, and the queue of sound before it.
 
     Bound: `LIMIT_S` of sound. Overflow: all that waits is dropped but the newest chunk, so that
-    overload never becomes a lasting delay. What is dropped is missing from picture and sound
+    overload never becomes a lasting delay. What is dropped is missing from video and sound
     alike: frame i always shows samples [i * n, (i + 1) * n) of the sound that was taken.
-    Before it comes to that, a `Ladder` lowers the quality of the pictures, and the sound stays whole.
+    Before it comes to that, a `Ladder` lowers the quality of the frames, and the sound stays whole.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
     from server.portraits import decode_image
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    # Pillow warns about what is wrong with strangers' pictures: they are refused or read all the same.
+    # Pillow warns about what is wrong with uploaded pictures: they are refused or read all the same.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     portrait = decode_image(BUNDLED_PORTRAIT.read_bytes())
     app = create_app(engine, settings, portrait, BUNDLED_NAME)

@@ -1,4 +1,4 @@
-"""The server without its door: one engine thread, its portraits and its sessions."""
+"""What one process serves: one engine thread, its portraits and its sessions."""
 
 from __future__ import annotations
 

@@ -54,7 +54,10 @@ async def test_health_and_config(http: httpx.AsyncClient) -> None:
     assert config.pop("version")
     assert "smile" in config.pop("expressions")
     assert config == {
-        **{"fps": 25, "lookahead_ms": 80, "max_sessions": 1, "ice_servers": []},
+        "fps": 25,
+        "lookahead_ms": 80,
+        "max_sessions": 1,
+        "ice_servers": [],
         "profile": "tiny",
     }
 

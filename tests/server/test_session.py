@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import threading
 import weakref
@@ -22,7 +23,17 @@ from server.service import AvatarService
 from server.session import Session
 from server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
-from tests.server.live import PORTRAIT, Beeper, Live, offer_sdp, serving, until, watching
+from tests.server.live import (
+    PORTRAIT,
+    Beeper,
+    Live,
+    fall_silent,
+    offer_sdp,
+    serving,
+    tamper,
+    until,
+    watching,
+)
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -58,7 +69,7 @@ async def test_a_beep_comes_back_in_the_frame_that_shows_it() -> None:
     heard: list[tuple[float, np.ndarray]] = []
     async with serving(FakeEngine(), settings) as live:
         viewer = Viewer(live.url)
-        viewer.on_picture.append(
+        viewer.on_frame.append(
             lambda f: codes.append((f.time, frame_code.read(f.to_ndarray(format="rgb24"))))
         )
         viewer.on_sound.append(lambda f: heard.append((f.time, f.to_ndarray()[0, ::2])))
@@ -99,9 +110,18 @@ async def test_lost_packets_are_concealed_and_cost_no_lasting_delay() -> None:
     settings = ServerSettings(frame_code=True)
     async with serving(settings=settings) as live, watching(live, Beeper()) as viewer:
         session = only_session(live)
-        sent = lose(viewer, lambda n: n % 23 == 7 or n % 101 in (50, 51, 52))
+        numbers, lost = itertools.count(), 0
+
+        def lossy(packet: bytes) -> bytes | None:
+            nonlocal lost
+            n = next(numbers)
+            if n % 23 == 7 or n % 101 in (50, 51, 52):
+                lost += 1
+                return None
+            return packet
+
+        tamper(viewer, lossy)
         await asyncio.sleep(6)
-        lost = sum(sent.values())
         assert lost >= 10
         intake = session.intake
         assert intake is not None
@@ -112,36 +132,12 @@ async def test_lost_packets_are_concealed_and_cost_no_lasting_delay() -> None:
         assert viewer.report.state == "connected"
 
 
-def lose(viewer: Viewer, pattern: object) -> dict[int, bool]:
-    """Drop the viewer's own sound packets by number; returns which were."""
-    transport = viewer.pc.getTransceivers()[0].receiver.transport
-    send, numbers = transport._send_rtp, {}
-
-    async def lossy(data: bytes) -> None:
-        is_rtcp = 192 <= data[1] <= 223
-        if not is_rtcp:
-            numbers[len(numbers)] = pattern(len(numbers))  # type: ignore[operator]
-            if numbers[len(numbers) - 1]:
-                return
-        await send(data)
-
-    transport._send_rtp = lossy  # type: ignore[method-assign]
-    return numbers
-
-
 async def test_sound_that_is_no_opus_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as live, watching(live, Beeper()) as viewer:
-        transport = viewer.pc.getTransceivers()[0].receiver.transport
-        send, rng = transport._send_rtp, np.random.default_rng(0)
-
-        async def garbled(data: bytes) -> None:
-            if not 192 <= data[1] <= 223:
-                data = data[:20] + rng.bytes(int(rng.integers(0, 400)))
-            await send(data)
-
-        transport._send_rtp = garbled  # type: ignore[method-assign]
+        rng = np.random.default_rng(0)
+        tamper(viewer, lambda packet: packet[:20] + rng.bytes(int(rng.integers(0, 400))))
         await asyncio.sleep(1.5)
-        transport._send_rtp = send  # type: ignore[method-assign]
+        tamper(viewer, lambda packet: packet)
         shown = len(viewer.shown)
         await until(lambda: len(viewer.shown) > shown + 20, 15)
         assert viewer.report.state == "connected"
@@ -186,12 +182,7 @@ async def test_a_viewer_that_hangs_up_is_gone_within_three_seconds() -> None:
 async def test_a_viewer_that_falls_silent_is_freed_by_the_watchdog() -> None:
     async with serving(settings=ServerSettings(watchdog_s=1.5)) as live:
         async with watching(live) as viewer:
-            ice = viewer.pc.getTransceivers()[0].receiver.transport.transport
-
-            async def nothing(data: bytes) -> None:
-                """A tab that crashed."""
-
-            ice._send = nothing  # type: ignore[method-assign]
+            fall_silent(viewer)
             took = await until(lambda: len(live.service.sessions) == 0, 10)
             assert 0.5 < took < 6
 
