@@ -21,7 +21,7 @@ from server.portraits import Portrait, PortraitRegistry, decode_image, make_port
 from server.session import Session
 from server.settings import ServerSettings
 from server.signaling import check_offer, configure_library
-from server.worker import EngineWorker, WorkerBusy
+from server.worker import EngineWorker, WorkerBusy, WorkerStopped
 
 MAX_ENROLLING = 4  # uploads being worked on; one more is asked to come again
 
@@ -59,7 +59,7 @@ class AvatarService:
         """Register an image file.
 
         Raises:
-            BadImage, ImageTooLarge, PortraitRefused, WorkerBusy: it cannot be.
+            BadImage, ImageTooLarge, PortraitRefused, WorkerBusy, WorkerStopped: it cannot be.
         """
         if self._enrolling >= MAX_ENROLLING:
             raise WorkerBusy(f"{self._enrolling} pictures are being looked at; try again soon")
@@ -72,7 +72,13 @@ class AvatarService:
         return portrait
 
     async def _beside(self, work: Callable[[], Portrait]) -> Portrait:
-        return await asyncio.get_running_loop().run_in_executor(self._enroller, work)
+        task = asyncio.current_task()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._enroller, work)
+        except asyncio.CancelledError:
+            if task is not None and task.cancelling():
+                raise
+            raise WorkerStopped("the server stops; the picture was not looked at") from None
 
     def _enroll(self, name: str, rgb: RgbImage, *, bundled: bool = False) -> Portrait:
         return make_portrait(name, rgb, self.worker.engine.enroll(rgb), default=bundled)
