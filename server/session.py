@@ -90,10 +90,6 @@ class Session:
         self.stream.interrupt()
         self.playout.interrupt(self.generation, time.monotonic())
 
-    def end(self) -> None:
-        """Ask for the end; returns at once."""
-        self._over.set()
-
     async def close(self) -> None:
         """End the session and wait until it is gone. May be called again."""
         self._over.set()

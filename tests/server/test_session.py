@@ -282,7 +282,6 @@ async def test_closing_again_and_at_once_is_harmless() -> None:
         session = only_session(live)
         await asyncio.gather(session.close(), session.close())
         await session.close()
-        session.end()
 
 
 async def test_ten_viewers_one_after_another_leave_nothing_behind() -> None:
