@@ -168,7 +168,7 @@ class Playout:
         return None if self._last_sound is None else self._made_up_at(self._last_sound)
 
     def take_sound(self, now: float) -> tuple[Pcm48, int] | None:
-        """Return the 20 ms that are due and their time stamp at 48 kHz, or None: too early."""
+        """Return the 20 ms that are due, `(960,)` at 48 kHz, and their time stamp, or None: too early."""
         if self._sounds:
             if self._sounds[0].at > now:
                 return None
