@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.pictures import DAMAGED_EXIF
+
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(60)
 
@@ -101,6 +103,10 @@ def test_serving_prints_one_address_and_stops_when_told() -> None:
             assert re.fullmatch(r"http://localhost:\d+/", line), line
             with urllib.request.urlopen(f"{line}healthz", timeout=10) as response:
                 assert response.status == 200
+            headers = {"Content-Type": "image/jpeg"}
+            upload = urllib.request.Request(f"{line}api/portraits", DAMAGED_EXIF, headers)
+            with urllib.request.urlopen(upload, timeout=10) as response:
+                assert response.status == 201
         finally:
             server.send_signal(signal.SIGINT)
             began = time.monotonic()
@@ -108,3 +114,4 @@ def test_serving_prints_one_address_and_stops_when_told() -> None:
     assert time.monotonic() - began < 10
     assert out == ""
     assert "Traceback" not in err
+    assert "Warning" not in err  # what is wrong with strangers' pictures is no news

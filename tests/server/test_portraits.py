@@ -19,7 +19,7 @@ from server.portraits import (
     encode_jpeg,
     make_portrait,
 )
-from tests.server.pictures import ACCEPTED, REFUSED, encoded, photo
+from tests.server.pictures import ACCEPTED, DAMAGED_EXIF, REFUSED, encoded, photo
 
 RGB = np.full((80, 70, 3), 9, dtype=np.uint8)
 
@@ -44,9 +44,6 @@ def test_every_usual_kind_of_picture_becomes_rgb(name: str) -> None:
     assert rgb.shape[2] == 3
     assert max(rgb.shape) <= MAX_SIDE
     assert rgb.flags.c_contiguous
-
-
-DAMAGED_EXIF = encoded(photo(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")
