@@ -48,7 +48,7 @@ async def visit(server: ServerProcess, sound: Path, frames: int, patience_s: flo
         if seen >= frames:
             enough.set()
 
-    viewer.on_picture.append(count)
+    viewer.on_frame.append(count)
     try:
         await viewer.connect(FileMicrophone(sound, loop=True))
         with contextlib.suppress(TimeoutError):  # a busy machine shows fewer: they are reported

@@ -94,7 +94,7 @@ def read_sound(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
 class Recorder:
     """Writes what is received to an mp4 file, each piece at the time it came.
 
-    Begins with the first picture; sound before it is left out.
+    Begins with the first frame; sound before it is left out.
     """
 
     def __init__(self, path: Path) -> None:
@@ -106,8 +106,8 @@ class Recorder:
         self._samples: int | None = None
         self._last_ms = -1
 
-    def picture(self, frame: av.VideoFrame) -> None:
-        """Write one picture."""
+    def frame(self, frame: av.VideoFrame) -> None:
+        """Write one frame."""
         if self._video is None:
             self._begin(frame.width, frame.height)
         elapsed_ms = round((time.monotonic() - self._began) * 1000)
@@ -128,7 +128,7 @@ class Recorder:
             self._file.mux(self._sound.encode(part))
 
     def close(self) -> None:
-        """Finish the file; without a picture it is empty."""
+        """Finish the file; without a frame it is empty."""
         if self._video is not None:
             for stream in (self._video, self._sound):
                 self._file.mux(stream.encode(None))
@@ -153,21 +153,21 @@ def allow_loopback() -> None:
 
 
 class Viewer:
-    """One aiortc viewer. `on_picture` and `on_sound` see every decoded frame."""
+    """One aiortc viewer. `on_frame` and `on_sound` see every decoded frame."""
 
     def __init__(self, url: str, *, portrait: str = "default") -> None:
         self.url = url.rstrip("/")
         self.portrait = portrait
         self.report = Report()
         self.session_id: str | None = None
-        self.on_picture: list[Any] = []
+        self.on_frame: list[Any] = []
         self.on_sound: list[Any] = []
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.control = self.pc.createDataChannel("control")
         allow_loopback()
         self._tasks: list[asyncio.Task[None]] = []
         self._began = time.monotonic()
-        self._shown: list[float] = []
+        self.shown: list[float] = []  # when each frame came, monotonic
 
     async def connect(self, microphone: MediaStreamTrack | None = None) -> None:
         """Make the offer, apply the answer; media flows soon after.
@@ -196,8 +196,8 @@ class Viewer:
 
     def finish(self) -> Report:
         """Work out the figures of what was seen so far."""
-        self.report.frames = len(self._shown)
-        if len(gaps := np.diff(self._shown)):
+        self.report.frames = len(self.shown)
+        if len(gaps := np.diff(self.shown)):
             self.report.fps = round(1 / float(gaps.mean()), 2)
             self.report.longest_gap_s = round(float(gaps.max()), 3)
         return self.report
@@ -213,7 +213,7 @@ class Viewer:
             self.report.server_stats.append(body)
 
     def _on_track(self, track: MediaStreamTrack) -> None:
-        take = self._picture if track.kind == "video" else self._sound
+        take = self._frame if track.kind == "video" else self._sound
         self._tasks.append(asyncio.ensure_future(self._follow(track, take)))
 
     async def _follow(self, track: MediaStreamTrack, take: Callable[[Any], None]) -> None:
@@ -223,13 +223,13 @@ class Viewer:
             except MediaStreamError:
                 return
 
-    def _picture(self, frame: av.VideoFrame) -> None:
+    def _frame(self, frame: av.VideoFrame) -> None:
         now = time.monotonic()
-        if not self._shown:
+        if not self.shown:
             self.report.first_frame_s = round(now - self._began, 3)
             self.report.width, self.report.height = frame.width, frame.height
-        self._shown.append(now)
-        for see in self.on_picture:
+        self.shown.append(now)
+        for see in self.on_frame:
             see(frame)
 
     def _sound(self, frame: av.AudioFrame) -> None:
@@ -264,7 +264,7 @@ async def view(
     viewer = Viewer(url, portrait=portrait)
     recorder = Recorder(record) if record else None
     if recorder:
-        viewer.on_picture.append(recorder.picture)
+        viewer.on_frame.append(recorder.frame)
         viewer.on_sound.append(recorder.sound)
     try:
         await viewer.connect(FileMicrophone(audio, loop=loop) if audio else None)

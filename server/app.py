@@ -1,10 +1,10 @@
-"""Routes only: the HTTP door of the server. A route translates; it holds no logic."""
+"""The HTTP routes. A route translates; it holds no logic."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +22,7 @@ from engine.errors import AvatarError
 from engine.motion.expression import MAX_PROMPT, WORDS
 from engine.types import Engine, RgbImage
 from server.errors import ApiError, refusal
+from server.guard import guards
 from server.service import AvatarService
 from server.settings import ServerSettings
 from server.signaling import add_candidate
@@ -75,6 +76,17 @@ def app_version() -> str:
         return "0+checkout"
 
 
+def check_type(request: Request, wanted: Callable[[str], bool], example: str) -> None:
+    """Refuse a body of another type; raises `ApiError` unsupported_type.
+
+    With no type, or that of a form, a browser would send it for any page without asking first.
+    """
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if not wanted(kind):
+        said = f"the body is {kind[:100] or 'of no type'}; send it with Content-Type: {example}"
+        raise ApiError(415, "unsupported_type", said)
+
+
 async def read_body(request: Request, limit: int) -> bytes:
     """Read at most `limit` bytes; raises `ApiError` too_large without reading the rest."""
     body = bytearray()
@@ -86,7 +98,8 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 async def read_json(request: Request, kind: type[Body]) -> Body:
-    """Read and check a JSON body; raises `ApiError` bad_json or bad_request."""
+    """Read and check a JSON body; raises `ApiError` unsupported_type, bad_json or bad_request."""
+    check_type(request, lambda kind: kind == "application/json", "application/json")
     try:
         raw = json.loads(await read_body(request, MAX_JSON_BYTES))
     except (ValueError, RecursionError):
@@ -97,6 +110,10 @@ async def read_json(request: Request, kind: type[Body]) -> Body:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
         raise ApiError(422, "bad_request", f"{where}: {first['msg']}") from None
+
+
+def _is_picture(kind: str) -> bool:
+    return kind.startswith("image/") or kind == "application/octet-stream"
 
 
 def _service(request: Request) -> AvatarService:
@@ -159,6 +176,7 @@ async def portrait_image(request: Request) -> Response:
 
 async def add_portrait(request: Request) -> Response:
     """Enrol an uploaded picture."""
+    check_type(request, _is_picture, "image/jpeg")
     service = _service(request)
     data = await read_body(request, service.settings.max_upload_bytes)
     portrait = await service.enroll(data)
@@ -210,7 +228,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
     """Answer any error of ours, or of the router, as JSON."""
     if isinstance(error, ClientDisconnect):
         return Response(status_code=400)
-    api = refusal(error)
+    return refuse(request, refusal(error))
+
+
+def refuse(request: Request, api: ApiError) -> Response:
+    """Answer a refusal as JSON, and count it."""
     _service(request).metrics.refused.labels(code=api.code).inc()
     return JSONResponse(
         {"error": {"code": api.code, "message": str(api)}}, api.status, headers=api.headers
@@ -247,4 +269,9 @@ def create_app(engine: Engine, settings: ServerSettings, default: RgbImage, name
     handlers: dict[Any, Any] = dict.fromkeys(
         (AvatarError, HTTPException, ClientDisconnect), _refuse
     )
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    return Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers=handlers,
+        middleware=guards(settings, refuse),
+    )

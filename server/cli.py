@@ -46,6 +46,13 @@ class ServerOptions:
         list[str] | None,
         typer.Option("--ice-server", help="stun: or turn: address; may be given again."),
     ] = None
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Further name of this server; may be given again.")
+    ] = None
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Other page that may use this server, https://site; may be given again."),
+    ] = None
 
 
 @app.command()
@@ -66,8 +73,9 @@ def serve(
     On one machine nothing else is needed: no STUN server, no certificate. From another machine a
     browser gives its microphone only to https pages.
 
-    Host to watchdog, ICE servers and frame code can be set as variables too: `AVATAR_PORT=9000`,
-    `AVATAR_MAX_SESSIONS=1`, `AVATAR_WATCHDOG_S=5`. A flag wins over a variable.
+    Host to watchdog, ICE servers, allowed hosts and origins, and frame code can be set as variables
+    too: `AVATAR_PORT=9000`, `AVATAR_MAX_SESSIONS=1`, `AVATAR_ALLOW_ORIGIN=https://a.example`. A flag
+    wins over a variable.
     """
     settings = ServerSettings.merge(os.environ, {**given(server), "frame_code": frame_code})
     from engine.profiles import load_profile

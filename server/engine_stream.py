@@ -7,52 +7,36 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.types import Engine, RgbImage
+from engine.types import Engine, VideoFrame
 from server.beeps import Beep, BeepFinder, BeepLog
+from server.clips import Chunk, Clip
 from server.intake import SOUND_RATE_HZ, Downsampler, Pcm48
 from server.metrics import Metrics
 from server.quality import Ladder
 
 log = logging.getLogger(__name__)
+LIMIT_S = 0.4  # of sound that may wait for the engine
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Some sound on its way to the engine; times are monotonic."""
+class Cost(NamedTuple):
+    """When a frame was made and what it took, in seconds."""
 
-    pcm: Pcm48
-    generation: int
-    arrived: float | None  # its packet came; None for silence of our own
-    queued: float
-
-
-@dataclass(slots=True)
-class Clip:
-    """A finished frame and the sound that belongs to it."""
-
-    index: int
-    rgb: RgbImage
-    sound: Pcm48  # (48000 // fps,)
-    generation: int
     made: float
-    queued_s: float = 0.0  # how long the chunk that completed it waited for the engine
-    step_s: float = 0.0
-    beep: Beep | None = None
-    fresh: bool = True  # False: the picture was shown before, only the sound is new
+    queued_s: float
+    step_s: float
 
 
 class EngineStream:
     """One viewer's stream at the engine: its state, and the queue of sound before it.
 
-    Bound: `limit_s` of sound. Overflow: all that waits is dropped but the newest chunk, so that
-    overload never becomes a lasting delay. What is dropped is missing from picture and sound
+    Bound: `LIMIT_S` of sound. Overflow: all that waits is dropped but the newest chunk, so that
+    overload never becomes a lasting delay. What is dropped is missing from video and sound
     alike: frame i always shows samples [i * n, (i + 1) * n) of the sound that was taken.
-    Before it comes to that, a `Ladder` lowers the quality of the pictures, and the sound stays whole.
+    Before it comes to that, a `Ladder` lowers the quality of the frames, and the sound stays whole.
     """
 
     def __init__(
@@ -63,7 +47,6 @@ class EngineStream:
         failed: Callable[[Exception], None],
         *,
         metrics: Metrics,
-        limit_s: float = 0.4,
         beeps: tuple[str, BeepLog] | None = None,
     ) -> None:
         self.dropped_s = 0.0
@@ -72,7 +55,6 @@ class EngineStream:
         self._deliver = deliver  # called on the engine thread
         self._failed = failed  # called on the engine thread
         self._metrics = metrics
-        self._limit = int(limit_s * SOUND_RATE_HZ)
         self._beeps = beeps
         self._frame = SOUND_RATE_HZ // engine.config.stream.fps
         self._lock = threading.Lock()
@@ -97,7 +79,7 @@ class EngineStream:
                 return
             self._chunks.append(chunk)
             self._waiting += len(chunk.pcm)
-            if self._waiting <= self._limit:
+            if self._waiting <= LIMIT_S * SOUND_RATE_HZ:
                 return
             while len(self._chunks) > 1:
                 lost = len(self._chunks.popleft().pcm)
@@ -148,12 +130,8 @@ class EngineStream:
         made = time.monotonic()
         self._metrics.step_seconds.observe(made - began)
         self._metrics.made.labels(quality=str(self._ladder.level)).inc(len(frames))
-        clips = [self._clip(frame.index, frame.rgb, made) for frame in frames]
-        for frame, clip in zip(frames, clips, strict=True):
-            clip.fresh = frame.fresh
-            clip.queued_s = began - chunks[-1].queued
-            clip.step_s = (made - began) / len(clips)
-        self._deliver(clips)
+        cost = Cost(made, began - chunks[-1].queued, (made - began) / len(frames))
+        self._deliver([self._clip(frame, cost) for frame in frames])
 
     def fail(self, error: Exception) -> None:
         """Close this stream and tell its session."""
@@ -182,10 +160,14 @@ class EngineStream:
             return
         level, quality = self._ladder.level, self._ladder.quality
         self._engine.set_quality(state, quality)
+        worse = level > before
         log.log(
-            logging.WARNING if level > before else logging.INFO,
+            logging.WARNING if worse else logging.INFO,
             "quality %s to step %d, %.0f ms behind: %s",
-            *("lowered" if level > before else "raised", level, 1000 * behind_s, quality),
+            "lowered" if worse else "raised",
+            level,
+            1000 * behind_s,
+            quality,
         )
 
     def _note(self, chunk: Chunk) -> None:
@@ -201,15 +183,25 @@ class EngineStream:
             beep.mic_packet, beep.pcm = chunk.arrived, chunk.queued
             self._found[beep.frame] = beep
 
-    def _clip(self, index: int, rgb: RgbImage, made: float) -> Clip:
-        """Join frame `index` with its sound; frames come in order, none is left out."""
-        begin = (index - self._first_frame) * self._frame
+    def _clip(self, frame: VideoFrame, cost: Cost) -> Clip:
+        """Join a frame with its sound; frames come in order, none is left out."""
+        begin = (frame.index - self._first_frame) * self._frame
         sound = self._sound[begin : begin + self._frame]
         self._sound = self._sound[begin + self._frame :]
-        self._first_frame = index + 1
-        while len(self._marks) > 1 and self._marks[1][0] <= index * self._frame:
+        self._first_frame = frame.index + 1
+        while len(self._marks) > 1 and self._marks[1][0] <= frame.index * self._frame:
             self._marks.popleft()
-        beep = self._found.pop(index, None)
+        beep = self._found.pop(frame.index, None)
         if beep is not None:
-            beep.frame_made = made
-        return Clip(index, rgb, sound, self._marks[0][1], made, beep=beep)
+            beep.frame_made = cost.made
+        return Clip(
+            index=frame.index,
+            rgb=frame.rgb,
+            sound=sound,
+            generation=self._marks[0][1],
+            made=cost.made,
+            queued_s=cost.queued_s,
+            step_s=cost.step_s,
+            beep=beep,
+            fresh=frame.fresh,
+        )

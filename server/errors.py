@@ -8,7 +8,7 @@ from engine.errors import AvatarError, PortraitRefused, PromptRefused
 from engine.face.image_file import BadImage, ImageTooLarge
 from server.limits import RETRY_AFTER_S, ServerFull
 from server.signaling import BadSdp
-from server.worker import WorkerBusy
+from server.worker import WorkerBusy, WorkerStopped
 
 
 class ApiError(AvatarError):
@@ -29,6 +29,7 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     BadSdp: (400, "bad_sdp"),
     ServerFull: (503, "server_full"),
     WorkerBusy: (503, "server_full"),
+    WorkerStopped: (503, "engine_stopped"),
     PromptRefused: (422, "bad_prompt"),
 }
 

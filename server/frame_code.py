@@ -50,21 +50,16 @@ class FrameCode:
         return head + struct.pack(">H", binascii.crc_hqx(head, 0xFFFF))
 
 
-def strip_height(width: int) -> int:
-    """Rows of pixels that the strip covers on a picture of this width."""
-    return ROWS * (width // COLUMNS)
-
-
 def draw(image: RgbImage, code: FrameCode) -> None:
     """Draw the strip over the top of `image` (H, W, 3), in place.
 
     Raises:
-        ValueError: the picture is too small for the strip.
+        ValueError: the image is too small for the strip.
     """
     height, width, _ = image.shape
     block = width // COLUMNS
     if block < 2 or height < ROWS * block:
-        raise ValueError(f"a picture of {width}x{height} is too small for the frame code")
+        raise ValueError(f"an image of {width}x{height} is too small for the frame code")
     bits = np.unpackbits(np.frombuffer(code.to_bytes(), dtype=np.uint8)).reshape(ROWS, COLUMNS)
     strip = np.kron(bits, np.full((block, block), 255, dtype=np.uint8))
     image[: ROWS * block, : COLUMNS * block] = strip[:, :, None]

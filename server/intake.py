@@ -55,7 +55,7 @@ class Intake:
         self._tail: Pcm48 = np.zeros(0, dtype=np.int16)
 
     def push(self, pts: int, pcm: Pcm48, now: float) -> Pcm48:
-        """Take one decoded packet `(N,)` with time stamp `pts` and return the samples it adds."""
+        """Take one decoded packet `(N,)` with time stamp `pts`; return the samples it adds, `(M,)`."""
         if self._offset is None or now - self._heard_at > ABSENT_AFTER_S:
             self._offset = self.fed - pts
         gap = pts + self._offset - self.fed
@@ -80,7 +80,7 @@ class Intake:
         return self._feed(fresh)
 
     def tick(self, now: float) -> Pcm48:
-        """Return the silence that is due at `now`, in whole packets; often none."""
+        """Return the silence that is due at `now`, `(N * 960,)`: whole packets, often none."""
         waited = now - self._fed_until
         if self.fed and not self._filling and waited < SILENT_AFTER_S:
             return np.zeros(0, dtype=np.int16)
@@ -129,7 +129,7 @@ class Downsampler:
 
 
 def to_mono(frame: av.AudioFrame) -> Pcm48:
-    """Return the sound of a decoded packed s16 frame as mono `(N,)`."""
+    """Return the sound of a decoded packed s16 frame as mono `(N,)` int16, channels averaged."""
     data = frame.to_ndarray()
     channels = frame.layout.nb_channels
     if channels == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from engine.errors import AvatarError
 from server.session import Session
@@ -28,6 +28,9 @@ class SessionBook:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._sessions.values()))
 
     def get(self, session_id: str) -> Session | None:
         """Return an open session."""
@@ -56,4 +59,4 @@ class SessionBook:
 
     async def close_all(self) -> None:
         """Close every session and wait."""
-        await asyncio.gather(*(session.close() for session in list(self._sessions.values())))
+        await asyncio.gather(*(session.close() for session in self))

@@ -3,7 +3,7 @@
 One clock: a frame and its 40 ms of sound leave at the same time. A frame that is ready leaves at
 once, but never sooner than one frame after the last. So a late frame moves the clock back, and its
 sound waits for it; when every frame of the last second had time to spare, the clock runs up to
-8 % fast until that is used up, and quiet frames are left out while more than 100 ms wait. Delay
+8 % fast until that is used up, and quiet clips are left out while more than 100 ms wait. Delay
 is never added for good.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.engine_stream import Clip
+from server.clips import Clip
 from server.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Pcm48, conceal
 
 PACKET_S = PACKET_SAMPLES / SOUND_RATE_HZ
@@ -23,9 +23,9 @@ SPARE_WINDOW = 25  # frames looked at before the clock runs fast
 MARGIN_S = 0.002  # spare time that is left alone
 GAIN = 2.0  # how much faster for a second to spare
 FASTEST = 0.08
-SKIP_S = 0.1  # a frame that would wait longer is left out if nothing is to be heard
+SKIP_S = 0.1  # a clip that would wait longer is left out if nothing is to be heard
 QUIET = 328  # 1 % of full scale
-REPEAT_S = 0.5  # a picture held for so long is sent again, so that key frames can be had
+REPEAT_S = 0.5  # a frame held for so long is sent again, so that key frames can be had
 VIDEO_RATE_HZ = 90_000
 
 
@@ -63,7 +63,7 @@ class Pacer:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class TimedFrame:
     """A frame with its time to leave and its place on the media line, at 48 kHz."""
 
     at: float
@@ -80,38 +80,40 @@ class SoundPacket:
 
 
 class Playout:
-    """The queue between the engine and the tracks: pictures in one lane, their sound in the other.
+    """The queue between the engine and the tracks: frames in one lane, their sound in the other.
 
     Bound: `limit_s` of media ahead, and as much that is overdue because nobody took it. Overflow
     ahead: all that waits is dropped and the newest frame is next. Overdue: the oldest goes.
-    A picture whose successor is due as well is dropped; one that was shown before is not sent again.
+    A frame whose successor is due as well is dropped. A repeated one is not sent again, unless the
+    fresh one that it repeats was dropped: then it stands in, so that the screen keeps up with the
+    engine however rarely that draws.
     """
 
     def __init__(self, fps: int, limit_s: float = 0.4) -> None:
         self.generation = 0
-        self.dropped = 0  # frames made that will not be shown
+        self.dropped = 0  # clips left out, and frames whose time passed unseen
         self.replaced = 0  # packets of sound made up because the true ones were late
         self.began: float | None = None  # when the first frame was to leave: time stamp 0
         self._limit_s = limit_s
         self._pacer = Pacer(1 / fps)
-        self._pictures: deque[Picture] = deque()
+        self._frames: deque[TimedFrame] = deque()
         self._sounds: deque[SoundPacket] = deque()
         self._queued = 0  # samples ever queued
         self._sent = 0  # samples whose time has come: sent, made up or expired
         self._shift = 0  # place in what is sent = place in what was queued + shift
         self._last_sound: SoundPacket | None = None
-        self._last_picture: Picture | None = None
+        self._last_frame: TimedFrame | None = None
+        self._owed = False  # the newest fresh frame was dropped and nothing stood in for it yet
         self._shown_at = -np.inf
         self._video_pts = -1
         self._filling = 0
 
     def push(self, clip: Clip, now: float) -> None:
-        """Queue a finished frame and its sound; one of an older generation dies here."""
-        if clip.generation < self.generation:
-            self.dropped += 1
-            return
+        """Queue a finished frame and its sound; the sound of an older generation dies here."""
+        self._owed |= clip.fresh
         wait = self._pacer.wait(now)
-        if wait > SKIP_S and np.abs(clip.sound.astype(np.int32)).max(initial=0) < QUIET:
+        quiet = np.abs(clip.sound.astype(np.int32)).max(initial=0) < QUIET
+        if clip.generation < self.generation or (wait > SKIP_S and quiet):
             self.dropped += 1
             return
         if wait > self._limit_s:
@@ -119,8 +121,9 @@ class Playout:
             self._pacer.restart(now)
         at = self._pacer.leave_at(now)
         self.began = at if self.began is None else self.began
-        if clip.fresh or clip.beep is not None:
-            self._pictures.append(Picture(at, self._queued, clip))
+        if self._owed or clip.beep is not None:
+            self._frames.append(TimedFrame(at, self._queued, clip))
+            self._owed = False
         parts = range(0, len(clip.sound), PACKET_SAMPLES)
         step = self._pacer.period / len(parts)
         for i, begin in enumerate(parts):
@@ -134,29 +137,29 @@ class Playout:
         self.generation = generation
         self._drop_waiting(now)
 
-    def picture_due(self) -> float | None:
-        """When to call `take_picture` next; None when nothing is there to be sent."""
-        if self._pictures:
-            return self._pictures[0].at
-        return None if self._last_picture is None else float(self._shown_at + REPEAT_S)
+    def frame_due(self) -> float | None:
+        """When to call `take_frame` next; None when nothing is there to be sent."""
+        if self._frames:
+            return self._frames[0].at
+        return None if self._last_frame is None else float(self._shown_at + REPEAT_S)
 
-    def take_picture(self, now: float) -> tuple[Clip, int] | None:
+    def take_frame(self, now: float) -> tuple[Clip, int] | None:
         """Return the frame that is due and its time stamp at 90 kHz, or None: too early."""
-        picture = None
-        while self._pictures and self._pictures[0].at <= now:
-            self.dropped += picture is not None
-            picture = self._pictures.popleft()
+        frame = None
+        while self._frames and self._frames[0].at <= now:
+            self.dropped += frame is not None
+            frame = self._frames.popleft()
         place = self._sent
-        if picture is not None:
-            place = picture.media + self._shift
-        elif now - self._shown_at >= REPEAT_S and self._last_picture and not self._pictures:
-            picture = self._last_picture
-        if picture is None:
+        if frame is not None:
+            place = frame.media + self._shift
+        elif now - self._shown_at >= REPEAT_S and self._last_frame and not self._frames:
+            frame = self._last_frame
+        if frame is None:
             return None
         pts = place * (VIDEO_RATE_HZ // 1000) // (SOUND_RATE_HZ // 1000)
         self._video_pts = max(pts, self._video_pts + 1)
-        self._last_picture, self._shown_at = picture, now
-        return picture.clip, self._video_pts
+        self._last_frame, self._shown_at = frame, now
+        return frame.clip, self._video_pts
 
     def sound_due(self) -> float | None:
         """When to call `take_sound` next; None before the first frame."""
@@ -165,7 +168,7 @@ class Playout:
         return None if self._last_sound is None else self._made_up_at(self._last_sound)
 
     def take_sound(self, now: float) -> tuple[Pcm48, int] | None:
-        """Return the 20 ms that are due and their time stamp at 48 kHz, or None: too early."""
+        """Return the 20 ms that are due, `(960,)` at 48 kHz, and their time stamp, or None: too early."""
         if self._sounds:
             if self._sounds[0].at > now:
                 return None
@@ -198,16 +201,21 @@ class Playout:
 
     def _expire(self, before: float) -> None:
         """Drop what was due before that time and still was not taken."""
-        while self._pictures and self._pictures[0].at < before:
-            self._pictures.popleft()
-            self.dropped += 1
+        while self._frames and self._frames[0].at < before:
+            self._drop_frame()
         while self._sounds and self._sounds[0].at < before:
             self._sounds.popleft()
             self._sent += PACKET_SAMPLES  # its time is over: the time stamps step over it
 
+    def _drop_frame(self) -> None:
+        """Drop the oldest frame; the last of them is owed to the viewer."""
+        self._frames.popleft()
+        self.dropped += 1
+        self._owed |= not self._frames
+
     def _drop_waiting(self, now: float) -> None:
         self._expire(now)
-        self.dropped += len(self._pictures)
+        while self._frames:
+            self._drop_frame()
         self._shift -= PACKET_SAMPLES * len(self._sounds)
-        self._pictures.clear()
         self._sounds.clear()

@@ -1,7 +1,7 @@
 """Overload lowers quality, it never adds delay: which quality may the next frame have?
 
 Pure: time is an argument, in seconds. The steps are first how often the mouth is painted anew, then
-how often a picture is drawn at all; the sound stays whole through all of them.
+how often a frame is drawn at all; the sound stays whole through all of them.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
     from server.app import create_app
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Pillow warns about what is wrong with uploaded pictures: they are refused or read all the same.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     portrait = decode_image(BUNDLED_PORTRAIT.read_bytes())
     app = create_app(engine, settings, portrait, BUNDLED_NAME)
 

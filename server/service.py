@@ -1,8 +1,9 @@
-"""The server without its door: one engine thread, its portraits and its sessions."""
+"""What one process serves: one engine thread, its portraits and its sessions."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import secrets
@@ -21,7 +22,7 @@ from server.portraits import Portrait, PortraitRegistry, make_portrait
 from server.session import Session
 from server.settings import ServerSettings
 from server.signaling import check_offer, configure_library
-from server.worker import EngineWorker, WorkerBusy
+from server.worker import EngineWorker, WorkerBusy, WorkerStopped
 
 MAX_ENROLLING = 4  # uploads being worked on; one more is asked to come again
 
@@ -47,16 +48,19 @@ class AvatarService:
         self.portraits.add(await self._beside(lambda: self._enroll(name, default, bundled=True)))
 
     async def stop(self) -> None:
-        """Close all sessions, then the engine thread."""
-        await self.sessions.close_all()
-        await asyncio.to_thread(self.worker.stop)
-        await asyncio.to_thread(self._enroller.shutdown, cancel_futures=True)
+        """Close all sessions, then the engine thread, each whatever another raises."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(
+                asyncio.to_thread, self._enroller.shutdown, cancel_futures=True
+            )
+            stack.push_async_callback(asyncio.to_thread, self.worker.stop)
+            await self.sessions.close_all()
 
     async def enroll(self, data: bytes) -> Portrait:
         """Register an image file.
 
         Raises:
-            BadImage, ImageTooLarge, PortraitRefused, WorkerBusy: it cannot be.
+            BadImage, ImageTooLarge, PortraitRefused, WorkerBusy, WorkerStopped: it cannot be.
         """
         if self._enrolling >= MAX_ENROLLING:
             raise WorkerBusy(f"{self._enrolling} pictures are being looked at; try again soon")
@@ -69,7 +73,13 @@ class AvatarService:
         return portrait
 
     async def _beside(self, work: Callable[[], Portrait]) -> Portrait:
-        return await asyncio.get_running_loop().run_in_executor(self._enroller, work)
+        task = asyncio.current_task()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._enroller, work)
+        except asyncio.CancelledError:
+            if task is not None and task.cancelling():
+                raise
+            raise WorkerStopped("the server stops; the picture was not looked at") from None
 
     def _enroll(self, name: str, rgb: RgbImage, *, bundled: bool = False) -> Portrait:
         return make_portrait(name, rgb, self.worker.engine.enroll(rgb), default=bundled)
@@ -80,15 +90,13 @@ class AvatarService:
         """Open a session on an offer and return it with the answer.
 
         Raises:
-            BadSdp, ServerFull, WorkerBusy, PromptRefused, ApiError: it cannot be.
+            BadSdp, ApiError, ServerFull: it cannot be; found before any work is done.
+            PromptRefused, WorkerBusy, WorkerStopped: nor can it be.
         """
         check_offer(sdp)
         portrait = self.find_portrait(portrait_id)
-        expressed = await self._read_prompt(prompt) if prompt else None
-        session = await self.sessions.open(lambda: self._make_session(portrait))
+        session = await self.sessions.open(lambda: self._make_session(portrait, prompt))
         self.metrics.sessions.set(len(self.sessions))
-        if expressed is not None:
-            session.stream.set_prompt(expressed)
         answered = False
         try:
             answer = await session.answer(sdp)
@@ -103,7 +111,7 @@ class AvatarService:
 
         Raises:
             PromptRefused: the profile cannot show it; nothing is changed.
-            WorkerBusy: too many calls wait for the engine.
+            WorkerBusy, WorkerStopped: the engine cannot be asked.
         """
         expressed = await self._read_prompt(prompt)
         session.stream.set_prompt(expressed)
@@ -127,10 +135,11 @@ class AvatarService:
             raise ApiError(404, "unknown_session", "this session is over")
         return session
 
-    async def _make_session(self, portrait: Portrait) -> Session:
+    async def _make_session(self, portrait: Portrait, prompt: str) -> Session:
+        expressed = await self._read_prompt(prompt) if prompt else None
         engine, seed = self.worker.engine, secrets.randbits(31)
         state = await self.worker.call(lambda: engine.start(portrait.identity, seed=seed))
-        return Session(
+        session = Session(
             self.settings,
             self.worker,
             state,
@@ -138,6 +147,9 @@ class AvatarService:
             beeps=self.beeps,
             on_closed=self._session_closed,
         )
+        if expressed is not None:
+            session.stream.set_prompt(expressed)
+        return session
 
     def _session_closed(self, session: Session) -> None:
         self.sessions.forget(session)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import av
@@ -16,19 +16,19 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from engine.types import Engine
 from server import signaling
+from server.aiortc_internals import packets_of, packets_received
 from server.beeps import BeepLog
-from server.engine_stream import Chunk, Clip, EngineStream
+from server.clips import Chunk, Clip
+from server.control import Control
+from server.engine_stream import EngineStream
 from server.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Intake, Pcm48, to_mono
 from server.metrics import Legs, Metrics
 from server.pacing import Playout
-from server.receive import packets_of
 from server.settings import ServerSettings
 from server.tracks import AvatarAudioTrack, AvatarVideoTrack, PacedTrack
 from server.worker import EngineWorker
 
 log = logging.getLogger(__name__)
-MAX_MESSAGE = 4096  # characters of a control message; a longer one is ignored
-MAX_UNREAD = 64 * 1024  # bytes of our own messages that may wait for the viewer
 TICK_S = PACKET_SAMPLES / SOUND_RATE_HZ
 REPORT_S = 1.0
 WATCH_S = 0.5
@@ -65,14 +65,15 @@ class Session:
             metrics=metrics,
             beeps=(self.id, beeps) if beeps is not None else None,
         )
-        self.video = AvatarVideoTrack(self.playout, self._picture_sent, settings.frame_code)
+        self.video = AvatarVideoTrack(self.playout, self._frame_sent, settings.frame_code)
         self.audio = AvatarAudioTrack(self.playout)
         self.pc = signaling.make_connection(settings)
         self._legs = Legs()
         self._shown = 0
-        self._intake: Intake | None = None
+        self._failed = False
+        self.intake: Intake | None = None  # from when it is connected
         self._mic: tuple[MediaStreamTrack, Any] | None = None
-        self._control: RTCDataChannel | None = None
+        self._control = Control(self.interrupt)
         self._connected = asyncio.Event()
         self._over = asyncio.Event()
         self._listen()
@@ -88,10 +89,6 @@ class Session:
         self.generation += 1
         self.stream.interrupt()
         self.playout.interrupt(self.generation, time.monotonic())
-
-    def end(self) -> None:
-        """Ask for the end; returns at once."""
-        self._over.set()
 
     async def close(self) -> None:
         """End the session and wait until it is gone. May be called again."""
@@ -109,9 +106,7 @@ class Session:
 
         @self.pc.on("datachannel")
         def on_datachannel(channel: RTCDataChannel) -> None:
-            if channel.label == "control":
-                self._control = channel
-                channel.on("message", self._on_message)
+            self._control.attach(channel)
 
         @self.pc.on("connectionstatechange")
         def on_state() -> None:
@@ -123,14 +118,26 @@ class Session:
     async def _run(self) -> None:
         """The session's task: from connected to over, whatever ends it."""
         try:
-            await self._first(self._connected, self.settings.connect_timeout_s)
-            if not self._over.is_set() and self._connected.is_set():
-                await self._live()
-        except Exception as error:  # broad on purpose: one session's trouble is its own
-            self._metrics.failed.inc()
-            log.error("session %s ended by an error", self.id, exc_info=error)
+            with self._surviving("its life"):
+                await self._first(self._connected, self.settings.connect_timeout_s)
+                if not self._over.is_set() and self._connected.is_set():
+                    await self._live()
         finally:
             await self._release()
+
+    @contextlib.contextmanager
+    def _surviving(self, what: str) -> Iterator[None]:
+        """Log an error and go on after it: one session's trouble is its own."""
+        try:
+            yield
+        except Exception as error:  # broad on purpose: nothing may keep a session from its release
+            log.error("session %s: %s ended by an error", self.id, what, exc_info=error)
+            self._count_failure()
+
+    def _count_failure(self) -> None:
+        if not self._failed:
+            self._failed = True
+            self._metrics.failed.inc()
 
     async def _first(self, event: asyncio.Event, limit_s: float) -> None:
         """Wait for `event` or the end, at most `limit_s` seconds."""
@@ -140,7 +147,7 @@ class Session:
             wait.cancel()
 
     async def _live(self) -> None:
-        self._intake = Intake(time.monotonic())
+        self.intake = Intake(time.monotonic())
         self._worker.attach(self.stream)
         async with asyncio.TaskGroup() as group:
             parts = [self._hear(), self._fill(), self._report(), self._watch()]
@@ -151,7 +158,7 @@ class Session:
 
     async def _hear(self) -> None:
         """Microphone to engine."""
-        if self._mic is None or self._intake is None:
+        if self._mic is None or self.intake is None:
             return
         track, receiver = self._mic
         packets = packets_of(receiver)
@@ -166,13 +173,13 @@ class Session:
             arrived = packets.arrived_at(frame.pts)
             if arrived is not None:
                 self._legs.add("mic", now - arrived)
-            self._feed(self._intake.push(frame.pts, to_mono(frame), now), arrived)
+            self._feed(self.intake.push(frame.pts, to_mono(frame), now), arrived)
 
     async def _fill(self) -> None:
         """Silence to engine while no microphone is heard, so that the face stays alive."""
-        assert self._intake is not None
+        assert self.intake is not None
         while True:
-            self._feed(self._intake.tick(time.monotonic()), None)
+            self._feed(self.intake.tick(time.monotonic()), None)
             await asyncio.sleep(TICK_S)
 
     def _feed(self, pcm: Pcm48, arrived: float | None) -> None:
@@ -189,7 +196,7 @@ class Session:
             dropped = self.playout.dropped + round(
                 self.stream.dropped_s * self._worker.engine.config.stream.fps
             )
-            self._send(
+            self._control.send(
                 {
                     "type": "stats",
                     "fps": round((self._shown - shown) / (now - last), 1),
@@ -205,35 +212,13 @@ class Session:
         seen, since = -1, time.monotonic()
         while True:
             await asyncio.sleep(WATCH_S)
-            received = _packets_received(transport)
+            received = packets_received(transport)
             now = time.monotonic()
             if received != seen:
                 seen, since = received, now
             if transport.state in ("closed", "failed") or now - since > self.settings.watchdog_s:
                 self._over.set()
                 return
-
-    def _on_message(self, message: Any) -> None:
-        """Understand `interrupt` and `ping`; anything else is ignored."""
-        if not isinstance(message, str) or len(message) > MAX_MESSAGE:
-            return
-        try:
-            body = json.loads(message)
-        except (ValueError, RecursionError):
-            return
-        if not isinstance(body, dict):
-            return
-        if body.get("type") == "interrupt":
-            self.interrupt()
-        elif body.get("type") == "ping":
-            self._send({"type": "pong", "t": body.get("t")})
-
-    def _send(self, body: dict[str, Any]) -> None:
-        """Tell the viewer; one that has stopped listening is told no more."""
-        channel = self._control
-        if channel is None or channel.readyState != "open" or channel.bufferedAmount > MAX_UNREAD:
-            return
-        channel.send(json.dumps(body))
 
     def _from_engine(self, function: Callable[[Any], None], argument: Any) -> None:
         """Hand over from the engine thread; a loop that has ended needs nothing more."""
@@ -247,9 +232,8 @@ class Session:
         before = self.playout.dropped
         stream = self._worker.engine.config.stream
         for clip in clips:
-            self._legs.add(
-                "hop", 1 / stream.fps - TICK_S
-            )  # a frame's first packet waits for the rest
+            first_packet_waits = 1 / stream.fps - TICK_S  # for the rest of its frame
+            self._legs.add("hop", first_packet_waits)
             self._legs.add("lookahead", stream.lookahead_frames / stream.fps)
             self._legs.add("queue", clip.queued_s)
             self._legs.add("engine", clip.step_s)
@@ -259,10 +243,10 @@ class Session:
         self.audio.wake()
 
     def _engine_failed(self, error: Exception) -> None:
-        self._metrics.failed.inc()
+        self._count_failure()
         self._over.set()
 
-    def _picture_sent(self, clip: Clip, now: float) -> None:
+    def _frame_sent(self, clip: Clip, now: float) -> None:
         self._legs.add("wait", now - clip.made)
         self._shown += 1
         self._metrics.frames.inc()
@@ -270,21 +254,31 @@ class Session:
             clip.beep.frame_sent = now
 
     async def _release(self) -> None:
-        """Give everything back, in an order that cannot wait for itself."""
-        self._over.set()
-        self._worker.detach(self.stream)
-        self.stream.close()
-        self.video.stop()
-        self.audio.stop()
+        """Give everything back, each part whatever another raises; the place is free in the end."""
+        steps: dict[str, Callable[[], object]] = {
+            "wait": self._over.set,
+            "place at the engine": lambda: self._worker.detach(self.stream),
+            "stream": self.stream.close,
+            "video": self.video.stop,
+            "audio": self.audio.stop,
+            "playout": self._drop_media,
+        }
+        try:
+            for name, step in steps.items():
+                with self._surviving(name):
+                    step()
+            with self._surviving("connection"):
+                await self._hang_up()
+        finally:
+            with self._surviving("place in the book"):
+                self._on_closed(self)
+
+    def _drop_media(self) -> None:
         self.playout.interrupt(self.generation + 1, time.monotonic())
+
+    async def _hang_up(self) -> None:
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self.pc.close()
         except TimeoutError:
             log.warning("session %s: the connection took too long to close", self.id)
-        self._on_closed(self)
-
-
-def _packets_received(transport: Any) -> int:
-    """Packets of any kind that came over this transport."""
-    return int(next(iter(transport._get_stats().values())).packetsReceived)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from engine.config import from_mapping
 from engine.errors import ConfigError
 
 PREFIX = "AVATAR_"
+_HOST = re.compile(r"\*|(\*\.)?[\w.-]+|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]+\]?")
+_ORIGIN = re.compile(r"\*|https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d+)?")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 VideoCodec = Literal["vp8", "h264"]
@@ -29,6 +32,8 @@ class ServerSettings:
     watchdog_s: float = 10.0  # a viewer that sends no packet for so long is gone
     connect_timeout_s: float = 20.0
     ice_servers: tuple[str, ...] = ()  # stun:/turn: addresses; none is needed on one machine
+    allow_host: tuple[str, ...] = ()  # further names that the server answers to; *.example.org, *
+    allow_origin: tuple[str, ...] = ()  # other pages that may use the server: https://example.org
     allow_loopback: bool = True  # offer 127.0.0.1 as a candidate
     video_bitrate_bps: int = 1_200_000  # fixed: every change of bitrate costs a key frame
     codec: VideoCodec = "vp8"
@@ -53,6 +58,17 @@ class ServerSettings:
         for address in self.ice_servers:
             if not address.startswith(("stun:", "turn:", "turns:")):
                 raise ConfigError(f"ice_servers: {address!r} does not start with stun: or turn:")
+        for host in self.allow_host:
+            if not _HOST.fullmatch(host):
+                raise ConfigError(
+                    f"allow_host: {host!r} is no name or address without a port; nor *.name, nor *"
+                )
+        for origin in self.allow_origin:
+            if not _ORIGIN.fullmatch(origin):
+                raise ConfigError(
+                    f"allow_origin: {origin!r} is not like https://example.org or"
+                    " http://example.org:3000; nor *"
+                )
 
     @classmethod
     def merge(cls, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Self:

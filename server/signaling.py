@@ -1,12 +1,9 @@
-"""Offer in, answer out, over aiortc. Its process-wide switches are set here, once."""
+"""Offer in, answer out, over aiortc."""
 
 from __future__ import annotations
 
 import re
 
-import aioice.ice
-import aiortc.codecs.h264
-import aiortc.codecs.vpx
 from aiortc import (
     RTCBundlePolicy,
     RTCConfiguration,
@@ -20,8 +17,12 @@ from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationEr
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 
 from engine.errors import AvatarError
-from server.receive import install_mic_buffer
-from server.reports import report_media_times
+from server.aiortc_internals import (
+    fix_video_bitrate,
+    install_mic_buffer,
+    offer_loopback,
+    report_media_times,
+)
 from server.settings import ServerSettings
 from server.tracks import PacedTrack
 
@@ -31,34 +32,28 @@ _REFUSALS = (*_PARSER_ERRORS, InvalidAccessError, InvalidStateError, OperationEr
 # Candidates with hidden addresses: looking them up takes seconds and is not needed, because the
 # browser calls the server, whose addresses are plain, and is then known by where it calls from.
 _MDNS_LINE = re.compile(r"^a=candidate:[^\r\n]*\.local [^\r\n]*\r?\n", re.MULTILINE)
-_host_addresses = aioice.ice.get_host_addresses
 
 
 class BadSdp(AvatarError):
     """A session description or candidate cannot be used."""
 
 
-def _addresses_with_loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:
-    return sorted({*_host_addresses(use_ipv4, use_ipv6), *(["127.0.0.1"] if use_ipv4 else [])})
-
-
 def configure_library(settings: ServerSettings) -> None:
     """Set what aiortc only lets one set for the whole process. May be called again."""
     install_mic_buffer()
-    for codec in (aiortc.codecs.vpx, aiortc.codecs.h264):
-        rate = settings.video_bitrate_bps
-        codec.MIN_BITRATE = codec.DEFAULT_BITRATE = codec.MAX_BITRATE = rate  # type: ignore[attr-defined]
-    aioice.ice.get_host_addresses = (  # the library leaves 127.0.0.1 out
-        _addresses_with_loopback if settings.allow_loopback else _host_addresses
-    )
+    fix_video_bitrate(settings.video_bitrate_bps)
+    offer_loopback(settings.allow_loopback)
+
+
+def ice_configuration(settings: ServerSettings) -> RTCConfiguration:
+    """How connections are made; without ICE servers they ask nobody outside."""
+    servers = [RTCIceServer(urls=url) for url in settings.ice_servers]
+    return RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
 
 
 def make_connection(settings: ServerSettings) -> RTCPeerConnection:
-    """Make a peer connection; without ICE servers it asks nobody outside."""
-    servers = [RTCIceServer(urls=url) for url in settings.ice_servers]
-    return RTCPeerConnection(
-        RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
-    )
+    """Make a peer connection."""
+    return RTCPeerConnection(ice_configuration(settings))
 
 
 def check_offer(sdp: str) -> list[str]:

@@ -14,7 +14,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from engine.types import RgbImage
 from server import frame_code
 from server.beeps import Beep
-from server.engine_stream import Clip
+from server.clips import Clip
 from server.intake import SOUND_RATE_HZ
 from server.pacing import VIDEO_RATE_HZ, Playout
 
@@ -78,21 +78,21 @@ class AvatarVideoTrack(PacedTrack):
         while True:
             self._check_live()
             now = time.monotonic()
-            taken = self.playout.take_picture(now)
+            taken = self.playout.take_frame(now)
             if taken is not None:
                 break
-            await self._sleep_until(self.playout.picture_due())
+            await self._sleep_until(self.playout.frame_due())
         clip, pts = taken
         self._note(pts, VIDEO_TIME_BASE)
         repeated, self._last = clip is self._last, clip
-        picture = self._picture(clip.rgb, None if repeated else clip.beep)
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        rgb = self._prepare(clip.rgb, None if repeated else clip.beep)
+        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
         frame.pts, frame.time_base = pts, VIDEO_TIME_BASE
         if not repeated:
             self._sent(clip, now)
         return frame
 
-    def _picture(self, rgb: RgbImage, beep: Beep | None) -> RgbImage:
+    def _prepare(self, rgb: RgbImage, beep: Beep | None) -> RgbImage:
         """Cut to even sides, as chroma needs; in test mode draw the code on a copy."""
         height, width, _ = rgb.shape
         rgb = rgb[: height // 2 * 2, : width // 2 * 2]

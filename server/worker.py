@@ -17,7 +17,11 @@ MAX_CALLS = 8
 
 
 class WorkerBusy(AvatarError):
-    """Too many calls wait for the engine, or it has stopped."""
+    """Too many calls wait for the engine."""
+
+
+class WorkerStopped(AvatarError):
+    """The engine thread does not run (any more)."""
 
 
 class Job(Protocol):
@@ -30,7 +34,7 @@ class Job(Protocol):
         """Do one piece of the work, on the engine thread."""
 
     def fail(self, error: Exception) -> None:
-        """Take note that `run` raised; no more pieces are asked for."""
+        """Take note that `run` raised or the thread stopped; no more pieces are asked for."""
 
 
 class _Call:
@@ -52,7 +56,8 @@ class _Call:
             self._loop.call_soon_threadsafe(self._resolve, result, None)
 
     def fail(self, error: Exception) -> None:
-        self._loop.call_soon_threadsafe(self._resolve, None, error)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._resolve, None, error)
 
     def _resolve(self, result: Any, error: Exception | None) -> None:
         if self._future.done():
@@ -83,7 +88,7 @@ class EngineWorker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop after the piece of work in hand; blocks for its length."""
+        """Stop after the piece of work in hand; blocks for its length. What waits fails."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -91,8 +96,10 @@ class EngineWorker:
             self._thread.join()
 
     def attach(self, job: Job) -> None:
-        """Serve `job` from now on."""
+        """Serve `job` from now on; raises `WorkerStopped`."""
         with self._changed:
+            if self._stopping or not self.alive:
+                raise WorkerStopped("the engine has stopped")
             self._jobs.append(job)
             self._changed.notify()
 
@@ -111,11 +118,12 @@ class EngineWorker:
         """Run `work` on the engine thread and return its result.
 
         Raises:
-            WorkerBusy: more than 8 calls wait, or the thread has stopped.
+            WorkerBusy: more than 8 calls wait.
+            WorkerStopped: the thread does not run, or stops before it comes to `work`.
             Exception: whatever `work` raised.
         """
         calls = sum(isinstance(job, _Call) for job in self._jobs)
-        if calls >= MAX_CALLS or not self.alive:
+        if calls >= MAX_CALLS:
             raise WorkerBusy(f"{calls} calls wait for the engine; try again in a moment")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         call = _Call(work, future, time.monotonic() + CALL_PATIENCE_S)
@@ -126,12 +134,22 @@ class EngineWorker:
             self.detach(call)
 
     def _work(self) -> None:
-        while (job := self._next_job()) is not None:
-            try:
-                job.run()
-            except Exception as error:  # noqa: BLE001 - one stream's trouble is its own
-                self.detach(job)
-                job.fail(error)
+        try:
+            while (job := self._next_job()) is not None:
+                try:
+                    job.run()
+                except Exception as error:  # noqa: BLE001 - one stream's trouble is its own
+                    self.detach(job)
+                    job.fail(error)
+        finally:
+            self._fail_waiting()
+
+    def _fail_waiting(self) -> None:
+        with self._changed:
+            self._stopping = True
+            waiting, self._jobs = self._jobs, []
+        for job in waiting:
+            job.fail(WorkerStopped("the engine has stopped"))
 
     def _next_job(self) -> Job | None:
         """Wait for work and return the job whose deadline is first; None to stop."""

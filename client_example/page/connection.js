@@ -13,6 +13,7 @@ const DISCONNECT_GRACE_MS = 4_000;
  *   stream   MediaStream with the portrait's picture and voice
  *   message  one parsed JSON message of the control channel
  *   lost     the server does not know the portrait any more
+ *   unexpressed  {prompt, error}: words kept for this connection could not be shown; `prompt` is shown instead
  */
 export class Connection extends EventTarget {
   pc = null;
@@ -20,7 +21,8 @@ export class Connection extends EventTarget {
   #failures = 0;
   #portraitId = "default";
   #iceServers = [];
-  #prompt = "";
+  #prompt = ""; // wanted
+  #asked = ""; // what the last offer asked for
   #sessionId = null;
   #channel = null;
   #sender = null;
@@ -58,10 +60,14 @@ export class Connection extends EventTarget {
     await this.#sender?.replaceTrack(track);
   }
 
-  /** Express this from now on, also after a reconnect. Rejects with ServerError on words it cannot show. */
+  /**
+   * Express this from now on, also after a reconnect. Rejects with ServerError on words it cannot show.
+   * Without a session the words are kept and sent when the connection stands: see "unexpressed".
+   */
   async express(prompt) {
-    if (this.#sessionId) await patchPrompt(this.#sessionId, prompt);
+    const before = this.#prompt;
     this.#prompt = prompt;
+    await this.#sendPrompt(before);
   }
 
   /** Send a JSON message if the control channel is open. */
@@ -119,14 +125,34 @@ export class Connection extends EventTarget {
     await gathered(pc, GATHERING_LIMIT_MS);
     if (attempt !== this.#attempt) return;
     offered = true;
-    const answer = await postOffer(pc.localDescription, this.#portraitId, this.#prompt);
+    const asked = (this.#asked = this.#prompt);
+    const answer = await postOffer(pc.localDescription, this.#portraitId, asked);
     if (attempt !== this.#attempt) {
       await deleteSession(answer.session_id);
       return;
     }
     this.#sessionId = answer.session_id;
+    if (this.#prompt !== asked) this.#sendPrompt(asked).catch((error) => this.#unexpressed(error));
     await pc.setRemoteDescription({ type: answer.type, sdp: answer.sdp });
     sendLate();
+  }
+
+  /** Send the wanted words to the session, if there is one; `before` are wanted again if it refuses them. */
+  async #sendPrompt(before) {
+    const sessionId = this.#sessionId;
+    const wanted = this.#prompt;
+    if (!sessionId) return;
+    try {
+      await patchPrompt(sessionId, wanted);
+    } catch (error) {
+      if (sessionId !== this.#sessionId) return; // the session is over: the next offer carries them
+      if (this.#prompt === wanted) this.#prompt = before;
+      throw error;
+    }
+  }
+
+  #unexpressed(error) {
+    this.#emit("unexpressed", { prompt: this.#prompt, error });
   }
 
   #openChannel(pc) {
@@ -159,7 +185,13 @@ export class Connection extends EventTarget {
     } else if (error.code === "unknown_portrait" && this.#portraitId !== "default") {
       this.#emit("lost");
       this.connect("default");
-    } else if (error.status === 503) {
+    } else if (error.code === "bad_prompt" && this.#asked) {
+      if (this.#prompt === this.#asked) {
+        this.#prompt = "";
+        this.#unexpressed(error);
+      }
+      this.connect();
+    } else if (error.code === "server_full") {
       this.#retry(attempt, "full", error.retryAfter);
     } else if (error.status >= 500) {
       this.#retry(attempt, "unreachable");

@@ -18,6 +18,10 @@ export function startExpressions(connection, { expressions = [] }) {
     event.preventDefault();
     express(connection, $("prompt").value.trim());
   });
+  connection.addEventListener("unexpressed", ({ detail }) => {
+    mark(detail.prompt);
+    refused(detail.error);
+  });
   $("expression").hidden = !expressions.length;
   mark("");
 }
@@ -29,9 +33,13 @@ async function express(connection, prompt) {
     $("prompt").value = prompt;
     mark(prompt);
   } catch (error) {
-    const said = error instanceof ServerError && error.status === 422;
-    notice(said ? error.message : EXPRESSION_LOST); // the server's own words: it knows what it can show
+    refused(error);
   }
+}
+
+function refused(error) {
+  const said = error instanceof ServerError && error.status === 422;
+  notice(said ? error.message : EXPRESSION_LOST); // the server's own words: it knows what it can show
 }
 
 function mark(prompt) {

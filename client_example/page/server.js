@@ -37,7 +37,8 @@ export const portraitImage = (id) => `api/portraits/${encodeURIComponent(id)}/im
 
 /** Register a picture (a Blob); resolves to {id, width, height}. */
 export async function postPortrait(picture) {
-  const headers = { "Content-Type": picture.type || "application/octet-stream" };
+  const type = picture.type.startsWith("image/") ? picture.type : "application/octet-stream"; // all that the server takes
+  const headers = { "Content-Type": type };
   const signal = AbortSignal.timeout(60_000);
   return (await check(await fetch("api/portraits", { method: "POST", headers, body: picture, signal }))).json();
 }

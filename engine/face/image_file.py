@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 import zlib
 
 import numpy as np
@@ -28,10 +27,11 @@ _UPRIGHT = {  # Exif orientation -> what makes the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow's decoders raise on damaged files.
+# What Pillow's decoders raise on damaged files; a warning only where the program makes it an error.
+# Filters are left alone: they belong to the whole process, and this runs on any thread.
 _DECODER_ERRORS = (
     OSError, ValueError, SyntaxError, LookupError, TypeError, AttributeError,
-    ArithmeticError, MemoryError, struct.error, zlib.error,
+    ArithmeticError, MemoryError, struct.error, zlib.error, Warning,
 )  # fmt: skip
 
 
@@ -51,18 +51,16 @@ def decode_image(data: bytes) -> RgbImage:
         ImageTooLarge: more than 40 million pixels; found before they are decoded.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about much that is checked here
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check(image)
-                turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-                image.draft("RGB", (MAX_SIDE, MAX_SIDE))
-                rgb = _to_rgb(image)
-                rgb.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
-                return np.array(rgb if turn is None else rgb.transpose(turn))
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check(image)
+            turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+            image.draft("RGB", (MAX_SIDE, MAX_SIDE))
+            rgb = _to_rgb(image)
+            rgb.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+            return np.array(rgb if turn is None else rgb.transpose(turn))
     except UnidentifiedImageError:
         raise BadImage("this is not a picture; send a JPEG, PNG or WebP file") from None
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageTooLarge("the picture has too many pixels; 40 million at most") from None
     except _DECODER_ERRORS as error:
         raise BadImage(f"the picture is damaged: {str(error)[:200]}") from None

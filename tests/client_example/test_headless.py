@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 import wave
 from pathlib import Path
 
@@ -18,16 +19,19 @@ from tests.server.live import serving
 pytestmark = pytest.mark.timeout(60)
 
 
-@pytest.fixture
-def speech(tmp_path: Path) -> Path:
-    path = tmp_path / "speech.wav"
-    pcm = (np.sin(np.arange(22_050) * 0.1) * 9000).astype("<i2")
+def write_tone(path: Path, seconds: float) -> Path:
+    pcm = (np.sin(np.arange(round(22_050 * seconds)) * 0.1) * 9000).astype("<i2")
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(22_050)
         file.writeframes(pcm.tobytes())
     return path
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> Path:
+    return write_tone(tmp_path / "speech.wav", seconds=1.0)
 
 
 async def test_it_speaks_sees_and_records(speech: Path, tmp_path: Path) -> None:
@@ -64,12 +68,19 @@ async def test_its_command_ends_with_one_json_line(speech: Path) -> None:
     assert report["frames"] > 20
 
 
-async def test_a_sound_file_is_spoken_in_real_time_and_then_there_is_silence(speech: Path) -> None:
-    microphone = FileMicrophone(speech)
-    frames = [await microphone.recv() for _ in range(5)]
-    assert [frame.pts for frame in frames] == [960 * i for i in range(5)]
-    microphone._position = 60 * 48_000
-    microphone._began = None
-    microphone._position = 48_000 * 2
-    microphone._began = 0.0
-    assert not (await microphone.recv()).to_ndarray().any()
+async def test_a_sound_file_is_spoken_in_real_time_and_then_there_is_silence(
+    tmp_path: Path,
+) -> None:
+    short = write_tone(tmp_path / "short.wav", seconds=0.1)
+    microphone, began = FileMicrophone(short), time.monotonic()
+    frames = [await microphone.recv() for _ in range(10)]
+    assert time.monotonic() - began >= 9 * 0.02 - 0.002
+    assert [frame.pts for frame in frames] == [960 * i for i in range(10)]
+    heard = [bool(frame.to_ndarray().any()) for frame in frames]
+    assert heard == [True] * 5 + [False] * 5
+
+
+async def test_a_sound_file_can_be_spoken_again_and_again(tmp_path: Path) -> None:
+    microphone = FileMicrophone(write_tone(tmp_path / "short.wav", seconds=0.1), loop=True)
+    frames = [await microphone.recv() for _ in range(10)]
+    assert all(frame.to_ndarray().any() for frame in frames)

@@ -17,6 +17,15 @@ from tests.e2e.live import write_voice
 
 FAKE = (SERVE[0], "-m", "tests.server.fake_server")
 OpenPage = Callable[..., Page]
+# A script that asks for an element which the page does not have says so in the console.
+NAME_MISSING_ELEMENTS = """
+const find = Document.prototype.getElementById;
+Document.prototype.getElementById = function (id) {
+  const found = find.call(this, id);
+  if (!found) console.error(`no element ${id}`);
+  return found;
+};
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -84,6 +93,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
         page.on("console", heard)
         page.on("pageerror", lambda error: errors.append(f"page error: {error}"))
         opened.append((page, errors, allow))
+        page.add_init_script(NAME_MISSING_ELEMENTS)
         if script:
             page.add_init_script(script)
         page.goto(url)

@@ -6,11 +6,19 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Request
+from playwright.sync_api import Page, Request, Route
 
 from benchmarks.server_process import ServerProcess
 from tests.e2e.conftest import OpenPage
-from tests.e2e.live import MOTION, hears_sound, sessions, wait_live, wait_until, write_voice
+from tests.e2e.live import (
+    MOTION,
+    default_portrait,
+    hears_sound,
+    sessions,
+    wait_live,
+    wait_until,
+    write_voice,
+)
 
 COUNT_MICROPHONE_CALLS = """
 window.__asked = 0;
@@ -247,3 +255,77 @@ def test_an_expression_can_be_chosen_or_written(server: ServerProcess, open_page
         words.press("Enter")
     assert answer.value.json() == {"prompt": "sad 0.4, brows up 1"}
     page.wait_for_function("document.getElementById('notice').hidden")
+
+
+def held_offers(page: Page) -> list[Route]:
+    """Keep back every offer that the page makes from now on."""
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if route.request.method == "POST":
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/api/offer", hold)
+    return held
+
+
+def test_a_chip_pressed_while_the_page_connects_is_shown_when_it_stands(
+    server: ServerProcess, open_page: OpenPage
+) -> None:
+    page = open_page("about:blank")
+    held = held_offers(page)
+    page.goto(server.url)
+    wait_until(page, "an offer", lambda: bool(held), 10)
+    assert held[0].request.post_data_json["prompt"] == ""
+    for word in ("Sad", "Smile"):
+        page.get_by_role("button", name=word, exact=True).click()
+    page.wait_for_function("document.querySelector('[data-word=smile]').ariaPressed === 'true'")
+    with page.expect_response(lambda r: r.request.method == "PATCH") as answer:
+        held[0].continue_()
+    assert answer.value.json() == {"prompt": "smile 1"}
+    wait_live(page)
+    assert len(held) == 1
+
+
+def test_words_that_cannot_be_shown_are_refused_and_the_page_connects_all_the_same(
+    server: ServerProcess, open_page: OpenPage
+) -> None:
+    page = open_page("about:blank", allow=r"422|net::ERR_")
+    held = held_offers(page)
+    page.goto(server.url)
+    wait_until(page, "an offer", lambda: bool(held), 10)
+    words = page.get_by_role("textbox", name="Expression in words")
+    words.fill("older")
+    words.press("Enter")
+    page.wait_for_function("document.querySelector('[data-word=neutral]').ariaPressed === 'false'")
+    held[0].abort()  # the next offer carries them
+    wait_until(page, "another offer", lambda: len(held) > 1, 10)
+    assert held[1].request.post_data_json["prompt"] == "older"
+    held[1].continue_()
+    page.get_by_text("cannot change age").wait_for()
+    wait_until(page, "an offer without them", lambda: len(held) > 2, 10)
+    assert held[2].request.post_data_json["prompt"] == ""
+    held[2].continue_()
+    wait_live(page)
+    assert page.locator("[data-word=neutral]").get_attribute("aria-pressed") == "true"
+
+
+def test_a_portrait_chosen_while_the_page_connects_is_the_one_shown(
+    server: ServerProcess, open_page: OpenPage
+) -> None:
+    page = open_page("about:blank")
+    held = held_offers(page)
+    page.goto(server.url)
+    wait_until(page, "an offer", lambda: bool(held), 10)
+    portrait = {"name": "me.jpg", "mimeType": "image/jpeg", "buffer": default_portrait(server)}
+    page.locator("#picture-input").set_input_files(portrait)
+    wait_until(page, "an offer for the new portrait", lambda: len(held) > 1, 10)
+    assert held[1].request.post_data_json["portrait_id"] != "default"
+    for offer in held:
+        offer.continue_()
+    wait_live(page)
+    chosen = page.locator("#poster").get_attribute("src")
+    assert held[1].request.post_data_json["portrait_id"] in str(chosen)
+    wait_until(page, "one session is left", lambda: sessions(server) == 1, 10)

@@ -22,6 +22,7 @@ WORDS = {
     "turned_away": "turned away",
     "bad_image": "not a picture",
     "too_large": "too big",
+    "server_full": "busy",
 }
 
 
@@ -77,9 +78,12 @@ def test_every_refusal_has_plain_words(
     assert page.locator("#pill").get_attribute("data-state") == "live"
 
 
-def test_a_text_file_is_not_a_picture(server: ServerProcess, open_page: OpenPage) -> None:
+@pytest.mark.parametrize("kind", ["image/jpeg", "text/plain", ""])
+def test_a_text_file_is_not_a_picture(
+    server: ServerProcess, open_page: OpenPage, kind: str
+) -> None:
     page = open_page(server.url, allow=REFUSED)
-    upload(page, "letter.jpg", b"Dear reader, this is no picture.")
+    upload(page, "letter", b"Dear reader, this is no picture.", kind)
     page.locator("#preview-text", has_text=WORDS["bad_image"]).wait_for()
 
 

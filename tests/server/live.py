@@ -71,6 +71,43 @@ async def watching(
         await viewer.close()
 
 
+async def offer_sdp(*, video: str = "recvonly", audio: str = "sendrecv") -> str:
+    """An offer as a viewer makes it, whose connection is over already."""
+    viewer = Viewer("")
+    try:
+        viewer.pc.addTransceiver("video", direction=video)
+        viewer.pc.addTransceiver("audio", direction=audio)
+        await viewer.pc.setLocalDescription(await viewer.pc.createOffer())
+        return str(viewer.pc.localDescription.sdp)
+    finally:
+        await viewer.close()
+
+
+def tamper(viewer: Viewer, change: Callable[[bytes], bytes | None]) -> None:
+    """Send what `change` makes of each of the viewer's sound packets; None loses it.
+
+    The library has no door for this: its transport is changed under it.
+    """
+    transport = viewer.pc.getTransceivers()[0].receiver.transport
+
+    async def send(data: bytes) -> None:
+        is_rtcp = 192 <= data[1] <= 223
+        changed = data if is_rtcp else change(data)
+        if changed is not None:
+            await type(transport)._send_rtp(transport, changed)
+
+    transport._send_rtp = send  # type: ignore[method-assign]
+
+
+def fall_silent(viewer: Viewer) -> None:
+    """Send nothing any more, as a tab that crashed."""
+
+    async def nothing(data: bytes) -> None:
+        """No packet leaves."""
+
+    viewer.pc.getTransceivers()[0].receiver.transport.transport._send = nothing  # type: ignore[method-assign]
+
+
 async def until(condition: Callable[[], bool], limit_s: float) -> float:
     """Wait for `condition` and return how long it took; fails after `limit_s`."""
     began = time.monotonic()

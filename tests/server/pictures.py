@@ -59,6 +59,9 @@ _PNG = encoded(photo())
 _WEBP = encoded(photo(), "WEBP")
 _BMP = encoded(photo(), "BMP")
 
+# Pillow warns about it and reads it all the same.
+DAMAGED_EXIF = encoded(photo(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
+
 REFUSED: dict[str, Callable[[], bytes]] = {
     "nothing": lambda: b"",
     "one byte": lambda: b"\xff",

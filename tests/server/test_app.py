@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client_example.headless import Viewer
 from server.app import create_app
 from server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
-from tests.server.live import PORTRAIT
+from tests.server.live import PORTRAIT, offer_sdp
 from tests.server.pictures import ACCEPTED, REFUSED, encoded, photo
 
+JSON = {"Content-Type": "application/json"}
 pytestmark = pytest.mark.timeout(60)
 
 
@@ -29,21 +29,16 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
     ):
         client.app = app  # type: ignore[attr-defined]
         yield client
 
 
-async def offer_sdp(**options: str) -> str:
-    viewer = Viewer("")
-    try:
-        viewer.pc.addTransceiver("video", direction=options.get("video", "recvonly"))
-        viewer.pc.addTransceiver("audio", direction=options.get("audio", "sendrecv"))
-        await viewer.pc.setLocalDescription(await viewer.pc.createOffer())
-        return str(viewer.pc.localDescription.sdp)
-    finally:
-        await viewer.close()
+async def post_picture(
+    http: httpx.AsyncClient, content: bytes | AsyncIterator[bytes], kind: str = "image/jpeg"
+) -> httpx.Response:
+    return await http.post("/api/portraits", content=content, headers={"Content-Type": kind})
 
 
 def code_of(response: httpx.Response) -> str:
@@ -59,7 +54,10 @@ async def test_health_and_config(http: httpx.AsyncClient) -> None:
     assert config.pop("version")
     assert "smile" in config.pop("expressions")
     assert config == {
-        **{"fps": 25, "lookahead_ms": 80, "max_sessions": 1, "ice_servers": []},
+        "fps": 25,
+        "lookahead_ms": 80,
+        "max_sessions": 1,
+        "ice_servers": [],
         "profile": "tiny",
     }
 
@@ -93,7 +91,7 @@ async def test_the_bundled_portrait_is_listed_and_shown(http: httpx.AsyncClient)
 
 
 async def test_an_upload_can_be_used_but_is_not_listed(http: httpx.AsyncClient) -> None:
-    response = await http.post("/api/portraits", content=encoded(photo(), "JPEG"))
+    response = await post_picture(http, encoded(photo(), "JPEG"))
     assert response.status_code == 201
     portrait = response.json()
     assert (portrait["width"], portrait["height"]) == (200, 240)
@@ -107,7 +105,7 @@ async def test_an_upload_can_be_used_but_is_not_listed(http: httpx.AsyncClient) 
 
 async def test_old_uploads_are_forgotten(http: httpx.AsyncClient) -> None:
     data = encoded(photo())
-    ids = [(await http.post("/api/portraits", content=data)).json()["id"] for _ in range(4)]
+    ids = [(await post_picture(http, data)).json()["id"] for _ in range(4)]
     assert (await http.get(f"/api/portraits/{ids[0]}/image")).status_code == 404
     assert (await http.get(f"/api/portraits/{ids[3]}/image")).status_code == 200
     body = {"sdp": await offer_sdp(), "type": "offer", "portrait_id": ids[0]}
@@ -127,9 +125,7 @@ async def test_old_uploads_are_forgotten(http: httpx.AsyncClient) -> None:
 async def test_the_engines_refusals_come_through(
     http: httpx.AsyncClient, colour: tuple[int, int, int], code: str
 ) -> None:
-    response = await http.post(
-        "/api/portraits", content=encoded(Image.new("RGB", (99, 99), colour))
-    )
+    response = await post_picture(http, encoded(Image.new("RGB", (99, 99), colour)))
     assert (response.status_code, code_of(response)) == (422, code)
 
 
@@ -137,11 +133,11 @@ async def test_every_hostile_picture_is_refused_and_the_server_lives(
     http: httpx.AsyncClient,
 ) -> None:
     for name, make in REFUSED.items():
-        response = await http.post("/api/portraits", content=make())
+        response = await post_picture(http, make())
         assert response.status_code in (400, 413), name
         assert code_of(response) in ("bad_image", "too_large"), name
     assert (await http.get("/healthz")).status_code == 200
-    assert (await http.post("/api/portraits", content=ACCEPTED["jpeg"]())).status_code == 201
+    assert (await post_picture(http, ACCEPTED["jpeg"]())).status_code == 201
 
 
 async def test_too_large_an_upload_is_refused_before_it_is_read(http: httpx.AsyncClient) -> None:
@@ -152,22 +148,20 @@ async def test_too_large_an_upload_is_refused_before_it_is_read(http: httpx.Asyn
             read.append(i)
             yield bytes(10_000)
 
-    response = await http.post("/api/portraits", content=endless())
+    response = await post_picture(http, endless())
     assert (response.status_code, code_of(response)) == (413, "too_large")
 
 
 async def test_too_many_uploads_at_once_are_asked_to_come_again(http: httpx.AsyncClient) -> None:
     picture = encoded(photo(1500, 1500), "JPEG")
     assert len(picture) < 200_000
-    responses = await asyncio.gather(
-        *(http.post("/api/portraits", content=picture) for _ in range(12))
-    )
+    responses = await asyncio.gather(*(post_picture(http, picture) for _ in range(12)))
     statuses = {r.status_code for r in responses}
     assert statuses == {201, 503}
     refused = [r for r in responses if r.status_code == 503]
     assert {code_of(r) for r in refused} == {"server_full"}
     assert all(int(r.headers["Retry-After"]) > 0 for r in refused)
-    assert (await http.post("/api/portraits", content=picture)).status_code == 201
+    assert (await post_picture(http, picture)).status_code == 201
 
 
 BAD_OFFERS: dict[str, tuple[bytes, int, str]] = {
@@ -203,7 +197,7 @@ BAD_OFFERS: dict[str, tuple[bytes, int, str]] = {
 @pytest.mark.parametrize("name", BAD_OFFERS)
 async def test_a_bad_offer_is_refused(http: httpx.AsyncClient, name: str) -> None:
     body, status, code = BAD_OFFERS[name]
-    response = await http.post("/api/offer", content=body)
+    response = await http.post("/api/offer", content=body, headers=JSON)
     assert (response.status_code, code_of(response)) == (status, code)
     assert (await http.get("/healthz")).json()["sessions"] == 0
 
@@ -264,7 +258,7 @@ async def test_candidates_are_taken_late(http: httpx.AsyncClient) -> None:
     assert (response.status_code, code_of(response)) == (400, "bad_sdp")
     response = await patch(session="nobody")
     assert (response.status_code, code_of(response)) == (404, "unknown_session")
-    response = await http.patch("/api/offer", content=b"{")
+    response = await http.patch("/api/offer", content=b"{", headers=JSON)
     assert (response.status_code, code_of(response)) == (400, "bad_json")
     response = await http.patch("/api/offer", json={"session_id": session_id})
     assert (response.status_code, code_of(response)) == (422, "bad_request")
@@ -320,7 +314,7 @@ async def test_unknown_paths_and_methods_answer_in_the_same_form(http: httpx.Asy
 
 
 async def test_metrics_count_refusals(http: httpx.AsyncClient) -> None:
-    await http.post("/api/portraits", content=b"noise")
+    await post_picture(http, b"noise")
     text = (await http.get("/metrics")).text
     assert 'portraittalk_refused_total{code="bad_image"} 1.0' in text
     assert "portraittalk_sessions 0.0" in text

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.pictures import DAMAGED_EXIF
+
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(60)
 
@@ -32,7 +34,7 @@ def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
 def test_help_teaches_and_loads_nothing_heavy() -> None:
     done = run("serve", "--help")
     assert done.returncode == 0
-    for word in ("--port", "--max-sessions", "AVATAR_PORT", "--frame-code"):
+    for word in ("--port", "--max-sessions", "--allow-origin", "AVATAR_PORT", "--frame-code"):
         assert word in done.stdout
     program = (
         "import sys\nfrom server.cli import app\n"
@@ -58,6 +60,8 @@ def test_help_of_generate_teaches_the_ways_to_a_long_video() -> None:
         (("--port", "99999"), {}, "port=99999"),
         ((), {"AVATAR_PROT": "1"}, "did you mean 'port'"),
         (("--max-sessions", "0"), {}, "max_sessions=0"),
+        (("--allow-origin", "a.example"), {}, "allow_origin: 'a.example'"),
+        (("--allow-host", "a.example:80"), {}, "allow_host: 'a.example:80'"),
     ],
 )
 def test_a_wrong_setting_is_one_line(
@@ -114,6 +118,10 @@ def test_serving_prints_one_address_and_stops_when_told() -> None:
             assert re.fullmatch(r"http://localhost:\d+/", line), line
             with urllib.request.urlopen(f"{line}healthz", timeout=10) as response:
                 assert response.status == 200
+            headers = {"Content-Type": "image/jpeg"}
+            upload = urllib.request.Request(f"{line}api/portraits", DAMAGED_EXIF, headers)
+            with urllib.request.urlopen(upload, timeout=10) as response:
+                assert response.status == 201
         finally:
             server.send_signal(signal.SIGINT)
             began = time.monotonic()
@@ -121,3 +129,4 @@ def test_serving_prints_one_address_and_stops_when_told() -> None:
     assert time.monotonic() - began < 10
     assert out == ""
     assert "Traceback" not in err
+    assert "Warning" not in err  # what is wrong with strangers' pictures is no news

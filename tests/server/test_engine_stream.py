@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.types import Quality
 from server.beeps import BeepLog
-from server.engine_stream import Chunk, Clip, EngineStream
+from server.clips import Chunk, Clip
+from server.engine_stream import EngineStream
 from server.intake import Pcm48
 from server.metrics import Metrics
 from tests.server.fake_engine import FakeEngine
@@ -89,7 +94,9 @@ def test_one_run_takes_at_most_one_frame_of_sound() -> None:
     for i in range(10):
         bench.push(ramp(i * 960, 960))
     bench.stream.run()
-    assert sum(len(chunk.pcm) for chunk in bench.stream._chunks) == 8 * 960
+    assert len(bench.state.pcm) == 640  # one frame of sound at 16 kHz
+    bench.stream.run()
+    assert len(bench.state.pcm) == 2 * 640
 
 
 def test_the_deadline_is_the_oldest_chunk() -> None:
@@ -133,9 +140,19 @@ def test_a_closed_stream_lets_go_of_its_state_and_takes_no_more() -> None:
     bench.stream.close()
     bench.push(ramp(0, 960))
     assert bench.stream.deadline() is None
-    assert bench.stream._state is None
     bench.stream.run()
     assert bench.clips == []
+    state = weakref.ref(bench.state)
+    del bench.state
+    assert state() is None
+
+
+def test_a_repeated_frame_is_passed_on_as_one() -> None:
+    bench = Bench()
+    bench.engine.set_quality(bench.state, Quality(draw_every=4))
+    bench.push(ramp(0, 1920 * 10), queued=time.monotonic())  # no reason to change the quality
+    bench.work()
+    assert [clip.fresh for clip in bench.clips] == [i % 4 == 0 for i in range(8)]
 
 
 def test_a_beep_travels_with_the_frame_that_holds_its_onset() -> None:

@@ -9,10 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from server.engine_stream import Chunk
+from server.clips import Chunk
 from server.service import MAX_ENROLLING, AvatarService
 from server.settings import ServerSettings
-from server.worker import WorkerBusy
+from server.worker import WorkerBusy, WorkerStopped
 from tests.server.fake_engine import FakeEngine
 from tests.server.pictures import encoded, photo
 from tests.server.test_engine_stream import Bench, ramp
@@ -74,4 +74,27 @@ async def test_too_many_pictures_are_asked_to_come_again() -> None:
     with pytest.raises(WorkerBusy, match="4 pictures"):
         await service.enroll(UPLOAD)
     await asyncio.gather(*uploads)
+    await service.stop()
+
+
+async def test_pictures_that_wait_when_the_server_stops_are_told_so() -> None:
+    service = AvatarService(FakeEngine(enroll_seconds=0.2, side=64), ServerSettings())
+    await service.start(PORTRAIT, "Test")
+    uploads = [asyncio.ensure_future(service.enroll(UPLOAD)) for _ in range(3)]
+    await asyncio.sleep(0.05)  # the first is being looked at
+    await service.stop()
+    assert (await uploads[0]).name == "Upload"
+    for upload in uploads[1:]:
+        with pytest.raises(WorkerStopped, match="the server stops"):
+            await upload
+
+
+async def test_a_cancelled_upload_stays_cancelled() -> None:
+    service = AvatarService(FakeEngine(enroll_seconds=0.1, side=64), ServerSettings())
+    await service.start(PORTRAIT, "Test")
+    upload = asyncio.ensure_future(service.enroll(UPLOAD))
+    await asyncio.sleep(0.02)
+    upload.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
     await service.stop()

@@ -9,7 +9,7 @@ from engine.face.image_file import BadImage, ImageTooLarge
 from server.errors import ApiError, refusal
 from server.limits import ServerFull
 from server.signaling import BadSdp
-from server.worker import WorkerBusy
+from server.worker import WorkerBusy, WorkerStopped
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ from server.worker import WorkerBusy
         (BadSdp("x"), 400, "bad_sdp"),
         (ServerFull("x"), 503, "server_full"),
         (WorkerBusy("x"), 503, "server_full"),
+        (WorkerStopped("x"), 503, "engine_stopped"),
         (ApiError(418, "teapot", "x"), 418, "teapot"),
         (AvatarError("x"), 500, "internal"),
     ],

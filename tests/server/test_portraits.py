@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from engine.face.image_file import MAX_SIDE, BadImage, ImageTooLarge, decode_image
 from server.portraits import PortraitRegistry, encode_jpeg, make_portrait
-from tests.server.pictures import ACCEPTED, REFUSED, encoded, photo
+from tests.server.pictures import ACCEPTED, DAMAGED_EXIF, REFUSED, encoded, photo
 
 RGB = np.full((80, 70, 3), 9, dtype=np.uint8)
 
@@ -33,6 +37,27 @@ def test_every_usual_kind_of_picture_becomes_rgb(name: str) -> None:
     assert rgb.shape[2] == 3
     assert max(rgb.shape) <= MAX_SIDE
     assert rgb.flags.c_contiguous
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+def test_a_picture_that_pillow_merely_warns_about_is_read() -> None:
+    assert decode_image(DAMAGED_EXIF).shape == (240, 200, 3)
+
+
+def test_where_warnings_are_errors_it_is_refused_in_our_words() -> None:
+    with pytest.raises(BadImage, match="damaged"):
+        decode_image(DAMAGED_EXIF)
+
+
+def test_reading_on_other_threads_leaves_the_filters_of_warnings_alone() -> None:
+    before, large = list(warnings.filters), ACCEPTED["large"]()
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(decode_image, large) for _ in range(4)]
+        while not all(reader.done() for reader in readers):
+            assert warnings.filters == before
+            time.sleep(0.0005)
+    assert all(reader.result().shape == (1638, 2048, 3) for reader in readers)
+    assert warnings.filters == before
 
 
 def test_sixteen_bits_keep_their_brightness() -> None:

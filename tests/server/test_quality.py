@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 import pytest
 
-from server.engine_stream import Chunk
+from server.clips import Chunk
 from server.quality import LADDER, LONGEST_S, Ladder
 from server.worker import EngineWorker
 from tests.server.fake_engine import FakeEngine
@@ -86,7 +86,7 @@ def test_a_machine_that_is_too_slow_tries_ever_less_often() -> None:
     late = sum(change > 540 for change in sim.changes)
     assert late <= 4 < early
     assert sim.longest_wait < 0.4
-    assert sim.ladder._patience <= LONGEST_S
+    assert np.diff(sim.changes).max() <= LONGEST_S + 10  # it still tries
 
 
 def test_the_steps_lower_the_painting_first_and_then_the_frame_rate() -> None:
@@ -102,8 +102,8 @@ def test_a_slow_engine_shows_fewer_pictures_and_loses_no_sound() -> None:
     """A frame takes 60 ms; 3 s of sound come in real time."""
     bench = Bench(FakeEngine(step_seconds=0.06, side=64))
     worker = EngineWorker(bench.engine)
-    worker.attach(bench.stream)
     worker.start()
+    worker.attach(bench.stream)
     began = time.monotonic()
     for i in range(150):
         time.sleep(max(0.0, began + 0.02 * i - time.monotonic()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import threading
 import weakref
@@ -13,17 +14,32 @@ import psutil
 import pytest
 
 from client_example.headless import Viewer
+from engine.errors import PromptRefused
+from engine.motion.expression import Prompt
 from server import frame_code
+from server.errors import ApiError
+from server.limits import ServerFull
+from server.service import AvatarService
 from server.session import Session
 from server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
-from tests.server.live import Beeper, Live, serving, until, watching
+from tests.server.live import (
+    PORTRAIT,
+    Beeper,
+    Live,
+    fall_silent,
+    offer_sdp,
+    serving,
+    tamper,
+    until,
+    watching,
+)
 
 pytestmark = pytest.mark.timeout(90)
 
 
 def only_session(live: Live) -> Session:
-    [session] = live.service.sessions._sessions.values()
+    [session] = live.service.sessions
     return session
 
 
@@ -53,7 +69,7 @@ async def test_a_beep_comes_back_in_the_frame_that_shows_it() -> None:
     heard: list[tuple[float, np.ndarray]] = []
     async with serving(FakeEngine(), settings) as live:
         viewer = Viewer(live.url)
-        viewer.on_picture.append(
+        viewer.on_frame.append(
             lambda f: codes.append((f.time, frame_code.read(f.to_ndarray(format="rgb24"))))
         )
         viewer.on_sound.append(lambda f: heard.append((f.time, f.to_ndarray()[0, ::2])))
@@ -94,11 +110,20 @@ async def test_lost_packets_are_concealed_and_cost_no_lasting_delay() -> None:
     settings = ServerSettings(frame_code=True)
     async with serving(settings=settings) as live, watching(live, Beeper()) as viewer:
         session = only_session(live)
-        sent = lose(viewer, lambda n: n % 23 == 7 or n % 101 in (50, 51, 52))
+        numbers, lost = itertools.count(), 0
+
+        def lossy(packet: bytes) -> bytes | None:
+            nonlocal lost
+            n = next(numbers)
+            if n % 23 == 7 or n % 101 in (50, 51, 52):
+                lost += 1
+                return None
+            return packet
+
+        tamper(viewer, lossy)
         await asyncio.sleep(6)
-        lost = sum(sent.values())
         assert lost >= 10
-        intake = session._intake
+        intake = session.intake
         assert intake is not None
         assert intake.concealed + intake.late >= 0.5 * lost * 960
         events = live.service.beeps.events()  # type: ignore[union-attr]
@@ -107,38 +132,14 @@ async def test_lost_packets_are_concealed_and_cost_no_lasting_delay() -> None:
         assert viewer.report.state == "connected"
 
 
-def lose(viewer: Viewer, pattern: object) -> dict[int, bool]:
-    """Drop the viewer's own sound packets by number; returns which were."""
-    transport = viewer.pc.getTransceivers()[0].receiver.transport
-    send, numbers = transport._send_rtp, {}
-
-    async def lossy(data: bytes) -> None:
-        is_rtcp = 192 <= data[1] <= 223
-        if not is_rtcp:
-            numbers[len(numbers)] = pattern(len(numbers))  # type: ignore[operator]
-            if numbers[len(numbers) - 1]:
-                return
-        await send(data)
-
-    transport._send_rtp = lossy  # type: ignore[method-assign]
-    return numbers
-
-
 async def test_sound_that_is_no_opus_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as live, watching(live, Beeper()) as viewer:
-        transport = viewer.pc.getTransceivers()[0].receiver.transport
-        send, rng = transport._send_rtp, np.random.default_rng(0)
-
-        async def garbled(data: bytes) -> None:
-            if not 192 <= data[1] <= 223:
-                data = data[:20] + rng.bytes(int(rng.integers(0, 400)))
-            await send(data)
-
-        transport._send_rtp = garbled  # type: ignore[method-assign]
+        rng = np.random.default_rng(0)
+        tamper(viewer, lambda packet: packet[:20] + rng.bytes(int(rng.integers(0, 400))))
         await asyncio.sleep(1.5)
-        transport._send_rtp = send  # type: ignore[method-assign]
-        shown = len(viewer._shown)
-        await until(lambda: len(viewer._shown) > shown + 20, 15)
+        tamper(viewer, lambda packet: packet)
+        shown = len(viewer.shown)
+        await until(lambda: len(viewer.shown) > shown + 20, 15)
         assert viewer.report.state == "connected"
         assert len(live.service.sessions) == 1
 
@@ -164,8 +165,8 @@ async def test_an_interruption_drops_what_waits_and_the_face_goes_on() -> None:
         assert session.playout.generation == 1
         # at least the two frames in the look-ahead die, as soon as they come
         await until(lambda: session.playout.dropped >= 2, 5)
-        shown = len(viewer._shown)
-        await until(lambda: len(viewer._shown) > shown + 10, 10)
+        shown = len(viewer.shown)
+        await until(lambda: len(viewer.shown) > shown + 10, 10)
 
 
 async def test_a_viewer_that_hangs_up_is_gone_within_three_seconds() -> None:
@@ -181,12 +182,7 @@ async def test_a_viewer_that_hangs_up_is_gone_within_three_seconds() -> None:
 async def test_a_viewer_that_falls_silent_is_freed_by_the_watchdog() -> None:
     async with serving(settings=ServerSettings(watchdog_s=1.5)) as live:
         async with watching(live) as viewer:
-            ice = viewer.pc.getTransceivers()[0].receiver.transport.transport
-
-            async def nothing(data: bytes) -> None:
-                """A tab that crashed."""
-
-            ice._send = nothing  # type: ignore[method-assign]
+            fall_silent(viewer)
             took = await until(lambda: len(live.service.sessions) == 0, 10)
             assert 0.5 < took < 6
 
@@ -217,8 +213,8 @@ async def test_an_engine_that_fails_ends_that_session_alone() -> None:
         await ill.connect(None)
         engine.fail_at = None
         await until(lambda: len(live.service.sessions) == 1, 15)
-        shown = len(healthy._shown)
-        await until(lambda: len(healthy._shown) > shown + 20, 15)
+        shown = len(healthy.shown)
+        await until(lambda: len(healthy.shown) > shown + 20, 15)
         text = (await live.http.get("/metrics")).text
         assert "portraittalk_sessions_failed_total 1.0" in text
         assert (await live.http.get("/healthz")).status_code == 200
@@ -233,7 +229,7 @@ async def test_one_viewer_too_many_is_told_to_wait_until_a_place_is_free() -> No
                 await late.connect(None)
             await late.close()
             response = await live.http.post(
-                "/api/offer", json={"sdp": await an_offer(), "type": "offer"}
+                "/api/offer", json={"sdp": await offer_sdp(), "type": "offer"}
             )
             assert response.status_code == 503
             assert int(response.headers["Retry-After"]) >= 1
@@ -242,19 +238,35 @@ async def test_one_viewer_too_many_is_told_to_wait_until_a_place_is_free() -> No
             pass
 
 
-async def an_offer() -> str:
-    viewer = Viewer("")
-    viewer.pc.addTransceiver("video", direction="recvonly")
-    viewer.pc.addTransceiver("audio", direction="recvonly")
-    await viewer.pc.setLocalDescription(await viewer.pc.createOffer())
-    sdp = viewer.pc.localDescription.sdp
-    await viewer.close()
-    return str(sdp)
+async def test_a_full_server_refuses_before_it_does_any_work() -> None:
+    class Counting(FakeEngine):
+        read = 0
+
+        def read_prompt(self, text: str) -> Prompt:
+            self.read += 1
+            return super().read_prompt(text)
+
+    engine = Counting(side=64)
+    service = AvatarService(engine, ServerSettings(max_sessions=1))
+    await service.start(PORTRAIT, "Test")
+    sdp = await offer_sdp()
+    session, _ = await service.open_session(sdp, "default", "smile")
+    assert engine.read == 1
+    with pytest.raises(ServerFull):
+        await service.open_session(sdp, "default", "sad")
+    with pytest.raises(ApiError, match="not known"):
+        await service.open_session(sdp, "nobody", "sad")
+    assert engine.read == 1
+    await session.close()
+    with pytest.raises(PromptRefused):  # and that costs no place
+        await service.open_session(sdp, "default", "older")
+    await service.open_session(sdp, "default", "sad")
+    await service.stop()
 
 
 async def test_two_viewers_are_served_side_by_side() -> None:
     async with serving() as live, watching(live) as one, watching(live, Beeper()) as two:
-        await until(lambda: len(one._shown) > 30 and len(two._shown) > 30, 20)
+        await until(lambda: len(one.shown) > 30 and len(two.shown) > 30, 20)
 
 
 async def test_a_session_ends_when_asked_and_asking_again_is_harmless() -> None:
@@ -270,7 +282,6 @@ async def test_closing_again_and_at_once_is_harmless() -> None:
         session = only_session(live)
         await asyncio.gather(session.close(), session.close())
         await session.close()
-        session.end()
 
 
 async def test_ten_viewers_one_after_another_leave_nothing_behind() -> None:
@@ -279,7 +290,7 @@ async def test_ten_viewers_one_after_another_leave_nothing_behind() -> None:
         for _ in range(12):
             async with watching(live, Beeper()) as viewer:
                 sessions.append(weakref.ref(only_session(live)))
-                await until(lambda viewer=viewer: len(viewer._shown) > 5, 15)
+                await until(lambda viewer=viewer: len(viewer.shown) > 5, 15)
             await until(lambda: len(live.service.sessions) == 0, 5)
             del viewer
             gc.collect()
@@ -289,7 +300,6 @@ async def test_ten_viewers_one_after_another_leave_nothing_behind() -> None:
         assert sum(ref() is not None for ref in sessions) <= 1
         assert sizes[-1] - sizes[1] < 20, sizes
         assert not [t for t in threading.enumerate() if "decoder" in t.name]
-        assert live.service.worker._jobs == []
 
 
 async def test_stopping_the_server_hangs_up_on_everybody() -> None:

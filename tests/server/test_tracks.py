@@ -11,7 +11,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from server import frame_code
 from server.beeps import Beep
-from server.engine_stream import Clip
+from server.clips import Clip
 from server.pacing import REPEAT_S, Playout
 from server.tracks import AvatarAudioTrack, AvatarVideoTrack
 

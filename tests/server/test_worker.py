@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from engine.errors import PortraitRefused
-from server.worker import MAX_CALLS, EngineWorker, WorkerBusy
+from server.worker import MAX_CALLS, EngineWorker, WorkerBusy, WorkerStopped
 from tests.server.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.timeout(20)
@@ -111,7 +111,11 @@ async def test_a_cancelled_call_leaves_nothing_behind(worker: EngineWorker) -> N
     await first
     assert await worker.call(lambda: 7) == 7
     assert ran == []
-    assert worker._jobs == []
+    gate.clear()
+    calls = [asyncio.ensure_future(worker.call(gate.wait)) for _ in range(MAX_CALLS)]
+    await asyncio.sleep(0.02)
+    gate.set()
+    await asyncio.gather(*calls)  # all places are free
 
 
 async def test_too_many_calls_are_refused(worker: EngineWorker) -> None:
@@ -124,7 +128,57 @@ async def test_too_many_calls_are_refused(worker: EngineWorker) -> None:
     await asyncio.gather(*calls)
 
 
-async def test_a_stopped_worker_refuses_calls() -> None:
+async def test_stopping_fails_every_call_that_waits() -> None:
     worker = EngineWorker(FakeEngine())
-    with pytest.raises(WorkerBusy):
+    worker.start()
+    gate, ran = threading.Event(), []
+    in_hand = asyncio.ensure_future(worker.call(gate.wait))
+    await asyncio.sleep(0.3)  # the first one is being served
+    waiting = [asyncio.ensure_future(worker.call(lambda: ran.append(1))) for _ in range(3)]
+    await asyncio.sleep(0)
+    stopping = asyncio.ensure_future(asyncio.to_thread(worker.stop))
+    await asyncio.sleep(0.05)
+    gate.set()
+    await stopping
+    assert await asyncio.wait_for(in_hand, 5)
+    for call in waiting:
+        with pytest.raises(WorkerStopped, match="has stopped"):
+            await asyncio.wait_for(call, 5)
+    assert ran == []
+
+
+async def test_stopping_tells_every_stream_that_is_still_served() -> None:
+    worker = EngineWorker(FakeEngine())
+    worker.start()
+    job = Work("job", [], [])
+    worker.attach(job)
+    await asyncio.to_thread(worker.stop)
+    assert isinstance(job.failed, WorkerStopped)
+
+
+async def test_an_engine_thread_that_dies_fails_what_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)  # no traceback on the screen
+    worker = EngineWorker(FakeEngine())
+    worker.start()
+
+    def die() -> None:
+        raise SystemExit
+
+    with pytest.raises(WorkerStopped):
+        await asyncio.wait_for(worker.call(die), 5)
+    with pytest.raises(WorkerStopped):
         await worker.call(lambda: None)
+
+
+@pytest.mark.parametrize("started", [False, True])
+async def test_a_worker_that_does_not_run_refuses_calls_and_streams(started: bool) -> None:
+    worker = EngineWorker(FakeEngine())
+    if started:
+        worker.start()
+        await asyncio.to_thread(worker.stop)
+    with pytest.raises(WorkerStopped):
+        await worker.call(lambda: None)
+    with pytest.raises(WorkerStopped):
+        worker.attach(Work("job", [1.0], []))
