@@ -15,6 +15,8 @@ from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, gi
 from server.run import BUNDLED_PORTRAIT, run_server
 from server.settings import ServerSettings, VideoCodec
 
+MAX_BATCH = 8  # streams that are stepped together at most: a program is compiled for 1, 2, 4 and 8
+
 app = typer.Typer(
     help="A portrait that talks, live in the browser, on a plain CPU.\n\n"
     "Start with: portraittalk serve",
@@ -83,7 +85,7 @@ def serve(
 
     config = make_config(
         engine.profile,
-        engine.common(),
+        {**engine.common(), "batch": min(settings.max_sessions, MAX_BATCH)},
         {**given(sampling), **given(checkpoints)},
         live=True,
     )

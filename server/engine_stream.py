@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.types import Engine, VideoFrame
+from engine.types import Engine, Pcm, VideoFrame
 from server.beeps import Beep, BeepFinder, BeepLog
 from server.clips import Chunk, Clip
 from server.intake import SOUND_RATE_HZ, Downsampler, Pcm48
@@ -69,6 +69,7 @@ class EngineStream:
         self._sound: Pcm48 = np.zeros(0, dtype=np.int16)  # taken, its frame not yet made
         self._first_frame = 0  # the frame that `_sound` begins with
         self._taken = 0  # samples taken so far
+        self._queued = 0.0  # when the newest of the sound in hand was queued
         self._marks: deque[tuple[int, int]] = deque([(0, 0)])  # (first sample, generation)
         self._found: dict[int, Beep] = {}
 
@@ -111,26 +112,30 @@ class EngineStream:
         with self._lock:
             return self._chunks[0].queued if self._chunks else None
 
-    def run(self) -> None:
-        """Step the engine by at most one frame of sound."""
+    def begin(self) -> tuple[Any, Pcm] | None:
+        """Take at most one frame of sound, with what changes before it."""
         chunks, state, prompt = self._take()
         if not chunks or state is None:
-            return
-        began = time.monotonic()
+            return None
+        now = time.monotonic()
         if prompt is not None:
             self._engine.set_prompt(state, prompt)
-        self._keep_up(state, began - chunks[0].queued, began)
+        self._keep_up(state, now - chunks[0].queued, now)
         for chunk in chunks:
             self._note(chunk)
+        self._queued = chunks[-1].queued
         pcm = np.concatenate([chunk.pcm for chunk in chunks])
         self._sound = np.concatenate([self._sound, pcm])
-        frames = self._engine.step(state, self._to_16k.push(pcm))
+        return state, self._to_16k.push(pcm)
+
+    def finish(self, frames: list[VideoFrame], began: float) -> None:
+        """Hand on the frames of that step with their sound."""
         if not frames:
             return
         made = time.monotonic()
         self._metrics.step_seconds.observe(made - began)
         self._metrics.made.labels(quality=str(self._ladder.level)).inc(len(frames))
-        cost = Cost(made, began - chunks[-1].queued, (made - began) / len(frames))
+        cost = Cost(made, began - self._queued, (made - began) / len(frames))
         self._deliver([self._clip(frame, cost) for frame in frames])
 
     def fail(self, error: Exception) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from engine.errors import AvatarError
-from engine.types import Engine
+from engine.types import Engine, Pcm, VideoFrame
 
 T = TypeVar("T")
 CALL_PATIENCE_S = 0.25  # a call is due so long after it was made; live frames mostly go first
@@ -24,17 +24,20 @@ class WorkerStopped(AvatarError):
     """The engine thread does not run (any more)."""
 
 
-class Job(Protocol):
-    """Something the engine thread can do next."""
+class Stream(Protocol):
+    """A stream that is stepped, together with others that are due; all on the engine thread."""
 
     def deadline(self) -> float | None:
-        """When the work is due; None when there is none."""
+        """When its work is due; None when there is none."""
 
-    def run(self) -> None:
-        """Do one piece of the work, on the engine thread."""
+    def begin(self) -> tuple[Any, Pcm] | None:
+        """Take the work: a state of the engine's and its 16 kHz sound (N,); None if it is gone."""
+
+    def finish(self, frames: list[VideoFrame], began: float) -> None:
+        """Take the frames of what `begin` gave; the step began at the monotonic time `began`."""
 
     def fail(self, error: Exception) -> None:
-        """Take note that `run` raised or the thread stopped; no more pieces are asked for."""
+        """Take note that its step raised or the thread stopped; no more work is asked for."""
 
 
 class _Call:
@@ -68,12 +71,20 @@ class _Call:
             self._future.set_result(result)
 
 
+Due = TypeVar("Due", _Call, Stream)
+
+
 class EngineWorker:
-    """The engine thread: earliest deadline first over all streams and calls."""
+    """The engine thread: earliest deadline first over all streams and calls.
+
+    Streams that are due at that moment are stepped together, as many as the engine was loaded for
+    (`EngineConfig.batch`). Nobody is waited for, so a stream that stalls holds nobody up.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._jobs: list[Job] = []
+        self._calls: list[_Call] = []
+        self._streams: list[Stream] = []
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -95,19 +106,25 @@ class EngineWorker:
         if self._thread.is_alive():
             self._thread.join()
 
-    def attach(self, job: Job) -> None:
-        """Serve `job` from now on; raises `WorkerStopped`."""
+    def attach(self, stream: Stream) -> None:
+        """Serve `stream` from now on; raises `WorkerStopped`."""
+        self._add(self._streams, stream)
+
+    def detach(self, stream: Stream) -> None:
+        """Serve `stream` no more; a step in hand is finished."""
+        self._remove(self._streams, stream)
+
+    def _add(self, those: list[T], one: T) -> None:
         with self._changed:
             if self._stopping or not self.alive:
                 raise WorkerStopped("the engine has stopped")
-            self._jobs.append(job)
+            those.append(one)
             self._changed.notify()
 
-    def detach(self, job: Job) -> None:
-        """Serve `job` no more; a piece in hand is finished."""
+    def _remove(self, those: list[T], one: T) -> None:
         with self._changed:
-            if job in self._jobs:
-                self._jobs.remove(job)
+            if one in those:
+                those.remove(one)
 
     def wake(self) -> None:
         """Say that some job may have new work."""
@@ -122,42 +139,82 @@ class EngineWorker:
             WorkerStopped: the thread does not run, or stops before it comes to `work`.
             Exception: whatever `work` raised.
         """
-        calls = sum(isinstance(job, _Call) for job in self._jobs)
-        if calls >= MAX_CALLS:
-            raise WorkerBusy(f"{calls} calls wait for the engine; try again in a moment")
+        if len(self._calls) >= MAX_CALLS:
+            raise WorkerBusy(f"{len(self._calls)} calls wait for the engine; try again in a moment")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         call = _Call(work, future, time.monotonic() + CALL_PATIENCE_S)
-        self.attach(call)
+        self._add(self._calls, call)
         try:
             return await future
         finally:
-            self.detach(call)
+            self._remove(self._calls, call)
 
     def _work(self) -> None:
         try:
-            while (job := self._next_job()) is not None:
-                try:
-                    job.run()
-                except Exception as error:  # noqa: BLE001 - one stream's trouble is its own
-                    self.detach(job)
-                    job.fail(error)
+            while (work := self._next()) is not None:
+                if isinstance(work, _Call):
+                    self._guarded([work], work.run)
+                else:
+                    self._step(work)
         finally:
             self._fail_waiting()
+
+    def _step(self, streams: list[Stream]) -> None:
+        """Step streams together; one that cannot begin or finish fails alone."""
+        begun: list[tuple[Stream, tuple[Any, Pcm]]] = []
+        began = time.monotonic()
+        for stream in streams:
+            self._guarded([stream], lambda stream=stream: begun.extend(_begin(stream)))
+        made: list[list[VideoFrame]] = []
+        steps = [step for _, step in begun]
+        self._guarded(
+            [stream for stream, _ in begun], lambda: made.extend(self.engine.step_many(steps))
+        )
+        for (stream, _), frames in zip(begun, made, strict=False):
+            self._guarded([stream], lambda s=stream, f=frames: s.finish(f, began))
+
+    def _guarded(self, those: Sequence[_Call | Stream], work: Callable[[], None]) -> None:
+        """Do `work`; if it raises, `those` are served no more and told why."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - the trouble of some is not that of the others
+            for one in those:
+                if not isinstance(one, _Call):
+                    self.detach(one)
+                one.fail(error)
 
     def _fail_waiting(self) -> None:
         with self._changed:
             self._stopping = True
-            waiting, self._jobs = self._jobs, []
-        for job in waiting:
-            job.fail(WorkerStopped("the engine has stopped"))
+            waiting = [*self._calls, *self._streams]
+            self._calls, self._streams = [], []
+        for one in waiting:
+            one.fail(WorkerStopped("the engine has stopped"))
 
-    def _next_job(self) -> Job | None:
-        """Wait for work and return the job whose deadline is first; None to stop."""
+    def _next(self) -> _Call | list[Stream] | None:
+        """Wait for work: the call that is due first, or the streams that are; None to stop."""
         with self._changed:
             while not self._stopping:
-                due = [(job.deadline(), i) for i, job in enumerate(self._jobs)]
-                ready = [(at, i) for at, i in due if at is not None]
-                if ready:
-                    return self._jobs[min(ready)[1]]
+                calls = sorted(_due(self._calls), key=_first)
+                streams = sorted(_due(self._streams), key=_first)
+                if calls and (not streams or calls[0][0] < streams[0][0]):
+                    return calls[0][1]
+                if streams:
+                    return [stream for _, stream in streams[: self.engine.config.batch]]
                 self._changed.wait()
         return None
+
+
+def _begin(stream: Stream) -> list[tuple[Stream, tuple[Any, Pcm]]]:
+    step = stream.begin()
+    return [] if step is None else [(stream, step)]
+
+
+def _due(those: Sequence[Due]) -> list[tuple[float, Due]]:
+    """Those that have work, and when it is due."""
+    asked = ((one.deadline(), one) for one in those)
+    return [(at, one) for at, one in asked if at is not None]
+
+
+def _first(due: tuple[float, Any]) -> float:
+    return due[0]

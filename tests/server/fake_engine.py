@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,8 +41,10 @@ class FakeEngine:
         enroll_seconds: float = 0.0,
         fail_at: int | None = None,
         side: int = 512,
+        batch: int = 1,
     ) -> None:
-        self.config = EngineConfig()
+        self.config = EngineConfig(batch=batch)
+        self.batches: list[int] = []  # streams of each step
         self.side = side
         self.step_seconds = step_seconds
         self.enroll_seconds = enroll_seconds
@@ -78,6 +81,10 @@ class FakeEngine:
 
     def set_quality(self, state: FakeState, quality: Quality) -> None:
         state.quality = quality
+
+    def step_many(self, streams: Sequence[tuple[FakeState, Pcm]]) -> list[list[VideoFrame]]:
+        self.batches.append(len(streams))
+        return [self.step(state, pcm) for state, pcm in streams]
 
     def step(self, state: FakeState, pcm: Pcm) -> list[VideoFrame]:
         if pcm.ndim != 1 or pcm.dtype != np.float32:

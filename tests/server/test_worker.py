@@ -6,11 +6,13 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 
+import numpy as np
 import pytest
 
 from engine.errors import PortraitRefused
+from engine.types import VideoFrame
 from server.worker import MAX_CALLS, EngineWorker, WorkerBusy, WorkerStopped
-from tests.server.fake_engine import FakeEngine
+from tests.server.fake_engine import FakeEngine, FakeState
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -24,19 +26,30 @@ async def worker() -> AsyncIterator[EngineWorker]:
     assert not worker.alive
 
 
-class Work:
-    """A job with pieces due at given times; writes down what was done."""
+NOTHING = np.zeros(0, np.float32)
 
-    def __init__(self, name: str, due: list[float], done: list[str], bad: bool = False) -> None:
+
+class Work:
+    """A stream with steps due at given times; writes down what was done."""
+
+    def __init__(self, name: str, due: list[float], done: list[str], bad: str = "") -> None:
         self.name, self.due, self.done, self.bad = name, due, done, bad
         self.failed: Exception | None = None
+        self.state = FakeState(np.zeros((64, 64, 3), np.uint8))
 
     def deadline(self) -> float | None:
         return self.due[0] if self.due else None
 
-    def run(self) -> None:
+    def begin(self) -> tuple[FakeState, np.ndarray] | None:
         self.due.pop(0)
-        if self.bad:
+        if self.bad == "begin":
+            raise RuntimeError("as asked")
+        if self.bad == "gone":
+            return None
+        return self.state, np.zeros(1, np.int16) if self.bad == "step" else NOTHING
+
+    def finish(self, frames: list[VideoFrame], began: float) -> None:
+        if self.bad == "finish":
             raise RuntimeError("as asked")
         self.done.append(self.name)
 
@@ -62,16 +75,82 @@ async def test_the_earliest_deadline_goes_first(worker: EngineWorker) -> None:
     assert done == ["early", "late", "early", "late"]
 
 
-async def test_a_job_that_raises_is_told_and_others_go_on(worker: EngineWorker) -> None:
+@pytest.mark.parametrize("where", ["begin", "step", "finish"])
+async def test_a_stream_that_raises_is_told_and_others_go_on(
+    worker: EngineWorker, where: str
+) -> None:
     done: list[str] = []
-    bad, good = Work("bad", [1.0, 1.5], done, bad=True), Work("good", [2.0], done)
+    bad, good = Work("bad", [1.0, 1.5], done, bad=where), Work("good", [2.0], done)
     worker.attach(bad)
     worker.attach(good)
     await finish(worker)
-    assert isinstance(bad.failed, RuntimeError)
+    assert isinstance(bad.failed, RuntimeError if where != "step" else ValueError)
     assert bad.due == [1.5]  # it is asked no more
     assert done == ["good"]
+    assert good.failed is None
     assert worker.alive
+
+
+async def held(worker: EngineWorker, streams: list[Work]) -> None:
+    """Let all of `streams` fall due while the engine is busy, then serve them."""
+    gate = threading.Event()
+    blocked = asyncio.ensure_future(worker.call(gate.wait))
+    await asyncio.sleep(0.3)
+    for stream in streams:
+        worker.attach(stream)
+    gate.set()
+    await blocked
+    await finish(worker)
+
+
+@pytest.fixture
+async def pair_worker() -> AsyncIterator[EngineWorker]:
+    """The worker of an engine that was loaded for two streams at once."""
+    worker = EngineWorker(FakeEngine(batch=2))
+    worker.start()
+    yield worker
+    await asyncio.to_thread(worker.stop)
+
+
+async def test_streams_that_are_due_are_stepped_together(pair_worker: EngineWorker) -> None:
+    done: list[str] = []
+    due = {"last": [3.0], "first": [1.0, 4.0], "second": [2.0]}
+    await held(pair_worker, [Work(name, at, done) for name, at in due.items()])
+    assert done == ["first", "second", "last", "first"]
+    assert pair_worker.engine.batches == [2, 2]
+
+
+async def test_a_stream_without_work_is_not_waited_for(pair_worker: EngineWorker) -> None:
+    done: list[str] = []
+    stalled, gone = Work("stalled", [], done), Work("gone", [1.0], done, bad="gone")
+    await held(pair_worker, [stalled, gone, Work("alive", [2.0, 3.0], done)])
+    assert done == ["alive", "alive"]
+    assert pair_worker.engine.batches == [1, 1]
+    assert stalled.failed is None
+    assert gone.failed is None
+
+
+async def test_of_a_pair_only_the_one_that_cannot_begin_or_finish_fails(
+    pair_worker: EngineWorker,
+) -> None:
+    done: list[str] = []
+    bad = [Work("b", [1.0], done, bad="begin"), Work("f", [3.0], done, bad="finish")]
+    good = [Work("one", [2.0], done), Work("two", [4.0], done)]
+    await held(pair_worker, [*bad, *good])
+    assert sorted(done) == ["one", "two"]
+    assert all(isinstance(work.failed, RuntimeError) for work in bad)
+    assert all(work.failed is None for work in good)
+
+
+async def test_a_step_that_raises_ends_the_streams_that_shared_it(
+    pair_worker: EngineWorker,
+) -> None:
+    done: list[str] = []
+    shared = [Work("one", [1.0], done, bad="step"), Work("two", [2.0], done)]
+    apart = Work("three", [3.0], done)
+    await held(pair_worker, [*shared, apart])
+    assert all(isinstance(work.failed, ValueError) for work in shared)
+    assert done == ["three"]
 
 
 async def test_a_detached_job_is_served_no_more(worker: EngineWorker) -> None:
