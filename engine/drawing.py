@@ -27,7 +27,8 @@ class FrameDrawer:
 
     def draw(self, aims: Sequence[Aim]) -> list[VideoFrame | None]:
         """The next frame of each stream; None where an earlier run drew it."""
-        painted, moved = [], []
+        painted: list[Aim] = []
+        moved: list[Aim] = []
         for state, condition in aims:
             index = condition.index
             again = state.shown is not None and index % state.quality.draw_every

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from engine.errors import AvatarError
@@ -153,7 +154,8 @@ class EngineWorker:
         try:
             while (work := self._next()) is not None:
                 if isinstance(work, _Call):
-                    self._guarded([work], work.run)
+                    with self._failing(work):
+                        work.run()
                 else:
                     self._step(work)
         finally:
@@ -161,22 +163,25 @@ class EngineWorker:
 
     def _step(self, streams: list[Stream]) -> None:
         """Step streams together; one that cannot begin or finish fails alone."""
-        begun: list[tuple[Stream, tuple[Any, Pcm]]] = []
         began = time.monotonic()
+        begun: list[tuple[Stream, tuple[Any, Pcm]]] = []
         for stream in streams:
-            self._guarded([stream], lambda stream=stream: begun.extend(_begin(stream)))
+            with self._failing(stream):
+                step = stream.begin()
+                if step is not None:
+                    begun.append((stream, step))
         made: list[list[VideoFrame]] = []
-        steps = [step for _, step in begun]
-        self._guarded(
-            [stream for stream, _ in begun], lambda: made.extend(self.engine.step_many(steps))
-        )
-        for (stream, _), frames in zip(begun, made, strict=False):
-            self._guarded([stream], lambda s=stream, f=frames: s.finish(f, began))
+        with self._failing(*(stream for stream, _ in begun)):
+            made = self.engine.step_many([step for _, step in begun])
+        for (stream, _), frames in zip(begun, made, strict=False):  # none if the step raised
+            with self._failing(stream):
+                stream.finish(frames, began)
 
-    def _guarded(self, those: Sequence[_Call | Stream], work: Callable[[], None]) -> None:
-        """Do `work`; if it raises, `those` are served no more and told why."""
+    @contextmanager
+    def _failing(self, *those: _Call | Stream) -> Iterator[None]:
+        """If what is done here raises, `those` are served no more and told why."""
         try:
-            work()
+            yield
         except Exception as error:  # noqa: BLE001 - the trouble of some is not that of the others
             for one in those:
                 if not isinstance(one, _Call):
@@ -186,7 +191,7 @@ class EngineWorker:
     def _fail_waiting(self) -> None:
         with self._changed:
             self._stopping = True
-            waiting = [*self._calls, *self._streams]
+            waiting: list[_Call | Stream] = [*self._calls, *self._streams]
             self._calls, self._streams = [], []
         for one in waiting:
             one.fail(WorkerStopped("the engine has stopped"))
@@ -203,11 +208,6 @@ class EngineWorker:
                     return [stream for _, stream in streams[: self.engine.config.batch]]
                 self._changed.wait()
         return None
-
-
-def _begin(stream: Stream) -> list[tuple[Stream, tuple[Any, Pcm]]]:
-    step = stream.begin()
-    return [] if step is None else [(stream, step)]
 
 
 def _due(those: Sequence[Due]) -> list[tuple[float, Due]]:

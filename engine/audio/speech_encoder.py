@@ -59,7 +59,7 @@ class StreamingSpeechEncoder:
         for _ in range(_SETTLE):
             out = self._graph(window=window, **self._settled)
             self._settled = self._remembered(out)
-        self.silence: F32 = np.asarray(out["features"])[0]  # features of silence (2, width)
+            self.silence: F32 = np.asarray(out["features"])[0]  # features of silence (2, width)
 
     def start(self) -> SpeechState:
         """State of a new stream: as if it had been silent for a while."""

@@ -22,12 +22,13 @@ def sampling_times(steps: int) -> list[float]:
 
 
 def flow_path(
-    predict: Callable[[Latents, float], Latents], noise: Latents, steps: int
+    predict: Callable[[Latents, float], Any], noise: Latents, steps: int
 ) -> Iterator[tuple[Latents, float]]:
     """Euler on the rectified path (arXiv 2209.03003): latents (B, C, h, w) and time after each step.
 
     Args:
-        predict: z_t (B, C, h, w) and its time -> the clean latents z_0 (B, C, h, w) it stands for.
+        predict: z_t (B, C, h, w) and its time -> the clean latents z_0 (B, C, h, w) it stands for, or
+            what numpy can read as such; after the last step they are handed on as they are.
         noise: (B, C, h, w), where the path begins, at time 1.
         steps: evaluations of `predict`.
     """
