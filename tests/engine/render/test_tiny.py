@@ -66,7 +66,7 @@ def test_nothing_outside_the_reach_of_the_head_changes(graphs: TinyRenderer) -> 
     assert (moved[place.head.box] != rgb[place.head.box]).any()
 
 
-def test_flow_is_in_window_units(graphs: TinyRenderer) -> None:
+def test_flow_is_in_crop_units(graphs: TinyRenderer) -> None:
     rgb, side = portrait(), 90.0
     flow = nothing("move", "flow")
     flow[:, 0] = 6 / side  # read six pixels to the right
@@ -76,7 +76,7 @@ def test_flow_is_in_window_units(graphs: TinyRenderer) -> None:
     )
 
 
-def test_paint_is_laid_inside_the_window_only_and_fades_at_its_border(
+def test_paint_is_laid_inside_the_crop_only_and_fades_at_its_border(
     graphs: TinyRenderer,
 ) -> None:
     rgb, side = portrait(), 90.0
@@ -104,7 +104,7 @@ def test_a_blinking_portrait_is_moved_in_place_of_the_open_one(graphs: TinyRende
     assert np.abs(shown.astype(int) - rgb).max() <= 1
 
 
-def test_a_carried_window_follows_the_lips(graphs: TinyRenderer) -> None:
+def test_a_carried_crop_follows_the_lips(graphs: TinyRenderer) -> None:
 
     backend = load_backend("openvino", threads=1)
     carry = backend.load(CARRY, EngineConfig().weights / "carry.onnx")
