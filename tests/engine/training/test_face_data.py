@@ -30,13 +30,13 @@ def face_points() -> np.ndarray:
 
 
 def marked_faces(count: int = 6) -> face_data.FaceSet:
-    """Grey pictures with a bright dot at landmark 152, the chin."""
+    """Grey images with a bright dot at landmark 152, the chin."""
     points = np.repeat(face_points()[None], count, 0)
-    pictures = np.full((count, 320, 320, 3), 60, np.uint8)
+    images = np.full((count, 320, 320, 3), 60, np.uint8)
     x, y = (points[0, 152] * 320).astype(int)
-    pictures[:, y - 4 : y + 4, x - 4 : x + 4] = 255
+    images[:, y - 4 : y + 4, x - 4 : x + 4] = 255
     return face_data.FaceSet(
-        pictures,
+        images,
         points,
         np.zeros((count, len(SCORE_NAMES)), np.float32),
         np.full((count, 2), 0.3, np.float32),
@@ -135,7 +135,7 @@ def test_cell_targets_decode_to_the_same_squares() -> None:
 
 def test_scenes_hold_the_faces_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     faces = marked_faces()
-    faces.pictures[:] = (200, 20, 20)
+    faces.images[:] = (200, 20, 20)
     scenes = SceneMaker(faces, backgrounds()).batch(np.random.default_rng(0), 64)
     counts = [len(squares) for squares in scenes.squares]
     assert min(counts) == 0

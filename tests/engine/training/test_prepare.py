@@ -13,7 +13,7 @@ from PIL import Image
 
 from engine.audio.speech_encoder import WIDTH
 from engine.errors import ConfigError, DataError, MediaError
-from engine.face.detector import Face, Window, face_box
+from engine.face.detector import Face, FaceCrop, face_box
 from engine.training.commands import parse_shard, prepare_folder
 from engine.training.data.clips import Clip, load_clips
 from engine.training.data.contact_sheet import contact_sheet, report
@@ -81,8 +81,8 @@ class SquareReader:
         points = SHAPE * HEAD * 2 + middle  # twice as large: a face of 80 pixels and more
         return [Face(points, np.zeros(52, np.float32), 0.1, 0.0, 0.0, 0.99, face_box(points))]
 
-    def look(self, picture: Image.Image, window: Window) -> Face:
-        found = self.faces(np.asarray(picture))
+    def look(self, image: Image.Image, crop: FaceCrop) -> Face:
+        found = self.faces(np.asarray(image))
         missing = dataclasses.replace(
             Face(SHAPE, np.zeros(52, np.float32), 0, 0, 0, 0.0, face_box(SHAPE))
         )
@@ -99,8 +99,8 @@ class Corner:
 
 
 def tools(reader: SquareReader | None = None) -> Tools:
-    hear = lambda pcm: np.zeros((len(pcm) // 320, 4), np.float32)
-    return Tools(reader or SquareReader(), hear, Corner())  # type: ignore[arg-type]
+    features = lambda pcm: np.zeros((len(pcm) // 320, 4), np.float32)
+    return Tools(reader or SquareReader(), features, Corner())  # type: ignore[arg-type]
 
 
 SETTINGS = PrepareSettings(size=64, references=4, track=TrackSettings(least_frames=5))
