@@ -52,7 +52,7 @@ def test_difftalk_samples_carry_what_each_frame_hears(drawn: Path, heard: Path) 
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("stage", ["identity", "joint"])
+@pytest.mark.parametrize("stage", ["identity", pytest.param("joint", marks=pytest.mark.slow)])
 def test_after_a_few_steps_the_masked_frame_matters(
     stage: str, heard: Path, tmp_path: Path
 ) -> None:
