@@ -63,7 +63,7 @@ def judge(
     who: IdentityScore,
     args: Any,
 ) -> tuple[dict[str, Any], np.ndarray, list[np.ndarray]] | None:
-    """Figures, lip gaps and pictures of one portrait; None when it is refused."""
+    """Figures, lip gaps and shown crops of one portrait; None when it is refused."""
     portrait = decode_image(path.read_bytes())
     try:
         identity = engine.enroll(portrait)
@@ -74,7 +74,7 @@ def judge(
     at_rest = pixels(label, still)
     assert at_rest is not None, f"the public landmarker finds no face in {path}"
     wanted = who.embed(still, at_rest)
-    gaps, cosines, pictures, lost = [], [], [face_crop(still, at_rest, args.tile)], 0
+    gaps, cosines, crops, lost = [], [], [face_crop(still, at_rest, args.tile)], 0
     shown = set(np.linspace(args.skip, len(pcm) // 640 - 1, args.columns).astype(int).tolist())
     for frame in frames_of(engine, identity, pcm):
         landmarks = pixels(label, frame.rgb)
@@ -85,7 +85,7 @@ def judge(
         if frame.index % 5 == 0:
             cosines.append(float(wanted @ who.embed(frame.rgb, landmarks)))
         if frame.index in shown:
-            pictures.append(face_crop(frame.rgb, at_rest, args.tile))
+            crops.append(face_crop(frame.rgb, at_rest, args.tile))
     low, median, high = np.percentile(gaps, [2, 50, 90])
     row = {
         "identity": round(float(np.mean(cosines)), 3),
@@ -95,7 +95,7 @@ def judge(
         "gap_p90": round(float(high), 4),
         "frames_without_face": lost,
     }
-    return row, np.array(gaps), pictures
+    return row, np.array(gaps), crops
 
 
 def main() -> None:
@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--portraits", type=Path, required=True, help="folder of pictures")
+    parser.add_argument("--portraits", type=Path, required=True, help="folder of images")
     parser.add_argument("--audio", type=Path, required=True, help="what they say")
     parser.add_argument("--landmarker", type=Path, required=True, help="face_landmarker.task")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="downloaded tools")
@@ -127,10 +127,10 @@ def main() -> None:
     files = [f for f in sorted(args.portraits.iterdir()) if f.suffix.lower() in suffixes]
     for number, path in enumerate(tqdm(files[: args.limit], unit="portrait")):
         if (judged := judge(engine, path, pcm, label, who, args)) is not None:
-            row, gap, pictures = judged
+            row, gap, crops = judged
             rows[f"{number:02d}"] = row
             gaps.append(gap)
-            sheet.append(np.concatenate(pictures, 1))
+            sheet.append(np.concatenate(crops, 1))
     args.sheet.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(args.sheet), np.concatenate(sheet)[:, :, ::-1])
     identity = [row["identity"] for row in rows.values()]

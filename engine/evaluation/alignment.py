@@ -83,23 +83,23 @@ class Aligner:
     def _align(self, pcm: F32, words: Sequence[str], at: float) -> list[Phone]:
         decoder = self._decoder(words)
         try:
-            _hear(decoder, pcm)
-            heard = [
+            _decode(decoder, pcm)
+            found = [
                 Word(s.word.split("(")[0], s.start_frame / 100, (s.end_frame + 1) / 100)
                 for s in decoder.seg() or ()
                 if s.word[0] not in "<["
             ]
         except RuntimeError as error:
             raise DataError(f"the words do not fit the sound at {at:.1f} s: {words}") from error
-        if [w.text for w in heard] != list(words):
+        if [w.text for w in found] != list(words):
             raise DataError(f"the words do not fit the sound at {at:.1f} s: {words}")
         try:
             decoder.set_alignment()
-            _hear(decoder, pcm)
+            _decode(decoder, pcm)
         except RuntimeError as error:
             if len(words) < 2 or len(pcm) < SHORTEST_S * RATE:
                 raise DataError(f"no phones found at {at:.1f} s: {words}") from error
-            return self._align_parts(pcm, heard, at)
+            return self._align_parts(pcm, found, at)
         return [
             Phone(p.name, at + p.start / 100, at + (p.start + p.duration) / 100)
             for word in decoder.get_alignment()
@@ -107,11 +107,11 @@ class Aligner:
             if p.name not in ("SIL", "+NSN+", "+SPN+")
         ]
 
-    def _align_parts(self, pcm: F32, heard: Sequence[Word], at: float) -> list[Phone]:
-        cut = best_cut(heard, len(pcm) / RATE)
-        seconds = (heard[cut - 1].end + heard[cut].start) / 2
+    def _align_parts(self, pcm: F32, found: Sequence[Word], at: float) -> list[Phone]:
+        cut = best_cut(found, len(pcm) / RATE)
+        seconds = (found[cut - 1].end + found[cut].start) / 2
         sample = int(seconds * RATE)
-        words = [w.text for w in heard]
+        words = [w.text for w in found]
         first = self._align(pcm[:sample], words[:cut], at)
         return first + self._align(pcm[sample:], words[cut:], at + sample / RATE)
 
@@ -129,18 +129,18 @@ class Aligner:
         return decoder
 
 
-def best_cut(heard: Sequence[Word], length: float) -> int:
+def best_cut(found: Sequence[Word], length: float) -> int:
     """Number of the word before which to cut: a long pause near the middle."""
 
     def worth(i: int) -> float:
-        middle = (heard[i - 1].end + heard[i].start) / 2
-        pause = heard[i].start - heard[i - 1].end
+        middle = (found[i - 1].end + found[i].start) / 2
+        pause = found[i].start - found[i - 1].end
         return pause - 0.2 * abs(middle - length / 2)
 
-    return max(range(1, len(heard)), key=worth)
+    return max(range(1, len(found)), key=worth)
 
 
-def _hear(decoder: Any, pcm: F32) -> None:
+def _decode(decoder: Any, pcm: F32) -> None:
     raw = (np.clip(pcm, -1, 1) * 32767).astype(np.int16).tobytes()
     decoder.start_utt()
     decoder.process_raw(raw, full_utt=True)

@@ -2,7 +2,7 @@
 
 Landmarks are compared with the labelling tool's on real portraits, as the mean distance over the
 distance of the pupils. The tool's own consistency (its answer for a crop against its answer for
-the whole picture) stands beside, as the error nobody can get below. Ends in one JSON line.
+the whole image) stands beside, as the error nobody can get below. Ends in one JSON line.
 """
 
 from __future__ import annotations
@@ -73,15 +73,15 @@ def outcome(reader: FaceReader, rgb: U8) -> str:
     return "read"
 
 
-def pictures(paths: Iterable[Path]) -> Iterator[tuple[str, U8]]:
-    """Name and RGB of each picture file."""
+def read_images(paths: Iterable[Path]) -> Iterator[tuple[str, U8]]:
+    """Name and RGB of each image file."""
     for path in paths:
         if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
             yield path.name, np.asarray(Image.open(path).convert("RGB"))
 
 
 def without_face(objects: list[U8], count: int) -> Iterator[U8]:
-    """Squares cut from pictures of things, then plain noise, ramps and letters."""
+    """Squares cut from images of things, then plain noise, ramps and letters."""
     rng = np.random.default_rng(5)
     for i in range(count):
         source = objects[i % len(objects)]
@@ -98,7 +98,7 @@ def without_face(objects: list[U8], count: int) -> Iterator[U8]:
 
 
 def side_by_side(a: U8, b: U8) -> U8:
-    """Two pictures of the same height in one."""
+    """Two images of the same height in one."""
     height = min(len(a), len(b))
     return np.hstack([a[:height], b[:height]])
 
@@ -149,7 +149,7 @@ def measure_portraits(
 def measure_refusals(
     reader: FaceReader, label: Labeller, portraits: list[U8], objects: list[U8], stills: Path | None
 ) -> dict[str, tuple[int, int]]:
-    """How many of how many pictures of each kind had the right outcome."""
+    """How many of how many images of each kind had the right outcome."""
     pairs = [side_by_side(a, b) for a, b in itertools.pairwise([*portraits, portraits[0]])]
     things = list(without_face(objects, 120))
     small = [
@@ -174,7 +174,7 @@ def measure_refusals(
 
 
 def _stills_by_angle(label: Labeller, stills: Path) -> tuple[list[U8], list[U8]]:
-    """Pictures turned by over 50 degrees, and frontal ones that no net was trained on."""
+    """Images turned by over 50 degrees, and frontal ones that no net was trained on."""
     turned, frontal = [], []
     with tarfile.open(stills) as archive:
         members = sorted((m for m in archive.getmembers() if m.isfile()), key=lambda m: m.name)
@@ -198,14 +198,14 @@ def _draw(rgb: U8, landmarks: F32) -> Image.Image:
     left, top, right, bottom = face_box(landmarks)
     side = max(right - left, bottom - top) * 1.3
     crop = FaceCrop((left + right) / 2, (top + bottom) / 2, side)
-    picture = Image.fromarray(crop.cut(Image.fromarray(rgb), 320))
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray(crop.cut(Image.fromarray(rgb), 320))
+    draw = ImageDraw.Draw(image)
     points = (landmarks - [crop.x, crop.y]) / side * 320 + 160
     for row in (*topology.LIP_ROWS, topology.OVAL, topology.RIGHT_EYE, topology.LEFT_EYE):
         draw.line([tuple(points[i]) for i in row], fill=(0, 255, 0))
     for x, y in points:
         draw.point((x, y), fill=(255, 255, 0))
-    return picture
+    return image
 
 
 def _tile(tiles: list[Image.Image], columns: int = 6) -> Image.Image:
@@ -219,7 +219,7 @@ def main(
     weights: Annotated[Path, typer.Option(help="folder with detector.onnx and landmarks.onnx")],
     portraits: Annotated[Path, typer.Option(help="folder of real portraits")],
     landmarker: Annotated[Path, typer.Option(help="face_landmarker.task")],
-    objects: Annotated[Path, typer.Option(help="folder of pictures without a face")],
+    objects: Annotated[Path, typer.Option(help="folder of images without a face")],
     stills: Annotated[Path | None, typer.Option(help="tar file of single faces")] = None,
     sheet: Annotated[Path | None, typer.Option(help="write the drawn portraits here")] = None,
 ) -> None:
@@ -229,8 +229,8 @@ def main(
         backend.load(DETECTOR, weights / "detector.onnx"),
         backend.load(LANDMARKS, weights / "landmarks.onnx"),
     )
-    real = list(pictures(sorted(portraits.iterdir())))
-    things = [rgb for _, rgb in pictures(sorted(objects.iterdir())) if min(rgb.shape[:2]) >= 100]
+    real = list(read_images(sorted(portraits.iterdir())))
+    things = [rgb for _, rgb in read_images(sorted(objects.iterdir())) if min(rgb.shape[:2]) >= 100]
     landmarks = measure_portraits(reader, label, real, sheet)
     refusals = measure_refusals(reader, label, [rgb for _, rgb in real], things, stills)
     table = Table(
@@ -239,7 +239,7 @@ def main(
     for group in GROUPS:
         row = (landmarks[f"{kind}_{group}"] for kind in ("nme", "worst", "teacher"))
         table.add_row(group, *(f"{value:.2f}" for value in row))
-    kinds = Table("kind of picture", "right", "of")
+    kinds = Table("kind of image", "right", "of")
     for name, (right, total) in refusals.items():
         kinds.add_row(name, str(right), str(total))
     console = Console()

@@ -34,7 +34,7 @@ class IdentityScore:
         path = fetch("sface", cache)[0]  # blockwise int8: only ONNX Runtime reads it
         model = onnx.load(path)
         del model.graph.input[1:]  # left-overs of its quantisation: weights that nothing reads
-        assert model.graph.input[0].name == "data", "the picture is the first input"
+        assert model.graph.input[0].name == "data", "the image is the first input"
         options = ort.SessionOptions()
         options.log_severity_level = 3
         self._net = ort.InferenceSession(
@@ -45,6 +45,6 @@ class IdentityScore:
         """Unit embedding (128,) of the face with `landmarks` (478, 2) in pixels of `rgb`."""
         matrix = similarity(five_points(landmarks), TEMPLATE)
         crop = cv2.warpAffine(rgb, matrix, (112, 112), flags=cv2.INTER_LINEAR)
-        picture = np.asarray(crop, np.float32).transpose(2, 0, 1)[None]  # RGB, as OpenCV feeds it
-        vector: F32 = self._net.run(None, {"data": np.ascontiguousarray(picture)})[0][0]
+        image = np.asarray(crop, np.float32).transpose(2, 0, 1)[None]  # RGB, as OpenCV feeds it
+        vector: F32 = self._net.run(None, {"data": np.ascontiguousarray(image)})[0][0]
         return vector / np.float32(np.linalg.norm(vector))

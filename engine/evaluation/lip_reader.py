@@ -1,4 +1,4 @@
-"""Reads how far the lips are apart, picture by picture."""
+"""Reads how far the lips are apart, frame by frame."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ F32 = NDArray[np.float32]
 
 
 class LipReader:
-    """Reads the lip gap of one face from picture to picture.
+    """Reads the lip gap of one face from frame to frame.
 
     Args:
         reader: the project's own landmark net.
@@ -33,7 +33,7 @@ class LipReader:
         self._last = 0.0
 
     def gap(self, rgb: RgbImage) -> float:
-        """Lip gap of the face in `rgb` (H, W, 3); that of the picture before when none is found."""
+        """Lip gap of the face in `rgb` (H, W, 3); that of the frame before when none is found."""
         if self._label is not None:
             found = self._label(enlarge(rgb))
             if found is not None:
@@ -47,7 +47,7 @@ class LipReader:
 
 
 def enlarge(rgb: RgbImage, side: int = 512) -> RgbImage:
-    """Scale a small picture up to `side` pixels, where the public landmarker reads better."""
+    """Scale a small image up to `side` pixels, where the public landmarker reads better."""
     scale = side / max(rgb.shape[:2])
     if scale <= 1:
         return rgb
@@ -56,9 +56,9 @@ def enlarge(rgb: RgbImage, side: int = 512) -> RgbImage:
 
 
 def read_frames(clip: Path) -> Iterator[RgbImage]:
-    """Every picture (H, W, 3) of a film; raises `DataError` when it has none."""
+    """Every frame (H, W, 3) of a film; raises `DataError` when it has none."""
     with av.open(str(clip)) as container:
         if not container.streams.video:
-            raise DataError(f"{clip.name} has no pictures")
+            raise DataError(f"{clip.name} has no frames")
         for frame in container.decode(video=0):
             yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)

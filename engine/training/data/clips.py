@@ -72,7 +72,7 @@ def write_clip(folder: Path, card: ClipCard, arrays: ClipArrays, frames: Iterabl
     removes.
 
     Raises:
-        DataError: `frames` gives another number of pictures than the card says.
+        DataError: `frames` gives another number of frames than the card says.
     """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -83,7 +83,7 @@ def write_clip(folder: Path, card: ClipCard, arrays: ClipArrays, frames: Iterabl
             file.write(_jpeg(rgb))
             offsets.append(file.tell())
     if len(offsets) - 1 != card.frames:
-        raise DataError(f"{folder.name}: {len(offsets) - 1} pictures came, {card.frames} expected")
+        raise DataError(f"{folder.name}: {len(offsets) - 1} frames came, {card.frames} expected")
     np.savez(
         part / "clip.npz",
         offsets=np.array(offsets, np.int64),
@@ -110,7 +110,7 @@ def _jpeg(rgb: RgbImage) -> bytes:
 
 
 class Clip:
-    """One prepared clip: its numbers in memory, its pictures read when asked for."""
+    """One prepared clip: its numbers in memory, its frames read when asked for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -139,14 +139,14 @@ class Clip:
         return self.card.frames
 
     def frame(self, index: int) -> RgbImage:
-        """Picture `index` (size, size, 3)."""
+        """Frame `index` (size, size, 3)."""
         begin, end = (int(v) for v in self.offsets[index : index + 2])
         with (self.folder / "frames.bin").open("rb") as file:
             file.seek(begin)
             try:
                 return np.asarray(Image.open(io.BytesIO(file.read(end - begin))).convert("RGB"))
             except OSError as error:
-                raise DataError(f"{self.folder}: picture {index} is damaged: {error}") from error
+                raise DataError(f"{self.folder}: frame {index} is damaged: {error}") from error
 
     def sound(self) -> Pcm | None:
         """(T * 640,) at 16 kHz, or None for a silent video."""

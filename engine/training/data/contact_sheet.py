@@ -15,7 +15,7 @@ from engine.training.data.prepare import Record
 from engine.types import RgbImage
 
 CELL = 112  # pixels
-PICTURES = 5  # of a clip, evenly spaced; then the two masks
+FRAMES = 5  # of a clip, evenly spaced; then the two masks
 DOT = (60, 255, 120)
 
 
@@ -35,7 +35,7 @@ def contact_sheet(clips: Sequence[Clip], path: Path, *, rows: int = 20) -> None:
 
 
 def _row(clip: Clip) -> list[RgbImage]:
-    frames = np.linspace(0, len(clip) - 1, PICTURES).round().astype(int)
+    frames = np.linspace(0, len(clip) - 1, FRAMES).round().astype(int)
     cells = [_dotted(clip, int(i)) for i in frames]
     small = np.asarray(Image.fromarray(clip.frame(0)).resize((CELL, CELL)))
     masks = (mask(clip.landmarks[0], CELL)[..., None] for mask in (head_mask, lower_face_mask))
@@ -43,10 +43,10 @@ def _row(clip: Clip) -> list[RgbImage]:
 
 
 def _dotted(clip: Clip, index: int) -> RgbImage:
-    picture = Image.fromarray(clip.frame(index)).resize((CELL, CELL))
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray(clip.frame(index)).resize((CELL, CELL))
+    draw = ImageDraw.Draw(image)
     draw.point([tuple(p) for p in (clip.landmarks[index][list(SIXTY_EIGHT)] * CELL)], fill=DOT)
-    return np.asarray(picture)
+    return np.asarray(image)
 
 
 def report(records: Sequence[Record]) -> str:

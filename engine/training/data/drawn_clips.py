@@ -127,7 +127,7 @@ def walls(person: DrawnPerson, frames: int, seed: int) -> list[Colour]:
 
 
 def landmarks_of(person: DrawnPerson, shape: F32, basis: FaceBasis, face: F32, pose: F32) -> F32:
-    """Landmarks (478, 2) in [0, 1] of the picture: one frame's coefficients (52,), pose (6,)."""
+    """Landmarks (478, 2) in [0, 1] of the frame: one frame's coefficients (52,), pose (6,)."""
     moved = turn_head(shape + basis.move(face), basis.depth, pose)
     middle = np.array([0.5, 0.2], np.float32)
     stretch = 0.4 * np.array(person.stretch, np.float32)
@@ -194,8 +194,8 @@ def write_drawn_clips(out: Path, *, people: int = 8, frames: int = 12, size: int
             None,
         )
         drawn = zip(points, walls(person, frames, number), strict=True)
-        pictures = (paint(person, row, size, wall) for row, wall in drawn)
-        write_clip(out / "clips" / person.name, card, arrays, pictures)
+        images = (paint(person, row, size, wall) for row, wall in drawn)
+        write_clip(out / "clips" / person.name, card, arrays, images)
         names.append(person.name)
     return names
 

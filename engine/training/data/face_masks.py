@@ -54,13 +54,6 @@ def lower_face_mask(landmarks: F32, size: int) -> F32:
     return np.asarray(1 - _polygon(lifted.astype(np.float32), size), np.float32)
 
 
-def rows_mask(landmarks: F32, size: int) -> F32:
-    """DiffTalk's: every row below the nose tip is hidden."""
-    kept = np.zeros((size, size), np.float32)
-    kept[: int(np.clip(landmarks[NOSE_TIP, 1] * size, 0, size))] = 1
-    return kept
-
-
 def holes(rng: np.random.RandomState, size: int, share: float, cells: int = 8) -> F32:
     """Random corruption: each of `cells` x `cells` squares is hidden with chance `share`."""
     kept = (rng.rand(cells, cells) >= share).astype(np.float32)

@@ -16,7 +16,7 @@ from engine.face.detector import MIN_PRESENCE, Face, FaceReader, aligned_crop
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
-THUMB = 32  # pixels a side of the picture that cuts are seen in
+THUMB = 32  # pixels a side of the small frame that cuts are seen in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +62,12 @@ def track(frames: Iterable[RgbImage], reader: FaceReader, settings: TrackSetting
     open_piece: Piece | None = None
     before: NDArray[np.int16] | None = None
     for index, rgb in enumerate(frames):
-        picture = Image.fromarray(rgb)
-        thumb = np.asarray(picture.resize((THUMB, THUMB)), np.int16)
+        image = Image.fromarray(rgb)
+        thumb = np.asarray(image.resize((THUMB, THUMB)), np.int16)
         same_shot = before is not None and np.abs(thumb - before).mean() < settings.cut
         before = thumb
         known = open_piece.faces[-1] if open_piece is not None and same_shot else None
-        face = follow(picture, rgb, reader, known, settings)
+        face = follow(image, rgb, reader, known, settings)
         if face is None or known is None or _far(face, known, settings):
             open_piece = None
         if face is None:
@@ -80,7 +80,7 @@ def track(frames: Iterable[RgbImage], reader: FaceReader, settings: TrackSetting
 
 
 def follow(
-    picture: Image.Image,
+    image: Image.Image,
     rgb: RgbImage,
     reader: FaceReader,
     known: Face | None,
@@ -88,7 +88,7 @@ def follow(
 ) -> Face | None:
     """The face of this frame: where it was a frame ago, else the largest anywhere."""
     if known is not None:
-        face = reader.look(picture, aligned_crop(known.landmarks))
+        face = reader.look(image, aligned_crop(known.landmarks))
         if face.confidence >= MIN_PRESENCE and not _far(face, known, settings):
             return face
     found = reader.faces(rgb)

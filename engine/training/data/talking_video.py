@@ -1,4 +1,4 @@
-"""A talking video -> pictures at 25 a second and 16 kHz sound that begin at the same moment."""
+"""A talking video -> frames at 25 a second and 16 kHz sound that begin at the same moment."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from engine.types import Pcm, RgbImage
 
 FPS = 25
 HOP = RATE // FPS
-LONGEST_GAP_S = 10.0  # between two pictures; more is a broken clock
+LONGEST_GAP_S = 10.0  # between two frames; more is a broken clock
 
 
 def frames_at(path: Path, fps: int = FPS) -> Iterator[RgbImage]:
-    """Decode the first video track; picture k is the one shown nearest to k / fps seconds.
+    """Decode the first video track; frame k is the one shown nearest to k / fps seconds.
 
-    Turned as the file says it should be shown. Time counts from the first picture.
+    Turned as the file says it should be shown. Time counts from the first frame.
 
     Raises:
-        MediaError: the file cannot be read to its end, holds no pictures, or its clock jumps.
+        MediaError: the file cannot be read to its end, holds no frames, or its clock jumps.
     """
     if not path.is_file():
         raise MediaError(f"no file {path}")
@@ -43,32 +43,32 @@ def _timed(container: Any, stream: Any) -> Iterator[tuple[float, RgbImage]]:
     rate = float(stream.average_rate or FPS)
     for index, frame in enumerate(container.decode(stream)):
         time = index / rate if frame.time is None else float(frame.time)
-        picture: RgbImage = frame.to_ndarray(format="rgb24")
+        rgb: RgbImage = frame.to_ndarray(format="rgb24")
         turns = round(frame.rotation / 90) % 4  # counter-clockwise quarter turns
-        yield time, np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+        yield time, np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
 
 def _resample(timed: Iterator[tuple[float, RgbImage]], fps: int, name: str) -> Iterator[RgbImage]:
     first = next(timed, None)
     if first is None:
-        raise MediaError(f"{name} holds no pictures")
-    start, picture = first
+        raise MediaError(f"{name} holds no frames")
+    start, rgb = first
     now, lasts, k = 0.0, 1 / fps, 0
     for absolute, following in timed:
         time = absolute - start
         if not now < time < now + LONGEST_GAP_S:
             raise MediaError(f"{name}: its clock goes from {now:.2f} s to {time:.2f} s")
         while k / fps < (now + time) / 2:
-            yield picture
+            yield rgb
             k += 1
-        now, lasts, picture = time, time - now, following
+        now, lasts, rgb = time, time - now, following
     while k / fps < now + lasts - 1e-6:
-        yield picture
+        yield rgb
         k += 1
 
 
 def sound_of(path: Path, frames: int, sound: Path | None = None) -> Pcm | None:
-    """The sound under `frames` pictures of a video: (frames * 640,) at 16 kHz.
+    """The sound under the first `frames` frames of a video: (frames * 640,) at 16 kHz.
 
     Args:
         sound: the file that holds the sound when it is another one (MEAD); it starts with it.

@@ -24,7 +24,7 @@ LIPS = [*INNER_UPPER_LIP, *INNER_LOWER_LIP, *OUTER_UPPER_LIP, *OUTER_LOWER_LIP]
 
 
 def load_labels(folder: Path) -> tuple[F64, F64, NDArray[np.int64]]:
-    """Landmarks (N, 478, 3) in picture units, coefficients (N, 52) in our order, person (N,)."""
+    """Landmarks (N, 478, 3) in image units, coefficients (N, 52) in our order, person (N,)."""
     points, scores, people = [], [], []
     for file in sorted(folder.glob("chunk_????.npz")):
         with np.load(file) as saved:

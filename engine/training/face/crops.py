@@ -31,7 +31,7 @@ class CropMaker:
 
     Args:
         faces: the faces, cut by `face_data.gather`.
-        backgrounds: pictures (H, W, 3) that show no face.
+        backgrounds: images (H, W, 3) that show no face.
         mirror_points, mirror_scores: the left-right maps of `face_data`.
     """
 
@@ -60,25 +60,25 @@ class CropMaker:
 
     def _one(self, rng: Rng, index: int) -> tuple[U8, F32, F32, F32, float]:
         faces = self._faces
-        picture, landmarks = faces.pictures[index], faces.landmarks[index]
+        rgb, landmarks = faces.images[index], faces.landmarks[index]
         scores, angles = faces.scores[index], faces.angles[index]
         if rng.random() < 0.5:
-            picture = picture[:, ::-1]
+            rgb = rgb[:, ::-1]
             landmarks = landmarks[self.mirror_points] * MIRROR + np.array([1, 0], np.float32)
             scores, angles = scores[self._mirror_scores], angles * MIRROR
         if rng.random() < NEGATIVE_SHARE:
-            return self._negative(rng, picture, landmarks), landmarks, scores, angles, 0.0
+            return self._negative(rng, rgb, landmarks), landmarks, scores, angles, 0.0
         placed = jitter(rng, landmarks)
-        matrix = _to_crop(placed, len(picture))
+        matrix = _to_crop(placed, len(rgb))
         if rng.random() < 0.2:
             matrix = _tilt(rng) @ matrix
-        crop = _warp(picture, matrix)
-        landmarks = cv2.perspectiveTransform(landmarks[None] * len(picture), matrix)[0] / CROP
+        crop = _warp(rgb, matrix)
+        landmarks = cv2.perspectiveTransform(landmarks[None] * len(rgb), matrix)[0] / CROP
         if rng.random() < 0.25:
             crop = self._cover(rng, crop, landmarks)
         return spoil(rng, crop), landmarks, scores, angles, 1.0
 
-    def _negative(self, rng: Rng, picture: U8, landmarks: F32) -> U8:
+    def _negative(self, rng: Rng, rgb: U8, landmarks: F32) -> U8:
         """A crop beside a face, of a face far too large, small or upside down, or of anything."""
         kind = rng.integers(5)
         if kind < 2:
@@ -102,10 +102,10 @@ class CropMaker:
         else:
             roll += np.pi * rng.uniform(0.6, 1.4)
         away = FaceCrop(x, y, size * CROP_SCALE, roll)
-        return spoil(rng, _warp(picture, _to_crop(away, len(picture))))
+        return spoil(rng, _warp(rgb, _to_crop(away, len(rgb))))
 
     def _cover(self, rng: Rng, crop: U8, landmarks: F32) -> U8:
-        """Glasses, or a blob or bar in skin colour, dark or of another picture, over the face."""
+        """Glasses, or a blob or bar in skin colour, dark or of another image, over the face."""
         crop = crop.copy()
         if rng.random() < 0.4:
             return _glasses(rng, crop, landmarks * CROP)
@@ -144,7 +144,7 @@ def jitter(rng: Rng, landmarks: F32) -> FaceCrop:
 
 
 def _to_crop(crop: FaceCrop, size: int) -> NDArray[np.float64]:
-    """(3, 3): pixels of a stored picture of `size` -> pixels of the crop."""
+    """(3, 3): pixels of a stored image of `size` -> pixels of the crop."""
     scaled = FaceCrop(crop.x * size, crop.y * size, crop.side * size, crop.roll)
     matrix = np.vstack([scaled.matrix(), [0, 0, 1]]) @ np.diag([1 / CROP, 1 / CROP, 1])
     return np.asarray(np.linalg.inv(matrix))
@@ -157,11 +157,11 @@ def _tilt(rng: Rng) -> NDArray[np.float64]:
     return np.asarray(cv2.getPerspectiveTransform(corners, moved))
 
 
-def _warp(picture: U8, matrix: NDArray[np.float64]) -> U8:
+def _warp(rgb: U8, matrix: NDArray[np.float64]) -> U8:
     """Resample to a crop; `matrix` speaks of continuous coordinates, OpenCV of pixel centres."""
     shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     centred = np.linalg.inv(shift) @ matrix @ shift
-    return np.asarray(cv2.warpPerspective(picture, centred, (CROP, CROP)), np.uint8)
+    return np.asarray(cv2.warpPerspective(rgb, centred, (CROP, CROP)), np.uint8)
 
 
 def _glasses(rng: Rng, crop: U8, points: F32) -> U8:

@@ -1,7 +1,7 @@
 """Labelled faces for the face detector and the landmark net: gathered once, spoiled anew at every step.
 
-`gather` cuts the face out of every picture (twice its side, 320 px) and keeps the teacher's
-labels; `FaceSet` holds them in memory; `spoil` makes a clean picture look like a bad camera.
+`gather` cuts the face out of every image (twice its side, 320 px) and keeps the teacher's
+labels; `FaceSet` holds them in memory; `spoil` makes a clean image look like a bad camera.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 Rng = np.random.Generator
 
-STORED = 320  # pixels of a stored picture
+STORED = 320  # pixels of a stored image
 STORED_SCALE = 2.0  # its side over the face's side
 STILLS_A_FILE = 200
-STILL_PERSON = 100_000  # first person number of single pictures
+STILL_PERSON = 100_000  # first person number of single images
 HELD_OUT_EVERY = 16  # one person of so many is kept for validation
 
 
@@ -38,8 +38,8 @@ HELD_OUT_EVERY = 16  # one person of so many is kept for validation
 class FaceSet:
     """Faces in memory."""
 
-    pictures: U8  # (N, 320, 320, 3)
-    landmarks: F32  # (N, 478, 2) in picture units [0, 1]
+    images: U8  # (N, 320, 320, 3)
+    landmarks: F32  # (N, 478, 2) in image units [0, 1]
     scores: F32  # (N, 52)
     angles: F32  # (N, 2) yaw and pitch in radians
     person: NDArray[np.int64]  # (N,)
@@ -50,7 +50,7 @@ class FaceSet:
     def take(self, rows: NDArray[np.intp]) -> FaceSet:
         """The faces at `rows`."""
         return FaceSet(
-            self.pictures[rows],
+            self.images[rows],
             self.landmarks[rows],
             self.scores[rows],
             self.angles[rows],
@@ -105,7 +105,7 @@ def gather(out: Path, chunks: Path, stills: Path | None, landmarker: Path | None
             _store(target, _from_chunk(chunk))
     if stills is not None:
         if landmarker is None:
-            raise DataError("pictures without labels need --landmarker to label them")
+            raise DataError("images without labels need --landmarker to label them")
         label = Labeller(landmarker)
         with tarfile.open(stills) as archive:
             members = sorted((m for m in archive.getmembers() if m.isfile()), key=lambda m: m.name)
@@ -127,7 +127,8 @@ def load(folder: Path) -> FaceSet:
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as saved:
             for key in ("pictures", "landmarks", "scores", "angles", "person"):
-                parts.setdefault(key, []).append(saved[key])
+                name = "images" if key == "pictures" else key
+                parts.setdefault(name, []).append(saved[key])
     if not parts:
         raise DataError(f"no faces in {folder}; run `python -m engine.training.face gather` first")
     joined = {key: np.concatenate(values) for key, values in parts.items()}
@@ -149,8 +150,8 @@ def _from_chunk(path: Path) -> Iterator[tuple[int, Image.Image, FaceLabel]]:
             strict=True,
         )
         for person, start, end, landmarks, scores, pose in rows:
-            picture = Image.open(io.BytesIO(blob[start:end])).convert("RGB")
-            yield int(person), picture, FaceLabel(landmarks, scores, pose)
+            image = Image.open(io.BytesIO(blob[start:end])).convert("RGB")
+            yield int(person), image, FaceLabel(landmarks, scores, pose)
 
 
 def _from_stills(
@@ -159,21 +160,21 @@ def _from_stills(
     for person, member in enumerate(members, first):
         file = archive.extractfile(member)
         assert file is not None  # only plain files are asked for
-        picture = Image.open(file).convert("RGB")
-        found = label(np.asarray(picture))
+        image = Image.open(file).convert("RGB")
+        found = label(np.asarray(image))
         if found is not None:
-            yield person, picture, found
+            yield person, image, found
 
 
 def _store(target: Path, faces: Iterable[tuple[int, Image.Image, FaceLabel]]) -> None:
-    people, pictures, landmarks, scores, angles = [], [], [], [], []
-    for person, picture, label in faces:
-        points = label.landmarks[:, :2] * np.array(picture.size, np.float32)
+    people, images, landmarks, scores, angles = [], [], [], [], []
+    for person, image, label in faces:
+        points = label.landmarks[:, :2] * np.array(image.size, np.float32)
         left, top, right, bottom = face_box(points)
         side = max(right - left, bottom - top) * STORED_SCALE
         crop = FaceCrop((left + right) / 2, (top + bottom) / 2, side)
         people.append(person)
-        pictures.append(crop.cut(picture, STORED))
+        images.append(crop.cut(image, STORED))
         landmarks.append((points - [crop.x, crop.y]) / side + 0.5)
         scores.append(label.scores)
         angles.append(head_angles(label.pose))
@@ -182,7 +183,7 @@ def _store(target: Path, faces: Iterable[tuple[int, Image.Image, FaceLabel]]) ->
         np.savez(
             file,
             person=np.array(people),
-            pictures=np.stack(pictures),
+            pictures=np.stack(images),
             landmarks=np.stack(landmarks).astype(np.float32),
             scores=np.stack(scores),
             angles=np.array(angles, np.float32),
@@ -190,9 +191,9 @@ def _store(target: Path, faces: Iterable[tuple[int, Image.Image, FaceLabel]]) ->
     partial.rename(target)
 
 
-def spoil(rng: Rng, picture: U8) -> U8:
-    """A copy of `picture` (H, W, 3) in other light, through a worse camera and a worse codec."""
-    image = _relight(rng, picture.astype(np.float32) / np.float32(255))
+def spoil(rng: Rng, rgb: U8) -> U8:
+    """A copy of `rgb` (H, W, 3) in other light, through a worse camera and a worse codec."""
+    image = _relight(rng, rgb.astype(np.float32) / np.float32(255))
     if rng.random() < 0.25:
         image = _blur(rng, image)
     if rng.random() < 0.30:
@@ -230,7 +231,7 @@ def _relight(rng: Rng, image: F32) -> F32:
 
 
 def _blur(rng: Rng, image: F32) -> F32:
-    """Out of focus, shaken, or from a picture of fewer pixels."""
+    """Out of focus, shaken, or from an image of fewer pixels."""
     kind = rng.integers(3)
     if kind == 0:
         return np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.0)), np.float32)

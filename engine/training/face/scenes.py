@@ -1,4 +1,4 @@
-"""Scenes for the face detector: no, one or several labelled faces put into pictures that show none."""
+"""Scenes for the face detector: no, one or several labelled faces put into images that show none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engine.face.detector import DETECTOR_CELLS, DETECTOR_SIDE, face_box
 from engine.training.face.dataset import F32, U8, FaceSet, Rng, spoil
 
-SMALLEST = 0.075  # face side over picture side
+SMALLEST = 0.075  # face side over image side
 COUNTS = (0.25, 0.5, 0.13, 0.07, 0.05)  # how often 0, 1, 2, 3, 4 faces
 CELL = DETECTOR_SIDE // DETECTOR_CELLS
 
@@ -28,7 +28,7 @@ class Scenes:
 
 
 class SceneMaker:
-    """Draws scenes from labelled faces and pictures without faces."""
+    """Draws scenes from labelled faces and images without faces."""
 
     def __init__(self, faces: FaceSet, backgrounds: list[U8]) -> None:
         self._faces = faces
@@ -82,10 +82,10 @@ class SceneMaker:
     ) -> tuple[float, float, float]:
         """Put a face with its middle at (x, y); returns the square of its landmarks."""
         index = int(rng.integers(len(self._faces)))
-        picture, points = self._faces.pictures[index], self._faces.landmarks[index]
+        rgb, points = self._faces.images[index], self._faces.landmarks[index]
         if rng.random() < 0.5:
-            picture, points = picture[:, ::-1], points * [-1, 1] + [1, 0]
-        size = len(picture)
+            rgb, points = rgb[:, ::-1], points * [-1, 1] + [1, 0]
+        size = len(rgb)
         roll = rng.normal(0, 0.15)
         left, top, right, bottom = face_box(points * size)
         scale = side / max(right - left, bottom - top)
@@ -93,7 +93,7 @@ class SceneMaker:
         middle = np.array([left + right, top + bottom]) / 2
         matrix = np.array([[c, -s], [s, c]])
         matrix = np.c_[matrix, [x, y] - matrix @ middle]
-        shown = _shrink(picture, scale)
+        shown = _shrink(rgb, scale)
         if rng.random() < 0.4:
             shown = spoil(rng, shown)
         part = len(shown) / size
@@ -107,10 +107,10 @@ class SceneMaker:
 
     def _scramble(self, rng: Rng, canvas: U8) -> None:
         """Put a face whose parts are shuffled: skin and hair, but no face."""
-        picture = self._faces.pictures[int(rng.integers(len(self._faces)))]
+        rgb = self._faces.images[int(rng.integers(len(self._faces)))]
         parts = int(rng.choice([3, 4, 6]))
         step = int(rng.integers(6, DETECTOR_SIDE // parts // 2))
-        small = cv2.resize(picture, (parts * step,) * 2, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(rgb, (parts * step,) * 2, interpolation=cv2.INTER_AREA)
         tiles = small.reshape(parts, step, parts, step, 3).transpose(0, 2, 1, 3, 4)
         tiles = tiles.reshape(-1, step, step, 3)[rng.permutation(parts * parts)]
         mixed = tiles.reshape(parts, parts, step, step, 3).transpose(0, 2, 1, 3, 4)
@@ -140,16 +140,16 @@ def cell_targets(squares: list[tuple[float, float, float]]) -> tuple[F32, F32, F
     return heat.astype(np.float32), boxes, near
 
 
-def _shrink(picture: U8, scale: float) -> U8:
-    """Average `picture` down so that drawing it at `scale` skips no pixels."""
+def _shrink(rgb: U8, scale: float) -> U8:
+    """Average `rgb` down so that drawing it at `scale` skips no pixels."""
     part = min(1.0, max(scale * 1.2, 0.05))
     return np.asarray(
-        cv2.resize(picture, None, fx=part, fy=part, interpolation=cv2.INTER_AREA), np.uint8
+        cv2.resize(rgb, None, fx=part, fy=part, interpolation=cv2.INTER_AREA), np.uint8
     )
 
 
 def _mask(rng: Rng, size: int) -> NDArray[np.float32]:
-    """What of a face picture is shown: all of it, a part with soft edges, or only the head."""
+    """What of a face image is shown: all of it, a part with soft edges, or only the head."""
     mask = np.zeros((size, size), np.float32)
     kind = rng.random()
     if kind < 0.35:
@@ -164,7 +164,7 @@ def _mask(rng: Rng, size: int) -> NDArray[np.float32]:
 
 
 def _letterbox(rng: Rng, image: U8, squares: list[tuple[float, float, float]]) -> None:
-    """Blacken two edges, as far as no face is there, as for a picture that is not square."""
+    """Blacken two edges, as far as no face is there, as for an image that is not square."""
     if rng.random() < 0.5:
         return
     axis = int(rng.integers(2))

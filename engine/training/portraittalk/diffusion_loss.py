@@ -62,7 +62,7 @@ class NoiseSchedule(nn.Module):
 def shifted(share: Tensor, shift: float) -> Tensor:
     """Timesteps (B,) of evenly spread `share` (B,) in [0, 1): `shift` over 1 leans to high noise.
 
-    Stable Diffusion 3's (arXiv 2403.03206): there the picture cannot be read off `z_t`, so it is
+    Stable Diffusion 3's (arXiv 2403.03206): there the image cannot be read off `z_t`, so it is
     where the conditions are learnt, and where few steps are taken.
     """
     return (STEPS * shift * share / (1 + (shift - 1) * share)).long().clamp(max=STEPS - 1)

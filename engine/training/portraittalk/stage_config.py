@@ -39,7 +39,7 @@ class DataSettings:
     """Which prepared clips, and how samples are drawn from them."""
 
     clips: Path  # what `portraittalk prepare` wrote
-    size: int = 512  # pixels a side; pictures prepared at another size are scaled
+    size: int = 512  # pixels a side; frames prepared at another size are scaled
     references: int = 1  # portraits a sample
     reference_gap: int = 60  # frames between a reference and its target where the clip has them
 
@@ -82,7 +82,7 @@ class ModelSettings:
         self.config()
 
     def config(self, side: int = 512) -> Sd15Config:
-        """The networks' own configuration, for pictures of `side` pixels."""
+        """The networks' own configuration, for images of `side` pixels."""
         names = {f.name for f in dataclasses.fields(Sd15Config)}
         mine = {n: v for n, v in dataclasses.asdict(self).items() if n in names}
         base = Sd15Config.full() if self.size == "full" else Sd15Config.small()
@@ -119,7 +119,7 @@ class StageSettings:
     snr_gamma: float = 0.0  # 0: plain epsilon-MSE; else min-SNR weights (arXiv 2303.09556)
     shift: float = 1.0  # over 1: timesteps lean to high noise, as `diffusion_loss.shifted` says
     error: Literal["noise", "latents"] = "noise"  # whose MSE; latents: weights 1 / snr
-    masked: float = 0.5  # identity: share of samples with a masked picture
+    masked: float = 0.5  # identity: share of samples with a masked frame
     holes: float = 0.3  # of its 8 x 8 squares hidden, where holes are drawn
     masked_target: Literal["restore", "printed"] = "restore"
     cold: float = 0.1  # joint: steps without a previous frame

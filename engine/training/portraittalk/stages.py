@@ -3,7 +3,7 @@
 | stage | learns | loss |
 | --- | --- | --- |
 | codec | the tiny autoencoder | L1, latents near zero mean and unit spread |
-| identity | IdentityNet and the projection, on masked pictures | epsilon-MSE (formula 1) |
+| identity | IdentityNet and the projection, on masked frames | epsilon-MSE (formula 1) |
 | animate | AnimateNet without temporal attention, IdentityNet still | epsilon-MSE (formula 2) |
 | joint | both, with the previous frame's keys and values | epsilon-MSE (formula 2) |
 """
@@ -97,12 +97,12 @@ class StageLoss(nn.Module):
             return schedule.latent_weight(t)
         return schedule.weight(t, s.snr_gamma)
 
-    def _codec(self, pictures: Tensor) -> Tensor:
+    def _codec(self, frames: Tensor) -> Tensor:
         codec = self.system.model.codec
-        z = codec.encode(pictures, tiny=True)
+        z = codec.encode(frames, tiny=True)
         painted = codec.decode(z, tiny=True)
         calm = z.mean((0, 2, 3)).square() + (z.std((0, 2, 3)) - 1).square()
-        return F.l1_loss(painted, pictures) + 0.01 * calm.mean()
+        return F.l1_loss(painted, frames) + 0.01 * calm.mean()
 
     def _told(self, batch: TalkBatch) -> Conditions:
         s = self.settings
@@ -117,8 +117,8 @@ class StageLoss(nn.Module):
         self, batch: TalkBatch, told: Conditions, z: Tensor, noise: Tensor, t: Tensor
     ) -> Tensor:
         """Formula (1). As printed, the target is the noise that was added to the masked latents,
-        with which a network learns to draw the mask; the paper's words say that the picture is to
-        be restored. "restore" therefore wants the noise that leads to the whole picture; it grows
+        with which a network learns to draw the mask; the paper's words say that the frame is to
+        be restored. "restore" therefore wants the noise that leads to the whole frame; it grows
         without bound towards t = 0, so masked samples are weighed by min(snr, 5) / snr.
         """
         schedule, s = self.system.schedule, self.settings

@@ -31,7 +31,7 @@ from engine.training.portraittalk.system import TalkingSystem
 def begin(
     settings: ModelSettings, side: int, models_dir: Path, clips: Iterable[Clip]
 ) -> TalkingSystem:
-    """The system a run starts from, for pictures of `side` pixels.
+    """The system a run starts from, for images of `side` pixels.
 
     Raises:
         WeightsError: a checkpoint is missing (the message holds the command that brings it), damaged

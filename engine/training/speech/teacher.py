@@ -1,4 +1,4 @@
-"""What a public speech recogniser's encoder makes of the sound: targets for our own small one."""
+"""Features of a public speech recogniser's encoder: targets for our own small one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WINDOW, _KEEP, _LEFT = 1.28, 0.48, 0.56  # s; the kept piece has 0.24 s of soun
 
 
 class Moonshine:
-    """Moonshine tiny's encoder (MIT) in short windows, so that it knows little of the future."""
+    """Moonshine tiny's encoder (MIT) on short windows of sound, so that it knows little of the future."""
 
     def __init__(self, cache: Path, threads: int = 1) -> None:
         options = ort.SessionOptions()
@@ -28,20 +28,21 @@ class Moonshine:
         )
 
     def __call__(self, pcm: F32) -> F32:
-        """Sound (N,) at 16 kHz -> (N // 320, 288), frame k heard around (k + 1/2) / 50 s."""
+        """Sound (N,) at 16 kHz -> (N // 320, 288), frame k at about (k + 1/2) / 50 s."""
         frames = len(pcm) // 320
         out = np.zeros((frames, WIDTH), np.float32)
         padded = np.pad(pcm, (int(_LEFT * RATE), int(_WINDOW * RATE)))
         step = int(_KEEP * FRAME_HZ)
         for first in range(0, frames, step):
             piece = padded[first * 320 : first * 320 + int(_WINDOW * RATE)]
-            heard = self._session.run(None, {"input_values": piece[None].astype(np.float32)})[0][0]
+            made = self._session.run(None, {"input_values": piece[None].astype(np.float32)})
+            features = made[0][0]
             # its frames are 384 samples apart, the first centred near 512 samples
             count = min(step, frames - first)
             when = (_LEFT * RATE + (np.arange(count) + 0.5) * 320 - 512) / 384
-            low = np.clip(when.astype(int), 0, len(heard) - 2)
+            low = np.clip(when.astype(int), 0, len(features) - 2)
             part = np.clip(when - low, 0, 1)[:, None]
-            out[first : first + count] = heard[low] * (1 - part) + heard[low + 1] * part
+            out[first : first + count] = features[low] * (1 - part) + features[low + 1] * part
         return out
 
 

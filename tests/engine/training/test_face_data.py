@@ -12,6 +12,8 @@ pytest.importorskip("scipy")
 from engine.errors import DataError
 from engine.face.detector import CROP, DETECTOR_CELLS, DETECTOR_SIDE, SCORE_NAMES, decode_cells
 from engine.face.topology import POINTS
+from engine.training.data.expressions import EDITS, Drawing
+from engine.training.data.faces import generate
 from engine.training.data.labeller import FaceLabel
 from engine.training.face import dataset as face_data
 from engine.training.face.crops import CropMaker, jitter
@@ -30,13 +32,13 @@ def face_points() -> np.ndarray:
 
 
 def marked_faces(count: int = 6) -> face_data.FaceSet:
-    """Grey pictures with a bright dot at landmark 152, the chin."""
+    """Grey images with a bright dot at landmark 152, the chin."""
     points = np.repeat(face_points()[None], count, 0)
-    pictures = np.full((count, 320, 320, 3), 60, np.uint8)
+    images = np.full((count, 320, 320, 3), 60, np.uint8)
     x, y = (points[0, 152] * 320).astype(int)
-    pictures[:, y - 4 : y + 4, x - 4 : x + 4] = 255
+    images[:, y - 4 : y + 4, x - 4 : x + 4] = 255
     return face_data.FaceSet(
-        pictures,
+        images,
         points,
         np.zeros((count, len(SCORE_NAMES)), np.float32),
         np.full((count, 2), 0.3, np.float32),
@@ -135,7 +137,7 @@ def test_cell_targets_decode_to_the_same_squares() -> None:
 
 def test_scenes_hold_the_faces_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     faces = marked_faces()
-    faces.pictures[:] = (200, 20, 20)
+    faces.images[:] = (200, 20, 20)
     scenes = SceneMaker(faces, backgrounds()).batch(np.random.default_rng(0), 64)
     counts = [len(squares) for squares in scenes.squares]
     assert min(counts) == 0
@@ -161,3 +163,45 @@ def test_stored_faces_come_back(tmp_path: Path) -> None:
 def test_an_empty_folder_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="gather"):
         face_data.load(tmp_path)
+
+
+def test_a_resumed_drawing_names_the_scores_of_every_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labeller knows their names once it has labelled; a resumed run begins with a chunk."""
+
+    class Label:
+        names: tuple[str, ...] = ()
+
+        def __init__(self, model: Path) -> None:
+            pass
+
+        def __call__(self, rgb: np.ndarray) -> FaceLabel:
+            self.names = SCORE_NAMES
+            zeros = np.zeros(len(SCORE_NAMES), np.float32)
+            return FaceLabel(np.zeros((POINTS, 3), np.float32), zeros, np.eye(4, dtype=np.float32))
+
+    class Generator:
+        def __init__(self, cache: Path) -> None:
+            pass
+
+        def map(self, noise: np.ndarray) -> np.ndarray:
+            return noise
+
+        def draw(self, styles: list[np.ndarray]) -> list[np.ndarray]:
+            return [np.zeros((64, 64, 3), np.uint8) for _ in styles]
+
+    monkeypatch.setattr("engine.training.data.faces.Labeller", Label)
+    monkeypatch.setattr("engine.training.data.faces.FaceGenerator", Generator)
+    flat = np.ones(512, np.float32)
+    np.savez(tmp_path / "directions.npz", mean=flat, std=flat, **dict.fromkeys(EDITS, flat))
+    generate(
+        tmp_path,
+        Drawing(people=2, edits=3, seed=0),
+        cache=tmp_path,
+        landmarker=tmp_path / "face_landmarker.task",
+    )
+    with np.load(tmp_path / "chunk_0000.npz") as saved:
+        assert tuple(saved["names"]) == SCORE_NAMES
+        assert saved["person"].tolist() == [0, 0, 0, 1, 1, 1]
+        assert len(saved["offsets"]) == 7

@@ -19,7 +19,7 @@ from engine.training.checkpoints import CHECKPOINT  # noqa: E402
 from engine.training.data.drawn_clips import write_drawn_clips  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
-pytestmark = [pytest.mark.train, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.train, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def config_file(folder: Path, name: str, steps: int) -> Path:
