@@ -19,9 +19,9 @@ ALLOWED = {
 OURS = {"engine", "exports", "server", "client_example", "benchmarks", "tests"}
 # Rooms of the engine, in the order of the data: each may import those before it and itself.
 ROOMS = (
-    *("errors", "config", "types", "backends", "audio", "face", "motion"),
+    *("errors", "config", "outputs", "types", "backends", "audio", "face", "motion"),
     *("diffusion", "nets", "loaders", "render", "enroll", "state", "avatar"),
-    *("offline", "profiles", "training", "evaluation", "options", "cli"),
+    *("profiles", "offline", "training", "evaluation", "options", "cli"),
 )
 TORCH_FOLDERS = (
     *("engine/nets/", "engine/loaders/", "engine/training/", "engine/evaluation/"),
@@ -49,6 +49,7 @@ DOORS = {
         "engine.training.portraittalk.run_stage",
     },
     "engine/profiles/__init__.py": {"engine.profiles.sd15"},
+    "engine/profiles/checkpoints.py": {"engine.loaders.hubert_motion", "engine.loaders.trained"},
 }
 
 

@@ -9,12 +9,23 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
+from engine.config import SAMPLE_RATE_HZ
 from engine.errors import MediaError
 
-RATE = 16_000
-# What every file that is made says of itself, in the container's or the picture's comment.
-MARK = "Synthetic video: a portrait animated by portraittalk"
+RATE = SAMPLE_RATE_HZ
 LONGEST_S = 3600.0  # an hour: a bound on memory (230 MB), not on taste
+
+
+def check_sound_file(path: Path) -> None:
+    """Refuse what is no file before anything is loaded for it.
+
+    Raises:
+        MediaError: there is no such file, or it is empty.
+    """
+    if not path.is_file():
+        raise MediaError(f"no file {path}")
+    if path.stat().st_size == 0:
+        raise MediaError(f"{path.name} is empty (0 bytes)")
 
 
 def read_audio(path: Path | str, *, longest_s: float = LONGEST_S) -> NDArray[np.float32]:
@@ -25,10 +36,7 @@ def read_audio(path: Path | str, *, longest_s: float = LONGEST_S) -> NDArray[np.
             or longer than `longest_s`; the message says which.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MediaError(f"no file {path}")
-    if path.stat().st_size == 0:
-        raise MediaError(f"{path.name} is empty (0 bytes)")
+    check_sound_file(path)
     try:
         with av.open(str(path)) as container:
             sound = _decode(container, path.name, longest_s)

@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.audio.hop_buffer import HopBuffer
 from engine.backends import Graph, GraphSpec, TensorSpec
+from engine.config import FEATURES_PER_FRAME, HOP_SAMPLES
 
 F32 = NDArray[np.float32]
-HOP, PAST = 640, 576  # samples of a hop, and before it, that the graph hears
-FRAMES = 2  # feature frames a hop
+HOP = HOP_SAMPLES
+PAST = 576  # samples before a hop that the graph hears too
+FRAMES = FEATURES_PER_FRAME
 WIDTH = 616  # numbers in a feature frame: twice 288 of the encoder, 40 of the log-mel spectrum
-_MEMORY = (
-    *(("level", (1, 1)), ("pending", (1, 3, 288))),
-    *((name, (6, 1, 48, 288)) for name in ("keys", "values")),
-)
 SPEECH = GraphSpec(
     "speech",
-    (TensorSpec("window", (1, PAST + HOP)), *(TensorSpec(n, shape) for n, shape in _MEMORY)),
+    (
+        TensorSpec("window", (1, PAST + HOP)),
+        TensorSpec("level", (1, 1)),
+        TensorSpec("pending", (1, 3, 288)),
+        TensorSpec("keys", (6, 1, 48, 288)),
+        TensorSpec("values", (6, 1, 48, 288)),
+    ),
     (
         TensorSpec("features", (1, FRAMES, WIDTH)),
-        *(TensorSpec(f"{n}_after", shape) for n, shape in _MEMORY),
+        TensorSpec("level_after", (1, 1)),
+        TensorSpec("pending_after", (1, 3, 288)),
+        TensorSpec("keys_after", (6, 1, 48, 288)),
+        TensorSpec("values_after", (6, 1, 48, 288)),
     ),
     precision="f32",  # the spectrum's logarithm needs it
 )
 _SETTLE = 30  # hops of silence a new stream has heard
+
+
+class SpeechEncoder(Protocol):
+    """Sound in, speech features out; what one stream remembers is opaque to the caller.
+
+    Law:
+        A feature depends on the sound before some later sample alone, however it was cut.
+    """
+
+    width: int  # numbers in a feature frame
+
+    def start(self) -> Any:
+        """State of a new stream."""
+
+    def step(self, state: Any, pcm: F32) -> F32:
+        """Hear 16 kHz `pcm` (N,); the features (T, width) it completed, 50 a second."""
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
 from engine.backends.cuda_graph import cuda_graph
 from engine.config import DiffusionSettings, EngineConfig
-from engine.diffusion.samplers import FEW_STEPS, make_scheduler
+from engine.diffusion.samplers import make_scheduler
 from engine.errors import ConfigError, WeightsError
 from engine.loaders.control_net import SUBFOLDER, load_control_net
 from engine.loaders.face_encoder import align, check_space, load_face_encoder
@@ -36,12 +36,12 @@ from engine.nets.projection import IdentityProjection
 from engine.nets.sd15_config import Sd15Config
 from engine.nets.sd_codec import SdCodec
 from engine.nets.text_tokens import ClipTokens, Tokenise, WordNumbers
+from engine.profiles.checkpoints import BETTER_VAE, few_step_lora, needed_checkpoints
 from engine.render.sd15 import DiffusionRenderer, Embed, Sampling
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
 
-LORA_OF = {"lcm": "lcm-lora", "tcd": "tcd-lora"}
 RANDOM_SEED = 0
 
 
@@ -152,11 +152,7 @@ def _public(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) ->
         conditioning=how.conditioning,
         speech_features=speech_features,
     )
-    needed = ["sd15", "control-mediapipe-face", *(["taesd"] if how.codec == "tiny" else [])]
-    if config.face_encoder:
-        needed += [how.adapter, how.face_encoder]
-    few_step = how.few_step or (LORA_OF[how.sampler] if how.sampler in FEW_STEPS else "")
-    needed += [few_step] if few_step else []
+    needed = needed_checkpoints(how)
     check_licences([find(name) for name in needed], how.use)
     missing = [name for name in needed if locate(find(name), how.models_dir) is None]
     if missing:
@@ -175,7 +171,7 @@ def _public(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) ->
         embed = load_face_encoder(how.face_encoder, folders[how.face_encoder])
         adapter = read_ip_adapter(_one_file(folders, how.adapter))
         install(adapter, unet, projection)
-    if few_step:
+    if few_step := few_step_lora(how):
         fuse_lora(unet.get_submodule("unet"), _one_file(folders, few_step))
     control = load_control_net(
         folders["control-mediapipe-face"] / SUBFOLDER, config.unet, dtype=dtype
@@ -201,7 +197,7 @@ def _codec(
 ) -> SdCodec:
     if how.codec == "tiny":
         return SdCodec(None, load_tiny(folders["taesd"], config.codec, dtype=dtype))
-    better = locate(find("sd-vae-ft-mse"), how.models_dir)
+    better = locate(find(BETTER_VAE), how.models_dir)
     vae = (
         files.vae(config.codec, dtype=dtype)
         if better is None

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from engine.errors import DataError
 from engine.loaders.packages import fetch
+from engine.outputs import own_folder
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -243,7 +244,7 @@ def generate(
     Writes `directions.npz` once, then a `chunk_NNNN.npz` with arrays `jpeg` (object free: flat
     bytes and offsets), `person`, `landmarks` (N, 478, 3), `scores` (N, 52), `pose` (N, 4, 4).
     """
-    out.mkdir(parents=True, exist_ok=True)
+    own_folder(out, earlier=(out / "directions.npz").exists())
     label, generator = Labeller(landmarker), FaceGenerator(cache)
     directions = _load_or_fit(out / "directions.npz", generator, label)
     chunks = [range(a, min(a + CHUNK_PEOPLE, people)) for a in range(0, people, CHUNK_PEOPLE)]

@@ -31,6 +31,7 @@ from engine.errors import DataError
 from engine.face import topology
 from engine.face.detector import CROP
 from engine.nets.face import DetectorNet, LandmarkNet, mirror_scores
+from engine.outputs import own_folder
 from engine.training.face import dataset as face_data
 from engine.training.face.crops import CropMaker, Crops
 from engine.training.face.scenes import SceneMaker, Scenes
@@ -104,7 +105,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.02)
         self.steps, self.rate, self.step = steps, rate, 0
         self._out, self._path = out, out / "checkpoint.pt"
-        out.mkdir(parents=True, exist_ok=True)
+        own_folder(out, earlier=self._path.exists())
         if self._path.exists():
             saved = torch.load(self._path, weights_only=True)
             self.net.load_state_dict(saved["net"])

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from engine.motion.channels import CHANNELS, group_matrix
 from engine.nets.moonshine import PAST, SpeechSettings, StreamingMoonshine
 from engine.nets.motion_vae import Decoded, MotionSettings, MotionVae
+from engine.outputs import own_folder
 from engine.training.commands import SPEECH_ENCODERS, hubert_features
 from engine.training.motion.dataset import HELD_OUT, Clip, load_animated, load_synthetic
 from engine.training.speech.augment import cut, noise_only, roughen
@@ -217,6 +218,7 @@ def train(
     minutes: float,
 ) -> MotionVae:
     """Train until `config.steps` or for `minutes`; writes `motion.pt` and goes on from it."""
+    own_folder(work, earlier=any((work / name).exists() for name in ("motion.pt", "speech.pt")))
     torch.manual_seed(config.seed)
     model = MotionVae(MotionSettings.hearing(lessons[0].features.shape[1])).train()
     model.standardise(torch.from_numpy(np.concatenate([x.features[::7] for x in lessons])).float())

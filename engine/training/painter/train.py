@@ -31,6 +31,7 @@ from tqdm import tqdm
 from engine.diffusion.flow import flow_path
 from engine.loaders.lpips import Lpips
 from engine.nets.painter import Cache, Painter, Reference
+from engine.outputs import own_folder
 from engine.training.painter.pairs import Pairs, Triple, load_people, mirror_order
 
 HOLD_OUT = 40  # every 40th person is never trained on
@@ -328,7 +329,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     settings = PainterTraining(steps=args.steps, rate=args.rate, full_noise=args.full_noise)
-    args.run.mkdir(parents=True, exist_ok=True)
+    own_folder(args.run, earlier=(args.run / "painter.pt").exists())
     (args.run / "config.json").write_text(json.dumps(asdict(settings), indent=1))
 
     people = [person for folder in args.data for person in load_people(folder)]

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from engine.loaders.packages import fetch
 from engine.motion.channels import CHANNELS
 from engine.nets.moonshine import SpeechSettings, StreamingMoonshine
+from engine.outputs import own_folder
 from engine.training.motion.dataset import (
     HELD_OUT,
     Clip,
@@ -139,6 +140,7 @@ def collate(pieces: Sequence[Piece]) -> dict[str, NDArray[np.generic]]:
 
 def prepare(animated: Path, speech: Path, cache: Path, work: Path) -> list[Clip]:
     """Load every training clip with its teacher features, whitened; held-out files are left out."""
+    own_work(work)
     clips = [c for c in load_animated(animated)[0] if c.name not in HELD_OUT]
     clips += load_synthetic(speech)
     taught = [c for c in clips if not c.name.startswith("espeak")]
@@ -153,6 +155,16 @@ def prepare(animated: Path, speech: Path, cache: Path, work: Path) -> list[Clip]
         for clip in taught:
             clip.teacher = (clip.teacher - file["mean"]) @ file["matrix"]
     return clips
+
+
+def own_work(work: Path) -> None:
+    """Take the folder that the speech encoder and the motion network are trained in.
+
+    Raises:
+        ConfigError: it holds files of somebody else.
+    """
+    names = ("speech.pt", "motion.pt", "projection.npz", "teacher")
+    own_folder(work, earlier=any((work / name).exists() for name in names))
 
 
 def variances(clips: Sequence[Clip]) -> dict[str, Tensor]:
@@ -190,7 +202,7 @@ def train(
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.997)
     )
-    work.mkdir(parents=True, exist_ok=True)
+    own_work(work)
     path, first = work / "speech.pt", 0
     if path.exists():
         saved = torch.load(path, weights_only=True)
