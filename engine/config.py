@@ -133,6 +133,8 @@ class DiffusionSettings:
             raise ConfigError(
                 f"guidance_scale={self.guidance_scale} is out of range; 0 to 30, 1 is none"
             )
+        if self.models_dir.exists() and not self.models_dir.is_dir():
+            raise ConfigError(f"models_dir={str(self.models_dir)!r} is a file; name a folder")
         if self.window < 3 or not 0 <= self.overlap <= self.window - 2:
             raise ConfigError(
                 f"window={self.window}, overlap={self.overlap}: a window is the portrait and 2 frames "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def check_file(path: Path, ours: Callable[[Path], bool]) -> None:
         ours: whether an existing file was made by this project.
 
     Raises:
-        ConfigError: there is such a file, `path` is a folder, or the folder around it is missing.
+        ConfigError: there is such a file, `path` is a folder, or no file can be made there.
     """
     if not path.parent.is_dir():
         raise ConfigError(f"no folder {path.parent} to write {path.name} to")
@@ -58,3 +59,7 @@ def check_file(path: Path, ours: Callable[[Path], bool]) -> None:
         raise ConfigError(f"{path} is a folder; name a file")
     if path.exists() and not ours(path):
         raise ConfigError(f"{path} was not made by portraittalk; name another file")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error

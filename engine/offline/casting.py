@@ -23,6 +23,12 @@ class Casting:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        shares = sum(share for _, share in self.mixed)
+        if not 0 <= shares < 1:
+            raise ConfigError(
+                f"the shares of the people mixed in add up to {shares:g}; below 1 in all, the rest "
+                "is the portrait's"
+            )
 
 
 def cast(portraits: Sequence[Path], mix: Sequence[str], prompt: str, seed: int) -> Casting:

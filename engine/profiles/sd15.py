@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
 from engine.backends.cuda_graph import cuda_graph
-from engine.config import DiffusionSettings, EngineConfig
+from engine.config import LOOKAHEAD_FRAMES, DiffusionSettings, EngineConfig
 from engine.diffusion.samplers import make_scheduler
 from engine.errors import ConfigError, WeightsError
 from engine.loaders.control_net import SUBFOLDER, load_control_net
@@ -69,21 +69,20 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
             "conditioning='difftalk' needs --trained RUN: no public checkpoint knows its inputs, and "
             'untrained the lips would not move; train one with conditioning = "difftalk" in [model]'
         )
+    if missing := [str(folder) for folder in how.trained if not (folder / TRAINED).is_file()]:
+        raise WeightsError(
+            f"no {TRAINED} in {', '.join(missing)}: name the folder of a stage's run"
+        )
     device = _device(how)
     hearing, width = None, WIDTH
     if how.speech != "tiny":
         check_licences([find(how.speech)], how.use)
         encoder, mouth = load_hearing(how.speech, how.models_dir)
         hearing, width = (encoder, mouth), encoder.width
-        stream = replace(config.stream, lookahead_frames=lookahead_frames(encoder.window))
-        config = replace(config, stream=stream)
+        config = _hearing_ahead(config, lookahead_frames(encoder.window))
     build = _random if how.random_weights else _public
     parts = build(how, width, _dtype(device))
-    if len(load_trained(parts.model, how.trained)) < len(how.trained):
-        missing = [str(f) for f in how.trained if not (f / TRAINED).is_file()]
-        raise WeightsError(
-            f"no {TRAINED} in {', '.join(missing)}: name the folder of a stage's run"
-        )
+    load_trained(parts.model, how.trained)
     renderer = DiffusionRenderer(
         parts.model.to(device),
         tokenise=parts.tokenise,
@@ -102,6 +101,16 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
         record=cuda_graph if how.compile == "cudagraphs" else None,
     )
     return AvatarEngine.load(config, renderer=renderer, hearing=hearing)
+
+
+def _hearing_ahead(config: EngineConfig, frames: int) -> EngineConfig:
+    """The configuration with the look-ahead that its speech encoder needs."""
+    asked = config.stream.lookahead_frames
+    if asked not in (LOOKAHEAD_FRAMES, frames):
+        raise ConfigError(
+            f"lookahead_frames={asked}: {config.diffusion.speech} hears {frames} frames ahead"
+        )
+    return replace(config, stream=replace(config.stream, lookahead_frames=frames))
 
 
 def _device(how: DiffusionSettings) -> torch.device:

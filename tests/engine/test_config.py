@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +59,7 @@ def test_an_engine_that_cannot_be_is_refused(changed: dict[str, Any], said: str)
         ({"window": 2}, "window=2, overlap=4"),
         ({"overlap": -1}, "overlap=-1"),
         ({"overlap": 15}, "overlap=15"),
+        ({"models_dir": Path(__file__)}, "is a file; name a folder"),
         ({"random_weights": "huge"}, "one of 'small', 'full', ''"),
     ],
 )

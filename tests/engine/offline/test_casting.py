@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.errors import ConfigError, MediaError
@@ -30,3 +31,10 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         cast([tmp_path / "me.jpg"], [], "", 0)
     with pytest.raises(MediaError, match=r"no file .*you\.jpg"):
         cast([], [f"{tmp_path / 'you.jpg'}:0.4"], "", 0)
+
+
+def test_people_mixed_in_leave_something_of_the_portrait() -> None:
+    half = np.zeros((64, 64, 3), np.uint8), 0.5
+    assert len(Casting(portraits=[half[0]], mixed=[half]).mixed) == 1
+    with pytest.raises(ConfigError, match="add up to 1; below 1 in all"):
+        Casting(portraits=[half[0]], mixed=[half, half])
