@@ -53,6 +53,7 @@ from engine.face.landmarks import apply, invert
 from engine.loaders.lpips import Lpips
 from engine.nets.painter import Cache, Condition, Painter
 from engine.offline.video import frames_of
+from engine.outputs import own_folder
 from engine.render.base import FrameCondition, Portrait
 from engine.render.tiny import Face, TinyRenderer
 from server.run import BUNDLED_PORTRAIT
@@ -323,6 +324,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="downloaded tools")
     parser.add_argument("--out", type=Path, default=Path("runs/long_video"))
     args = parser.parse_args()
+    own_folder(args.out, earlier=(args.out / "long_video.png").exists())
     torch.set_num_threads(args.threads)
     samples = int(args.seconds * 16_000)
     pcm = voice(args.seconds) if args.audio is None else np.resize(read_audio(args.audio), samples)
@@ -332,7 +334,6 @@ def main() -> None:
     windows = fusion_windows(len(film.conditions), args.window, args.overlap, pinned=False)
     borders = [members[0] for members in windows[1:]]
     results = {way: judge.judge(way, paint(film, way, args), borders) for way in WAYS}
-    args.out.mkdir(parents=True, exist_ok=True)
     sheet(results, args.out / "long_video.png")
     for row in results.values():
         del row["pictures"]

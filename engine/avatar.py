@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.audio.speech_encoder import SPEECH, StreamingSpeechEncoder
+from engine.audio.speech_encoder import SPEECH, SpeechEncoder, StreamingSpeechEncoder
 from engine.backends import Backend, Graph, GraphSpec, load_backend
 from engine.backends.base import rounds
 from engine.config import EngineConfig
@@ -21,7 +21,7 @@ from engine.motion.decoder import MOTION, MotionDecoder
 from engine.motion.expression import ExpressionState, Prompt, parse
 from engine.motion.idle import IdleLife
 from engine.motion.retarget import BLINKS, PRESSED, FaceBasis, retarget
-from engine.motion.speech_context import SpeechContext, SpeechEncoder
+from engine.motion.speech_context import SpeechContext
 from engine.render.base import FrameCondition, FusedVideo, FusesVideo, Renderer
 from engine.render.tiny import TinyRenderer
 from engine.state import StreamState

@@ -62,9 +62,12 @@ def generate(
 
     With sd15, a run that was stopped goes on where it was when it is started again in the same words.
     """
+    from engine.audio.sound_file import check_sound_file
+    from engine.offline.casting import cast
+    from engine.offline.video import check_output
     from engine.offline.video import generate as make
     from engine.profiles import load_profile
-    from engine.profiles.choose import cast, make_config
+    from engine.profiles.choose import make_config
 
     config = make_config(
         engine.profile,
@@ -72,6 +75,8 @@ def generate(
         {**given(sampling), **offline.diffusion(), **given(checkpoints)},
         live=False,
     )
+    check_output(out)
+    check_sound_file(audio)
     casting = cast(portrait, mix or [], prompt, seed)
     loaded = load_profile(config)
     fused = config.diffusion.long_video == "fusion"

@@ -15,6 +15,13 @@ from engine.errors import ConfigError
 T = TypeVar("T")
 WEIGHTS = Path(__file__).parent / "weights"
 
+# The time base that every network is trained on; other modules take their lengths from here.
+SAMPLE_RATE_HZ = 16_000
+FPS = 25
+HOP_SAMPLES = SAMPLE_RATE_HZ // FPS  # of a video frame
+FEATURES_PER_FRAME = 2  # feature frames of a speech encoder in a video frame
+LOOKAHEAD_FRAMES = 2  # frames of sound heard before a frame's mouth is decided
+
 Profile = Literal["tiny", "sd15"]
 BackendName = Literal["openvino", "onnxruntime", "cuda", "tensorrt"]  # what runs embedded graphs
 Use = Literal["commercial", "research"]  # some checkpoints may not be used commercially
@@ -50,19 +57,35 @@ def _words(kind: Any) -> tuple[str, ...]:
     return ()
 
 
+def check_seed(seed: int) -> None:
+    """Refuse what seeds no generator.
+
+    Raises:
+        ConfigError: it is negative or has more than 63 bits.
+    """
+    if not 0 <= seed < 1 << 63:
+        raise ConfigError(f"seed={seed} is out of range; 0 to {(1 << 63) - 1}")
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StreamConfig:
-    """Time base of the stream; every other length is derived from these three."""
+    """Time base of the stream, as the networks are trained on it; other values are refused."""
 
-    sample_rate_hz: int = 16_000
-    fps: int = 25
-    lookahead_frames: int = 2  # frames of sound heard before a frame's mouth is decided
+    sample_rate_hz: int = SAMPLE_RATE_HZ
+    fps: int = FPS
+    # those of the motion network; a speech encoder that hears in chunks adds to them
+    lookahead_frames: int = LOOKAHEAD_FRAMES
 
     def __post_init__(self) -> None:
-        if self.sample_rate_hz % self.fps:
+        for field, only in (("sample_rate_hz", SAMPLE_RATE_HZ), ("fps", FPS)):
+            if getattr(self, field) != only:
+                raise ConfigError(
+                    f"{field}={getattr(self, field)}: the networks are trained on {only} alone"
+                )
+        if self.lookahead_frames < LOOKAHEAD_FRAMES:
             raise ConfigError(
-                f"sample_rate_hz={self.sample_rate_hz} is not a multiple of fps={self.fps}; "
-                "a video frame must cover a whole number of samples"
+                f"lookahead_frames={self.lookahead_frames}: the motion network hears "
+                f"{LOOKAHEAD_FRAMES} frames ahead"
             )
 
     @property
@@ -110,6 +133,8 @@ class DiffusionSettings:
             raise ConfigError(
                 f"guidance_scale={self.guidance_scale} is out of range; 0 to 30, 1 is none"
             )
+        if self.models_dir.exists() and not self.models_dir.is_dir():
+            raise ConfigError(f"models_dir={str(self.models_dir)!r} is a file; name a folder")
         if self.window < 3 or not 0 <= self.overlap <= self.window - 2:
             raise ConfigError(
                 f"window={self.window}, overlap={self.overlap}: a window is the portrait and 2 frames "
@@ -165,7 +190,8 @@ class EngineConfig:
         check_words(self)
         if not 1 <= self.num_inference_steps <= 50:
             raise ConfigError(
-                f"num_inference_steps={self.num_inference_steps} is out of range; 1 to 50 denoising steps a frame"
+                f"num_inference_steps={self.num_inference_steps} is out of range; 1 to 50 denoising "
+                "steps a frame"
             )
         if not 0 <= self.paint_every <= 5:
             raise ConfigError(f"paint_every={self.paint_every} is out of range; 0 to 5 frames")
@@ -173,8 +199,14 @@ class EngineConfig:
             raise ConfigError(f"max_side={self.max_side} is out of range; 128 to 2048 pixels")
         if not 1 <= self.batch <= 64:
             raise ConfigError(f"batch={self.batch} is out of range; 1 to 64 streams")
-        if self.threads < 1:
-            raise ConfigError(f"threads={self.threads}: a graph needs at least one")
+        if not 1 <= self.threads <= 1024:
+            raise ConfigError(f"threads={self.threads} is out of range; 1 to 1024 threads a graph")
+        encoder = self.diffusion.speech if self.profile == "sd15" else "tiny"
+        if encoder == "tiny" and self.stream.lookahead_frames != LOOKAHEAD_FRAMES:
+            raise ConfigError(
+                f"lookahead_frames={self.stream.lookahead_frames}: the bundled speech encoder adds "
+                f"nothing to the {LOOKAHEAD_FRAMES} of the motion network"
+            )
 
 
 def from_mapping(cls: type[T], raw: Mapping[str, Any]) -> T:

@@ -11,6 +11,7 @@ import typer
 
 from engine.face.detector import CROP, DETECTOR, DETECTOR_SIDE, LANDMARKS
 from engine.nets.face import DetectorNet, LandmarkNet, MirroredLandmarkNet
+from engine.outputs import own_folder
 from engine.training.face.train import trained
 from exports.onnx import export
 
@@ -40,6 +41,7 @@ def main(
     landmarks: Annotated[Path | None, typer.Option(help="run folder of the landmark net")] = None,
 ) -> None:
     """Export what is named and check each graph against its module."""
+    own_folder(out, earlier=(out / "basis.npz").exists())
     if detector is not None:
         typer.echo(f"detector.onnx: largest error {export_detector(detector, out):.1e}")
     if landmarks is not None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from engine.face.topology import HEAD_MIDPOINTS, HEAD_POINTS, POINTS
 from engine.nets.geometry import control_points, flow_at, neck_points, unit_grid, warp
 from engine.nets.painter import Painter
+from engine.outputs import own_folder
 from engine.render.composite_maps import ANCHORS, GRID_X, GRID_Y
 from engine.render.specs import SPECS
 from exports.onnx import export
@@ -272,7 +273,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the ONNX files")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    own_folder(args.out, earlier=(args.out / "painter.safetensors").exists())
     painter = load_painter(args.checkpoint)
     halves = {name: tensor.half().contiguous() for name, tensor in painter.state_dict().items()}
     save_file(halves, args.out / "painter.safetensors")  # what the next training starts from

@@ -17,6 +17,7 @@ from engine.motion.channels import spread_matrix
 from engine.motion.decoder import MOTION
 from engine.nets.moonshine import SpeechGraph, StreamingMoonshine
 from engine.nets.motion_vae import MotionGraph, MotionVae
+from engine.outputs import own_folder
 from engine.training.motion.examples import load_speech_encoder
 from engine.training.motion.train import load_motion
 from exports.onnx import export
@@ -74,6 +75,7 @@ def main(
     motion: Annotated[Path | None, typer.Option(help="checkpoint motion.pt")] = None,
 ) -> None:
     """Export what is named and check each graph against its module."""
+    own_folder(out, earlier=(out / "basis.npz").exists())
     if speech is not None:
         error = export_speech(load_speech_encoder(speech), out / "speech.onnx")
         typer.echo(f"speech.onnx: largest error {error:.1e}")

@@ -12,6 +12,7 @@ import typer
 from engine.cli import app as engine_commands
 from engine.errors import AvatarError
 from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, given, with_groups
+from engine.telemetry import silence
 from server.run import BUNDLED_PORTRAIT, run_server
 from server.settings import ServerSettings, VideoCodec
 
@@ -103,6 +104,7 @@ app.add_typer(engine_commands)
 
 def main() -> None:
     """Run the command; an error of ours is one line, not a traceback."""
+    silence()
     try:
         app()
     except AvatarError as error:

@@ -19,9 +19,9 @@ ALLOWED = {
 OURS = {"engine", "exports", "server", "client_example", "benchmarks", "tests"}
 # Rooms of the engine, in the order of the data: each may import those before it and itself.
 ROOMS = (
-    *("errors", "config", "types", "backends", "audio", "face", "motion"),
+    *("errors", "telemetry", "config", "outputs", "types", "backends", "audio", "face", "motion"),
     *("diffusion", "nets", "loaders", "render", "enroll", "state", "drawing", "avatar"),
-    *("offline", "profiles", "training", "evaluation", "options", "cli"),
+    *("profiles", "offline", "training", "evaluation", "options", "cli"),
 )
 TORCH_FOLDERS = (
     *("engine/nets/", "engine/loaders/", "engine/training/", "engine/evaluation/"),
@@ -52,6 +52,7 @@ DOORS = {
         "engine.training.portraittalk.run_stage",
     },
     "engine/profiles/__init__.py": {"engine.profiles.sd15"},
+    "engine/profiles/checkpoints.py": {"engine.loaders.hubert_motion", "engine.loaders.trained"},
 }
 
 
@@ -192,6 +193,21 @@ def test_run_times_are_imported_in_their_own_files(package: str) -> None:
     live = [p for p in sources() if not owns_torch(relative(p))]
     users = {relative(p) for p in live if package in {m.split(".")[0] for m in imports(p)}}
     assert users <= OWNERS[package]
+
+
+def test_importing_the_engine_changes_no_environment() -> None:
+    code = (
+        "import os, sys\n"
+        "before = dict(os.environ)\n"
+        "import engine, engine.avatar, engine.config, engine.offline.motion_file\n"
+        "assert dict(os.environ) == before\n"
+        "assert 'openvino_telemetry' not in sys.modules\n"
+        "from engine.backends import load_backend\n"
+        "load_backend('openvino', threads=1)\n"
+        "assert os.environ['ORT_DISABLE_TELEMETRY'] == os.environ['DO_NOT_TRACK'] == '1'\n"
+        "assert sys.modules['openvino_telemetry'] is None\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
 def test_the_engine_runs_without_calling_home(tmp_path: Path) -> None:

@@ -28,11 +28,6 @@ class HopBuffer:
         self.hop, self.past = hop, past
         self._held: Pcm = np.zeros(past, np.float32)
 
-    @property
-    def missing(self) -> int:
-        """Samples that would complete the hop begun; 0 when none is begun."""
-        return (self.past - len(self._held)) % self.hop
-
     def push(self, pcm: Pcm) -> Pcm:
         """Take `pcm` (N,) and return the windows it completed (T, past + hop).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 from engine.audio.hop_buffer import HopBuffer
 from engine.backends import BATCH, Graph, GraphSpec, Tensor, TensorSpec
 from engine.backends.base import rounds
+from engine.config import FEATURES_PER_FRAME, HOP_SAMPLES
 
 F32 = NDArray[np.float32]
-HOP, PAST = 640, 576  # samples of a hop, and before it, that the graph hears
-FRAMES = 2  # feature frames a hop
+HOP = HOP_SAMPLES
+PAST = 576  # samples before a hop that the graph hears too
+FRAMES = FEATURES_PER_FRAME
 WIDTH = 616  # numbers in a feature frame: twice 288 of the encoder, 40 of the log-mel spectrum
 _MEMORY: tuple[tuple[str, tuple[int | str, ...]], ...] = (
     ("level", (BATCH, 1)),
@@ -33,6 +36,25 @@ SPEECH = GraphSpec(
     light=True,
 )
 _SETTLE = 30  # hops of silence a new stream has heard
+
+
+class SpeechEncoder(Protocol):
+    """Sound in, speech features out; what one stream remembers is opaque to the caller.
+
+    Law:
+        A feature depends on the sound before some later sample alone, however it was cut.
+    """
+
+    width: int  # numbers in a feature frame
+
+    def start(self) -> Any:
+        """State of a new stream."""
+
+    def step(self, state: Any, pcm: F32) -> F32:
+        """Hear 16 kHz `pcm` (N,); the features (T, width) it completed, 50 a second."""
+
+    def step_many(self, streams: Sequence[tuple[Any, F32]]) -> list[F32]:
+        """`step` for several streams, each with its `pcm` (N,); the features (T, width) of each."""
 
 
 @dataclass(slots=True)

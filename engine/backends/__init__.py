@@ -6,6 +6,7 @@ import importlib
 
 from engine.backends.base import BATCH, Backend, Graph, GraphSpec, Tensor, TensorSpec
 from engine.errors import BackendUnavailable
+from engine.telemetry import silence
 
 __all__ = [
     "BACKENDS",
@@ -40,6 +41,7 @@ def load_backend(name: str, *, threads: int, rows: int = 1) -> Backend:
     if name not in _CREATORS:
         raise BackendUnavailable(f"no run time {name!r}; known: {', '.join(sorted(_CREATORS))}")
     module, function, requirement = _CREATORS[name]
+    silence()
     try:
         creators = importlib.import_module(module)
     except ImportError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,15 +93,3 @@ BROWS: NDArray[np.intp] = indices(*(n for n in NAMES if n.startswith("brow")))
 MOUTH: NDArray[np.intp] = indices(
     *(n for n in NAMES if n.startswith(("jaw", "mouth", "tongue")) or n == "cheekPuff")
 )
-
-
-def from_named(values: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
-    """Put columns called `names` (..., len(names)) in our order (..., 52).
-
-    Names we do not have (such as `_neutral`) are dropped, missing ones are 0.
-    """
-    out = np.zeros((*values.shape[:-1], COUNT), np.float32)
-    for column, name in enumerate(names):
-        if name in _INDEX:
-            out[..., _INDEX[name]] = values[..., column]
-    return out

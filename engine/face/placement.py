@@ -25,7 +25,6 @@ SIXTY_EIGHT = (
     *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181),
     *(78, 82, 13, 312, 308, 317, 14, 87),
 )
-MOUTH_68 = slice(48, 68)
 WITHOUT_MOUTH_68 = (*range(4), *range(13, 48))  # DiffTalk's 39: no mouth, no lower jaw
 
 # What the eight placement numbers are. Angles in radians as in `engine.motion.idle.POSE`; x and y of the

@@ -12,11 +12,12 @@ from engine.audio.speech_encoder import WIDTH
 from engine.audio.voice_activity import VoiceActivityDetector, VoiceActivityState
 from engine.backends import BATCH, Graph, GraphSpec, Tensor, TensorSpec
 from engine.backends.base import rounds
+from engine.config import FEATURES_PER_FRAME, LOOKAHEAD_FRAMES
 from engine.face import arkit
 
 F32 = NDArray[np.float32]
-FRAMES = 2  # feature frames a motion frame
-LOOKAHEAD = 2  # hops heard beyond a frame before it is decided
+FRAMES = FEATURES_PER_FRAME
+LOOKAHEAD = LOOKAHEAD_FRAMES
 MOTION = GraphSpec(
     "motion",
     (

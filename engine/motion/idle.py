@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.config import FPS
 from engine.face import arkit
 
 F32 = NDArray[np.float32]
 # Radians, inter-ocular distances, and 1 = as shot. Positive: the face turns towards the picture's
 # right, looks down, tilts clockwise as seen, moves right, moves down, comes nearer.
 POSE = ("yaw", "pitch", "roll", "x", "y", "scale")
-FPS = 25
 _CLOSE, _OPEN = 0.10, 0.20  # s a blink takes to close and to open again
 _BLINK_EVERY = (2.0, 6.0)  # s
 _GLANCE_EVERY = (1.2, 4.5)

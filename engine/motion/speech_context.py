@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,27 +10,6 @@ from numpy.typing import NDArray
 from engine.motion.decoder import FRAMES, LOOKAHEAD
 
 F32 = NDArray[np.float32]
-
-
-class SpeechEncoder(Protocol):
-    """Sound in, speech features out; what one stream remembers is opaque to the caller.
-
-    Law:
-        A feature depends on the sound before some later sample alone, however it was cut.
-    """
-
-    width: int  # numbers in a feature frame
-
-    def start(self) -> Any:
-        """State of a new stream."""
-
-    def step(self, state: Any, pcm: F32) -> F32:
-        """Hear 16 kHz `pcm` (N,); the features (T, width) it completed, 50 a second."""
-
-    def step_many(self, streams: Sequence[tuple[Any, F32]]) -> list[F32]:
-        """`step` for several streams at once; the features (T, width) of each, its own alone."""
-
-
 HEARD = 16  # feature frames of 20 ms, as many as DiffTalk's
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,13 +12,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from engine.audio.sound_file import MARK
+from engine.errors import ConfigError
+from engine.offline.mark import image_mark, is_marked_image
+from engine.outputs import MARKER, check_folder, own_folder
 from engine.types import RgbImage, VideoFrame
 
 Arrays = Mapping[str, NDArray[Any]]
 _RUN, _STATE = "run.json", "state.npz"
+_PARTS = (".frame.part", ".state.part")
+
+
+def check_frame_folder(path: Path) -> None:
+    """Refuse a folder in which frames would take the place of files of somebody else.
+
+    Raises:
+        ConfigError: the folder is not ours, or something in it is not that a frame, or what a
+            stopped run goes on from, would overwrite.
+    """
+    run = path / _RUN
+    foreign = [image.name for image in _images(path) if not is_marked_image(image)]
+    foreign += [run.name] if run.exists() and _key_in(run) is None else []
+    if foreign:
+        raise ConfigError(
+            f"{path} holds {foreign[0]}, which portraittalk did not make; name another folder"
+        )
+    check_folder(path, earlier=_made_here(path))
 
 
 class FrameFolder:
@@ -26,6 +45,9 @@ class FrameFolder:
 
     Args:
         key: what the frames depend on; frames of another key are thrown away.
+
+    Raises:
+        ConfigError: as `check_frame_folder`.
 
     Attributes:
         begin: frames that need not be drawn again.
@@ -35,8 +57,9 @@ class FrameFolder:
     def __init__(self, path: Path, key: str) -> None:
         self.path = path
         self.begin, self.kept = 0, None
-        path.mkdir(parents=True, exist_ok=True)
-        if self._read_key() == key:
+        check_frame_folder(path)
+        own_folder(path, earlier=_made_here(path))
+        if _key_in(path / _RUN) == key:
             self.begin, self.kept = self._read_state()
         else:
             self._clear()
@@ -44,15 +67,15 @@ class FrameFolder:
 
     def add(self, frame: VideoFrame) -> None:
         """Keep one frame."""
-        partial = self.path / ".frame.part"
-        mark = PngInfo()
-        mark.add_text("Comment", MARK)
-        Image.fromarray(frame.rgb).save(partial, format="png", compress_level=1, pnginfo=mark)
+        partial = self.path / _PARTS[0]
+        Image.fromarray(frame.rgb).save(
+            partial, format="png", compress_level=1, pnginfo=image_mark()
+        )
         partial.replace(self._name(frame.index))
 
     def save(self, begin: int, kept: Arrays) -> None:
         """Note that all frames before `begin` are kept, and what the engine needs for that one."""
-        partial = self.path / ".state.part"
+        partial = self.path / _PARTS[1]
         with partial.open("wb") as file:
             np.savez(file, __begin__=begin, **kept)  # type: ignore[arg-type]
         partial.replace(self.path / _STATE)
@@ -60,28 +83,24 @@ class FrameFolder:
     def frames(self, count: int) -> Iterator[VideoFrame]:
         """Read the first `count` frames again."""
         for index in range(count):
-            with Image.open(self._name(index)) as picture:
-                rgb: RgbImage = np.asarray(picture.convert("RGB"))
+            with Image.open(self._name(index)) as image:
+                rgb: RgbImage = np.asarray(image.convert("RGB"))
             yield VideoFrame(index, rgb)
 
     def finish(self) -> None:
-        """Leave nothing in the folder but the pictures."""
-        for name in (_RUN, _STATE):
+        """Leave nothing of ours in the folder but the frames; their comments say whose they are."""
+        for name in (_RUN, _STATE, MARKER, *_PARTS):
             (self.path / name).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it."""
-        shutil.rmtree(self.path)
+        """Remove the frames, and the folder unless somebody put something into it."""
+        self._clear()
+        (self.path / MARKER).unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
 
     def _name(self, index: int) -> Path:
         return self.path / f"{index:06d}.png"
-
-    def _read_key(self) -> str | None:
-        try:
-            key: str | None = json.loads((self.path / _RUN).read_text())["key"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return key
 
     def _read_state(self) -> tuple[int, Arrays | None]:
         try:
@@ -95,6 +114,33 @@ class FrameFolder:
         return begin, kept
 
     def _clear(self) -> None:
-        self.finish()
-        for picture in self.path.glob("[0-9]" * 6 + ".png"):
-            picture.unlink()
+        for name in (_RUN, _STATE, *_PARTS):
+            (self.path / name).unlink(missing_ok=True)
+        for image in _images(self.path):
+            if is_marked_image(image):
+                image.unlink()
+
+
+def _images(path: Path) -> list[Path]:
+    return sorted(path.glob("[0-9]" * 6 + ".png"))
+
+
+def _key_in(run: Path) -> str | None:
+    """The key in a run file; None when it is missing or not ours."""
+    try:
+        said = json.loads(run.read_text())
+    except (OSError, ValueError):
+        return None
+    key = said.get("key") if isinstance(said, dict) and len(said) == 1 else None
+    return key if isinstance(key, str) and re.fullmatch("[0-9a-f]{64}", key) else None
+
+
+def _made_here(path: Path) -> bool:
+    """Whether a folder without the marker is ours all the same.
+
+    It holds the run file of an earlier version, or finished frames and no state to go on from.
+    """
+    if _key_in(path / _RUN) is not None:
+        return True
+    images = _images(path)
+    return bool(images) and not (path / _STATE).exists() and all(map(is_marked_image, images))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,15 @@ from numpy.typing import NDArray
 from engine.audio.sound_file import read_audio
 from engine.audio.speech_encoder import HOP, SPEECH, StreamingSpeechEncoder
 from engine.backends import load_backend
-from engine.config import EngineConfig
+from engine.config import FPS, EngineConfig, check_seed
 from engine.errors import MediaError
 from engine.face import arkit
 from engine.motion.decoder import LOOKAHEAD, MOTION, MotionDecoder
 from engine.motion.idle import POSE, IdleLife
+from engine.outputs import check_file
 
 F32 = NDArray[np.float32]
 Progress = Callable[[int, int], None]
-FPS = 25
 _EYE_TURN = 0.6  # radians an eye has turned at coefficient 1
 
 # Live Link Face has its own order: right before left for jaw and mouth.
@@ -29,10 +30,9 @@ _LIVE_LINK = list(arkit.NAMES)
 for _a, _b in (("jawLeft", "jawRight"), ("mouthLeft", "mouthRight")):
     _i, _j = _LIVE_LINK.index(_a), _LIVE_LINK.index(_b)
     _LIVE_LINK[_i], _LIVE_LINK[_j] = _b, _a
-_TURNS = (
-    *("HeadYaw", "HeadPitch", "HeadRoll", "LeftEyeYaw", "LeftEyePitch", "LeftEyeRoll"),
-    *("RightEyeYaw", "RightEyePitch", "RightEyeRoll"),
-)
+_TURNS = [
+    part + turn for part in ("Head", "LeftEye", "RightEye") for turn in ("Yaw", "Pitch", "Roll")
+]
 CSV_COLUMNS: tuple[str, ...] = (
     "Timecode",
     "BlendShapeCount",
@@ -66,13 +66,12 @@ def motion(
 
     Raises:
         MediaError: the sound cannot be read, or `out` is neither .csv nor .npz.
+        ConfigError: the seed is out of range, or `out` is a file of somebody else.
         WeightsError: the networks are missing or damaged.
     """
     out = Path(out)
-    if out.suffix.lower() not in (".csv", ".npz"):
-        raise MediaError(
-            f"{out.name}: motion is written as .csv or .npz; choose one of these names"
-        )
+    check_seed(seed)
+    check_motion_output(out)
     pcm = read_audio(audio)
     config = config or EngineConfig()
     backend = load_backend(config.backend, threads=config.threads)
@@ -81,6 +80,32 @@ def motion(
     result = run(encoder, mouth, pcm, life=IdleLife(seed) if idle else None, progress=progress)
     (write_csv if out.suffix.lower() == ".csv" else write_npz)(out, result)
     return len(result.coefficients)
+
+
+def check_motion_output(out: Path) -> None:
+    """Refuse a file that is no motion file, or would take the place of somebody else's.
+
+    Raises:
+        MediaError: `out` is neither .csv nor .npz.
+        ConfigError: as `check_file`.
+    """
+    if out.suffix.lower() not in (".csv", ".npz"):
+        raise MediaError(
+            f"{out.name}: motion is written as .csv or .npz; choose one of these names"
+        )
+    check_file(out, _is_motion)
+
+
+def _is_motion(path: Path) -> bool:
+    """Whether `write_csv` or `write_npz` made an existing file."""
+    try:
+        if path.suffix.lower() == ".csv":
+            with path.open(newline="") as file:
+                return next(csv.reader(file), []) == list(CSV_COLUMNS)
+        with np.load(path) as saved:
+            return {"names", "v", "pose", "pose_names"} <= set(saved.files)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, csv.Error):
+        return False
 
 
 def run(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from engine.config import EngineConfig
 from engine.errors import BackendUnavailable
+from engine.telemetry import silence
 
 if TYPE_CHECKING:
     from engine.avatar import AvatarEngine
@@ -18,6 +19,7 @@ def load_profile(config: EngineConfig) -> AvatarEngine:
         BackendUnavailable: the packages that sd15 needs are not installed.
         WeightsError: a checkpoint is missing; the message says how to bring it.
     """
+    silence()
     if config.profile == "tiny":
         from engine.avatar import AvatarEngine
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine.config import DiffusionSettings, EngineConfig, from_mapping
-from engine.errors import ConfigError, MediaError
-from engine.face.image_file import decode_image
-from engine.offline.video import Casting
+from engine.errors import ConfigError
 from engine.types import RgbImage
 
 if TYPE_CHECKING:
@@ -65,40 +62,3 @@ def how_slow(seconds: float, frame_ms: float) -> str:
         f"one frame takes {seconds:.1f} s on this computer, {times:,.0f} times too slow for live "
         "pictures: expect one now and then, and whole sound"
     )
-
-
-def read_mix(text: str) -> tuple[Path, float]:
-    """Read "c.jpg:0.4" as a picture and how much of that person.
-
-    Raises:
-        ConfigError: it is not written so, or the share is not between 0 and 1.
-    """
-    name, _, share = text.rpartition(":")
-    try:
-        amount = float(share)
-    except ValueError:
-        amount = -1.0
-    if not name or not 0 < amount < 1:
-        raise ConfigError(f"--mix {text!r}: wanted a picture and a share below 1, as in c.jpg:0.4")
-    return Path(name), amount
-
-
-def cast(portraits: Sequence[Path], mix: Sequence[str], prompt: str, seed: int) -> Casting:
-    """Who is shown in a video, saying it how; `mix` as `read_mix` takes it.
-
-    Raises:
-        ConfigError: a mix is not written so.
-        MediaError: a picture is missing or cannot be read.
-    """
-    return Casting(
-        portraits=[_picture(path) for path in portraits],
-        mixed=[(_picture(path), share) for path, share in map(read_mix, mix)],
-        prompt=prompt,
-        seed=seed,
-    )
-
-
-def _picture(path: Path) -> RgbImage:
-    if not path.is_file():
-        raise MediaError(f"no file {path}")
-    return decode_image(path.read_bytes())

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
 from engine.backends.cuda_graph import cuda_graph
-from engine.config import DiffusionSettings, EngineConfig
-from engine.diffusion.samplers import FEW_STEPS, make_scheduler
+from engine.config import LOOKAHEAD_FRAMES, DiffusionSettings, EngineConfig
+from engine.diffusion.samplers import make_scheduler
 from engine.errors import ConfigError, WeightsError
 from engine.loaders.control_net import SUBFOLDER, load_control_net
 from engine.loaders.face_encoder import align, check_space, load_face_encoder
@@ -36,13 +36,13 @@ from engine.nets.projection import IdentityProjection
 from engine.nets.sd15_config import Sd15Config
 from engine.nets.sd_codec import SdCodec
 from engine.nets.text_tokens import ClipTokens, Tokenise, WordNumbers
+from engine.profiles.checkpoints import BETTER_VAE, few_step_lora, needed_checkpoints
 from engine.render.sd15 import DiffusionRenderer, Embed
 from engine.render.sd15_networks import Sampling
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
 
-LORA_OF = {"lcm": "lcm-lora", "tcd": "tcd-lora"}
 RANDOM_SEED = 0
 
 
@@ -70,8 +70,7 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
         check_licences([find(how.speech)], how.use)
         encoder, motion = load_hubert_motion(how.speech, how.models_dir)
         hearing, width = (encoder, motion), encoder.width
-        stream = replace(config.stream, lookahead_frames=lookahead_frames(encoder.window))
-        config = replace(config, stream=stream)
+        config = _hearing_ahead(config, lookahead_frames(encoder.window))
     renderer = load_renderer(config, speech_features=width)
     return AvatarEngine.load(config, renderer=renderer, hearing=hearing)
 
@@ -87,11 +86,7 @@ def load_renderer(config: EngineConfig, *, speech_features: int = WIDTH) -> Diff
     device = _device(how)
     build = random_parts if how.random_weights else _public_parts
     parts = build(how, speech_features, _dtype(device))
-    if len(load_trained(parts.model, how.trained)) < len(how.trained):
-        missing = [str(f) for f in how.trained if not (f / TRAINED).is_file()]
-        raise WeightsError(
-            f"no {TRAINED} in {', '.join(missing)}: name the folder of a stage's run"
-        )
+    load_trained(parts.model, how.trained)
     return DiffusionRenderer(
         parts.model.to(device),
         tokenise=parts.tokenise,
@@ -119,7 +114,21 @@ def _check(how: DiffusionSettings) -> None:
             "conditioning='difftalk' needs --trained RUN: no public checkpoint knows its inputs, and "
             'untrained the lips would not move; train one with conditioning = "difftalk" in [model]'
         )
+    if missing := [str(folder) for folder in how.trained if not (folder / TRAINED).is_file()]:
+        raise WeightsError(
+            f"no {TRAINED} in {', '.join(missing)}: name the folder of a stage's run"
+        )
     _device(how)
+
+
+def _hearing_ahead(config: EngineConfig, frames: int) -> EngineConfig:
+    """The configuration with the look-ahead that its speech encoder needs."""
+    asked = config.stream.lookahead_frames
+    if asked not in (LOOKAHEAD_FRAMES, frames):
+        raise ConfigError(
+            f"lookahead_frames={asked}: {config.diffusion.speech} hears {frames} frames ahead"
+        )
+    return replace(config, stream=replace(config.stream, lookahead_frames=frames))
 
 
 def _device(how: DiffusionSettings) -> torch.device:
@@ -171,8 +180,7 @@ def _public_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dty
         conditioning=how.conditioning,
         speech_features=speech_features,
     )
-    few_step = how.few_step or (LORA_OF[how.sampler] if how.sampler in FEW_STEPS else "")
-    folders = _folders(how, few_step)
+    folders = _folders(how)
     files = Sd15Files(folders["sd15"])
     unet = IdentityUnet(files.unet(config.unet, dtype=dtype), config)
     projection = IdentityProjection.build(config).to(dtype) if config.face_encoder else None
@@ -182,7 +190,7 @@ def _public_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dty
         embed = load_face_encoder(how.face_encoder, folders[how.face_encoder])
         adapter = read_ip_adapter(_one_file(folders, how.adapter))
         install(adapter, unet, projection)
-    if few_step:
+    if few_step := few_step_lora(how):
         fuse_lora(unet.get_submodule("unet"), _one_file(folders, few_step))
     control = load_control_net(
         folders["control-mediapipe-face"] / SUBFOLDER, config.unet, dtype=dtype
@@ -200,12 +208,9 @@ def _public_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dty
     return Parts(model, ClipTokens(folders["sd15"] / "tokenizer"), embed)
 
 
-def _folders(how: DiffusionSettings, few_step: str) -> dict[str, Path]:
+def _folders(how: DiffusionSettings) -> dict[str, Path]:
     """Where each checkpoint is that these settings need."""
-    needed = ["sd15", "control-mediapipe-face"]
-    needed += ["taesd"] if how.codec == "tiny" else []
-    needed += [how.adapter, how.face_encoder] if how.adapter != "none" else []
-    needed += [few_step] if few_step else []
+    needed = needed_checkpoints(how)
     check_licences([find(name) for name in needed], how.use)
     missing = [name for name in needed if locate(find(name), how.models_dir) is None]
     if missing:
@@ -226,7 +231,7 @@ def _codec(
 ) -> SdCodec:
     if tiny is not None:
         return SdCodec(None, load_tiny(tiny, config.codec, dtype=dtype))
-    better = locate(find("sd-vae-ft-mse"), how.models_dir)
+    better = locate(find(BETTER_VAE), how.models_dir)
     vae = (
         files.vae(config.codec, dtype=dtype)
         if better is None

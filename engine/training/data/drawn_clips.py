@@ -31,6 +31,7 @@ from engine.face.topology import (
     RIGHT_EYE,
 )
 from engine.motion.retarget import FaceBasis, turn_head
+from engine.outputs import own_folder
 from engine.training.data.clips import ClipArrays, ClipCard, write_clip
 from engine.types import RgbImage
 
@@ -170,6 +171,7 @@ def paint(person: DrawnPerson, points: F32, size: int, wall: Colour) -> RgbImage
 
 def write_drawn_clips(out: Path, *, people: int = 8, frames: int = 12, size: int = 64) -> list[str]:
     """Write one clip a person below `out` / clips; their names."""
+    own_folder(out, earlier=any(out.glob("clips/*/clip.json")))
     shape = neutral_shape()
     basis = FaceBasis.load(WEIGHTS / "tiny" / "basis.npz")
     names = []

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from engine.outputs import own_folder
 from engine.training.data.expressions import (
     EDITS,
     STRENGTH,
@@ -41,7 +42,7 @@ def generate(out: Path, drawing: Drawing, *, cache: Path, landmarker: Path) -> N
     another) and `offsets` (N + 1,), `person` (N,), `landmarks` (N, 478, 3), `scores` (N, 52),
     `names` (52,) and `pose` (N, 4, 4).
     """
-    out.mkdir(parents=True, exist_ok=True)
+    own_folder(out, earlier=(out / "directions.npz").exists())
     label, generator = Labeller(landmarker), FaceGenerator(cache)
     directions = _load_or_fit(out / "directions.npz", generator, label)
     chunks = [

@@ -22,6 +22,7 @@ from PIL import Image
 
 from engine.errors import ConfigError, DataError, MediaError
 from engine.face.detector import Face, FaceReader
+from engine.outputs import own_folder
 from engine.training.data.clips import ClipArrays, ClipCard, write_clip
 from engine.training.data.face_embedding import FaceEmbedder, without_background
 from engine.training.data.face_track import Piece, TrackSettings, track
@@ -106,6 +107,7 @@ def _same_settings(out: Path, settings: PrepareSettings, face_encoder: str) -> N
     wanted = {**dataclasses.asdict(settings), "face_encoder": face_encoder}
     path = out / "prepare.json"
     if not path.exists():
+        own_folder(out)
         _write_json(path, wanted)
         return
     try:
@@ -118,6 +120,7 @@ def _same_settings(out: Path, settings: PrepareSettings, face_encoder: str) -> N
             f"{out} was prepared with other settings ({', '.join(other)}); "
             "name another folder, or use the same settings"
         )
+    own_folder(out, earlier=True)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

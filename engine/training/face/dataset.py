@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from engine.errors import DataError
 from engine.face.detector import SCORE_NAMES, FaceCrop, face_box
+from engine.outputs import own_folder
 from engine.training.data.labeller import FaceLabel, Labeller
 
 F32 = NDArray[np.float32]
@@ -98,7 +99,7 @@ def gather(out: Path, chunks: Path, stills: Path | None, landmarker: Path | None
     Returns:
         the number of files now in `out`.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    own_folder(out, earlier=any(out.glob("chunk_????.npz")) or any(out.glob("stills_????.npz")))
     for chunk in tqdm(sorted(chunks.glob("chunk_[0-9][0-9][0-9][0-9].npz")), desc="chunks"):
         target = out / f"{chunk.stem}.npz"
         if not target.exists():

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from engine.errors import DataError
 from engine.face.detector import CROP
 from engine.nets.face import DetectorNet, LandmarkNet, mirror_scores
+from engine.outputs import own_folder
 from engine.training.checkpoints import CHECKPOINT
 from engine.training.face import dataset as face_data
 from engine.training.face.crops import CropMaker
@@ -80,7 +81,9 @@ def face_trainer(
 
     Raises:
         DataError: `out` holds another network.
+        ConfigError: it holds files of somebody else.
     """
+    own_folder(out, earlier=(out / CHECKPOINT).exists())
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -95,7 +98,6 @@ def face_trainer(
 
 def _run(trainer: NetTrainer, out: Path, name: str) -> None:
     loop = LoopSettings(name=name, steps=trainer.plan.steps, save_every=SAVE_EVERY)
-    out.mkdir(parents=True, exist_ok=True)
     run_loop(trainer, out / CHECKPOINT, loop, Log(out, loop.steps))
 
 

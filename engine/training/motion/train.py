@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.nets.motion_vae import MotionSettings, MotionVae
+from engine.outputs import own_folder
 from engine.training.data.speech_features import SPEECH_ENCODERS
 from engine.training.loop import LoopSettings, run_loop
 from engine.training.motion.dataset import HELD_OUT, load_animated, load_synthetic
@@ -54,7 +55,10 @@ def motion_trainer(
 
     Raises:
         DataError: `path` holds another network.
+        ConfigError: its folder holds files of somebody else.
     """
+    names = (path.name, "speech.pt")
+    own_folder(path.parent, earlier=any((path.parent / name).exists() for name in names))
     torch.manual_seed(config.seed)
     model = MotionVae(MotionSettings.hearing(examples[0].features.shape[1])).train()
     model.standardise(torch.from_numpy(np.concatenate([x.features[::7] for x in examples])).float())

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from engine.loaders.lpips import Lpips
 from engine.nets.painter import Painter
+from engine.outputs import own_folder
 from engine.training.loop import LoopSettings, Smoothed, Values, is_due, run_loop
 from engine.training.net_trainer import Keys, NetPlan, NetTrainer
 from engine.training.painter.evaluate import evaluate, sheet
@@ -161,7 +162,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     settings = PainterTraining(steps=args.steps, rate=args.rate, full_noise=args.full_noise)
-    args.run.mkdir(parents=True, exist_ok=True)
+    own_folder(args.run, earlier=(args.run / "painter.pt").exists())
     (args.run / "config.json").write_text(json.dumps(asdict(settings), indent=1))
 
     people = [person for folder in args.data for person in load_people(folder)]

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.errors import ConfigError, DataError
+from engine.outputs import own_folder
 from engine.training.checkpoints import CHECKPOINT
 from engine.training.loop import LoopSettings, Trainer, Values, is_due, run_loop
 from engine.training.portraittalk.stage_config import StageSettings
@@ -129,9 +131,18 @@ def _same_settings(folder: Path, settings: StageSettings, *, write: bool) -> boo
                 "same ones, or name another run folder"
             )
     elif write:
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder, earlier=_settings_in(path, wanted.keys()))
         path.write_text(json.dumps(wanted, indent=1))
     return resumed
+
+
+def _settings_in(path: Path, names: Iterable[str]) -> bool:
+    """Whether a run without a checkpoint yet left its settings at `path`."""
+    try:
+        kept = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(kept, dict) and set() < kept.keys() <= set(names)
 
 
 def _writer(folder: Path, step: int) -> Any:

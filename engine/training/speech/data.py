@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from engine.errors import DataError
 from engine.loaders.packages import fetch
+from engine.outputs import own_folder
 from engine.training.speech.espeak import Espeak
 from engine.training.speech.flite import Flite
 from engine.training.speech.neural_voices import Kokoro, Piper
@@ -96,7 +97,7 @@ def read_shard(path: Path) -> Iterator[Utterance]:
 
 def generate(out: Path, voice_name: str, minutes: float, *, cache: Path, seed: int = 0) -> None:
     """Write files of one voice until there are `minutes` of it."""
-    out.mkdir(parents=True, exist_ok=True)
+    own_folder(out, earlier=any(out.glob(f"{voice_name}_[0-9][0-9][0-9][0-9].npz")))
     voice = make_voice(voice_name, cache)
     with tqdm(total=round(minutes, 1), desc=voice_name, unit="min") as bar:
         number, done = 0, 0.0

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from engine.loaders.packages import fetch
 from engine.nets.moonshine import SpeechSettings
+from engine.outputs import own_folder
 from engine.training.loop import LoopSettings, run_loop
 from engine.training.motion.dataset import (
     HELD_OUT,
@@ -48,6 +49,7 @@ KEYS = Keys(net="raw", mean="model")
 
 def prepare(animated: Path, speech: Path, cache: Path, work: Path) -> list[Clip]:
     """Load every training clip with its teacher features, whitened; held-out files are left out."""
+    own_work(work)
     clips = [c for c in load_animated(animated)[0] if c.name not in HELD_OUT]
     clips += load_synthetic(speech)
     taught = [c for c in clips if not c.name.startswith("espeak")]
@@ -85,6 +87,16 @@ def train(
     return model
 
 
+def own_work(work: Path) -> None:
+    """Take the folder that the speech encoder and the motion network are trained in.
+
+    Raises:
+        ConfigError: it holds files of somebody else.
+    """
+    names = ("speech.pt", "motion.pt", "projection.npz", "teacher")
+    own_folder(work, earlier=any((work / name).exists() for name in names))
+
+
 def first_model(
     config: SpeechTraining, start: Path | None, settings: SpeechSettings | None = None
 ) -> SpeechTasks:
@@ -105,7 +117,9 @@ def speech_trainer(
 
     Raises:
         DataError: `path` holds another network.
+        ConfigError: its folder holds files of somebody else.
     """
+    own_work(path.parent)
     spread = variances(clips)
     heads = [p for name, p in model.named_parameters() if not name.startswith("encoder.")]
     groups = [

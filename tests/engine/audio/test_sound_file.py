@@ -18,12 +18,13 @@ def tone(seconds: float, rate: int = 16_000, hertz: float = 440) -> np.ndarray:
     )
 
 
-def write_wav(path: Path, pcm: np.ndarray, rate: int = 16_000, channels: int = 1) -> None:
+def write_wav(path: Path, pcm: np.ndarray, rate: int = 16_000, channels: int = 1) -> Path:
     with wave.open(str(path), "wb") as file:
         file.setnchannels(channels)
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes((pcm * 32767).astype("<i2").tobytes())
+    return path
 
 
 def float_wav(path: Path, samples: np.ndarray) -> None:

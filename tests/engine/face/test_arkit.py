@@ -28,10 +28,3 @@ def test_mirroring_twice_changes_nothing_and_once_swaps_sides() -> None:
     np.testing.assert_array_equal(v[arkit.MIRROR][arkit.MIRROR], v)
     assert v[arkit.MIRROR][arkit.index("jawLeft")] == arkit.index("jawRight")
     assert v[arkit.MIRROR][arkit.index("jawOpen")] == arkit.index("jawOpen")
-
-
-def test_from_named_reorders_drops_and_fills() -> None:
-    got = arkit.from_named(np.array([[9.0, 0.5]], np.float32), ["_neutral", "jawOpen"])
-    assert got.shape == (1, 52)
-    assert got[0, arkit.index("jawOpen")] == np.float32(0.5)
-    assert got.sum() == np.float32(0.5)

@@ -5,7 +5,7 @@ import pytest
 
 from engine.config import WEIGHTS
 from engine.face.landmarks import CROP_UNIT, face_unit
-from engine.face.placement import MOUTH_68, PLACEMENT, SIXTY_EIGHT, depths, landmarks_68, placement
+from engine.face.placement import PLACEMENT, SIXTY_EIGHT, depths, landmarks_68, placement
 from engine.face.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, LIP_ROWS, STABLE
 from engine.motion.retarget import FaceBasis, turn_head
 
@@ -23,7 +23,7 @@ def face() -> np.ndarray:
 def test_the_68_points_are_68_different_ones() -> None:
     assert len(set(SIXTY_EIGHT)) == 68
     lips = {p for row in LIP_ROWS for p in row}
-    assert set(SIXTY_EIGHT[MOUTH_68]) <= lips
+    assert set(SIXTY_EIGHT[48:]) <= lips
     assert not set(SIXTY_EIGHT[:48]) & lips
     assert {*INNER_UPPER_LIP, *INNER_LOWER_LIP} >= set(SIXTY_EIGHT[60:])
 

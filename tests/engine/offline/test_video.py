@@ -1,3 +1,7 @@
+import math
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -5,12 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.audio.sound_file import MARK
 from engine.avatar import AvatarEngine
+from engine.config import EngineConfig
 from engine.errors import ConfigError, MediaError, PromptRefused
 from engine.face.image_file import decode_image
-from engine.offline.video import Casting, frames_of, generate
+from engine.motion.expression import Prompt
+from engine.offline.casting import Casting
+from engine.offline.mark import MARK
+from engine.offline.motion_file import motion
+from engine.offline.video import frames_of, generate
+from engine.offline.video_file import SUFFIXES
+from engine.outputs import MARKER
 from server.run import BUNDLED_PORTRAIT
+from tests.engine.audio.test_sound_file import write_wav
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +165,140 @@ def test_frames_of_another_run_are_not_used(
             generate(engine, casting, tone, out, resumable=True, save_every_s=0, progress=progress)
         assert seen[0] == resumed
     assert sorted(p.name for p in tmp_path.iterdir()) == [".out.frames", "tone.wav"]
+
+
+def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(
+    engine: AvatarEngine, portrait: np.ndarray, tone: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "holiday"
+    folder.mkdir()
+    Image.fromarray(portrait).save(folder / "000000.png")
+    for name in ("run.json", "state.npz"):
+        (folder / name).write_text('{"key": "mine"}')
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(ConfigError, match=r"holiday holds .* portraittalk did not make"):
+        generate(engine, Casting(portraits=[portrait]), tone, folder)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_frames_of_ours_make_room_and_what_lies_beside_them_stays(
+    engine: AvatarEngine, portrait: np.ndarray, tmp_path: Path
+) -> None:
+    folder, casting = tmp_path / "frames", Casting(portraits=[portrait])
+    generate(engine, casting, write_wav(tmp_path / "a.wav", np.zeros(3 * 640)), folder)
+    assert len(pictures(folder)) == 3
+    (folder / "notes.txt").write_text("mine")
+    generate(engine, casting, write_wav(tmp_path / "a.wav", np.zeros(2 * 640)), folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["000000.png", "000001.png", "notes.txt"]
+    Image.fromarray(portrait).save(folder / "000900.png")
+    with pytest.raises(ConfigError, match=r"holds 000900\.png, which portraittalk did not make"):
+        generate(engine, casting, tmp_path / "a.wav", folder)
+    assert len(list(folder.iterdir())) == 4
+
+
+def stop_at(frame: int) -> Callable[[int, int], None]:
+    def stop(done: int, total: int) -> None:
+        if done == frame:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(
+    engine: AvatarEngine, portrait: np.ndarray, tmp_path: Path
+) -> None:
+    casting, out = Casting(portraits=[portrait]), tmp_path / "cut"
+    wav = write_wav(tmp_path / "a.wav", np.zeros(4 * 640))
+    with pytest.raises(KeyboardInterrupt):
+        generate(engine, casting, wav, out, save_every_s=0, progress=stop_at(2))
+    (out / MARKER).unlink()
+    assert generate(engine, casting, wav, out).resumed_at == 2
+
+
+def test_weights_that_were_trained_on_in_place_begin_a_new_video(
+    portrait: np.ndarray, tmp_path: Path
+) -> None:
+    wav = write_wav(tmp_path / "a.wav", np.zeros(4 * 640))
+    config, out = EngineConfig(weights=tmp_path / "weights"), tmp_path / "cut"
+    shutil.copytree(EngineConfig().weights, config.weights)
+    casting = Casting(portraits=[portrait])
+    with pytest.raises(KeyboardInterrupt):
+        generate(AvatarEngine.load(config), casting, wav, out, save_every_s=0, progress=stop_at(2))
+    basis = config.weights / "basis.npz"
+    kept, when = dict(np.load(basis)), basis.stat()
+    np.savez(basis, **{name: array * 1.01 for name, array in kept.items()})
+    os.utime(basis, ns=(when.st_atime_ns, when.st_mtime_ns))
+    assert generate(AvatarEngine.load(config), casting, wav, out).resumed_at == 0
+
+
+def test_a_file_of_somebody_else_is_no_place_for_a_video(
+    engine: AvatarEngine, portrait: np.ndarray, tone: Path, tmp_path: Path
+) -> None:
+    out, casting = tmp_path / "out.mp4", Casting(portraits=[portrait])
+    out.write_bytes(b"mine")
+    with pytest.raises(ConfigError, match=r"out\.mp4 was not made by portraittalk"):
+        generate(engine, casting, tone, out)
+    assert out.read_bytes() == b"mine"
+    with pytest.raises(ConfigError, match="no folder"):
+        generate(engine, casting, tone, tmp_path / "none" / "out.mp4")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_video_of_ours_is_made_again_in_its_place(
+    engine: AvatarEngine, portrait: np.ndarray, suffix: str, tmp_path: Path
+) -> None:
+    wav, out = write_wav(tmp_path / "a.wav", np.zeros(2 * 640)), tmp_path / f"out{suffix}"
+    for _ in range(2):
+        assert generate(engine, Casting(portraits=[portrait]), wav, out).frames == 2
+
+
+def test_what_somebody_put_beside_the_frames_of_a_video_is_kept(
+    engine: AvatarEngine, portrait: np.ndarray, tmp_path: Path
+) -> None:
+    wav, out = write_wav(tmp_path / "a.wav", np.zeros(4 * 640)), tmp_path / "out.mp4"
+    casting = Casting(portraits=[portrait])
+    with pytest.raises(KeyboardInterrupt):
+        generate(engine, casting, wav, out, resumable=True, progress=stop_at(2))
+    (tmp_path / ".out.frames" / "notes.txt").write_text("mine")
+    generate(engine, casting, wav, out, resumable=True)
+    assert [p.name for p in (tmp_path / ".out.frames").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("out", ["frames", "out.mp4"])
+def test_a_prompt_is_read_once(
+    engine: AvatarEngine,
+    portrait: np.ndarray,
+    out: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[str] = []
+
+    def counted(text: str) -> Prompt:
+        read.append(text)
+        return AvatarEngine.read_prompt(engine, text)
+
+    monkeypatch.setattr(engine, "read_prompt", counted)
+    wav = write_wav(tmp_path / "a.wav", np.zeros(640))
+    generate(engine, Casting(portraits=[portrait], prompt="smile"), wav, tmp_path / out)
+    assert read == ["smile"]
+
+
+@pytest.mark.parametrize("samples", [1, 100, 639, 640, 641, 1921])
+def test_a_sound_of_any_length_gives_every_frame_it_begins(
+    engine: AvatarEngine, portrait: np.ndarray, samples: int, tmp_path: Path
+) -> None:
+    frames = math.ceil(samples / 640)
+    pcm = np.full(samples, 0.1, np.float32)
+    drawn = list(frames_of(engine, engine.enroll(portrait), pcm))
+    assert [frame.index for frame in drawn] == list(range(frames))
+    wav = write_wav(tmp_path / "a.wav", pcm)
+    for out in ("frames", "out.mp4"):
+        assert generate(engine, Casting(portraits=[portrait]), wav, tmp_path / out).frames == frames
+    assert len(pictures(tmp_path / "frames")) == frames
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == frames
+    assert motion(wav, tmp_path / "m.npz") == frames
 
 
 def test_tiny_draws_from_one_portrait(engine: AvatarEngine, portrait: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import pytest
 from engine.config import DiffusionSettings, EngineConfig
 from engine.errors import BackendUnavailable, ConfigError, WeightsError
 from engine.profiles import load_profile
-from engine.profiles.choose import how_slow, make_config, read_mix
+from engine.profiles.choose import how_slow, make_config
 
 
 def test_offline_and_live_have_their_own_defaults() -> None:
@@ -86,11 +86,3 @@ def test_missing_packages_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
 def test_how_slow_is_said_in_seconds_and_times() -> None:
     assert "41.0 s on this computer, 1,025 times too slow" in how_slow(41.0, 40)
     assert "20 ms of the 40 ms" in how_slow(0.02, 40)
-
-
-def test_a_mix_is_a_picture_and_a_share() -> None:
-    assert read_mix("people/c.jpg:0.4") == (Path("people/c.jpg"), 0.4)
-    assert read_mix("C:/c.jpg:.5")[1] == 0.5
-    for text in ("c.jpg", "c.jpg:1", "c.jpg:0", "c.jpg:much", ":0.4"):
-        with pytest.raises(ConfigError, match=r"c\.jpg:0\.4"):
-            read_mix(text)

@@ -1,0 +1,73 @@
+"""Who is shown in a video, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.config import check_seed
+from engine.errors import ConfigError, MediaError
+from engine.face.image_file import decode_image
+from engine.types import RgbImage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Casting:
+    """Who is shown, and how: the portraits of one person, and other people mixed in."""
+
+    portraits: Sequence[RgbImage]  # (H, W, 3); the first is what the face moves from
+    mixed: Sequence[tuple[RgbImage, float]] = ()
+    prompt: str = ""  # such as "smile 0.6, brows up"
+    seed: int = 0  # the same seed gives the same frames
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        shares = sum(share for _, share in self.mixed)
+        if not 0 <= shares < 1:
+            raise ConfigError(
+                f"the shares of the people mixed in add up to {shares:g}; below 1 in all, the rest "
+                "is the portrait's"
+            )
+
+
+def cast(portraits: Sequence[Path], mix: Sequence[str], prompt: str, seed: int) -> Casting:
+    """Who is shown in a video, saying it how; `mix` as `read_mix` takes it.
+
+    Raises:
+        ConfigError: a mix is not written so, or the seed is out of range.
+        MediaError: an image is missing or cannot be read; the message names it.
+    """
+    check_seed(seed)
+    mixed = [read_mix(text) for text in mix]
+    return Casting(
+        portraits=[_image(path) for path in portraits],
+        mixed=[(_image(path), share) for path, share in mixed],
+        prompt=prompt,
+        seed=seed,
+    )
+
+
+def read_mix(text: str) -> tuple[Path, float]:
+    """Read "c.jpg:0.4" as an image and how much of that person.
+
+    Raises:
+        ConfigError: it is not written so, or the share is not between 0 and 1.
+    """
+    name, _, share = text.rpartition(":")
+    try:
+        amount = float(share)
+    except ValueError:
+        amount = -1.0
+    if not name or not 0 < amount < 1:
+        raise ConfigError(f"--mix {text!r}: wanted an image and a share below 1, as in c.jpg:0.4")
+    return Path(name), amount
+
+
+def _image(path: Path) -> RgbImage:
+    if not path.is_file():
+        raise MediaError(f"no file {path}")
+    try:
+        return decode_image(path.read_bytes())
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from error

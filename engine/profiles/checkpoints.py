@@ -1,0 +1,71 @@
+"""Which files an engine is loaded from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.config import DiffusionSettings, EngineConfig
+from engine.loaders.registry import find, locate
+
+LORA_OF = {"lcm": "lcm-lora", "tcd": "tcd-lora"}  # of a sampler of few steps
+BETTER_VAE = "sd-vae-ft-mse"  # taken in place of the one in sd15, where it is here
+
+
+def needed_checkpoints(how: DiffusionSettings) -> list[str]:
+    """Names of the public checkpoints that these settings load, in the order they are loaded in."""
+    names = ["sd15", "control-mediapipe-face"]
+    names += ["taesd"] if how.codec == "tiny" else []
+    names += [how.adapter, how.face_encoder] if how.adapter != "none" else []
+    few_step = few_step_lora(how)
+    return names + ([few_step] if few_step else [])
+
+
+def few_step_lora(how: DiffusionSettings) -> str:
+    """Name of the LoRA that goes with the sampler; empty where there is none."""
+    return how.few_step or LORA_OF.get(how.sampler, "")
+
+
+def weights_digest(config: EngineConfig) -> str:
+    """SHA-256 of the contents of `weight_files`, wherever they lie."""
+    digest = hashlib.sha256()
+    for path in weight_files(config):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def weight_files(config: EngineConfig) -> Iterator[Path]:
+    """Every weight file that an engine of `config` is loaded from, in an order of their own."""
+    yield from sorted(config.weights.glob("*.onnx"))
+    yield config.weights / "basis.npz"
+    if config.profile == "tiny":
+        return
+    how = config.diffusion
+    if not how.random_weights:
+        names = needed_checkpoints(how)
+        names += [BETTER_VAE] if how.codec == "full" else []
+        for name in names:
+            yield from _checkpoint_files(name, how.models_dir)
+    if how.speech != "tiny":
+        from engine.loaders.hubert_motion import motion_checkpoint
+
+        yield from _checkpoint_files(how.speech, how.models_dir)
+        yield motion_checkpoint(how.speech, how.models_dir)
+    if how.trained:
+        from engine.loaders.trained import WEIGHTS
+
+        yield from (folder / WEIGHTS for folder in how.trained)
+
+
+def _checkpoint_files(name: str, models_dir: Path) -> Iterator[Path]:
+    """The files of a checkpoint, in every precision and file type that a loader may choose."""
+    folder = locate(find(name), models_dir)
+    if folder is None:
+        return
+    for pattern in map(Path, find(name).files):
+        stem = pattern.name.partition(".")[0].removesuffix("*")
+        stems = {stem, stem.removeprefix("pytorch_")}  # transformers knows both names
+        found = {p for s in stems for p in (folder / pattern.parent).glob(f"{s}*") if p.is_file()}
+        yield from sorted(found)
