@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need (Chromium from Debian where it may) and runs every check but those that
 # train networks for minutes (-m slow) or need an NVIDIA GPU (-m gpu).
-# Arguments go to pytest: ./test.sh tests/server ; ./test.sh -k pacing ; ./test.sh --cov
+# Arguments go to pytest: ./test.sh tests/server ; ./test.sh -k pacing ; ./test.sh --cov (last: a path
+# after it would be taken for its value)
 set -euo pipefail
 export OMP_NUM_THREADS=1  # threads that wait for each other on a busy machine cost minutes
 cd "$(dirname "$0")"

@@ -8,8 +8,8 @@ from engine.backends import GraphSpec, TensorSpec
 
 SPEC = GraphSpec(
     "speech",
-    (TensorSpec("window", (1, PAST + HOP)), TensorSpec("count", (1, 1))),
-    (TensorSpec("features", (1, 2, 3)), TensorSpec("count_after", (1, 1))),
+    (TensorSpec("window", ("B", PAST + HOP)), TensorSpec("count", ("B", 1))),
+    (TensorSpec("features", ("B", 2, 3)), TensorSpec("count_after", ("B", 1))),
 )
 
 
@@ -17,6 +17,9 @@ class Counter:
     """Features: first sample, last sample and how many hops were heard before."""
 
     spec = SPEC
+
+    def each(self, rows: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+        return [self(**feeds) for feeds in rows]
 
     def __call__(self, **feeds: np.ndarray) -> dict[str, np.ndarray]:
         self.spec.check(feeds)

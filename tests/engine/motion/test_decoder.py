@@ -1,4 +1,4 @@
-"""The mouth's Python on a graph that only counts."""
+"""The motion decoder's Python on a graph that only counts."""
 
 import numpy as np
 import pytest
@@ -10,15 +10,15 @@ from engine.motion.decoder import LOOKAHEAD, MotionDecoder
 SPEC = GraphSpec(
     "motion",
     (
-        TensorSpec("features", (1, 2, 3)),
-        TensorSpec("memory", (1, 1, 1)),
-        TensorSpec("noise", (1, 1, 4)),
-        TensorSpec("style", (1, 1)),
+        TensorSpec("features", ("B", 2, 3)),
+        TensorSpec("memory", ("B", 1, 1)),
+        TensorSpec("noise", ("B", 1, 4)),
+        TensorSpec("style", ("B", 1)),
     ),
     (
-        TensorSpec("coefficients", (1, arkit.COUNT)),
-        TensorSpec("energy", (1, 1)),
-        TensorSpec("memory_after", (1, 1, 1)),
+        TensorSpec("coefficients", ("B", arkit.COUNT)),
+        TensorSpec("energy", ("B", 1)),
+        TensorSpec("memory_after", ("B", 1, 1)),
     ),
 )
 
@@ -27,6 +27,9 @@ class Echo:
     """Coefficient 0 is the first feature, 1 the noise, 2 the hops heard."""
 
     spec = SPEC
+
+    def each(self, rows: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+        return [self(**feeds) for feeds in rows]
 
     def __call__(self, **feeds: np.ndarray) -> dict[str, np.ndarray]:
         self.spec.check(feeds)
@@ -44,28 +47,28 @@ def ramp(frames: int) -> np.ndarray:
 
 
 def test_a_frame_is_decided_two_hops_after_it() -> None:
-    mouth = MotionDecoder(Echo())
-    state = mouth.start()
-    assert len(mouth.step(state, ramp(2 * LOOKAHEAD))) == 0
-    assert len(mouth.step(state, ramp(2))) == 1
+    decoder = MotionDecoder(Echo())
+    state = decoder.start()
+    assert len(decoder.step(state, ramp(2 * LOOKAHEAD))) == 0
+    assert len(decoder.step(state, ramp(2))) == 1
 
 
 def test_odd_feature_frames_wait_for_their_other_half() -> None:
-    mouth = MotionDecoder(Echo())
-    whole = mouth.step(mouth.start(), ramp(20))
-    state = mouth.start()
-    parts = [mouth.step(state, f) for f in np.split(ramp(20), [1, 2, 7, 12, 19])]
+    decoder = MotionDecoder(Echo())
+    whole = decoder.step(decoder.start(), ramp(20))
+    state = decoder.start()
+    parts = [decoder.step(state, f) for f in np.split(ramp(20), [1, 2, 7, 12, 19])]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     assert whole.shape == (10 - LOOKAHEAD, arkit.COUNT)
     np.testing.assert_array_equal(whole[:, 0], np.arange(4, 20, 2))
 
 
 def test_energy_belongs_to_the_frames_just_returned() -> None:
-    mouth = MotionDecoder(Echo())
-    state = mouth.start()
-    mouth.step(state, ramp(8))
+    decoder = MotionDecoder(Echo())
+    state = decoder.start()
+    decoder.step(state, ramp(8))
     np.testing.assert_array_equal(state.energy, [5, 7])
-    mouth.step(state, ramp(0))
+    decoder.step(state, ramp(0))
     assert len(state.energy) == 0
 
 
@@ -78,19 +81,19 @@ def test_without_temperature_nothing_is_random_with_it_the_seed_decides() -> Non
 
 
 def test_style_reaches_the_graph() -> None:
-    mouth = MotionDecoder(Echo(), style=0.25)
-    assert (mouth.step(mouth.start(), ramp(8))[:, 3] == np.float32(0.25)).all()
+    decoder = MotionDecoder(Echo(), style=0.25)
+    assert (decoder.step(decoder.start(), ramp(8))[:, 3] == np.float32(0.25)).all()
 
 
 def test_a_new_stream_has_settled_in_silence() -> None:
-    mouth = MotionDecoder(Echo())
-    assert mouth.step(mouth.start(), ramp(6))[0, 2] >= 20
+    decoder = MotionDecoder(Echo())
+    assert decoder.step(decoder.start(), ramp(6))[0, 2] >= 20
 
 
 def test_features_of_another_width_are_refused() -> None:
-    mouth = MotionDecoder(Echo())
+    decoder = MotionDecoder(Echo())
     with pytest.raises(ValueError, match=r"\(T, 3\)"):
-        mouth.step(mouth.start(), np.zeros((2, 4), np.float32))
+        decoder.step(decoder.start(), np.zeros((2, 4), np.float32))
 
 
 class Steady(Echo):
@@ -98,6 +101,9 @@ class Steady(Echo):
 
     def __init__(self, **values: float) -> None:
         self.values = values
+
+    def each(self, rows: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+        return [self(**feeds) for feeds in rows]
 
     def __call__(self, **feeds: np.ndarray) -> dict[str, np.ndarray]:
         out = super().__call__(**feeds)
@@ -107,8 +113,8 @@ class Steady(Echo):
 
 
 def jaw(value: float, style: float) -> float:
-    mouth = MotionDecoder(Steady(jawOpen=value, mouthPucker=0.3), style=style)
-    rows = mouth.step(mouth.start(), ramp(8))
+    decoder = MotionDecoder(Steady(jawOpen=value, mouthPucker=0.3), style=style)
+    rows = decoder.step(decoder.start(), ramp(8))
     assert rows[0, arkit.NAMES.index("mouthPucker")] == pytest.approx(0.3)
     return float(rows[0, arkit.NAMES.index("jawOpen")])
 
