@@ -72,9 +72,10 @@ def stage(folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drawn_faces(folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.training.data.faces import generate
+    from engine.training.data.faces import Drawing, generate
 
-    generate(folder, 1, 1, 0, cache=other, landmarker=other / "none.task")
+    drawing = Drawing(people=1, edits=1, seed=0)
+    generate(folder, drawing, cache=other, landmarker=other / "none.task")
 
 
 def drawn_clips(folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
