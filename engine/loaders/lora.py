@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import convert_unet_state_dict_to_peft
 from torch import Tensor, nn
 
-from engine.loaders.files import Tensors, WrongFamily, read_tensors
+from engine.loaders.files import WrongFamily, read_tensors
 
 TEXT_PREFIXES = ("lora_te", "text_encoder")
+Named = dict[str, Any]
 DOWN, UP, ALPHA = ".lora_A.weight", ".lora_B.weight", ".alpha"
 
 
@@ -57,8 +59,8 @@ def fuse(
     return len(changes)
 
 
-def _peft_names(tensors: Mapping[str, Tensor], source: Path) -> Tensors:
-    """Tensors by `layer.lora_A.weight`, `layer.lora_B.weight` and `layer.alpha`."""
+def _peft_names(tensors: Mapping[str, Tensor], source: Path) -> Named:
+    """Tensors by `layer.lora_A.weight` and `layer.lora_B.weight`, numbers by `layer.alpha`."""
     for name in tensors:
         if name.startswith(TEXT_PREFIXES):
             raise WrongFamily(f"{source} also changes the text encoder, which is not supported")
@@ -75,10 +77,10 @@ def _peft_names(tensors: Mapping[str, Tensor], source: Path) -> Tensors:
         raise _no_layer(source, name) from error
     except ValueError as error:
         raise WrongFamily(f"{source} is no LoRA this can read: {error}") from error
-    state |= {name: torch.tensor(alpha) for name, alpha in (alphas or {}).items()}
+    numbers = {name: float(value) for name, value in state.items() if name.endswith(ALPHA)}
     named = {
-        name.removeprefix("unet.").replace(f"{DOWN}{ALPHA}", ALPHA): tensor
-        for name, tensor in convert_unet_state_dict_to_peft(state).items()
+        name.removeprefix("unet.").replace(f"{DOWN}{ALPHA}", ALPHA): value
+        for name, value in convert_unet_state_dict_to_peft(state | (alphas or {}) | numbers).items()
     }
     for name in named:
         if not _ends(name):
@@ -90,7 +92,7 @@ def _ends(name: str) -> list[str]:
     return [end for end in (DOWN, UP, ALPHA) if name.endswith(end)]
 
 
-def _change(layer: nn.Module | None, name: str, named: Tensors, source: Path) -> LowRank:
+def _change(layer: nn.Module | None, name: str, named: Named, source: Path) -> LowRank:
     if layer is None or f"{name}{DOWN}" not in named or f"{name}{UP}" not in named:
         raise _no_layer(source, name)
     weight = layer.get_parameter("weight")
@@ -102,7 +104,7 @@ def _change(layer: nn.Module | None, name: str, named: Tensors, source: Path) ->
             f"{len(weight)} x {weight[0].numel()}; it is for another model"
         )
     alpha = named.get(f"{name}{ALPHA}")
-    return LowRank(weight, down, up, 1.0 if alpha is None else float(alpha) / rank)
+    return LowRank(weight, down, up, 1.0 if alpha is None else alpha / rank)
 
 
 def _no_layer(source: Path, name: str) -> WrongFamily:

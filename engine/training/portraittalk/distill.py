@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.errors import DataError
-from engine.nets.portraittalk import Caches, Conditions, Guidance
+from engine.nets.conditions import Conditions, Guidance
+from engine.nets.portraittalk import Caches
 from engine.training.checkpoints import RunningMean, read_checkpoint, restore, save_run
 from engine.training.portraittalk.dataset import TalkBatch, TalkData
 from engine.training.portraittalk.diffusion_loss import STEPS, epsilon_loss

@@ -21,7 +21,8 @@ from engine.avatar import AvatarEngine
 from engine.backends.cuda_graph import Recorded, Tree, cuda_graph, over
 from engine.config import DiffusionSettings, EngineConfig
 from engine.errors import ConfigError
-from engine.nets.portraittalk import Conditions, PortraitTalkModel
+from engine.nets.conditions import Conditions
+from engine.nets.portraittalk import PortraitTalkModel
 from engine.nets.sd15_config import Sd15Config
 from engine.profiles.sd15 import random_parts
 from engine.render.sd15 import DiffusionRenderer
