@@ -7,7 +7,7 @@ The tiny painter in torch samples the same frames with the same noise three time
             triangular weights where they overlap
   neither   each frame sees the portrait alone
 
-and prints, for the painted window (128 x 128 pixels):
+and prints, for the painted crop (128 x 128 pixels):
 
   latent drift   change per minute of the distance between a frame's per-channel latent mean and
                  standard deviation and the portrait's
@@ -65,7 +65,7 @@ COLUMNS = 8  # pictures a row of the sheet
 
 
 class Recorder:
-    """A picture part that draws nothing and keeps what it was asked to draw."""
+    """A renderer that draws nothing and keeps what it was asked to draw."""
 
     def __init__(self, graphs: TinyRenderer) -> None:
         self.graphs, self.conditions = graphs, list[FrameCondition]()
@@ -81,7 +81,7 @@ class Recorder:
     def draw(self, face: Any, cache: Any, condition: FrameCondition) -> tuple[np.ndarray, Any]:
         """Keep the condition."""
         self.conditions.append(condition)
-        return face.canvas.rgb, cache
+        return face.composite.rgb, cache
 
     def draw_between(self, face: Any, cache: Any, condition: FrameCondition) -> np.ndarray:
         """Keep the condition."""
@@ -111,8 +111,8 @@ class FusedVideo:
         weights = load_file(config.weights / "painter.safetensors")
         self.painter.load_state_dict({name: value.float() for name, value in weights.items()})
         self.painter.eval().requires_grad_(False)
-        self.window = torch.from_numpy(self.face.window)
-        self.reference = self.painter.enroll(self.window)
+        self.crop = torch.from_numpy(self.face.crop)
+        self.reference = self.painter.enroll(self.crop)
         self._conditions: dict[int, Condition] = {}  # a third of a megabyte a frame
 
     def condition(self, row: int) -> Condition:
@@ -120,7 +120,9 @@ class FusedVideo:
         if row not in self._conditions:
             condition = self.conditions[row]
             self._conditions[row] = self.painter.condition(
-                *(self.window, self.reference, torch.from_numpy(self.face.source)),
+                self.crop,
+                self.reference,
+                torch.from_numpy(self.face.source),
                 torch.from_numpy(condition.target)[None],
                 torch.from_numpy(condition.placement)[None],
             )
@@ -135,7 +137,7 @@ class FusedVideo:
         return (z_t - made.latents) / now[:, None, None, None], made
 
     def decode(self, row: int, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Painted window (1, 3, 128, 128) in [-1, 1], and its patch for the whole frame."""
+        """Painted crop (1, 3, 128, 128) in [-1, 1], and its patch for the whole frame."""
         condition = self.condition(row)
         painted, trust = self.painter.decoder(latents, condition.warped, condition.opening)
         shown = trust * condition.warped + (painted - trust * condition.warped)
@@ -222,7 +224,7 @@ class Judge:
         self.lpips = _or_none(lambda: Lpips(cache))
         self.who = _or_none(lambda: _identity(cache))
         self._back = invert(film.portrait.to_crop)
-        self._wanted = self._embed(film.face.canvas.rgb, film.face.source[0])
+        self._wanted = self._embed(film.face.composite.rgb, film.face.source[0])
 
     def _embed(self, rgb: np.ndarray, points: np.ndarray) -> Any:
         return None if self.who is None else self.who.embed(rgb, apply(self._back, points))
@@ -259,7 +261,7 @@ class Judge:
                     vector = self._embed(whole, film.conditions[row].target)
                     cosine.append(float(self._wanted @ vector))
                 if row in shown:
-                    pictures.append(whole[self.film.face.canvas.head.box])
+                    pictures.append(whole[self.film.face.composite.head.box])
         return {
             "latent_drift": round(slope(drift), 4),
             "latent_distance": round(float(np.mean(drift)), 4),

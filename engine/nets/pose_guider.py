@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.nets.attention import KeyValues
+from engine.nets.conditions import Guidance
 from engine.nets.sd15_config import Sd15Config
 
 
@@ -16,7 +17,7 @@ class PoseGuider(nn.Module):
     placement reach it only through the picture.
 
     Shapes:
-        in: control_image (B, 3, 8 h, 8 w) in [0, 1]. out: one map (B, C, h, w).
+        in: the guidance's image (B, 3, 8 h, 8 w) in [0, 1]. out: one map (B, C, h, w).
     """
 
     def __init__(self, channels: tuple[int, ...], out: int) -> None:
@@ -42,14 +43,11 @@ class PoseGuider(nn.Module):
         z_t: Tensor,
         t: Tensor,
         text: Tensor,
-        control_image: Tensor,
-        landmarks: Tensor | None,
-        placement: Tensor | None,
+        guidance: Guidance,
         previous: KeyValues | None = None,
-        speech: Tensor | None = None,
     ) -> tuple[tuple[Tensor, ...], KeyValues]:
-        """Compute the map; only `control_image` is looked at, and there is nothing to cache."""
-        h = F.silu(self.conv_in(control_image))
+        """Compute the map; only the image is looked at, and there is nothing to cache."""
+        h = F.silu(self.conv_in(guidance.image))
         for layer in self.blocks:
             h = F.silu(layer(h))
         return (self.conv_out(h),), ()

@@ -9,7 +9,6 @@ from engine.audio.speech_encoder import WIDTH
 from engine.errors import ConfigError
 
 PLACEMENT = 8  # numbers of `engine.face.placement.placement`
-LANDMARK_TOKENS = 68
 PLACEMENT_TOKENS = 8
 
 
@@ -39,11 +38,6 @@ class UnetSizes:
         """Transformer blocks of the UNet: down, middle, up (16 for Stable Diffusion 1.5)."""
         levels = len(self.block_out_channels) - 1
         return levels * self.layers_per_block + 1 + levels * (self.layers_per_block + 1)
-
-    @property
-    def control_layers(self) -> int:
-        """Transformer blocks of a ControlNet of this size: down and middle (7)."""
-        return (len(self.block_out_channels) - 1) * self.layers_per_block + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from engine.diffusion.samplers import SamplerSettings, sample
 from engine.face.landmarks import Affine, apply
 from engine.face.placement import landmarks_68, placement
 from engine.nets.attention import KeyValues
-from engine.nets.portraittalk import Caches, Conditions, Guidance, PortraitTalkModel
+from engine.nets.conditions import Conditions, Guidance
+from engine.nets.portraittalk import Caches, PortraitTalkModel
 from engine.nets.sd_codec import to_bytes
 from engine.nets.text_tokens import Tokenise
 from engine.render.base import FrameCondition
@@ -174,8 +175,11 @@ class FrameNetworks:
             concat=face.concat,
             speech=speech,
         )
-        told = None if guide.placement is None else guide.placement.to(self.dtype)
-        return replace(guide, landmarks=guide.landmarks.to(self.dtype), placement=told)
+        landmarks, placed = (
+            None if values is None else values.to(self.dtype)
+            for values in (guide.landmarks, guide.placement)
+        )
+        return replace(guide, landmarks=landmarks, placement=placed)
 
     def frame_model(
         self, face: DiffusionFace, guide: Guidance, text: Tensor, before: Caches | None

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.errors import DataError
-from engine.nets.portraittalk import Caches, Conditions, Guidance
+from engine.nets.conditions import Conditions, Guidance
+from engine.nets.portraittalk import Caches
 from engine.training.checkpoints import RunningMean
 from engine.training.mouth_crop import mouth_crop
 from engine.training.portraittalk.dataset import TalkBatch, TalkData

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.nets.portraittalk import Caches, Conditions
+from engine.nets.conditions import Conditions
+from engine.nets.portraittalk import Caches
 from engine.training.portraittalk.dataset import TalkBatch
 from engine.training.portraittalk.diffusion_loss import STEPS, epsilon_loss, shifted
 from engine.training.portraittalk.stage_config import Stage, StageSettings

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from engine.diffusion.samplers import SamplerSettings, sample
 from engine.nets.attention import KeyValues
+from engine.nets.conditions import Conditions, Guidance
 from engine.nets.portraittalk import (
     Caches,
-    Conditions,
-    Guidance,
     PortraitTalkModel,
     hide_lower_half,
 )
@@ -100,9 +99,7 @@ class TalkingSystem(nn.Module):
         self, z_t: Tensor, t: Tensor, told: Conditions, concat: Tensor | None = None
     ) -> Tensor:
         """IdentityNet alone: noise (B, 4, h, w)."""
-        eps, _ = self.model.unet(
-            z_t, t, told.text, told.identity, concat=concat, reference=told.reference
-        )
+        eps, _ = self.model.unet(z_t, t, told, concat=concat)
         out: Tensor = eps.float()
         return out
 

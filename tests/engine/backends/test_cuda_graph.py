@@ -22,7 +22,8 @@ from engine.backends.cuda_graph import Recorded, Tree, cuda_graph, over
 from engine.config import DiffusionSettings, EngineConfig
 from engine.errors import ConfigError
 from engine.face.image_file import decode_image
-from engine.nets.portraittalk import Conditions, PortraitTalkModel
+from engine.nets.conditions import Conditions
+from engine.nets.portraittalk import PortraitTalkModel
 from engine.nets.sd15_config import Sd15Config
 from engine.profiles.sd15 import random_parts
 from engine.render.sd15 import DiffusionRenderer
@@ -182,7 +183,9 @@ def test_a_denoising_step_never_waits_for_the_host(conditioning: Any) -> None:
         text, identity = made(1, 77, 32), model.identify(made(1, 1, 512))
         reference = model.write_reference(made(1, 1, 4, 8, 8), text, identity)
         guide = model.guidance(
-            *(torch.empty(1, 478, 2), torch.empty(1, 68, 3), torch.empty(1, 8)),
+            torch.empty(1, 478, 2),
+            torch.empty(1, 68, 3),
+            torch.empty(1, 8),
             concat=model.concat(made(1, 4, 8, 8), made(1, 4, 8, 8)),
             speech=made(1, 16, config.speech_features) if config.difftalk else None,
         )
@@ -197,6 +200,7 @@ def test_a_denoising_step_never_waits_for_the_host(conditioning: Any) -> None:
     assert watched.count > 3000
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_a_cuda_graph_computes_what_was_recorded() -> None:
     recorded = Recorded(step, cuda_graph)

@@ -52,8 +52,19 @@ VAE_ATTENTION = {
 VAE_TOP = {"conv_norm_out": "norm_out"}
 SCHEDULE = ("betas", "alphas_cumprod", "sqrt_alphas_cumprod", "log_one_minus_alphas_cumprod")
 LORA_LAYERS = (
-    *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
-    *("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"),
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "proj_in",
+    "proj_out",
+    "ff.net.0.proj",
+    "ff.net.2",
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "downsamplers.0.conv",
+    "upsamplers.0.conv",
     "time_emb_proj",
 )
 
@@ -320,15 +331,8 @@ def write_sd15(folder: Path, config: Sd15Config, seed: int = 0) -> dict[str, Ten
     for name, where, values, cls in (
         ("unet", "unet", unet_arguments(config.unet), "UNet2DConditionModel"),
         ("vae", "vae", vae_arguments(config.codec), "AutoencoderKL"),
-        *(
-            (
-                "control_net",
-                "diffusion_sd15",
-                control_net_arguments(config.unet),
-                "ControlNetModel",
-            ),
-            ("taesd", "taesd", tiny_arguments(config.codec), "AutoencoderTiny"),
-        ),
+        ("control_net", "diffusion_sd15", control_net_arguments(config.unet), "ControlNetModel"),
+        ("taesd", "taesd", tiny_arguments(config.codec), "AutoencoderTiny"),
     ):
         write_config(folder / where, values, cls)
         save(parts[name], folder / where / stem)

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from engine.loaders.files import Unsafe, WrongFamily  # noqa: E402
-from engine.loaders.ip_adapter import adapter_tensors, install, read_ip_adapter  # noqa: E402
+from engine.loaders.ip_adapter import install, read_ip_adapter  # noqa: E402
 from engine.nets.identity_unet import IdentityUnet  # noqa: E402
 from engine.nets.projection import IdentityProjection  # noqa: E402
 from engine.nets.sd15_config import Sd15Config  # noqa: E402
@@ -56,14 +56,19 @@ def test_identity_layers_are_numbered_middle_last(tmp_path: Path) -> None:
     assert middle.layer == 6  # in the order of the strengths: down, middle, up
 
 
-def test_what_was_installed_can_be_written_again(tmp_path: Path) -> None:
+def test_every_tensor_of_the_file_is_installed_where_it_belongs(tmp_path: Path) -> None:
     unet, projection = networks()
-    path = written(tmp_path, rank=0)
-    install(read_ip_adapter(path), unet, projection)
-    again = save(adapter_tensors(unet, projection), tmp_path / "own.safetensors")
-    a, b = read_ip_adapter(path), read_ip_adapter(again)
-    assert all(torch.equal(t, b.ip_adapter[n]) for n, t in a.ip_adapter.items())
-    assert all(torch.equal(t, b.image_proj[n]) for n, t in a.image_proj.items())
+    adapter = read_ip_adapter(written(tmp_path, rank=0))
+    install(adapter, unet, projection)
+    own = {
+        f"{number}.{key}": tensor
+        for number, name in enumerate(unet.unet.attn_processors)
+        for key, tensor in unet.unet.get_submodule(name).state_dict().items()
+    }
+    assert own.keys() == adapter.ip_adapter.keys()
+    assert all(torch.equal(tensor, own[name]) for name, tensor in adapter.ip_adapter.items())
+    kept = projection.state_dict()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in adapter.image_proj.items())
 
 
 def test_another_kind_of_adapter_is_refused(tmp_path: Path) -> None:

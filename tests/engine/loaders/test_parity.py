@@ -25,9 +25,10 @@ from engine.loaders.control_net import load_control_net  # noqa: E402
 from engine.loaders.ip_adapter import install, read_ip_adapter  # noqa: E402
 from engine.loaders.lora import fuse_lora  # noqa: E402
 from engine.loaders.sd15 import Sd15Files, load_tiny  # noqa: E402
+from engine.nets.conditions import Conditions, Guidance  # noqa: E402
 from engine.nets.control_net import AnimateControlNet  # noqa: E402
 from engine.nets.identity_unet import IdentityUnet  # noqa: E402
-from engine.nets.portraittalk import Conditions, Guidance, Networks, PortraitTalkModel  # noqa: E402
+from engine.nets.portraittalk import Networks, PortraitTalkModel  # noqa: E402
 from engine.nets.projection import IdentityProjection  # noqa: E402
 from engine.nets.sd15_config import Sd15Config  # noqa: E402
 from engine.nets.sd_codec import SdCodec  # noqa: E402
@@ -164,11 +165,12 @@ def ours(
         for t in steps.timesteps:
             pair = torch.cat([z, z])
             control, _ = model.animate(
-                pair, t.expand(2), conditions.text, case.image.expand(2, -1, -1, -1), None, None
+                pair, t.expand(2), conditions.text, Guidance(case.image.expand(2, -1, -1, -1))
             )
             noise, _ = model.unet(
-                *(pair, t.expand(2), conditions.text, conditions.identity),
-                scale=conditions.scale,
+                pair,
+                t.expand(2),
+                conditions,
                 control=tuple(CONTROL * c for c in control),
             )
             without, with_ = noise.chunk(2)
@@ -208,7 +210,7 @@ def test_the_model_itself_runs_the_same_evaluation(tiny_files: Path, case: Case)
     with torch.no_grad():
         guidance = Guidance(case.image, torch.zeros(1, 68, 3), torch.zeros(1, 8))
         noise, (own, animated) = model(z, t, Conditions(text, None), guidance)
-        control, _ = model.animate(z, t, text, case.image, None, None)
+        control, _ = model.animate(z, t, text, Guidance(case.image))
         plain = model.unet.unet(
             z,
             t,

@@ -7,12 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.errors import ConfigError, WeightsError
+from engine.loaders.checkpoints import CHECKPOINTS
 from engine.loaders.registry import (
-    CHECKPOINTS,
     LicenceError,
     check_licences,
     find,
-    hub_cache,
     locate,
     require,
     rows,
@@ -29,10 +28,17 @@ def put(folder: Path, *names: str) -> None:
         path.write_bytes(b"")
 
 
+def cached(cache: Path, repository: str, snapshot: str) -> Path:
+    """The folder of a snapshot as the hub's client lays it down."""
+    (cache / f"models--{repository}" / "refs").mkdir(parents=True)
+    (cache / f"models--{repository}" / "refs" / "main").write_text(snapshot)
+    return cache / f"models--{repository}" / "snapshots" / snapshot
+
+
 def test_the_table_needs_no_torch_and_no_network() -> None:
     code = (
         "import sys, pathlib; from engine.loaders.registry import rows; rows(pathlib.Path('x'))\n"
-        "assert not {'torch', 'diffusers', 'transformers', 'huggingface_hub'} & set(sys.modules)"
+        "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
@@ -53,7 +59,7 @@ def test_a_checkpoint_is_found_in_the_models_folder(tmp_path: Path, where: str) 
 
 
 def test_a_checkpoint_is_found_in_the_cache_of_the_hub(tmp_path: Path) -> None:
-    snapshot = tmp_path / "models--madebyollin--taesd" / "snapshots" / "abc"
+    snapshot = cached(tmp_path, "madebyollin--taesd", "abc")
     put(snapshot, "config.json", "diffusion_pytorch_model.safetensors")
     assert locate(find("taesd"), Path("models"), cache=tmp_path) == snapshot
     assert [r.id for r in rows(Path("models"), cache=tmp_path) if r.present] == ["taesd"]
@@ -62,10 +68,8 @@ def test_a_checkpoint_is_found_in_the_cache_of_the_hub(tmp_path: Path) -> None:
 def test_full_precision_or_the_other_file_type_serves_too(tmp_path: Path) -> None:
     put(tmp_path / "hubert-base-ls960", "config.json", "pytorch_model.safetensors")
     assert locate(find("hubert-base"), tmp_path, cache=tmp_path / "none")
-    put(
-        tmp_path / "ControlNetMediaPipeFace" / "diffusion_sd15",
-        *("config.json", "diffusion_pytorch_model.safetensors"),
-    )
+    folder = tmp_path / "ControlNetMediaPipeFace" / "diffusion_sd15"
+    put(folder, "config.json", "diffusion_pytorch_model.safetensors")
     assert locate(find("control-mediapipe-face"), tmp_path, cache=tmp_path / "none")
 
 
@@ -86,10 +90,46 @@ def test_an_unknown_id_names_the_known_ones() -> None:
         find("sd16")
 
 
-def test_the_cache_of_the_hub_follows_its_variables() -> None:
-    assert hub_cache({"HF_HUB_CACHE": "/a"}) == Path("/a")
-    assert hub_cache({"HF_HOME": "/b"}) == Path("/b/hub")
-    assert hub_cache({"HOME": "/c"}) == Path("/c/.cache/huggingface/hub")
+def test_of_several_snapshots_the_one_that_the_hub_calls_main_is_taken(tmp_path: Path) -> None:
+    current = cached(tmp_path, "madebyollin--taesd", "abc")
+    other = current.parent / "def"
+    for snapshot in (current, other):
+        put(snapshot, "config.json", "diffusion_pytorch_model.safetensors")
+    assert locate(find("taesd"), Path("models"), cache=tmp_path) == current
+
+
+@pytest.mark.parametrize(
+    ("variable", "below"),
+    [("HF_HUB_CACHE", "."), ("HF_HOME", "hub"), ("HOME", ".cache/huggingface/hub")],
+)
+def test_the_cache_of_the_hub_follows_its_variables(
+    tmp_path: Path, variable: str, below: str
+) -> None:
+    snapshot = cached(tmp_path / below, "madebyollin--taesd", "abc")
+    put(snapshot, "config.json", "diffusion_pytorch_model.safetensors")
+    code = (
+        "import pathlib; from engine.loaders.registry import find, locate\n"
+        "print(locate(find('taesd'), pathlib.Path('none')))"
+    )
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("HF_", "XDG_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**kept, "PYTHONPATH": str(ROOT), variable: str(tmp_path)},
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    assert Path(done.stdout.strip()).resolve() == snapshot.resolve()
+
+
+def test_without_the_hubs_client_the_models_folder_still_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert locate(find("taesd"), tmp_path) is None
+    put(tmp_path, "config.json", "diffusion_pytorch_model.safetensors")
+    assert locate(find("taesd"), tmp_path) == tmp_path
 
 
 @pytest.mark.parametrize("name", ["faceid", "insightface", "hyper-sd-1step", "tcd-lora"])
@@ -103,12 +143,15 @@ def test_commercial_use_takes_the_rest() -> None:
     check_licences([c for c in CHECKPOINTS if c.commercial], "commercial")
 
 
-def test_models_lists_what_is_here_and_how_to_bring_the_rest(tmp_path: Path) -> None:
+def test_models_lists_what_is_here_and_how_to_bring_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "none"))
     put(tmp_path / "taesd", "config.json", "diffusion_pytorch_model.safetensors")
     done = CliRunner().invoke(
         app,
         ["models", "--models-dir", str(tmp_path)],
-        env={"HF_HUB_CACHE": str(tmp_path / "none"), "COLUMNS": "200"},
+        env={"COLUMNS": "200"},
     )
     assert done.exit_code == 0
     line = next(x for x in done.output.splitlines() if x.strip().startswith("taesd"))

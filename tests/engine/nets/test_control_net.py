@@ -4,6 +4,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor  # noqa: E402
 
+from engine.nets.conditions import Guidance  # noqa: E402
 from engine.nets.control_net import AnimateControlNet  # noqa: E402
 from engine.nets.sd15_config import Sd15Config  # noqa: E402
 
@@ -17,6 +18,7 @@ def draw(*shape: int, seed: int = 1) -> Tensor:
 
 Z, T, TEXT = draw(2, 4, 8, 8), torch.tensor([10, 700]), draw(2, 77, 32)
 IMAGE, POINTS, PLACED = torch.rand(2, 3, 64, 64), draw(2, 68, 3), draw(2, 8)
+GUIDE = Guidance(IMAGE, POINTS, PLACED)
 
 
 @pytest.fixture
@@ -46,8 +48,8 @@ def test_a_freshly_loaded_public_one_is_unchanged(net: AnimateControlNet) -> Non
         {n: t for n, t in net.net.state_dict().items() if ".processor." not in n}
     )
     down, middle = public(Z, T, TEXT, controlnet_cond=IMAGE, return_dict=False)
-    first, own = net(Z, T, TEXT, IMAGE, POINTS, PLACED)
-    second, _ = net(Z, T, TEXT, IMAGE, POINTS, PLACED, own)
+    first, own = net(Z, T, TEXT, GUIDE)
+    second, _ = net(Z, T, TEXT, GUIDE, own)
     assert len(first) == 13
     for ours in (first, second):
         assert all(
@@ -60,7 +62,7 @@ def test_a_freshly_loaded_public_one_is_unchanged(net: AnimateControlNet) -> Non
 def test_each_attention_of_its_own_sees_only_its_own_input(
     net: AnimateControlNet, name: str
 ) -> None:
-    _, own = net(Z, T, TEXT, IMAGE, POINTS, PLACED)
+    _, own = net(Z, T, TEXT, GUIDE)
     inside = "attn1.processor.out" if name == "temporal" else f"attn2.processor.{name}.out"
     touched = 0
     for key, parameter in net.net.named_parameters():
@@ -68,13 +70,11 @@ def test_each_attention_of_its_own_sees_only_its_own_input(
             parameter.copy_(torch.randn_like(parameter))
             touched += 1
     assert touched == 7
-    base = net(Z, T, TEXT, IMAGE, POINTS, PLACED, own)[0]
+    base = net(Z, T, TEXT, GUIDE, own)[0]
     moved = {
-        "landmarks": net(Z, T, TEXT, IMAGE, POINTS + 1, PLACED, own)[0],
-        "placement": net(Z, T, TEXT, IMAGE, POINTS, PLACED + 1, own)[0],
-        "temporal": net(Z, T, TEXT, IMAGE, POINTS, PLACED, tuple((k + 1, v + 1) for k, v in own))[
-            0
-        ],
+        "landmarks": net(Z, T, TEXT, Guidance(IMAGE, POINTS + 1, PLACED), own)[0],
+        "placement": net(Z, T, TEXT, Guidance(IMAGE, POINTS, PLACED + 1), own)[0],
+        "temporal": net(Z, T, TEXT, GUIDE, tuple((k + 1, v + 1) for k, v in own))[0],
     }
     assert {n for n, r in moved.items() if not same(r, base)} == {name}
 
@@ -89,8 +89,8 @@ def test_landmarks_are_told_apart_by_their_place(net: AnimateControlNet) -> None
 
 
 def test_the_new_layers_learn_from_zero(net: AnimateControlNet) -> None:
-    _, own = net(Z, T, TEXT, IMAGE, POINTS, PLACED)
-    residuals, _ = net(Z, T, TEXT, IMAGE, POINTS, PLACED, own)
+    _, own = net(Z, T, TEXT, GUIDE)
+    residuals, _ = net(Z, T, TEXT, GUIDE, own)
     sum(r.square().mean() for r in residuals).backward()
     for inside in ("landmarks.out", "placement.out", "attn1.processor.out"):
         gradients = [p.grad for n, p in net.net.named_parameters() if f"{inside}.weight" in n]

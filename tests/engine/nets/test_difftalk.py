@@ -13,9 +13,10 @@ from engine.errors import ConfigError
 from engine.face.placement import HEIGHT, PLACEMENT, SIXTY_EIGHT, WITHOUT_MOUTH_68
 from engine.face.topology import OVAL
 from engine.loaders.sd15 import Sd15Files
+from engine.nets.conditions import Conditions, Guidance
 from engine.nets.face_lines import LIPS, LOWER_JAW, FaceLines, connections
 from engine.nets.identity_unet import IdentityUnet
-from engine.nets.portraittalk import Conditions, Guidance, PortraitTalkModel, hide_lower_half
+from engine.nets.portraittalk import PortraitTalkModel, hide_lower_half
 from engine.nets.sd15_config import Sd15Config
 from tests.engine.loaders.layouts import write_sd15
 
@@ -84,7 +85,8 @@ def test_a_public_checkpoint_loads_and_starts_identical(tmp_path: Path) -> None:
     plain, mode = (IdentityUnet(files.unet(c.unet), c).eval() for c in (SMALL, DIFFTALK))
     state = dict(plain.named_parameters())
     mode.load_state_dict(state, strict=False)  # the identity layers, which are random
-    args = (noise(1, 4, 8, 8), torch.tensor([300]), noise(1, 77, 32), noise(1, 4, 32))
+    told = Conditions(noise(1, 77, 32), noise(1, 4, 32))
+    args = (noise(1, 4, 8, 8), torch.tensor([300]), told)
     expected = plain(*args)[0]
     assert torch.equal(mode(*args, concat=noise(1, 8, 8, 8))[0], expected)
     assert torch.equal(mode(*args)[0], expected)
@@ -127,13 +129,12 @@ def test_the_lines_that_stay_are_drawn_as_they_were() -> None:
 
 
 def test_the_masked_frame_is_hidden_from_the_nose_tip_down() -> None:
-    pictures = torch.ones(2, 3, 64, 64)
-    landmarks = torch.rand((2, 478, 2), generator=torch.Generator().manual_seed(6))
-    hidden = hide_lower_half(pictures, landmarks)
-    for picture, points in zip(hidden, landmarks, strict=True):
-        nose_tip = int(points[4, 1] * 64)  # the row it is in
-        assert (picture[:, :nose_tip] == 1).all()
-        assert (picture[:, nose_tip:] == 0).all()
+    landmarks = torch.zeros(3, 478, 2)
+    landmarks[:, 4, 1] = torch.tensor([0.25, 0.5, 2.0])  # the last one below the picture
+    hidden = hide_lower_half(torch.ones(3, 3, 64, 64), landmarks)
+    for picture, kept in zip(hidden, (16, 32, 64), strict=True):
+        assert (picture[:, :kept] == 1).all()
+        assert (picture[:, kept:] == 0).all()
 
 
 def test_a_pose_guider_is_refused() -> None:

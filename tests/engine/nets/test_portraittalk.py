@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from engine.nets.portraittalk import PortraitTalkModel, centred, writer_from  # noqa: E402
+from engine.nets.portraittalk import PortraitTalkModel, centred  # noqa: E402
 from engine.nets.sd15_config import Sd15Config  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -23,22 +23,6 @@ def test_a_reference_net_writes_the_portraits_with_weights_of_its_own() -> None:
     assert [k.shape for k, _ in written] == [k.shape for k, _ in by_itself]
     assert not torch.equal(written[0][0], by_itself[0][0])
     assert torch.equal(written[5][1], model.write_reference(portraits, text, -identity)[5][1])
-
-
-@torch.no_grad()
-def test_a_reference_net_can_start_as_a_copy_of_the_denoiser() -> None:
-    torch.manual_seed(0)
-    model = PortraitTalkModel.build(SMALL).eval()
-    writer = writer_from(model.unet)
-    text, portraits = torch.randn(1, 77, 32), torch.randn(1, 2, 4, 8, 8)
-    ours = model.unet.write_reference(portraits, text, None)
-    theirs = writer.write_reference(portraits, text, None)
-    assert all(
-        torch.equal(a, b)
-        for x, y in zip(ours, theirs, strict=True)
-        for a, b in zip(x, y, strict=True)
-    )
-    assert not {id(p) for p in writer.parameters()} & {id(p) for p in model.parameters()}
 
 
 def test_a_centred_face_stands_in_the_middle_at_one_size() -> None:

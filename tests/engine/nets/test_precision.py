@@ -4,6 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from engine.nets.conditions import Conditions  # noqa: E402
 from engine.nets.identity_unet import IdentityUnet  # noqa: E402
 from engine.nets.precision import keep_narrow, multiplies_bfloat16  # noqa: E402
 from engine.nets.sd15_config import Sd15Config  # noqa: E402
@@ -21,8 +22,8 @@ def test_narrow_weights_compute_what_their_values_say() -> None:
     narrow = keep_narrow(copy.deepcopy(wide))
     assert narrow.state_dict().keys() == wide.state_dict().keys()
     z, t = torch.randn(1, 4, 8, 8), torch.tensor([7])
-    text, who = torch.randn(1, 77, 32), torch.randn(1, 4, 32)
-    a, b = wide(z, t, text, who)[0], narrow(z, t, text, who)[0]
+    told = Conditions(torch.randn(1, 77, 32), torch.randn(1, 4, 32))
+    a, b = wide(z, t, told)[0], narrow(z, t, told)[0]
     assert b.dtype == torch.float32
     assert torch.allclose(a, b, atol=1e-6)
 

@@ -17,7 +17,8 @@ from engine.nets.attention import (  # noqa: E402
     DecoupledCrossAttention,
     UnifiedCrossAttention,
 )
-from engine.nets.portraittalk import Caches, Conditions, Guidance, PortraitTalkModel  # noqa: E402
+from engine.nets.conditions import Conditions, Guidance  # noqa: E402
+from engine.nets.portraittalk import Caches, PortraitTalkModel  # noqa: E402
 from engine.nets.sd15_config import Sd15Config  # noqa: E402
 
 pytestmark = pytest.mark.train
