@@ -29,6 +29,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ from engine.nets.painter import Cache, Condition, Painter
 from engine.offline.video import frames_of
 from engine.outputs import own_folder
 from engine.render.base import FrameCondition, Portrait
-from engine.render.tiny import Face, TinyRenderer
+from engine.render.tiny import TinyFace, TinyRenderer
 from server.run import BUNDLED_PORTRAIT
 
 WAYS = ("cache", "fusion", "neither")
@@ -71,24 +72,24 @@ class Recorder:
         self.graphs, self.conditions = graphs, list[FrameCondition]()
         self.portrait: Portrait | None = None
         self.read_words, self.noise, self.cold = graphs.read_words, graphs.noise, graphs.cold
-        self.pack, self.unpack, self.film = graphs.pack, graphs.unpack, graphs.film
+        self.pack, self.unpack = graphs.pack, graphs.unpack
 
-    def enroll(self, portrait: Portrait, *others: Any) -> Face:
+    def enroll(self, portrait: Portrait) -> TinyFace:
         """Enrol, and keep the portrait."""
         self.portrait = portrait
         return self.graphs.enroll(portrait)
 
-    def draw(self, face: Any, cache: Any, condition: FrameCondition) -> tuple[np.ndarray, Any]:
-        """Keep the condition."""
-        self.conditions.append(condition)
-        return face.composite.rgb, cache
+    def draw(self, jobs: Any) -> list[tuple[np.ndarray, Any]]:
+        """Keep the conditions."""
+        self.conditions += [condition for _, _, condition in jobs]
+        return [(face.composite.maps.rgb, cache) for face, cache, _ in jobs]
 
-    def draw_between(self, face: Any, cache: Any, condition: FrameCondition) -> np.ndarray:
-        """Keep the condition."""
-        return self.draw(face, cache, condition)[0]
+    def draw_between(self, jobs: Any) -> list[np.ndarray]:
+        """Keep the conditions."""
+        return [rgb for rgb, _ in self.draw(jobs)]
 
 
-class FusedVideo:
+class Video:
     """The frames to paint: the portrait, and what each of them shows."""
 
     def __init__(self, config: EngineConfig, pcm: np.ndarray) -> None:
@@ -145,15 +146,18 @@ class FusedVideo:
 
     def frame(self, row: int, patch: Tensor) -> np.ndarray:
         """The whole frame (H, W, 3) around a patch."""
-        condition, cache = self.conditions[row], self.graphs.cold(self.face)
-        cache.patch, cache.target = patch.numpy(), condition.target[None]
-        return self.graphs.draw_between(self.face, cache, condition)  # carried from where it is
+        condition = self.conditions[row]
+        here = replace(
+            self.graphs.cold(self.face), patch=patch.numpy(), target=condition.target[None]
+        )
+        [frame] = self.graphs.draw_between([(self.face, here, condition)])  # from where it is
+        return frame
 
 
-def paint(film: FusedVideo, way: str, args: argparse.Namespace) -> Iterator[Tensor]:
+def paint(video: Video, way: str, args: argparse.Namespace) -> Iterator[Tensor]:
     """Latents (1, 16, 32, 32) of each frame, sampled one way."""
-    count, cold = len(film.conditions), film.painter.cold(film.reference)
-    noise = film.painter.noise(1, args.seed).expand(count, -1, -1, -1)
+    count, cold = len(video.conditions), video.painter.cold(video.reference)
+    noise = video.painter.noise(1, args.seed).expand(count, -1, -1, -1)
     settings = SamplerSettings(sampler="flow", num_inference_steps=args.steps)
     if way == "cache":
         cache = cold
@@ -163,7 +167,7 @@ def paint(film: FusedVideo, way: str, args: argparse.Namespace) -> Iterator[Tens
             def seeing(
                 z_t: Tensor, t: Tensor, row: int = row, seen: Cache = cache, left: Any = left
             ) -> Tensor:
-                velocity, made = film.velocity(z_t, t, row, seen)
+                velocity, made = video.velocity(z_t, t, row, seen)
                 left.append(made)
                 return velocity
 
@@ -172,7 +176,7 @@ def paint(film: FusedVideo, way: str, args: argparse.Namespace) -> Iterator[Tens
     elif way == "neither":
         for row in range(count):
             yield sample(
-                lambda z, t, row=row: film.velocity(z, t, row, cold)[0],
+                lambda z, t, row=row: video.velocity(z, t, row, cold)[0],
                 noise[row : row + 1],
                 settings,
             )
@@ -182,7 +186,7 @@ def paint(film: FusedVideo, way: str, args: argparse.Namespace) -> Iterator[Tens
             cache, out = cold, []
             for place, row in enumerate(rows.tolist()):
                 one = slice(place, place + 1)
-                velocity, cache = film.velocity(z_t[one], t[one], row, cache)
+                velocity, cache = video.velocity(z_t[one], t[one], row, cache)
                 out.append(velocity)
             return torch.cat(out)
 
@@ -217,31 +221,31 @@ def seam(change: np.ndarray, borders: list[int]) -> float:
 class Judge:
     """Distances to the portrait and from frame to frame, gathered while the frames pass."""
 
-    def __init__(self, film: FusedVideo, cache: Path) -> None:
-        self.film = film
-        latents = film.reference.latents
+    def __init__(self, video: Video, cache: Path) -> None:
+        self._video = video
+        latents = video.reference.latents
         self._mean, self._std = latents.mean((2, 3)), latents.std((2, 3))
         self.lpips = _or_none(lambda: Lpips(cache))
         self.who = _or_none(lambda: _identity(cache))
-        self._back = invert(film.portrait.to_crop)
-        self._wanted = self._embed(film.face.composite.rgb, film.face.source[0])
+        self._back = invert(video.portrait.to_crop)
+        self._wanted = self._embed(video.face.composite.rgb, video.face.source[0])
 
     def _embed(self, rgb: np.ndarray, points: np.ndarray) -> Any:
         return None if self.who is None else self.who.embed(rgb, apply(self._back, points))
 
     def judge(self, way: str, latents: Iterator[Tensor], borders: list[int]) -> dict[str, Any]:
         """Figures of one way; `borders` are the first frames of windows."""
-        film = self.film
+        video = self._video
         drift, colour, change, tlp, cosine = [], [], [], [], []
         pictures: list[np.ndarray] = []
-        shown = set(np.linspace(0, len(film.conditions) - 1, COLUMNS).astype(int).tolist())
+        shown = set(np.linspace(0, len(video.conditions) - 1, COLUMNS).astype(int).tolist())
         before: tuple[Tensor, Tensor] | None = None
         began = time.perf_counter()
         for row, z in enumerate(
-            tqdm(latents, desc=way, total=len(film.conditions), leave=False, disable=None)
+            tqdm(latents, desc=way, total=len(video.conditions), leave=False, disable=None)
         ):
-            painted, patch = film.decode(row, z)
-            warped = film.condition(row).warped
+            painted, patch = video.decode(row, z)
+            warped = video.condition(row).warped
             drift.append(
                 float(
                     (z.mean((2, 3)) - self._mean).abs().mean()
@@ -256,12 +260,12 @@ class Judge:
                     tlp.append(1000 * float(self.lpips(painted, before[0])))
             before = (painted, warped)
             if row in shown or row % IDENTITY_EVERY == 0:
-                whole = film.frame(row, patch)
+                whole = video.frame(row, patch)
                 if row % IDENTITY_EVERY == 0 and self.who is not None:
-                    vector = self._embed(whole, film.conditions[row].target)
+                    vector = self._embed(whole, video.conditions[row].target)
                     cosine.append(float(self._wanted @ vector))
                 if row in shown:
-                    pictures.append(whole[self.film.face.composite.head.box])
+                    pictures.append(whole[self._video.face.composite.head.box])
         return {
             "latent_drift": round(slope(drift), 4),
             "latent_distance": round(float(np.mean(drift)), 4),
@@ -280,7 +284,8 @@ class Judge:
         if self.lpips is None:
             return None
         warped = [
-            self.film.condition(row).warped for row in range(min(len(self.film.conditions), 250))
+            self._video.condition(row).warped
+            for row in range(min(len(self._video.conditions), 250))
         ]
         pairs = zip(warped, warped[1:], strict=False)
         return round(1000 * float(np.mean([float(self.lpips(a, b)) for a, b in pairs])), 3)
@@ -331,11 +336,11 @@ def main() -> None:
     samples = int(args.seconds * 16_000)
     pcm = voice(args.seconds) if args.audio is None else np.resize(read_audio(args.audio), samples)
     config = EngineConfig(weights=args.weights, threads=args.threads, paint_every=1)
-    film = FusedVideo(config, pcm.astype(np.float32))
-    judge = Judge(film, args.cache)
-    windows = fusion_windows(len(film.conditions), args.window, args.overlap, pinned=False)
+    video = Video(config, pcm.astype(np.float32))
+    judge = Judge(video, args.cache)
+    windows = fusion_windows(len(video.conditions), args.window, args.overlap, pinned=False)
     borders = [members[0] for members in windows[1:]]
-    results = {way: judge.judge(way, paint(film, way, args), borders) for way in WAYS}
+    results = {way: judge.judge(way, paint(video, way, args), borders) for way in WAYS}
     sheet(results, args.out / "long_video.png")
     for row in results.values():
         del row["pictures"]
@@ -359,7 +364,7 @@ def main() -> None:
             "steps": args.steps,
             "window": args.window,
             "overlap": args.overlap,
-            "frames": len(film.conditions),
+            "frames": len(video.conditions),
             "ways": results,
             "warp_tlp": tlp,
             **about,

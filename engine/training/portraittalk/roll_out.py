@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.nets.portraittalk import Caches, Conditions, Guidance
+from engine.nets.conditions import Conditions, Guidance
+from engine.nets.portraittalk import Caches
 from engine.training.portraittalk.dataset import TalkBatch
 from engine.training.portraittalk.stage_config import DistillSettings
 from engine.training.portraittalk.system import TalkingSystem, detached, noised
