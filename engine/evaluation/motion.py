@@ -180,7 +180,8 @@ def main(
         Path | None, typer.Option(help="folder of LJSpeech clips, metadata.csv")
     ] = None,
     synthetic: Annotated[
-        Path | None, typer.Option(help="folder of unseen synthetic speech (speech_data)")
+        Path | None,
+        typer.Option(help="folder of unseen synthetic speech, made by engine.training.speech.data"),
     ] = None,
 ) -> None:
     """Print one JSON object."""

@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from engine.avatar import OPENED, AvatarEngine
+from engine.avatar import AvatarEngine
 from engine.backends import load_backend
 from engine.config import EngineConfig
+from engine.drawing import OPENED
 from engine.enroll import Identity
 from engine.errors import PortraitRefused, PromptRefused
 from engine.types import Quality
