@@ -20,7 +20,7 @@ def test_the_description_names_machine_versions_and_commit() -> None:
     assert about["versions"]["python"] == platform.python_version()
     assert about["versions"]["numpy"]
     assert about["commit"]
-    assert 0.9 < about["hardware"]["two_against_one"] < 2.5
+    assert 0.5 < about["hardware"]["two_against_one"] < 4  # 1 to 2, and what a busy machine adds
 
 
 def test_the_header_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
