@@ -52,15 +52,15 @@ def test_mirror_scores_swaps_sides_only() -> None:
 
 
 def test_nets_have_the_shapes_of_their_specs() -> None:
-    picture, crop = (
-        torch.zeros(s.inputs[0].shape, dtype=torch.uint8) for s in (DETECTOR, LANDMARKS)
+    image, crop = (
+        torch.zeros(s.inputs[0].sized(3), dtype=torch.uint8) for s in (DETECTOR, LANDMARKS)
     )
-    cells = DetectorNet().eval()(picture)
-    assert cells.shape == DETECTOR.outputs[0].shape
+    cells = DetectorNet().eval()(image)
+    assert cells.shape == DETECTOR.outputs[0].sized(3)
     for spec, out in zip(
         LANDMARKS.outputs, MirroredLandmarkNet(LandmarkNet()).eval()(crop), strict=True
     ):
-        assert out.shape == spec.shape, spec.name
+        assert out.shape == spec.sized(3), spec.name
 
 
 def test_mirrored_net_reads_a_mirrored_crop_mirrored() -> None:
@@ -71,12 +71,12 @@ def test_mirrored_net_reads_a_mirrored_crop_mirrored() -> None:
     shapes = torch.rand(200, POINTS, 2)
     net.start_from(shapes, partner)
     both = MirroredLandmarkNet(net).eval()
-    crop = torch.randint(0, 256, LANDMARKS.inputs[0].shape, dtype=torch.uint8)
+    crop = torch.randint(0, 256, LANDMARKS.inputs[0].sized(2), dtype=torch.uint8)
     with torch.no_grad():
         points, scores, pose, presence = both(crop)
         again = both(crop.flip(2))
-    torch.testing.assert_close(again[0][0, :, 0], 1 - points[0, partner, 0])
-    torch.testing.assert_close(again[0][0, :, 1], points[0, partner, 1])
+    torch.testing.assert_close(again[0][..., 0], 1 - points[:, partner, 0])
+    torch.testing.assert_close(again[0][..., 1], points[:, partner, 1])
     torch.testing.assert_close(again[1], scores[:, mirror_scores()])
     torch.testing.assert_close(again[2], pose * torch.tensor([-1.0, 1.0]))
     torch.testing.assert_close(again[3], presence)
