@@ -109,7 +109,7 @@ class AvatarEngine:
             mixed: other people and how much of each, below 1 in all.
 
         Raises:
-            PortraitRefused: a picture has not exactly one usable face.
+            PortraitRefused: an image has not exactly one usable face.
             ConfigError: the profile draws from one portrait only.
         """
         return enroll(
@@ -202,7 +202,7 @@ class AvatarEngine:
         return self._frames([(state, rows[:left])])[0]
 
     def fuse(self, state: StreamState, pcm: Pcm) -> FusedVideo:
-        """Begin the video of a whole sound, whose frames are sampled together and not one by one.
+        """Begin the video of a whole sound (N,) at 16 kHz: its frames are sampled together.
 
         Raises:
             ConfigError: the profile draws frame after frame only.
