@@ -97,7 +97,7 @@ class Guide(nn.Module):
     def forward(
         self, maps: Tensor, warped: Tensor, previous: Tensor, target: Tensor, placement: Tensor
     ) -> tuple[Tensor, ...]:
-        """Maps, latents, landmarks, placement (B, 6) -> (B, 48, 32, 32) and two of half the side."""
+        """Maps, latents, landmarks, placement (B, 6) -> (B, 48, 32, 32), half and a quarter."""
         guidance: tuple[Tensor, ...] = self.net(maps, warped, previous, target, placement)
         return guidance
 
