@@ -58,7 +58,7 @@ def lower_face_mask(landmarks: F32, size: int) -> F32:
 
 
 def holes(rng: np.random.RandomState, size: int, share: float, cells: int = 8) -> F32:
-    """Random corruption (size, size), 0 or 1.
+    """Random corruption (S, S) of 0 and 1, S = `size`.
 
     Each of `cells` x `cells` squares is hidden with probability `share`.
     """

@@ -86,7 +86,9 @@ def main() -> None:
     parser.add_argument(
         "--animated", type=Path, required=True, help="folder of the animated recordings"
     )
-    parser.add_argument("--speech", type=Path, required=True, help="folder made by speech_data")
+    parser.add_argument(
+        "--speech", type=Path, required=True, help="folder of engine.training.speech.data"
+    )
     parser.add_argument(
         "--work", type=Path, required=True, help="folder of motion.pt, and of speech.pt when tiny"
     )

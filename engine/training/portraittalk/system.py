@@ -78,7 +78,7 @@ class TalkingSystem(nn.Module):
         return Conditions(text, identity, reference)
 
     def guidance(self, batch: TalkBatch, frame: int, *, cold: bool = False) -> Guidance:
-        """What frame `frame` of each run is told; `cold`: the portrait is the frame before."""
+        """The guidance of frame `frame` of each run; `cold`: the portrait is the frame before."""
         placed = batch.reference_placement if cold else batch.placement[:, frame]
         with torch.no_grad():
             return self.model.guidance(

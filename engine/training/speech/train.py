@@ -131,7 +131,9 @@ def main() -> None:
     parser.add_argument(
         "--animated", type=Path, required=True, help="folder of the animated recordings"
     )
-    parser.add_argument("--speech", type=Path, required=True, help="folder made by speech_data")
+    parser.add_argument(
+        "--speech", type=Path, required=True, help="folder of engine.training.speech.data"
+    )
     parser.add_argument("--cache", type=Path, required=True, help="folder of downloaded packages")
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--steps", type=int, default=SpeechTraining().steps)
