@@ -62,14 +62,15 @@ class AvatarEngine:
         config: EngineConfig | None = None,
         backend: Backend | None = None,
         renderer: Renderer[Any, Any] | None = None,
-        hearing: tuple[SpeechEncoder, MotionDecoder] | None = None,
+        speech_motion: tuple[SpeechEncoder, MotionDecoder] | None = None,
     ) -> Self:
         """Load every network of the profile.
 
         Args:
             backend: the run time, when it is not the one that `config` names.
             renderer: the part that draws, when it is not made of the profile's graphs.
-            hearing: a speech encoder and the motion network trained on it, when they are not the graphs.
+            speech_motion: a speech encoder and the motion decoder trained on it, when they are not
+                the profile's graphs.
 
         Raises:
             BackendUnavailable: the run time is not installed.
@@ -81,16 +82,16 @@ class AvatarEngine:
         def load(spec: GraphSpec) -> Graph:
             return runtime.load(spec, config.weights / f"{spec.name}.onnx")
 
-        if hearing is None:
+        if speech_motion is None:
             speech = StreamingSpeechEncoder(load(SPEECH))
-            hearing = speech, MotionDecoder(load(MOTION), speech.silence)
-        encoder, mouth = hearing
+            speech_motion = speech, MotionDecoder(load(MOTION), speech.silence)
+        encoder, motion = speech_motion
         every = config.paint_every or (1 if runtime.fast else PAINT_EVERY)
         return cls(
             replace(config, paint_every=every),
             FaceReader(load(DETECTOR), load(LANDMARKS)),
             encoder,
-            mouth,
+            motion,
             renderer or TinyRenderer(load, config.num_inference_steps, runtime.put),
             FaceBasis.load(config.weights / "basis.npz"),
         )
@@ -109,7 +110,7 @@ class AvatarEngine:
             mixed: other people and how much of each, below 1 in all.
 
         Raises:
-            PortraitRefused: a picture has not exactly one usable face.
+            PortraitRefused: an image has not exactly one usable face.
             ConfigError: the profile draws from one portrait only.
         """
         return enroll(
@@ -202,7 +203,7 @@ class AvatarEngine:
         return self._frames([(state, rows[:left])])[0]
 
     def fuse(self, state: StreamState, pcm: Pcm) -> FusedVideo:
-        """Begin the video of a whole sound, whose frames are sampled together and not one by one.
+        """Begin the video of a whole sound (N,) at 16 kHz: its frames are sampled together.
 
         Raises:
             ConfigError: the profile draws frame after frame only.

@@ -169,17 +169,20 @@ def prepare(
     Writes clips, a contact sheet to look at, and a report of what was left out and why.
     """
     with training_packages():
-        from engine.training.commands import prepare_folder
+        from engine.training.commands import PrepareOptions, prepare_folder
+    options = PrepareOptions(
+        layout=layout,
+        size=size,
+        shard=shard,
+        face_encoder=face_encoder,
+        speech=speech,
+        models_dir=models_dir,
+    )
     with _bar("preparing") as progress:
         report = prepare_folder(
             videos,
             out,
-            layout=layout,
-            size=size,
-            shard=shard,
-            face_encoder=face_encoder,
-            speech=speech,
-            models_dir=models_dir,
+            options,
             progress=lambda done, total, name: progress(done, total),
         )
     typer.echo(report, nl=False)

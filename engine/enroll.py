@@ -40,7 +40,11 @@ class Identity:
 
 
 def fit_size(rgb: RgbImage, max_side: int) -> RgbImage:
-    """Scale down to at most `max_side` pixels and to even sides, as video encoders want."""
+    """Scale an image (H, W, 3) down to at most `max_side` pixels a side.
+
+    Returns:
+        (h, w, 3) with even sides, as video encoders want; the image itself where it fits already.
+    """
     height, width = rgb.shape[:2]
     scale = min(1.0, max_side / max(height, width))
     target = [max(2, round(side * scale) // 2 * 2) for side in (width, height)]
@@ -50,7 +54,7 @@ def fit_size(rgb: RgbImage, max_side: int) -> RgbImage:
 
 
 def read_portrait(image: RgbImage, reader: FaceReader, max_side: int) -> tuple[Portrait, F32]:
-    """Find the face of a picture (H, W, 3); returns it and what it does, coefficients (52,).
+    """Find the face of an image (H, W, 3); returns the portrait and its coefficients (52,).
 
     Raises:
         PortraitRefused: there is not exactly one usable face.

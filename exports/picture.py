@@ -1,4 +1,4 @@
-"""Exports the picture graphs (`engine.render.specs.SPECS`) from a trained painter."""
+"""Exports the graphs of the tiny renderer (`engine.render.specs.SPECS`) from a trained painter."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ from exports.onnx import export
 
 
 class Enroll(nn.Module):
-    """Crop -> what every frame needs of it."""
+    """What is computed once from the crop of a portrait."""
 
     def __init__(self, painter: Painter) -> None:
         super().__init__()
         self.painter = painter
 
     def forward(self, crop: Tensor) -> tuple[Tensor, ...]:
-        """See `engine.render.specs.ENROLL`."""
+        """Crop (B, 3, 128, 128) -> latents (B, 16, 32, 32), identity (B, 4, 128), keys (B, n, d).
+
+        The graph is `engine.render.specs.ENROLL`; so the others below, each of its own name.
+        """
         kept = self.painter.enroll(crop)
         return kept.latents, kept.identity, *kept.keys
 
@@ -48,12 +51,16 @@ class Warp(nn.Module):
     def forward(
         self, crop: Tensor, latents: Tensor, source: Tensor, target: Tensor
     ) -> tuple[Tensor, ...]:
-        """See `engine.render.specs.WARP`."""
+        """Crop, latents (B, 16, 32, 32) and landmarks (B, 478, 2) of portrait and frame, crop units.
+
+        Returns:
+            warped crop and latents, maps (B, 13, 32, 32), opening (B, 1, 64, 64), `flow`.
+        """
         drawn = self.painter.geometry(crop, latents, source, target)
         return *drawn, self.flow(source, target)
 
     def flow(self, source: Tensor, target: Tensor) -> Tensor:
-        """Flow of the head and of the neck below it."""
+        """Flow (B, 2, GRID_Y, GRID_X) of head and neck; landmarks (B, 478, 2) in crop units."""
         necks = neck_points(source, target)
         anchors = self.anchors.expand(source.shape[0], -1, -1)
         before, after = (
@@ -74,7 +81,7 @@ class Carry(nn.Module):
     def forward(
         self, patch: Tensor, source: Tensor, before: Tensor, target: Tensor
     ) -> tuple[Tensor, ...]:
-        """See `engine.render.specs.CARRY`."""
+        """Patch (B, 4, 128, 128) and three landmarks (B, 478, 2) -> the patch moved, `Warp.flow`."""
         n = self.warp.painter.geometry.grid
         after = control_points(target)
         crop_flow = flow_at(unit_grid(n), control_points(before), after).view(-1, n, n, 2)
@@ -82,7 +89,7 @@ class Carry(nn.Module):
 
 
 class Guide(nn.Module):
-    """AnimateNet."""
+    """AnimateNet: what guides one frame."""
 
     def __init__(self, painter: Painter) -> None:
         super().__init__()
@@ -91,7 +98,7 @@ class Guide(nn.Module):
     def forward(
         self, maps: Tensor, warped: Tensor, previous: Tensor, target: Tensor, placement: Tensor
     ) -> tuple[Tensor, ...]:
-        """See `engine.render.specs.GUIDE`."""
+        """Maps, latents, landmarks, placement (B, 6) -> (B, 48, 32, 32), half and a quarter."""
         guidance: tuple[Tensor, ...] = self.net(maps, warped, previous, target, placement)
         return guidance
 
@@ -106,7 +113,7 @@ class Denoise(nn.Module):
     def forward(
         self, z_t: Tensor, t: Tensor, latents: Tensor, identity: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
-        """See `engine.render.specs.DENOISE`."""
+        """z_t (B, 16, 32, 32) at t (B,), rest: keys and guidance -> made latents, keys (B, n, d)."""
         reference, previous, guidance = rest[:3], rest[3:6], rest[6:9]
         made, keys = self.net(z_t, t, latents, guidance, identity, reference, previous)
         return made, *keys
@@ -120,7 +127,7 @@ class Decode(nn.Module):
         self.decoder = painter.decoder
 
     def forward(self, made_latents: Tensor, warped: Tensor, opening: Tensor) -> Tensor:
-        """See `engine.render.specs.DECODE`."""
+        """Latents (B, 16, 32, 32) -> (B, 4, 128, 128): paint less trust * warp, and trust."""
         painted, trust = self.decoder(made_latents, warped, opening)
         return torch.cat([painted - trust * warped, trust], 1)
 
@@ -148,7 +155,7 @@ class Move(nn.Module):
         flow_map: Tensor,
         base: Tensor,
     ) -> Tensor:
-        """See `engine.render.specs.MOVE`."""
+        """Portrait (B, 3, H, W) in [0, 255], grids (B, a, b, 2) in [-1, 1] -> (B, h, w, 3) uint8."""
         scaled = torch.einsum("bdc,bchw->bdhw", flow_scale, flow)  # few points: cheap here
         offset = F.grid_sample(scaled, flow_map, align_corners=False, padding_mode="border")
         coarse = base.permute(0, 3, 1, 2) + offset  # for every second pixel, and one step around
@@ -162,7 +169,7 @@ class Composite(nn.Module):
     """The painted crop laid into the moved portrait; no weights."""
 
     def forward(self, moved: Tensor, patch: Tensor, patch_map: Tensor, feather: Tensor) -> Tensor:
-        """See `engine.render.specs.COMPOSITE`."""
+        """Moved (B, h, w, 3), patch (B, 4, 128, 128), its map (B, h, w, 2) -> (B, h, w, 3) uint8."""
         laid = F.grid_sample(patch, patch_map, align_corners=False, padding_mode="border")
         trust = 1 - feather * (1 - laid[:, 3:])
         # the painter works in [-1, 1], the portrait in [0, 255]

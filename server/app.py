@@ -175,7 +175,7 @@ async def portrait_image(request: Request) -> Response:
 
 
 async def add_portrait(request: Request) -> Response:
-    """Enrol an uploaded picture."""
+    """Enrol an uploaded image."""
     check_type(request, _is_picture, "image/jpeg")
     service = _service(request)
     data = await read_body(request, service.settings.max_upload_bytes)
@@ -240,7 +240,7 @@ def refuse(request: Request, api: ApiError) -> Response:
 
 
 def create_app(engine: Engine, settings: ServerSettings, default: RgbImage, name: str) -> Starlette:
-    """Make the application around a loaded engine; `default` is the bundled portrait."""
+    """Make the application around a loaded engine; `default` (H, W, 3) is the bundled portrait."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -113,7 +113,11 @@ class EngineStream:
             return self._chunks[0].queued if self._chunks else None
 
     def begin(self) -> tuple[Any, Pcm] | None:
-        """Take at most one frame of sound, with what changes before it."""
+        """Take at most one frame of the waiting sound, after applying a new prompt or quality.
+
+        Returns:
+            the engine's state and sound (N,) at 16 kHz; None when nothing waits or it is closed.
+        """
         chunks, state, prompt = self._take()
         if not chunks or state is None:
             return None

@@ -35,7 +35,7 @@ class Portrait:
 
 
 def make_portrait(name: str, rgb: RgbImage, identity: Any, *, default: bool = False) -> Portrait:
-    """An enrolled picture (H, W, 3) with a new id."""
+    """An enrolled image (H, W, 3) with a new id."""
     return Portrait(
         id=DEFAULT_ID if default else f"p-{secrets.token_urlsafe(12)}",
         name=name,

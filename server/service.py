@@ -43,7 +43,11 @@ class AvatarService:
         configure_library(settings)
 
     async def start(self, default: RgbImage, name: str) -> None:
-        """Start the engine thread and enrol the bundled portrait."""
+        """Start the engine thread and enrol the bundled portrait (H, W, 3) under `name`.
+
+        Raises:
+            PortraitRefused: there is not exactly one usable face.
+        """
         self.worker.start()
         self.portraits.add(await self._beside(lambda: self._enroll(name, default, bundled=True)))
 

@@ -39,7 +39,11 @@ class TensorSpec:
         return tuple(rows if d == BATCH else int(d) for d in self.shape)
 
     def check(self, value: Array) -> None:
-        """Raise ValueError when `value`, an array or a handle with shape and dtype, does not fit."""
+        """Check an array (...,), or a handle with a shape and a dtype, against this spec.
+
+        Raises:
+            ValueError: a dimension that is not free differs, or the dtype does.
+        """
         fits = len(value.shape) == len(self.shape) and all(
             isinstance(want, str) or want == came
             for want, came in zip(self.shape, value.shape, strict=True)
@@ -130,7 +134,7 @@ class Backend(Protocol):
         """
 
     def put(self, array: Array) -> Tensor:
-        """Bring an array of any shape to where graphs read it, once for many runs."""
+        """Bring an array (...,) of any shape to where graphs read it, once for many runs."""
 
 
 def rounds(counts: Sequence[int]) -> Iterator[tuple[int, list[int]]]:

@@ -112,7 +112,7 @@ class OnnxRuntimeBackend:
         return DeviceGraph(spec, session, self._device, self._rows)
 
     def put(self, array: Array) -> Tensor:
-        """The array in device memory, or the array itself."""
+        """The array (...,) of any shape in device memory; on a CPU the array itself."""
         if self._device is None:
             return array
         whole = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)

@@ -118,7 +118,7 @@ class OpenVinoBackend:
         return OpenVinoGraph(spec, self._core, model, config, rows)
 
     def put(self, array: Array) -> Tensor:
-        """The array itself."""
+        """The array (...,) itself, as graphs read it."""
         return array
 
 

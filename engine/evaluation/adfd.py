@@ -1,12 +1,12 @@
-"""ADFD, the paper's score of facial dynamics, in a sound reading and as printed.
+"""ADFD, the paper's score of facial dynamics: in a consistent reading, and as printed.
 
 Formula (3) of the paper gives 0.51 (pixels) or 840 (unit coordinates) for a video compared with itself:
 "+ 1" is added to the dot product instead of the cosine, the sum over points is no mean, and the time of
-the second factor is free. `adfd` mends these as the paper's own words ask; `adfd_paper` keeps the print,
+the second factor is free. `adfd` corrects these as the paper's text describes; `adfd_paper` is as printed,
 in coordinates where the frame is 1 x 1.
 
-The motion factor is ruled by the detector's jitter: half a pixel of noise in 256 costs 15 %. Give the
-floor beside any number (the truth against its own re-encoding), and never judge by it alone.
+The motion factor is dominated by the detector's jitter: half a pixel of noise in 256 costs 15 %. Report
+the floor beside any number (the truth against its own re-encoding), and never rely on it alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Adfd:
 
 
 def adfd(generated: Points, truth: Points, diagonal: float) -> Adfd:
-    """Sound reading: mean over frames of position, times mean over frames of direction of motion.
+    """The consistent reading: mean over frames of position, times mean over frames of direction of motion.
 
     Args:
         generated, truth: landmarks (T, n, 2) by the same detector, T of at least 2.

@@ -1,4 +1,4 @@
-"""Which phone is said when, in recorded speech whose words are known: forced alignment.
+"""When each phone is said in recorded speech whose words are known: forced alignment.
 
 Words that the aligner's dictionary lacks are spelt by espeak-ng, so that none is left out. Long
 recordings on which the aligner's second pass gives up are cut between words and aligned in parts.

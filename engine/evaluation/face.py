@@ -1,8 +1,8 @@
-"""How good detector and landmark net are: `python -m engine.evaluation.face --help`.
+"""Measures the face detector and the landmark net: `python -m engine.evaluation.face --help`.
 
 Landmarks are compared with the labelling tool's on real portraits, as the mean distance over the
 distance of the pupils. The tool's own consistency (its answer for a crop against its answer for
-the whole image) stands beside, as the error nobody can get below. Ends in one JSON line.
+the whole image) stands beside, as a floor of that error. Ends in one JSON line.
 """
 
 from __future__ import annotations
@@ -49,14 +49,25 @@ def pixels(label: FaceLabel, rgb: U8) -> F32:
 
 
 def errors(found: F32, wanted: F32) -> dict[str, float]:
-    """Mean distance of each group of points over the distance of the wanted pupils, in percent."""
+    """Mean distance of two sets of landmarks (478, 2), by group of points.
+
+    In percent of the distance of the pupils in `wanted`.
+    """
     distance = np.linalg.norm(found - wanted, axis=1)
     unit = np.linalg.norm(wanted[topology.RIGHT_IRIS[0]] - wanted[topology.LEFT_IRIS[0]])
     return {name: float(distance[rows].mean() / unit * 100) for name, rows in GROUPS.items()}
 
 
 def own_error(label: Labeller, rgb: U8, wanted: F32) -> dict[str, float] | None:
-    """`errors` of the labelling tool against itself, from a crop around the face."""
+    """`errors` of the labelling tool against itself, from a crop around the face.
+
+    Args:
+        rgb: the image (H, W, 3).
+        wanted: what the tool found in it, landmarks (478, 2) in pixels.
+
+    Returns:
+        None when the tool finds no face in the crop.
+    """
     left, top, right, bottom = face_box(wanted)
     side = max(right - left, bottom - top) * 2.2
     crop = FaceCrop((left + right) / 2, (top + bottom) / 2, side)
@@ -65,7 +76,7 @@ def own_error(label: Labeller, rgb: U8, wanted: F32) -> dict[str, float] | None:
 
 
 def outcome(reader: FaceReader, rgb: U8) -> str:
-    """`read`, or the code of the refusal."""
+    """ "read" when the reader accepts `rgb` (H, W, 3), else the code of its refusal."""
     try:
         reader.read(rgb)
     except PortraitRefused as refusal:
@@ -74,14 +85,14 @@ def outcome(reader: FaceReader, rgb: U8) -> str:
 
 
 def read_images(paths: Iterable[Path]) -> Iterator[tuple[str, U8]]:
-    """Name and RGB of each image file."""
+    """Name and RGB (H, W, 3) of each image file; other files are passed over."""
     for path in paths:
         if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
             yield path.name, np.asarray(Image.open(path).convert("RGB"))
 
 
 def without_face(objects: list[U8], count: int) -> Iterator[U8]:
-    """Squares cut from images of things, then plain noise, ramps and letters."""
+    """Images (h, w, 3) without a face: `count` squares cut from `objects` (H, W, 3), four drawn."""
     rng = np.random.default_rng(5)
     for i in range(count):
         source = objects[i % len(objects)]
@@ -98,13 +109,13 @@ def without_face(objects: list[U8], count: int) -> Iterator[U8]:
 
 
 def side_by_side(a: U8, b: U8) -> U8:
-    """Two images of the same height in one."""
+    """Images (H, W, 3) side by side (h, W1 + W2, 3), both cut to the lower height."""
     height = min(len(a), len(b))
     return np.hstack([a[:height], b[:height]])
 
 
 def shrunk(rgb: U8, factor: float) -> U8:
-    """A smaller copy."""
+    """A copy of `rgb` (H, W, 3) whose sides are `factor` times as long."""
     size = (round(rgb.shape[1] * factor), round(rgb.shape[0] * factor))
     return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))
 
@@ -112,7 +123,12 @@ def shrunk(rgb: U8, factor: float) -> U8:
 def measure_portraits(
     reader: FaceReader, label: Labeller, portraits: list[tuple[str, U8]], sheet: Path | None
 ) -> dict[str, float]:
-    """Landmark error, score error, yaw error and time on real portraits."""
+    """Landmark error, score error, yaw error and time on real portraits.
+
+    Args:
+        portraits: name and RGB (H, W, 3) of each.
+        sheet: where to write the portraits with their landmarks drawn.
+    """
     ours: list[dict[str, float]] = []
     teacher: list[dict[str, float]] = []
     more: list[tuple[float, float, float]] = []
@@ -149,7 +165,7 @@ def measure_portraits(
 def measure_refusals(
     reader: FaceReader, label: Labeller, portraits: list[U8], objects: list[U8], stills: Path | None
 ) -> dict[str, tuple[int, int]]:
-    """How many of how many images of each kind had the right outcome."""
+    """Of the images (H, W, 3) of each kind, how many had the right outcome and how many there are."""
     pairs = [side_by_side(a, b) for a, b in itertools.pairwise([*portraits, portraits[0]])]
     things = list(without_face(objects, 120))
     small = [

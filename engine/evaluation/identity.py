@@ -1,4 +1,4 @@
-"""Is it still the same person? Cosine of face-recognition embeddings (SFace, arXiv 2205.12010)."""
+"""Whether a face is still the same person: cosine of face-recognition embeddings (SFace, arXiv 2205.12010)."""
 
 from __future__ import annotations
 

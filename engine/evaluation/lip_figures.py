@@ -1,4 +1,4 @@
-"""The arithmetic of the lip figures: sentences with their phones, and tracks of the lips' gap."""
+"""Figures of lip motion, computed from sentences with their phones and tracks of the lip gap."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def best_lag(wanted: F32, given: F32, reach: int = 12) -> tuple[int, float]:
 
 
 def correlation_at(wanted: F32, given: F32, lag: int) -> float:
-    """Correlation of `wanted[t]` with `given[t + lag]`."""
+    """Correlation of `wanted[t]` with `given[t + lag]`, tracks (T,); 0 when one does not move."""
     length = min(len(wanted), len(given))
     wanted, given = wanted[:length], given[:length]
     early, late = max(0, -lag), max(0, lag)

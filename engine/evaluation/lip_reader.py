@@ -47,7 +47,10 @@ class LipReader:
 
 
 def enlarge(rgb: RgbImage, side: int = 512) -> RgbImage:
-    """Scale a small image up to `side` pixels, where the public landmarker reads better."""
+    """Scale a small image (H, W, 3) up, its longer side to `side` pixels.
+
+    The public landmarker reads large images better.
+    """
     scale = side / max(rgb.shape[:2])
     if scale <= 1:
         return rgb
@@ -56,7 +59,7 @@ def enlarge(rgb: RgbImage, side: int = 512) -> RgbImage:
 
 
 def read_frames(clip: Path) -> Iterator[RgbImage]:
-    """Every frame (H, W, 3) of a film; raises `DataError` when it has none."""
+    """Every frame (H, W, 3) of a video; raises `DataError` when it has none."""
     with av.open(str(clip)) as container:
         if not container.streams.video:
             raise DataError(f"{clip.name} has no frames")

@@ -1,4 +1,4 @@
-"""Do rendered lips do what the sound asks? `python -m engine.evaluation.lips --help`.
+"""Measures whether rendered lips follow the sound: `python -m engine.evaluation.lips --help`.
 
 Portraits are drawn by the live engine and their lips are read back from the frames: by the public
 landmarker with `--landmarker`, else by the project's own landmark net, which is coarser on small
@@ -180,15 +180,17 @@ def filmed(bench: Bench, clip: Path) -> dict[str, Any]:
 def main(
     portrait: Annotated[
         list[Path] | None,
-        typer.Option(help="who speaks; may be repeated"),
+        typer.Option(help="image of who speaks; may be repeated"),
     ] = None,
     english: Annotated[
         Path | None, typer.Option(help="folder of LJSpeech clips, metadata.csv")
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="downloaded voices; asks for the unseen voices")
+        Path | None, typer.Option(help="folder of downloaded packages; measures unseen voices too")
     ] = None,
-    clip: Annotated[Path | None, typer.Option(help="a filmed speaker, 25 fps, with sound")] = None,
+    clip: Annotated[
+        Path | None, typer.Option(help="video of a speaker, 25 fps, with sound")
+    ] = None,
     landmarker: Annotated[
         Path | None, typer.Option(help="face_landmarker.task: reads the lips in place of our net")
     ] = None,
@@ -197,7 +199,9 @@ def main(
     paint_every: Annotated[
         int, typer.Option(help="0 as live here, 3 as live without bf16, 1 as `generate`")
     ] = 0,
-    drawn: Annotated[int, typer.Option(help="draw so many sentences, only ask the others")] = 99,
+    drawn: Annotated[
+        int, typer.Option(help="sentences to render; others stop at the landmarks")
+    ] = 99,
     out: Annotated[Path | None, typer.Option(help="also write the JSON here, part by part")] = None,
 ) -> None:
     """Print one JSON object."""

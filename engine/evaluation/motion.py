@@ -46,14 +46,14 @@ def channels_of(coefficients: F32) -> F32:
 
 
 def correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Pearson correlation; 0 when one of them does not move."""
+    """Pearson correlation of two tracks (T,); 0 when one of them does not move."""
     if a.std() < 1e-9 or b.std() < 1e-9:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
 
 
 def group(track: F32, name: str) -> F32:
-    """Sum of the channels of a group (T,)."""
+    """Sum (T,) of the channels of a group; `track` (T, 12) holds all."""
     return track[:, [CHANNELS.index(c) for c in ARKIT_GROUPS[name]]].sum(1)
 
 
@@ -113,7 +113,7 @@ def closures(
 
 
 def distribution(channels: F32) -> dict[str, list[float]]:
-    """Mean, standard deviation and maximum of every channel."""
+    """Mean, standard deviation and maximum of every channel of (T, 12), by name."""
     return {
         name: [round(float(f(channels[:, i])), 3) for f in (np.mean, np.std, np.max)]
         for i, name in enumerate(CHANNELS)
@@ -163,7 +163,7 @@ def by_rule(
 
 
 def loudness(encoder: StreamingSpeechEncoder, decoder: MotionDecoder, pcm: F32) -> dict[str, float]:
-    """Mean jaw opening at several levels over that at the level given."""
+    """Mean jaw opening at several levels over that at the level of `pcm` (N,), at 16 kHz."""
 
     def jaw(decibel: float) -> float:
         sound = (pcm * 10 ** (decibel / 20)).astype(np.float32)
@@ -181,7 +181,7 @@ def main(
     ] = None,
     synthetic: Annotated[
         Path | None,
-        typer.Option(help="folder of unseen synthetic speech, made by engine.training.speech.data"),
+        typer.Option(help="folder of unseen synthetic speech (engine.training.speech.data)"),
     ] = None,
 ) -> None:
     """Print one JSON object."""

@@ -65,14 +65,14 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
     """
     how = config.diffusion
     _check(how)
-    hearing, width = None, WIDTH
+    speech_motion, width = None, WIDTH
     if how.speech != "tiny":
         check_licences([find(how.speech)], how.use)
         encoder, motion = load_hubert_motion(how.speech, how.models_dir)
-        hearing, width = (encoder, motion), encoder.width
+        speech_motion, width = (encoder, motion), encoder.width
         config = _hearing_ahead(config, lookahead_frames(encoder.window))
     renderer = load_renderer(config, speech_features=width)
-    return AvatarEngine.load(config, renderer=renderer, hearing=hearing)
+    return AvatarEngine.load(config, renderer=renderer, speech_motion=speech_motion)
 
 
 def load_renderer(config: EngineConfig, *, speech_features: int = WIDTH) -> DiffusionRenderer:

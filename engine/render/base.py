@@ -17,7 +17,7 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Portrait:
-    """A portrait whose face was read; what every picture part enrols."""
+    """A portrait whose face was read; what every renderer enrols."""
 
     rgb: RgbImage  # (H, W, 3)
     landmarks: F32  # (478, 2) pixels
@@ -38,8 +38,8 @@ class FrameCondition:
     placement: F32  # (6,) head pose
     noise: Any  # of the stream
     index: int = 0  # of the frame
-    words: Any = None  # of the prompt, where the picture part reads any
-    speech: F32 | None = None  # (16, W) features, where the picture part listens itself
+    words: Any = None  # of the prompt, where the renderer reads any
+    speech: F32 | None = None  # (16, W) features, where the renderer is conditioned on speech
 
 
 class EnrolledFace(Protocol):

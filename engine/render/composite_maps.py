@@ -121,7 +121,7 @@ def make_composite_maps(rgb: RgbImage, to_crop: Affine) -> CompositeMaps:
 
 
 def _head(reach: tuple[int, int, int, int], size: tuple[int, int], to_crop: Affine) -> Region:
-    """All that can move: left, top, right, bottom of a picture of `size`, made even.
+    """All that can move: left, top, right, bottom of an image of `size`, made even.
 
     The flow is smooth, so it is looked up for every second pixel, between four of them, and one such
     step beyond the box on each side: `move` enlarges and cuts it.

@@ -16,9 +16,12 @@ HEAD_ROOM = 2.0  # side of the square over the height of the face
 
 
 def cut_square(portrait: Portrait, side: int) -> tuple[RgbImage, Affine]:
-    """The square around a head, scaled to `side`, and the affine from the portrait's pixels to it.
+    """Cut the square around a head, scaled to `side` pixels.
 
-    Where the head is near the picture's edge, the square is moved inside, and made smaller if need be.
+    Where the head is near the image's edge, the square is moved inside, and made smaller if need be.
+
+    Returns:
+        RGB (side, side, 3), and the affine (2, 3) from pixels of the portrait to pixels of it.
     """
     face = portrait.landmarks[list(OVAL)]
     low, high = face.min(0), face.max(0)
@@ -41,6 +44,6 @@ def close_lids(target: F32, blink: F32) -> F32:
 
 
 def compose(after: Affine, before: Affine) -> Affine:
-    """The affine that is `before`, then `after`."""
+    """The affine (2, 3) that applies `before` (2, 3), then `after` (2, 3)."""
     made: Affine = np.c_[after[:, :2] @ before[:, :2], after[:, :2] @ before[:, 2] + after[:, 2]]
     return made.astype(np.float32)

@@ -35,7 +35,7 @@ from engine.render.sd15_video import DiffusionFusedVideo, fused_video
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
-Embed = Callable[[RgbImage, F32], F32]  # picture, landmarks (478, 2) in pixels -> (E,)
+Embed = Callable[[RgbImage, F32], F32]  # image, landmarks (478, 2) in pixels -> (E,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The full-size networks as one frame uses them: what it shows -> guidance -> latents -> picture."""
+"""The full-size networks as one frame uses them: condition -> guidance -> latents -> image."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class FrameModel:
         return noise
 
     def unconditional(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """The same without words and person."""
+        """Noise (1, 4, h, w) for latents (1, 4, h, w) at time (1,), with no prompt and no identity."""
         return self._evaluate(z_t, t, self._untold)[0]
 
     def _evaluate(self, z_t: Tensor, t: Tensor, told: Conditions) -> tuple[Tensor, Caches]:
@@ -139,14 +139,14 @@ class FrameNetworks:
         """A prompt as the text encoder reads it (1, 77, D)."""
         return self.model.read(self._tokenise([text]).to(self.device)).to(self.dtype)
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        """Pictures (B, 3, S, S) in [-1, 1] -> latents (B, 4, h, w)."""
-        return self.model.codec.encode(pictures, tiny=self.sampling.tiny_codec)
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [-1, 1] -> latents (B, 4, h, w)."""
+        return self.model.codec.encode(images, tiny=self.sampling.tiny_codec)
 
     def decode(self, latents: Tensor) -> RgbImage:
-        """Latents (1, 4, h, w) -> the picture (S, S, 3)."""
-        pictures = self.model.codec.decode(latents.to(self.dtype), tiny=self.sampling.tiny_codec)
-        rgb: RgbImage = to_bytes(pictures)[0].cpu().numpy()
+        """Latents (1, 4, h, w) -> the frame (S, S, 3)."""
+        images = self.model.codec.decode(latents.to(self.dtype), tiny=self.sampling.tiny_codec)
+        rgb: RgbImage = to_bytes(images)[0].cpu().numpy()
         return rgb
 
     def aim(self, face: DiffusionFace, condition: FrameCondition) -> Aim:

@@ -19,7 +19,7 @@ class DiffusionFusedVideo:
 
     Args:
         fusion: over the portrait, which is row 0, and the frames.
-        decode: latents (1, 4, h, w) -> picture.
+        decode: latents (1, 4, h, w) -> image.
     """
 
     def __init__(self, fusion: LatentFusion, decode: Callable[[Tensor], RgbImage]) -> None:

@@ -41,7 +41,7 @@ class RunningMean:
             tensor.copy_(kept[name])
 
     def swap(self) -> None:
-        """Exchange live parameters and means (twice is nothing)."""
+        """Exchange live parameters and means (twice restores both)."""
         for name, live in self._live.items():
             live.data, self.kept[name] = self.kept[name], live.data
 

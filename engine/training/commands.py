@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
@@ -27,21 +28,28 @@ from engine.training.data.video_folders import Layout
 FACE_ENCODERS = ("tiny", "sface", "auraface", "insightface")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareOptions:
+    """The settings of one run of `prepare_folder`."""
+
+    layout: str = "auto"  # one of `Layout`
+    size: int = 512  # pixels a side of a prepared frame
+    shard: str = "0/1"  # see `parse_shard`
+    face_encoder: str = "tiny"  # one of FACE_ENCODERS
+    speech: str = "tiny"  # one of SPEECH_ENCODERS
+    models_dir: Path = Path("models")
+    least_frames: int = 25  # a shorter stretch of a video makes no clip
+    threads: int = 1  # CPU threads of one graph
+
+
 def prepare_folder(
     videos: Path,
     out: Path,
+    options: PrepareOptions | None = None,
     *,
-    layout: str = "auto",
-    size: int = 512,
-    shard: str = "0/1",
-    face_encoder: str = "tiny",
-    speech: str = "tiny",
-    models_dir: Path = Path("models"),
-    least_frames: int = 25,
-    threads: int = 1,
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> str:
-    """Prepare `videos` into `out`; the report, which `out` keeps as well.
+    """Prepare `videos` into `out`; returns the report, which is written to `out` as well.
 
     Args:
         progress: called with (videos done, videos in all, name of the next one).
@@ -51,14 +59,15 @@ def prepare_folder(
         ConfigError: an unknown name, or `out` was prepared with other settings.
         WeightsError: a network is missing; the message holds the command that brings it.
     """
-    settings = PrepareSettings(size=size, track=TrackSettings(least_frames=least_frames))
-    part = parse_shard(shard)
-    if layout not in get_args(Layout):
-        raise ConfigError(f"layout {layout!r}: wanted one of {', '.join(get_args(Layout))}")
-    tools = load_tools(face_encoder, speech, models_dir, threads)
-    records = prepare(
-        videos, out, tools, settings, layout=cast(Layout, layout), shard=part, progress=progress
-    )
+    chosen = options or PrepareOptions()
+    track = TrackSettings(least_frames=chosen.least_frames)
+    settings = PrepareSettings(size=chosen.size, track=track)
+    part = parse_shard(chosen.shard)
+    if chosen.layout not in get_args(Layout):
+        raise ConfigError(f"layout {chosen.layout!r}: wanted one of {', '.join(get_args(Layout))}")
+    layout = cast(Layout, chosen.layout)
+    tools = load_tools(chosen.face_encoder, chosen.speech, chosen.models_dir, chosen.threads)
+    records = prepare(videos, out, tools, settings, layout=layout, shard=part, progress=progress)
     text = report(records)
     (out / f"report_{part[0]}_of_{part[1]}.txt").write_text(text)
     if any(record.clips for record in records):

@@ -1,4 +1,4 @@
-"""The lips cut out of a batch of images, to weigh their errors apart."""
+"""The lips cut out of a batch of images, to weight their errors separately."""
 
 from __future__ import annotations
 

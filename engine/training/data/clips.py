@@ -72,7 +72,7 @@ def write_clip(folder: Path, card: ClipCard, arrays: ClipArrays, frames: Iterabl
     removes.
 
     Raises:
-        DataError: `frames` gives another number of frames than the card says.
+        DataError: `frames` (size, size, 3) are more or fewer than the card says.
     """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)

@@ -59,7 +59,7 @@ class DrawnPerson:
 
     @classmethod
     def draw(cls, seed: int) -> DrawnPerson:
-        """Somebody, by number."""
+        """The person of a seed, always the same one."""
         rng = np.random.default_rng(seed)
 
         def colour(low: int, high: int) -> Colour:

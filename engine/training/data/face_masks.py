@@ -38,7 +38,10 @@ def head_mask(landmarks: F32, size: int) -> F32:
 
 
 def lower_face_mask(landmarks: F32, size: int) -> F32:
-    """All but the face from the nose tip down, jaw included, so that no contour tells the lips."""
+    """Hide the face from the nose tip down: landmarks (478, 2) in [0, 1] -> (size, size).
+
+    The jaw is hidden too, so that its contour does not give away how far the mouth is open.
+    """
     along = landmarks[263] - landmarks[33]
     along = along / np.linalg.norm(along)
     down = np.array([-along[1], along[0]], np.float32)
@@ -55,7 +58,10 @@ def lower_face_mask(landmarks: F32, size: int) -> F32:
 
 
 def holes(rng: np.random.RandomState, size: int, share: float, cells: int = 8) -> F32:
-    """Random corruption: each of `cells` x `cells` squares is hidden with chance `share`."""
+    """Random corruption (S, S) of 0 and 1, S = `size`.
+
+    Each of `cells` x `cells` squares is hidden with probability `share`.
+    """
     kept = (rng.rand(cells, cells) >= share).astype(np.float32)
     index = np.arange(size) * cells // size
     return kept[np.ix_(index, index)]

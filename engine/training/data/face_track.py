@@ -57,7 +57,7 @@ class Piece:
 
 
 def track(frames: Iterable[RgbImage], reader: FaceReader, settings: TrackSettings) -> list[Piece]:
-    """Follow the largest face of a video through it; only pieces worth keeping are returned."""
+    """Follow the largest face through the frames (H, W, 3) of a video; pieces worth keeping."""
     pieces: list[Piece] = []
     open_piece: Piece | None = None
     before: NDArray[np.int16] | None = None
@@ -86,7 +86,16 @@ def follow(
     known: Face | None,
     settings: TrackSettings,
 ) -> Face | None:
-    """The face of this frame: where it was a frame ago, else the largest anywhere."""
+    """The face of one frame: where it was a frame ago, else the largest anywhere.
+
+    Args:
+        image: the frame, as an image of Pillow's.
+        rgb: the same frame (H, W, 3).
+        known: the face in the frame before.
+
+    Returns:
+        None when no face is found.
+    """
     if known is not None:
         face = reader.look(image, aligned_crop(known.landmarks))
         if face.confidence >= MIN_PRESENCE and not _far(face, known, settings):

@@ -2,8 +2,8 @@
 
 `python -m engine.training.data.faces --help`. A public face generator (MobileStyleGAN) draws a
 person; moving its latent `w` along directions fitted on labelled samples opens the same person's
-mouth, rounds the lips, closes the eyes. Every image is labelled anew after the edit, so labels
-never trust the edit.
+mouth, rounds the lips, closes the eyes. Every image is labelled after the edit, so labels
+do not depend on how well the edit worked.
 """
 
 from __future__ import annotations
@@ -127,11 +127,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the chunks")
     parser.add_argument("--landmarker", type=Path, required=True, help="face_landmarker.task")
-    parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="downloaded tools")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("runs/cache"), help="folder of downloaded packages"
+    )
     parser.add_argument("--people", type=int, default=640)
     parser.add_argument("--edits", type=int, default=6, help="images of each person")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--strength", type=float, default=STRENGTH, help="of the edits")
+    parser.add_argument("--strength", type=float, default=STRENGTH, help="strength of the edits")
     args = parser.parse_args()
     drawing = Drawing(people=args.people, edits=args.edits, seed=args.seed, strength=args.strength)
     generate(args.out, drawing, cache=args.cache, landmarker=args.landmarker)

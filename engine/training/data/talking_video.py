@@ -19,7 +19,7 @@ LONGEST_GAP_S = 10.0  # between two frames; more is a broken clock
 
 
 def frames_at(path: Path, fps: int = FPS) -> Iterator[RgbImage]:
-    """Decode the first video track; frame k is the one shown nearest to k / fps seconds.
+    """Decode the first video track to RGB (H, W, 3); frame k is shown nearest to k / fps seconds.
 
     Turned as the file says it should be shown. Time counts from the first frame.
 

@@ -1,4 +1,4 @@
-"""Training crops of the landmark net: the crops enrolment will make, with its mistakes and worse."""
+"""Training crops of the landmark net: as enrolment makes them, with as large errors and larger."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class CropMaker:
     """Draws batches of crops from labelled faces.
 
     Args:
-        faces: the faces, cut by `face_data.gather`.
+        faces: the faces, cut by `engine.training.face.dataset.gather`.
         backgrounds: images (H, W, 3) that show no face.
-        mirror_points, mirror_scores: the left-right maps of `face_data`.
+        mirror_points, mirror_scores: which point (478,) and which score (52,) each becomes when mirrored.
     """
 
     def __init__(
@@ -130,7 +130,10 @@ class CropMaker:
 
 
 def jitter(rng: Rng, landmarks: F32) -> FaceCrop:
-    """A crop as enrolment makes it: mostly nearly aligned, one in four from a rough box."""
+    """A crop around landmarks (478, 2) as enrolment makes it, in their unit.
+
+    Mostly it is nearly aligned; one in four comes from a rough box.
+    """
     if rng.random() < 0.25:
         left, top, right, bottom = face_box(landmarks)
         side = max(right - left, bottom - top)

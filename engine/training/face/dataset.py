@@ -1,7 +1,7 @@
-"""Labelled faces for the face detector and the landmark net: gathered once, spoiled anew at every step.
+"""Labelled faces for the face detector and the landmark net: gathered once, degraded afresh at every step.
 
 `gather` cuts the face out of every image (twice its side, 320 px) and keeps the teacher's
-labels; `FaceSet` holds them in memory; `spoil` makes a clean image look like a bad camera.
+labels; `FaceSet` holds them in memory; `spoil` degrades a clean image as a bad camera does.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class FaceSet:
         return len(self.person)
 
     def take(self, rows: NDArray[np.intp]) -> FaceSet:
-        """The faces at `rows`."""
+        """The faces at the indices `rows` (M,)."""
         return FaceSet(
             self.images[rows],
             self.landmarks[rows],
@@ -77,7 +77,7 @@ def mirror_points(landmarks: F32) -> NDArray[np.intp]:
     (as a one-to-one assignment) is the partner.
 
     Raises:
-        DataError: too few or too lopsided faces; the map is not its own inverse.
+        DataError: the faces are too few or too asymmetric; the map is not its own inverse.
     """
     span = np.ptp(landmarks, axis=1).max(1)[:, None, None]
     mean = ((landmarks - landmarks.mean(1, keepdims=True)) / span).mean(0)

@@ -26,14 +26,20 @@ def point_weights() -> Tensor:
 
 
 def wing_loss(error: Tensor) -> Tensor:
-    """Wing loss of errors in pixels: logarithmic below 8 pixels, linear above."""
+    """Wing loss of errors (...,) in pixels, each: logarithmic below 8 pixels, linear above."""
     size = error.abs()
     offset = WING - WING * np.log(1 + WING / WING_BEND)
     return torch.where(size < WING, WING * torch.log1p(size / WING_BEND), size - offset)
 
 
 def landmark_loss(out: tuple[Tensor, ...], crops: Crops, weights: Tensor) -> dict[str, Tensor]:
-    """The parts of the landmark net's loss; only `presence` is asked of crops without a face."""
+    """The parts () of the landmark net's loss; crops without a face only count in `presence`.
+
+    Args:
+        out: landmarks (N, 478, 2) in crop units, scores (N, 52), angles (N, 2) in radians and
+            the logit of presence (N, 1).
+        weights: (478,) of the landmarks, see `point_weights`.
+    """
     landmarks, scores, angles, presence = out
     there = torch.from_numpy(crops.present)
     share = there / there.sum().clamp(min=1)
@@ -47,7 +53,11 @@ def landmark_loss(out: tuple[Tensor, ...], crops: Crops, weights: Tensor) -> dic
 
 
 def detector_loss(cells: Tensor, scenes: Scenes) -> dict[str, Tensor]:
-    """Penalty-reduced focal loss of the scores, L1 of the boxes near a middle."""
+    """Penalty-reduced focal loss of the scores, L1 of the boxes near a middle: two parts ().
+
+    Args:
+        cells: what the face detector gives, (N, 4, 20, 20): logit of the score, then the box.
+    """
     heat, boxes, near = (torch.from_numpy(a) for a in (scenes.heat, scenes.boxes, scenes.near))
     p = torch.sigmoid(cells[:, 0]).clamp(1e-5, 1 - 1e-5)
     middle = heat >= 1

@@ -1,4 +1,4 @@
-"""Scenes for the face detector: no, one or several labelled faces put into images that show none."""
+"""Scenes for the face detector: images of no face, with up to four labelled faces pasted in."""
 
 from __future__ import annotations
 
@@ -119,7 +119,11 @@ class SceneMaker:
 
 
 def cell_targets(squares: list[tuple[float, float, float]]) -> tuple[F32, F32, F32]:
-    """What the face detector should say of `squares` (x, y, side in pixels): heat, boxes, near."""
+    """Targets of the face detector for `squares`, x, y of the middle and side in pixels.
+
+    Returns:
+        heat (20, 20), boxes (3, 20, 20) and near (20, 20), see `Scenes`.
+    """
     heat = np.zeros((DETECTOR_CELLS, DETECTOR_CELLS), np.float32)
     boxes = np.zeros((3, DETECTOR_CELLS, DETECTOR_CELLS), np.float32)
     near = np.zeros((DETECTOR_CELLS, DETECTOR_CELLS), np.float32)

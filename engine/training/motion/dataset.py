@@ -1,4 +1,4 @@
-"""Sound with mouths: the animated Mandarin recordings, and synthetic speech by rule."""
+"""Sound with mouth channels: the animated Mandarin recordings, and synthetic speech by rule."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def map_columns(columns: F32, names: Sequence[str]) -> F32:
 
 
 def frame_phones(phones: Sequence[Phone], frames: int) -> NDArray[np.int8]:
-    """Phone spoken in the middle of each 20 ms frame."""
+    """Index of the phone spoken in the middle of each 20 ms frame, (frames,)."""
     out = np.zeros(frames, np.int8)
     for p in phones:
         first, last = (int(np.ceil(x * FRAME_HZ - 0.5)) for x in (p.start, p.end))

@@ -116,7 +116,7 @@ def prepare(
 
 
 def shares(clips: Sequence[Clip]) -> NDArray[np.float64]:
-    """How often to cut from each clip (len(clips),): by its length, over the root of its series'.
+    """How often to cut from each of N clips (N,): by its length, over the root of its series'.
 
     The name of a clip begins with its series, or the maker of the voice, and "_".
     """

@@ -1,4 +1,4 @@
-"""How good the painter is on held-out people: figures, and a sheet to look at."""
+"""Measures the painter on held-out people: figures, and an image sheet to look at."""
 
 from __future__ import annotations
 

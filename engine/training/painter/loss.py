@@ -1,8 +1,8 @@
 """The loss of the painter's networks: the codec first, then ReferenceNet, AnimateNet and IdentityNet.
 
-Once the codec stands its encoder is frozen and its decoder learns on. Some samples sit at t = 1 so
+Once the codec is trained its encoder is frozen; its decoder keeps learning. Some samples sit at t = 1 so
 that one step works from the start; the others sit where the sampler's own earlier steps led, so that
-further steps mend what the first ones missed and never meet latents better than their own. With
+further steps correct what the first ones missed and never meet latents better than their own. With
 `full_noise` below 1 some are true latents with noise, as in plain diffusion (a first run begins so).
 The previous frame is the network's own, rolled out through the very cache of inference, or the cold
 start.

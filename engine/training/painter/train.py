@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, nargs="+", required=True, help="folders of `faces` chunks"
     )
     parser.add_argument("--run", type=Path, required=True, help="checkpoints and sheets go here")
-    parser.add_argument("--cache", type=Path, required=True, help="downloaded tools")
+    parser.add_argument("--cache", type=Path, required=True, help="folder of downloaded packages")
     parser.add_argument("--steps", type=int, default=PainterTraining().steps)
     parser.add_argument(
         "--start", type=Path, help="painter.safetensors of an earlier run to begin with"
@@ -147,7 +147,8 @@ def _parser() -> argparse.ArgumentParser:
         "--full-noise",
         type=float,
         default=PainterTraining().full_noise,
-        help="share of the steps not rolled that begin at noise; below 1 for a first run",
+        help="share of samples that start from pure noise, where the sampler is not continued; "
+        "below 1 for a first run",
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(

@@ -32,12 +32,12 @@ class NoiseSchedule(nn.Module):
         return a * z + s * noise
 
     def clean(self, z_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the latents would be if `eps` is their noise."""
+        """Clean latents (B, 4, h, w) from noised ones and their noise `eps`, at timesteps t (B,)."""
         a, s = self.at(t)
         return (z_t - s * eps) / a
 
     def noise_of(self, z_t: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        """The noise that leads from `z_t` back to `z`."""
+        """The noise (B, 4, h, w) that leads from `z_t` at timesteps t (B,) back to `z`."""
         a, s = self.at(t)
         return (z_t - a * z) / s
 

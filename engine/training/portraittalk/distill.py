@@ -3,8 +3,8 @@
 The student makes a run of frames in 1 to 4 steps each, with the sampler and the frame cache of
 inference; every frame starts from the caches the one before really left, noised a little. The
 gradient goes through the last step of the last frame. That frame is decoded with the deployed tiny
-decoder and compared with the filmed one: L1, likeness, the same of the mouth, a judge of patches that
-sees the drawn landmarks, and, if asked for, distribution matching (arXiv 2405.14867) with the teacher
+decoder and compared with the filmed one: L1, a perceptual distance, both of the mouth too, a patch
+discriminator that sees the drawn landmarks, and, if asked for, distribution matching (arXiv 2405.14867) with the teacher
 as the real score. One roll-out in ten is a single frame: a cold start.
 """
 
@@ -40,7 +40,7 @@ DMD_TIMES = (20, 980)  # where both scores are asked
 
 
 class DistillTrainer:
-    """One run of distillation: student, judge, and the fake score where it is asked for."""
+    """One run of distillation: student, discriminator, and a fake score for distribution matching."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class DistillTrainer:
         self.fixed = held_out.fixed(settings.samples).to(device)
 
     def train_step(self) -> dict[str, float]:
-        """One update of the student and of those who judge it."""
+        """One update of the student, then of the discriminator and the fake score."""
         s = self.settings
         rate = set_rate(self.optimiser, s, self.step)
         seed = (s.seed, self.step, self.accelerator.process_index)
@@ -250,7 +250,10 @@ class DistillTrainer:
 
     @torch.no_grad()
     def samples(self) -> NDArray[np.uint8]:
-        """Reference, drawn landmarks, one step, all steps, and the filmed frame; a sample a row."""
+        """A sheet (rows * S, 5 * S, 3), a sample a row.
+
+        Reference, drawn landmarks, the frame in one step and in all steps, and the filmed frame.
+        """
         self.mean.swap()
         batch = self.fixed.rows(ROWS)
         drawn = self.system.guidance(batch, -1).image * 2 - 1

@@ -1,4 +1,4 @@
-"""What judges the frames of a student: a discriminator of patches, and perceptual distances."""
+"""What a student's frames are compared by: a patch discriminator, and perceptual distances."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.errors import ConfigError
 
 
 class PatchJudge(nn.Module):
-    """Says of each patch whether it looks real, given the drawn landmarks.
+    """A discriminator: scores how real each patch looks, given the drawn landmarks.
 
     Shapes:
         in: frames (B, 3, S, S) in [-1, 1], drawn (B, 3, S, S) in [0, 1].
@@ -37,7 +37,7 @@ class PatchJudge(nn.Module):
 class RandomFeatures(nn.Module):
     """Distance in three layers of an untrained network: a stand-in where LPIPS must not be fetched.
 
-    It sees edges and textures at three scales, but no likeness as people see it.
+    It compares edges and textures at three scales, but not as people see likeness.
     """
 
     def __init__(self) -> None:

@@ -22,7 +22,12 @@ class RollOut(nn.Module):
         self.system, self.settings = system, settings
 
     def forward(self, batch: TalkBatch) -> tuple[Tensor, Tensor, Conditions, Guidance, Any]:
-        """A batch of runs -> the last frame's latents and frame, and what it was told."""
+        """Roll out a batch of runs; random numbers come from torch's own generator.
+
+        Returns:
+            latents (B, 4, h, w) of the last frame, which carry the gradient, the frame (B, 3, S, S)
+            in [-1, 1], then the conditions, guidance and caches it was made with.
+        """
         s, system = self.settings, self.system
         told = system.conditions(batch)
         count = batch.frames.shape[1]

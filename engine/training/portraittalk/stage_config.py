@@ -1,11 +1,11 @@
-"""What a training run is told, read from one TOML file.
+"""The configuration of a training run, read from one TOML file.
 
     run = "runs/mine"         # checkpoints, samples and curves: one folder a stage below it
     models = "models"         # public checkpoints, as `portraittalk models` lists them
     [data]                    # DataSettings
     [model]                   # ModelSettings
     [train]                   # StageSettings for every stage
-    [identity]                # what is other in that stage; so for codec, animate, joint
+    [identity]                # what differs in that stage; so for codec, animate, joint
     [distill]                 # DistillSettings; [train] counts here as well
 
 Unknown keys are refused. Paths are taken from the file's own folder.

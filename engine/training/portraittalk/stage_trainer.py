@@ -1,4 +1,4 @@
-"""Trains one stage: `portraittalk train STAGE --config C`. Killed and run again it goes on exactly.
+"""Trains one stage: `portraittalk train STAGE --config C`. Run again, it resumes exactly.
 
 Random numbers of a step come from the seed, the step and the process, so nothing of a generator
 has to be kept: a checkpoint is weights, their running mean, the optimiser and the step.

@@ -74,7 +74,7 @@ class StageLoss(nn.Module):
         self.system, self.stage, self.settings = system, stage, settings
 
     def forward(self, batch: TalkBatch) -> Tensor:
-        """Loss of a batch; random numbers come from torch's own generator."""
+        """The loss () of a batch; random numbers come from torch's own generator."""
         if self.stage == "codec":
             return self._codec(batch.frames[:, -1])
         size, device = len(batch.frames), batch.frames.device

@@ -22,7 +22,7 @@ from engine.training.portraittalk.stage_config import ModelSettings
 
 
 def noised(caches: Caches, amount: float) -> Caches:
-    """Keys and values with Gaussian noise of `amount` of each tensor's own spread."""
+    """Keys and values (B, S, C) with noise added, `amount` times each tensor's own spread."""
 
     def one(pairs: KeyValues) -> KeyValues:
         return tuple((_noised(k, amount), _noised(v, amount)) for k, v in pairs)
@@ -77,7 +77,7 @@ class TalkingSystem(nn.Module):
         return Conditions(text, identity, reference)
 
     def guidance(self, batch: TalkBatch, frame: int, *, cold: bool = False) -> Guidance:
-        """What frame `frame` of each run is told; `cold`: the portrait is the frame before."""
+        """The guidance of frame `frame` of each run; `cold`: the portrait is the frame before."""
         placed = batch.reference_placement if cold else batch.placement[:, frame]
         with torch.no_grad():
             return self.model.guidance(
@@ -120,9 +120,14 @@ class TalkingSystem(nn.Module):
         *,
         gradient: bool = False,
     ) -> tuple[Tensor, Caches]:
-        """Make a frame with the sampler of inference (DDIM, from pure noise): latents, its caches.
+        """Make a frame with the sampler of inference (DDIM, from pure noise).
 
-        With `gradient` it flows through the last step alone.
+        Args:
+            noise: (B, 4, h, w).
+            gradient: let the gradient flow, through the last step alone.
+
+        Returns:
+            latents (B, 4, h, w) and the frame's caches.
         """
         asked = 0
         left: Caches = ((), ())

@@ -86,7 +86,10 @@ def roughen(pcm: F32, rng: np.random.RandomState, babble: F32 | None = None) -> 
 
 
 def noise_only(frames: int, rng: np.random.RandomState) -> F32:
-    """Sound without speech (PAST + 320 frames): hum, hiss, slow swells, knocks, or nothing."""
+    """Sound without speech (N,) at 16 kHz, N = PAST + 320 * frames.
+
+    Hum, hiss, slow swells, knocks, or almost nothing.
+    """
     n = PAST + frames * STRIDE
     level = 10 ** (rng.uniform(-80, -22) / 20)
     slow = np.interp(np.arange(n), np.linspace(0, n, 6), rng.uniform(0.05, 1, 6))

@@ -75,7 +75,7 @@ class Espeak:
         return ", ".join(c for c in clauses if c)
 
     def say(self, rng: random.Random) -> tuple[F32, list[Phone]]:
-        """Speak one random sentence with a random voice, speed and pitch."""
+        """Speak one random sentence with a random voice, speed and pitch: sound (N,), phones."""
         voice = rng.choice(self.VOICES)
         voice += rng.choice(self.VARIANTS)
         speed, pitch = rng.randint(130, 200), rng.randint(25, 75)
@@ -84,7 +84,12 @@ class Espeak:
     def speak(
         self, voice: str, text: str, speed: int = 160, pitch: int = 50
     ) -> tuple[F32, list[Phone]]:
-        """Speak `text`; speed in words a minute, pitch 0-99."""
+        """Speak `text`: sound (N,) at 16 kHz in [-1, 1] and its phones.
+
+        Args:
+            speed: words a minute.
+            pitch: 0 to 99.
+        """
         self._lib.espeak_SetVoiceByName(voice.encode())
         for parameter, value in ((1, speed), (3, pitch)):
             self._lib.espeak_SetParameter(parameter, value, 0)

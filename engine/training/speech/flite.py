@@ -22,12 +22,16 @@ class Flite:
     VOICES = ("slt", "rms", "awb", "kal16", "slt", "rms")
 
     def say(self, rng: random.Random) -> tuple[F32, list[Phone]]:
-        """Speak one random sentence with a random voice and speed."""
+        """Speak one random sentence with a random voice and speed: sound (N,), its phones."""
         voice, stretch = rng.choice(self.VOICES), rng.uniform(0.85, 1.25)
         return self.speak(voice, sentence(rng), stretch)
 
     def speak(self, voice: str, text: str, stretch: float = 1.0) -> tuple[F32, list[Phone]]:
-        """Speak `text`; a larger stretch is slower."""
+        """Speak `text`: sound (N,) at 16 kHz in [-1, 1] and its phones; a larger stretch is slower.
+
+        Raises:
+            DataError: flite is missing or fails.
+        """
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "a.wav"
             command = ["flite", "-voice", voice, "-psdur", "--setf", f"duration_stretch={stretch}"]

@@ -31,7 +31,7 @@ class Piper:
         self._ids: dict[str, list[int]] = config["phoneme_id_map"]
 
     def say(self, rng: random.Random) -> tuple[F32, list[Phone]]:
-        """Speak one random sentence with random speed and liveliness."""
+        """Speak one random sentence at random speed and liveliness: sound (N,) at 16 kHz, phones."""
         symbols = ["^", *self._espeak.ipa(sentence(rng)), ".", "$"]
         symbols = [s for s in symbols if s in self._ids]
         ids = [i for s in symbols for i in (*self._ids[s], 0)]
@@ -96,7 +96,11 @@ class Kokoro:
             raise DataError("Kokoro's English and Mandarin voices (a*, b*, z*.bin) are missing")
 
     def say(self, rng: random.Random) -> tuple[F32, list[Phone]]:
-        """Speak one random sentence, a quarter of them Mandarin, with a random speaker and speed."""
+        """Speak one random sentence with a random speaker and speed; a quarter are Mandarin.
+
+        Returns:
+            sound (N,) at 16 kHz in [-1, 1], and its phones.
+        """
         if rng.random() < 0.25:
             voice = rng.choice(self._mandarin)
             text = "".join(pinyin_ipa(s) for s in mandarin(rng))
@@ -106,7 +110,7 @@ class Kokoro:
         return self._synthesise(voice, text, rng.uniform(0.85, 1.2))
 
     def speak(self, voice: Path, text: str, speed: float = 1.0) -> tuple[F32, list[Phone]]:
-        """Speak English `text` with the speaker of file `voice`."""
+        """Speak English `text` with the speaker of file `voice`: sound (N,) at 16 kHz, its phones."""
         return self._synthesise(voice, self._english(text), speed)
 
     def _english(self, text: str, *, british: bool = False) -> str:

@@ -115,6 +115,6 @@ def collate(pieces: Sequence[Piece]) -> dict[str, NDArray[np.generic]]:
 
 
 def variances(clips: Sequence[Clip]) -> dict[str, Tensor]:
-    """Spread of each mouth channel, floored so that rare ones do not rule."""
+    """Spread of each mouth channel, floored so that rarely used ones do not dominate."""
     mouth = np.concatenate([c.mouth for c in clips]).var(0)
     return {"mouth_var": torch.tensor(np.maximum(mouth, 1e-3)).float()}

@@ -1,4 +1,4 @@
-"""Endless plain sentences for the synthetic voices: every phone often, no text of anybody."""
+"""Random plain sentences for the synthetic voices: every phone is frequent, no text is copied."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def main() -> None:
         "--animated", type=Path, required=True, help="folder of the animated recordings"
     )
     parser.add_argument(
-        "--speech", type=Path, required=True, help="folder made by engine.training.speech.data"
+        "--speech", type=Path, required=True, help="folder of engine.training.speech.data"
     )
     parser.add_argument("--cache", type=Path, required=True, help="folder of downloaded packages")
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")

@@ -13,7 +13,7 @@ from PIL import Image
 from engine.audio.speech_encoder import WIDTH
 from engine.errors import ConfigError, DataError, MediaError
 from engine.face.detector import Face, FaceCrop, face_box
-from engine.training.commands import parse_shard, prepare_folder
+from engine.training.commands import PrepareOptions, parse_shard, prepare_folder
 from engine.training.data.clips import Clip, load_clips
 from engine.training.data.contact_sheet import contact_sheet, report
 from engine.training.data.face_masks import head_mask, holes, lower_face_mask
@@ -373,7 +373,8 @@ def test_the_real_networks_prepare_a_portrait_that_moves(tmp_path: Path) -> None
         portrait = np.asarray(whole.convert("RGB").crop((60, 0, 380, 320)))
     film = [np.roll(portrait, i, 1) for i in range(8)]
     write_video(tmp_path / "v/astronaut.mp4", film)
-    text = prepare_folder(tmp_path / "v", tmp_path / "out", size=128, least_frames=5)
+    options = PrepareOptions(size=128, least_frames=5)
+    text = prepare_folder(tmp_path / "v", tmp_path / "out", options)
     assert "1 of 1 videos gave 1 clips, 8 frames" in text
     (clip,) = load_clips(tmp_path / "out")
     assert clip.speech().shape == (16, WIDTH)
