@@ -1,7 +1,7 @@
-"""Finds public checkpoints on this machine, and says how to bring those that are not here.
+"""Finds public checkpoints on this machine and names the commands that download missing ones.
 
 No torch, no network: files are looked for in the folder of `--models-dir` and in the hub's own cache.
-Nothing is fetched by itself; each row names the one command that brings it.
+Nothing is downloaded automatically; each row names the command that does it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def find(name: str) -> Checkpoint:
 
 
 def check_licences(checkpoints: Iterable[Checkpoint], use: Use) -> None:
-    """Refuse, before anything is loaded, what the licence does not allow.
+    """Refuse, before anything is loaded, checkpoints whose licence does not allow `use`.
 
     Raises:
         LicenceError: `use` is "commercial" and a licence forbids it or is unclear.
@@ -69,7 +69,7 @@ def locate(checkpoint: Checkpoint, models_dir: Path, *, cache: Path | None = Non
 
 
 def _cached(checkpoint: Checkpoint, cache: Path | None) -> Path | None:
-    """What the hub's client brought of a repository; nothing is fetched."""
+    """Folder of a repository in the hub client's cache; nothing is downloaded."""
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
@@ -100,7 +100,7 @@ def require(name: str, models_dir: Path, *, cache: Path | None = None) -> Path:
     """The folder of checkpoint `name`.
 
     Raises:
-        WeightsError: it is not here; the message holds the command that brings it.
+        WeightsError: it is missing; the message holds the command that downloads it.
     """
     checkpoint = find(name)
     folder = locate(checkpoint, models_dir, cache=cache)
@@ -125,7 +125,7 @@ class Row:
 
 
 def rows(models_dir: Path, *, profile: str = "sd15", cache: Path | None = None) -> list[Row]:
-    """What `profile` can use and whether it is here.
+    """Checkpoints that `profile` can use, one table row each, with whether they are installed.
 
     Raises:
         ConfigError: there is no such profile.
