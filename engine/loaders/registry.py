@@ -112,7 +112,7 @@ def require(name: str, models_dir: Path, *, cache: Path | None = None) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CheckpointRow:
     """One line of `portraittalk models`."""
 
     id: str
@@ -124,7 +124,9 @@ class Row:
     command: str
 
 
-def rows(models_dir: Path, *, profile: str = "sd15", cache: Path | None = None) -> list[Row]:
+def rows(
+    models_dir: Path, *, profile: str = "sd15", cache: Path | None = None
+) -> list[CheckpointRow]:
     """Checkpoints that `profile` can use, one table row each, with whether they are installed.
 
     Raises:
@@ -133,7 +135,7 @@ def rows(models_dir: Path, *, profile: str = "sd15", cache: Path | None = None) 
     if profile not in PROFILES:
         raise ConfigError(f"no profile {profile!r}; known: {', '.join(PROFILES)}")
     return [
-        Row(
+        CheckpointRow(
             c.id,
             f"{c.repository}/{c.files[-1] if len(c.files) <= 2 else c.files[0].partition('/')[0]}",
             f"{c.bytes_about / MB:,.0f} MB",
