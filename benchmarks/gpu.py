@@ -1,11 +1,10 @@
-"""What an NVIDIA GPU makes of both profiles. It has not been run on one yet.
+"""Speed of both profiles on an NVIDIA GPU. It has not been run on one yet.
 
 Two tables, then one JSON line:
 
-  tiny   a whole frame of the engine, every mouth painted, on each run time that is here (the graphs'
-         geometry stays fp32); sessions are stepped one after another, as the server does
-  sd15   a 512 px frame with random weights in torch, beside diffusers' own pipeline; more than one row
-         of a batch is what the networks could do, the server draws one at a time
+  tiny   a whole frame of the engine, every frame painted, on each installed run time (the graphs'
+         geometry stays fp32); N sessions in one step (`step_many`), in turns with one step each
+  sd15   a 512 px frame with random weights in torch, beside diffusers' own pipeline
 
     python -m benchmarks.gpu --out benchmarks/results/gpu.json
     python -m benchmarks.gpu --device cpu --small        # tries the script, in under a minute
@@ -65,43 +64,51 @@ def timed(work: Callable[[], Any], warm_up: int, count: int) -> list[float]:
 
 def tiny(backend: str, extent: Extent) -> list[dict[str, Any]]:
     """Times of one run time, a row for each number of sessions; or why it is not here."""
-    begun = time.perf_counter()
-    try:
-        engine = AvatarEngine.load(EngineConfig(backend=backend, paint_every=1))
-    except BackendUnavailable as error:
-        return [{"backend": backend, "refused": str(error)}]
-    loaded = round(time.perf_counter() - begun, 2)
-    identity = engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))
-    hop = engine.config.stream.hop_samples
+    image = decode_image(BUNDLED_PORTRAIT.read_bytes())
     rows = []
     for sessions in extent.sessions:
-        states = [engine.start(identity, seed=seed) for seed in range(sessions)]
-        ahead = engine.config.stream.lookahead_frames  # hops before the first frame
-        steps = (ahead + extent.warm_up + extent.frames) * sessions
-        pcm = voice(steps / sessions / engine.config.stream.fps).reshape(-1, hop)
-        turns = iter([(state, sound) for sound in pcm for state in states])
-        last: list[Any] = []
-
-        def one(turns: Any = turns, last: list[Any] = last) -> None:
-            last[:] = engine.step(*next(turns)) or last
-
-        seconds = timed(one, (ahead + extent.warm_up) * sessions, extent.frames * sessions)
-        rounds = np.array(seconds).reshape(-1, sessions).sum(1)
-        rows.append(
-            {
-                "backend": backend,
-                "sessions": sessions,
-                "frame_ms": percentiles(seconds),
-                "all_sessions_ms": percentiles(list(rounds)),
-                "load_s": loaded,
-                "picture": last[0].rgb,
-            }
-        )
+        begun = time.perf_counter()
+        try:
+            engine = AvatarEngine.load(EngineConfig(backend=backend, paint_every=1, batch=sessions))
+        except BackendUnavailable as error:
+            return [{"backend": backend, "refused": str(error)}]
+        loaded = round(time.perf_counter() - begun, 2)
+        rows.append({"backend": backend, "load_s": loaded, **in_turns(engine, image, extent)})
     return rows
 
 
+def in_turns(engine: AvatarEngine, image: np.ndarray, extent: Extent) -> dict[str, Any]:
+    """Times of `engine.config.batch` sessions: a frame of all in one step, then in one step each."""
+    sessions, stream = engine.config.batch, engine.config.stream
+    who = engine.enroll(image)
+    both = [[engine.start(who, seed=seed) for seed in range(sessions)] for _ in range(2)]
+    skipped = stream.lookahead_frames + extent.warm_up  # hops before the first frame, then warm-up
+    sound = voice((skipped + extent.frames) / stream.fps).reshape(-1, stream.hop_samples)
+    together, each = [], []
+    frames: list[Any] = []
+    for pcm in sound:
+        begun = time.perf_counter()
+        done = engine.step_many([(state, pcm) for state in both[0]])
+        together.append(time.perf_counter() - begun)
+        frames = done[0] or frames
+        for state in both[1]:
+            begun = time.perf_counter()
+            engine.step(state, pcm)
+            each.append(time.perf_counter() - begun)
+    all_at_once = np.array(together[skipped:])
+    one_by_one = np.array(each[skipped * sessions :]).reshape(-1, sessions)
+    return {
+        "sessions": sessions,
+        "frame_ms": percentiles(list(one_by_one.ravel())),
+        "all_sessions_ms": percentiles(list(one_by_one.sum(1))),
+        "together_ms": percentiles(list(all_at_once)),
+        "together_ratio_p50": round(float(np.median(all_at_once / one_by_one.sum(1))), 3),
+        "picture": frames[0].rgb,
+    }
+
+
 def differences(rows: list[dict[str, Any]]) -> None:
-    """Put in each picture's place its mean difference, of 255, from the first run time's."""
+    """Replace each image (H, W, 3) by its mean difference, of 255, from the first run time's."""
     first: dict[int, Any] = {}
     for row in rows:
         if "picture" in row:
@@ -142,9 +149,11 @@ def peak_gib(device: str) -> float | None:
 
 def print_tables(result: dict[str, Any]) -> None:
     """Print both, for people."""
-    print("tiny, ms a frame; all: one of every session; differs: from the first run time, of 255")
+    print("tiny, ms a frame; all: one of every session, one by one; together: the same in one step")
+    print("ratio: together / all, median; differs: mean difference from the first run time, of 255")
     print(
-        f"{'run time':<14}{'sessions':>9}{'p50':>9}{'p95':>9}{'all p95':>9}{'load s':>8}{'differs':>9}"
+        f"{'run time':<14}{'sessions':>9}{'p50':>9}{'p95':>9}{'all p95':>9}{'together':>9}"
+        f"{'ratio':>7}{'load s':>8}{'differs':>9}"
     )
     for row in result["tiny"]:
         if "refused" in row:
@@ -153,7 +162,8 @@ def print_tables(result: dict[str, Any]) -> None:
         ms, everyone = row["frame_ms"], row["all_sessions_ms"]
         print(
             f"{row['backend']:<14}{row['sessions']:>9}{ms['p50']:>9}{ms['p95']:>9}"
-            f"{everyone['p95']:>9}{row['load_s']:>8}{row['differs']:>9}"
+            f"{everyone['p95']:>9}{row['together_ms']['p95']:>9}{row['together_ratio_p50']:>7}"
+            f"{row['load_s']:>8}{row['differs']:>9}"
         )
     print(f"sd15, random weights, {result['precision']}, ms a frame")
     print(f"{'system':<24}{'steps':>6}{'batch':>6}{'p50':>10}{'p95':>10}{'peak GiB':>10}")

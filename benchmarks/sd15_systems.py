@@ -110,7 +110,7 @@ def scheduler() -> Any:
 
 
 def ours(setup: Setup, *, everything: bool, recorded: bool = False) -> Frame:
-    """Landmarks to picture through our networks; `everything`: all attentions and both caches."""
+    """Landmarks to image through our networks; `everything`: all attentions and both caches."""
     config, nets = setup.config, networks(setup.config)
     with torch.device("meta"):
         unet = IdentityUnet(nets["unet"], config)
@@ -132,15 +132,15 @@ def ours(setup: Setup, *, everything: bool, recorded: bool = False) -> Frame:
         x = inputs(setup, rows)
         identity = model.identify(x["embedding"])
         strength = torch.ones(config.unet.attention_layers).to(setup.device, setup.dtype)
-        told = Conditions(x["text"], identity, scale=strength)
+        conditions = Conditions(x["text"], identity, scale=strength)
         if everything:
-            told = replace(
-                told, reference=model.write_reference(x["portrait"], x["text"], identity)
+            conditions = replace(
+                conditions, reference=model.write_reference(x["portrait"], x["text"], identity)
             )
-        return x, told
+        return x, conditions
 
     def frame(steps: int, rows: int = 1) -> Tensor:
-        x, told = stream(rows)
+        x, conditions = stream(rows)
         steps_.set_timesteps(steps)
         z = x["latents"] * steps_.init_noise_sigma
         guide = Guidance(model.lines(x["landmarks"]).to(setup.dtype))
@@ -149,7 +149,7 @@ def ours(setup: Setup, *, everything: bool, recorded: bool = False) -> Frame:
         kept: Any = None
         for t in steps_.timesteps:
             now = t.to(setup.device).expand(rows)
-            noise, kept = step(z, now, told, guide, before.get(rows))
+            noise, kept = step(z, now, conditions, guide, before.get(rows))
             z = steps_.step(noise, t, z, return_dict=False)[0].to(setup.dtype)
         if everything:
             before[rows] = kept

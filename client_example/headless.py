@@ -1,10 +1,10 @@
-"""A viewer without a browser: connects, speaks a sound file, measures and records what comes back.
+"""A viewer without a browser: connects, sends a sound file, measures and records what comes back.
 
     python -m client_example.headless http://localhost:8080 --audio speech.wav --seconds 10
 
 The last line of its output is one JSON object with the figures. As a module: `await view(...)`.
-The library it is built on gives a video frame only when the next one begins, so a frame is seen
-about 40 ms later than a browser would see it.
+aiortc delivers a video frame only when the next one begins, so a frame arrives here about 40 ms later
+than in a browser.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _host_addresses = aioice.ice.get_host_addresses
 
 @dataclass
 class Report:
-    """What a viewer saw and heard."""
+    """What a viewer received."""
 
     connected_s: float | None = None
     first_frame_s: float | None = None
@@ -49,7 +49,7 @@ class Report:
 
 
 class FileMicrophone(MediaStreamTrack):
-    """Speaks a sound file in real time, then silence; with `loop`, again and again."""
+    """Sends a sound file in real time, then silence; with `loop`, it repeats the file."""
 
     kind = "audio"
 
@@ -61,7 +61,7 @@ class FileMicrophone(MediaStreamTrack):
         self._began: float | None = None
 
     async def recv(self) -> av.AudioFrame:
-        """Return the next 20 ms when they are due."""
+        """Return the next 20 ms when they are due; raises MediaStreamError once stopped."""
         if self.readyState != "live":
             raise MediaStreamError
         if self._began is None:
@@ -80,7 +80,7 @@ class FileMicrophone(MediaStreamTrack):
 
 
 def read_sound(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
-    """Read any sound file as mono (N,) at 48 kHz."""
+    """Read any sound file as mono (N,) int16 at 48 kHz."""
     resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE_HZ)
     with av.open(str(path)) as file:
         parts = [
@@ -92,9 +92,9 @@ def read_sound(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
 
 
 class Recorder:
-    """Writes what is received to an mp4 file, each piece at the time it came.
+    """Writes the received media to an mp4 file, timed by their arrival.
 
-    Begins with the first frame; sound before it is left out.
+    The file begins with the first frame; sound before it is left out.
     """
 
     def __init__(self, path: Path) -> None:
@@ -135,7 +135,7 @@ class Recorder:
         self._file.close()
 
     def _begin(self, width: int, height: int) -> None:
-        """Add both streams: the file's head is written with the first packet of either."""
+        """Add both streams: the file's header is written with the first packet of either."""
         self._began = time.monotonic()
         options = {"preset": "veryfast", "tune": "zerolatency"}
         self._video = self._file.add_stream("libx264", rate=25, options=options)
@@ -146,14 +146,14 @@ class Recorder:
 
 
 def allow_loopback() -> None:
-    """Let connections of this process use 127.0.0.1, which the library leaves out."""
+    """Let connections of this process use 127.0.0.1, which aioice leaves out."""
     aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: sorted(
         {*_host_addresses(use_ipv4, use_ipv6), "127.0.0.1"}
     )
 
 
 class Viewer:
-    """One aiortc viewer. `on_frame` and `on_sound` see every decoded frame."""
+    """One aiortc viewer. `on_frame` and `on_sound` are called with every decoded frame."""
 
     def __init__(self, url: str, *, portrait: str = "default") -> None:
         self.url = url.rstrip("/")
@@ -173,7 +173,7 @@ class Viewer:
         """Make the offer, apply the answer; media flows soon after.
 
         Raises:
-            RuntimeError: the server refuses, with its words.
+            RuntimeError: the server refuses; the message is the server's.
         """
         self.pc.addTransceiver("video", direction="recvonly")
         self.pc.addTransceiver(microphone or "audio", direction="sendrecv")
@@ -188,14 +188,14 @@ class Viewer:
         await self.pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         await self.pc.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def finish(self) -> Report:
-        """Work out the figures of what was seen so far."""
+        """Compute the figures of the frames received so far."""
         self.report.frames = len(self.shown)
         if len(gaps := np.diff(self.shown)):
             self.report.fps = round(1 / float(gaps.mean()), 2)
@@ -229,17 +229,17 @@ class Viewer:
             self.report.first_frame_s = round(now - self._began, 3)
             self.report.width, self.report.height = frame.width, frame.height
         self.shown.append(now)
-        for see in self.on_frame:
-            see(frame)
+        for call in self.on_frame:
+            call(frame)
 
     def _sound(self, frame: av.AudioFrame) -> None:
         self.report.sound_packets += 1
-        for hear in self.on_sound:
-            hear(frame)
+        for call in self.on_sound:
+            call(frame)
 
 
 def post_json(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    """POST JSON and return the JSON answer; raises RuntimeError with the server's words."""
+    """POST JSON and return the JSON answer; raises RuntimeError with the server's message."""
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     try:
@@ -278,7 +278,7 @@ async def view(
 
 def main(
     url: Annotated[str, typer.Argument(help="Address the server printed.")],
-    audio: Annotated[Path | None, typer.Option(help="Sound file to speak.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="Sound file to send.")] = None,
     seconds: Annotated[float, typer.Option(help="How long to watch.")] = 10.0,
     portrait: Annotated[str, typer.Option(help="Portrait id.")] = "default",
     record: Annotated[Path | None, typer.Option(help="Write an mp4 of what came back.")] = None,

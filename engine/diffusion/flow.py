@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 Latents = TypeVar("Latents", bound=Any)  # (B, C, h, w), of numpy or torch
 
-SHIFT = 6.0  # of the sampler's times
+SHIFT = 6.0  # of the sampling times
 
 
 def sampling_times(steps: int) -> list[float]:
     """Times of the sampler, from 1 (noise) to 0: steps + 1 of them.
 
-    Shifted towards the noise (arXiv 2403.03206, formula 23): a face whose landmarks and reference
-    are known is all but decided there, and steps near 0 only add up their own errors.
+    Shifted towards the noise (arXiv 2403.03206, formula 23): with known landmarks and
+    reference the face is nearly determined there, and steps near 0 only accumulate their own errors.
     """
     even = [1 - i / steps for i in range(steps + 1)]
     return [SHIFT * t / (1 + (SHIFT - 1) * t) for t in even]
@@ -28,7 +28,7 @@ def flow_path(
 
     Args:
         predict: z_t (B, C, h, w) and its time -> the clean latents z_0 (B, C, h, w) it stands for, or
-            what numpy can read as such; after the last step they are handed on as they are.
+            what numpy can read as such; after the last step they are yielded unchanged.
         noise: (B, C, h, w), where the path begins, at time 1.
         steps: evaluations of `predict`.
     """

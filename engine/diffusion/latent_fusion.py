@@ -1,7 +1,7 @@
-"""Progressive latent fusion: a long video whose frames are sampled together, window by window.
+"""Progressive latent fusion: all frames of a long video are sampled together, window by window.
 
-At every step each window of frames is predicted by itself, and the predictions of a frame that stands
-in several windows are averaged with triangular weights before the sampler moves on. MAGIC-Talk (arXiv
+At every step each window of frames is predicted separately, and the predictions of a frame that is in
+several windows are averaged with triangular weights before the next step. MAGIC-Talk (arXiv
 2510.22810) names the method; weights and windows are those of MimicMotion (arXiv 2406.19680). All
 frames must be known, so it does not stream.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from engine.diffusion.samplers import Denoising
 from engine.errors import ConfigError
 
-# z_t (W, C, h, w), t (W,), the frames (W,) that these are -> prediction like z_t
+# z_t (W, C, h, w), t (W,), indices of the frames (W,) -> prediction like z_t
 WindowModel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -32,13 +32,13 @@ def window_weights(window: int) -> Tensor:
 def fusion_windows(
     frames: int, window: int, overlap: int, *, pinned: bool = True
 ) -> list[list[int]]:
-    """Frames of each overlapping window; the last one ends with the video.
+    """Indices of the frames of each overlapping window; the last window ends with the video.
 
     Args:
-        pinned: frame 0, the reference, stands first in every window.
+        pinned: frame 0, the reference, comes first in every window.
 
     Raises:
-        ConfigError: windows of that size and overlap never get on.
+        ConfigError: windows of that size and overlap do not advance.
     """
     lead = 1 if pinned else 0
     stride = window - overlap
@@ -54,18 +54,18 @@ def fusion_windows(
 
 
 class LatentFusion:
-    """One long video being sampled, a window of one step at a time; it can be stopped and gone on with.
+    """The sampling of one long video, one window of one step at a time; it can be interrupted and resumed.
 
     Args:
-        model: predicts the frames of one window, told which they are.
-        run: the sampler over all frames, begun from their noise (F, C, h, w).
-        pinned: frame 0, the reference, stands first in every window.
+        model: predicts the frames of one window from their latents, times and indices.
+        run: the sampler over all frames, started from their noise (F, C, h, w).
+        pinned: frame 0, the reference, comes first in every window.
 
     Attributes:
         done: windows predicted so far, over all steps; `total` of them make the video.
 
     Raises:
-        ConfigError: windows of that size and overlap never get on.
+        ConfigError: windows of that size and overlap do not advance.
     """
 
     def __init__(
@@ -102,12 +102,12 @@ class LatentFusion:
         return window_weights(len(members)).to(self._run.z_t)[:, None, None, None]
 
     def pack(self) -> dict[str, NDArray[Any]]:
-        """All that `unpack` needs to go on to the same latents."""
+        """The state as arrays: done (), summed (F, C, h, w) and those of `Denoising.pack`."""
         kept = {"done": np.array(self.done), "summed": self._summed.cpu().numpy()}
         return {**kept, **self._run.pack()}
 
     def unpack(self, kept: Mapping[str, NDArray[Any]]) -> None:
-        """Go on where a video of the same settings was packed."""
+        """Resume where a video of the same settings was packed; shapes as `pack` returns them."""
         self.done = int(kept["done"])
         self._summed = torch.from_numpy(np.array(kept["summed"])).to(self._summed)
         self._run.unpack(kept)

@@ -1,7 +1,7 @@
 """Samplers over diffusers' schedulers.
 
-A model is a function (z_t, t) -> prediction. Guidance and the frame cache make such a function out of
-others, so every sampler works with each of them.
+A model is a function (z_t, t) -> prediction. Classifier-free guidance and the frame cache wrap such a
+function in another, so every sampler works with each of them.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ _CLASSES: dict[str, tuple[type[Any], dict[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerSettings:
-    """How latents are sampled, in diffusers' words.
+    """How latents are sampled; the terms are those of diffusers.
 
     Args:
         sampler: one of `SAMPLERS`.
-        guidance_scale: of classifier-free guidance; 1 for none.
+        guidance_scale: of classifier-free guidance; 1 for off.
         trailing: see `make_scheduler`.
     """
 
@@ -74,7 +74,7 @@ def make_scheduler(name: str, *, trailing: bool = False) -> Any:
     """Make the scheduler of a sampler.
 
     Args:
-        trailing: space DDIM's steps from the last one back, as Hyper-SD's weights want it.
+        trailing: trailing timestep spacing for DDIM (arXiv 2305.08891), as Hyper-SD's weights need it.
 
     Raises:
         ConfigError: no such sampler.
@@ -87,7 +87,7 @@ def make_scheduler(name: str, *, trailing: bool = False) -> Any:
 
 
 def set_steps(scheduler: Any, num_inference_steps: int) -> Tensor:
-    """Choose the times of the steps and return them (num_inference_steps,)."""
+    """Set the scheduler's timesteps and return them (num_inference_steps,)."""
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         scheduler.set_timesteps(sigmas=sampling_times(num_inference_steps)[:-1])
     else:
@@ -101,7 +101,10 @@ def set_steps(scheduler: Any, num_inference_steps: int) -> Tensor:
 
 
 def guided(conditional: Model, unconditional: Model, guidance_scale: float) -> Model:
-    """Classifier-free guidance (arXiv 2207.12598); at 1 the unconditional one is never asked."""
+    """Classifier-free guidance (arXiv 2207.12598); at scale 1 the unconditional model is not run.
+
+    Both models take z_t (B, C, h, w) and t (B,), as the returned one does.
+    """
     if guidance_scale == 1.0:
         return conditional
 
@@ -113,11 +116,11 @@ def guided(conditional: Model, unconditional: Model, guidance_scale: float) -> M
 
 
 class Denoising:
-    """One run of a sampler, a step at a time, which can be stopped and gone on with.
+    """One run of a sampler, a step at a time; it can be interrupted and resumed.
 
     Args:
         noise: (B, C, h, w), drawn from a standard normal.
-        settings: all but its guidance, which is the model's.
+        settings: `guidance_scale` is not used here; it is applied to the model by `guided`.
         generator: of the noise that "lcm" and "tcd" add between steps.
 
     Attributes:
@@ -142,31 +145,31 @@ class Denoising:
         self.z_t = noise * getattr(self._scheduler, "init_noise_sigma", 1.0)
 
     def ask(self) -> tuple[Tensor, Tensor]:
-        """What the model is to be asked at this step: latents (B, C, h, w), times (B,)."""
+        """Inputs of the model at this step: latents (B, C, h, w), times (B,)."""
         t, z_t = self._times[self.step], self.z_t
         if hasattr(self._scheduler, "scale_model_input"):
             z_t = self._scheduler.scale_model_input(z_t, t)
         return z_t, t.to(z_t.device).expand(len(z_t))
 
     def advance(self, prediction: Tensor) -> None:
-        """Take one step with the model's `prediction` (B, C, h, w) for what `ask` gave."""
+        """Take one step with the model's `prediction` (B, C, h, w) for the inputs `ask` returned."""
         self.z_t = self._scheduler.step(
             prediction, self._times[self.step], self.z_t, return_dict=False, **self._again
         )[0]
         self.step += 1
 
     def pack(self) -> dict[str, NDArray[Any]]:
-        """The run as arrays, from which `unpack` goes on to the same latents."""
+        """The state as arrays: step (), z_t (B, C, h, w), and what the scheduler and generator keep."""
         kept = {"step": np.array(self.step), "z_t": self.z_t.cpu().numpy()}
         if generator := self._again.get("generator"):
             kept["generator"] = generator.get_state().numpy()
         for i, output in enumerate(getattr(self._scheduler, "model_outputs", ())):
-            if output is not None:  # what "dpm++" remembers of earlier steps
+            if output is not None:  # "dpm++" keeps those of earlier steps
                 kept[f"output{i}"] = output.cpu().numpy()
         return kept
 
     def unpack(self, kept: Mapping[str, NDArray[Any]]) -> None:
-        """Go on where a run of the same settings was packed."""
+        """Resume where a run of the same settings was packed; shapes as `pack` returns them."""
         device = self.z_t.device
         self.step = int(kept["step"])
         self.z_t = torch.from_numpy(np.array(kept["z_t"])).to(device)

@@ -1,4 +1,4 @@
-"""Public checkpoints, one file a format. Nothing here fetches; see `portraittalk models`."""
+"""Public checkpoints, one module a format. Nothing downloads them; see `portraittalk models`."""
 
 from engine.telemetry import silence
 

@@ -14,9 +14,9 @@ class Checkpoint:
         commercial: False when the licence forbids commercial use; None when it is unclear, which
             counts as forbidden.
         files: paths inside the repository; each may end in `*`. All of them are needed.
-        bytes_about: size of what the command brings, rounded.
+        bytes_about: size of the download, rounded.
         needed: the profile does not run without it.
-        space: of a face encoder or identity adapter, the embedding space it speaks.
+        space: embedding space of a face encoder or identity adapter.
     """
 
     id: str
@@ -29,10 +29,10 @@ class Checkpoint:
     profiles: tuple[str, ...] = ("sd15",)
     needed: bool = False
     space: str = ""
-    by_hand: bool = False  # its owner hands it out in another way than the hub
+    by_hand: bool = False  # not on the hub: its owner distributes it in another way
 
     def command(self, models_dir: Path) -> str:
-        """The one command that brings it into `models_dir`, or where to put what you have."""
+        """The command that downloads it into `models_dir`, or where to copy your own file."""
         if self.by_hand:
             return f"copy your {self.files[0]} into {models_dir / self.id}"
         patterns = " ".join(f"--include '{name}'" for name in self.files)
@@ -108,7 +108,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
     ),
     Checkpoint(
         id="faceid-portrait",
-        what="IP-Adapter-FaceID-portrait: 16 identity tokens a picture, several pictures",
+        what="IP-Adapter-FaceID-portrait: 16 identity tokens an image, several images",
         repository="h94/IP-Adapter-FaceID",
         files=("ip-adapter-faceid-portrait-v11_sd15.bin",),
         bytes_about=65 * MB,

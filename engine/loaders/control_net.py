@@ -23,7 +23,8 @@ def load_control_net(
     """A ControlNet of a diffusers folder.
 
     Raises:
-        WrongFamily: it belongs to another Stable Diffusion; the root of the public repository does.
+        WeightsError: a file is missing or damaged.
+        WrongFamily: it is for another Stable Diffusion, as the root of the public repository is.
     """
     if not folder.is_dir():
         raise WeightsError(f"no folder {folder}; see: portraittalk models")

@@ -1,7 +1,7 @@
-"""Face recognition networks (ONNX) that give the embeddings identity tokens are made from.
+"""Face recognition networks (ONNX), whose embeddings become identity tokens.
 
-The embedding *space* is part of an encoder: vectors of one network mean nothing to a projection that
-was trained on another's, even where the widths agree.
+The embedding *space* is part of an encoder: a projection trained on one network's embeddings cannot
+use another's, even where the widths agree.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
 SIDE = 112
-# Where networks of this family want eyes, nose and mouth corners.
+# ArcFace's alignment (arXiv 1801.07698): eyes, nose tip and mouth corners in the 112 px crop.
 TEMPLATE = np.array(
     [
         [38.2946, 51.6963],
@@ -36,7 +36,10 @@ TEMPLATE = np.array(
     np.float32,
 )
 WIDTHS = {"sface": 128, "auraface": 512, "insightface": 512}
-SCALED = {"auraface", "insightface"}  # these want (rgb - 127.5) / 127.5, the other scales inside
+SCALED = {
+    "auraface",
+    "insightface",
+}  # input (rgb - 127.5) / 127.5; the others scale inside the graph
 
 
 class FaceEncoder:
@@ -56,7 +59,7 @@ class FaceEncoder:
         self.width = WIDTHS[checkpoint.id]
 
     def __call__(self, rgb: RgbImage, landmarks: F32) -> F32:
-        """Unit embedding (width,) of the face with `landmarks` (478, 2) in pixels of `rgb`."""
+        """Unit embedding (width,) of the face with `landmarks` (478, 2) in pixels of `rgb` (H, W, 3)."""
         crop = align(rgb, landmarks)
         if self._scaled:
             crop = (crop - 127.5) / 127.5
@@ -65,16 +68,19 @@ class FaceEncoder:
 
 
 def align(rgb: RgbImage, landmarks: F32) -> F32:
-    """The face at the template's place: (H, W, 3) -> (1, 3, 112, 112), 0 to 255."""
+    """Crop a face aligned to the template: (H, W, 3) uint8 -> (1, 3, 112, 112) float32, 0 to 255.
+
+    `landmarks` (478, 2) are in pixels of `rgb`.
+    """
     eyes = [landmarks[[p for row in lids for p in row]].mean(0) for lids in (RIGHT_LIDS, LEFT_LIDS)]
     five = np.stack([*eyes, landmarks[1], landmarks[61], landmarks[291]])
-    back = similarity(TEMPLATE, five)  # crop pixels -> picture pixels
+    back = similarity(TEMPLATE, five)  # crop pixels -> image pixels
     x, y = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
     where = np.stack([x, y], -1) @ back[:, :2].T + back[:, 2]
     h, w = rgb.shape[:2]
     grid = torch.from_numpy((where * 2 + 1) / [w, h] - 1).float()[None]
-    picture = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float()
-    crop: F32 = F.grid_sample(picture, grid, align_corners=False).numpy()
+    image = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float()
+    crop: F32 = F.grid_sample(image, grid, align_corners=False).numpy()
     return crop
 
 
@@ -119,13 +125,13 @@ def _open(path: Path) -> Any:
 
 
 def check_space(encoder: str, adapter: str) -> None:
-    """An identity adapter understands only the space it was trained on.
+    """Refuse an identity adapter that was trained on another embedding space.
 
     Raises:
         WrongFamily: the two differ.
     """
     if encoder != adapter:
         raise WrongFamily(
-            f"the face encoder speaks {encoder!r}, the identity adapter was trained on {adapter!r}: "
+            f"the face encoder gives {encoder!r}, the identity adapter was trained on {adapter!r}: "
             "same-looking vectors, another meaning; use the matching encoder or train the adapter"
         )

@@ -1,4 +1,4 @@
-"""Reading weight files safely, and putting them into a module; every refusal is one sentence."""
+"""Reads weight files safely and fills modules with them; each error message is one sentence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class WrongFamily(WeightsError):
 
 
 class Damaged(WeightsError):
-    """A weight file is cut short or not what its name says."""
+    """A weight file is cut short or not of the type that its suffix names."""
 
 
 class Unsafe(WeightsError):
@@ -120,7 +120,7 @@ def fill(
     dtype: torch.dtype = torch.float32,
     may_lack: Iterable[str] = (),
 ) -> Module:
-    """Put `tensors` into `module`: every name and shape must fit, both ways.
+    """Put `tensors` into `module`: names and shapes must match exactly, both ways.
 
     Args:
         may_lack: beginnings of names that the file need not have; the module keeps its own.

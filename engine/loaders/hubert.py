@@ -1,4 +1,4 @@
-"""HuBERT base and large from a transformers folder."""
+"""HuBERT base and large (arXiv 2106.07447) from a transformers folder."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ OLD = {
 
 
 def load_hubert(folder: Path, *, dtype: torch.dtype = torch.float32) -> HubertModel:
-    """The feature network; a head for text recognition in the file is left out.
+    """The feature network; a speech recognition head in the file is left out.
 
     Raises:
+        WeightsError: a file is missing or damaged.
         WrongFamily: it is another speech model.
     """
     config = read_config(folder)

@@ -25,12 +25,12 @@ _AVERAGED = "average.module."  # the running mean of the weights, as training sa
 
 
 def motion_checkpoint(speech: str, models_dir: Path) -> Path:
-    """Where the motion network of a speech encoder is looked for."""
+    """Path of the motion network of a speech encoder."""
     return models_dir / f"motion-{speech}" / CHECKPOINT
 
 
 def load_motion(path: Path, width: int) -> TorchGraph:
-    """The motion graph of a training run, for features of `width` numbers.
+    """The motion graph of a training run, for features of that `width`.
 
     Raises:
         WrongFamily: it was trained on other features, or is no motion network.
@@ -51,7 +51,7 @@ def load_motion(path: Path, width: int) -> TorchGraph:
 
 
 def motion_spec(width: int) -> GraphSpec:
-    """The `motion` graph for features of `width` numbers."""
+    """Spec of the `motion` graph for features of that `width`."""
     features, *others = MOTION.inputs
     wide = TensorSpec(features.name, (*features.shape[:2], width))
     return replace(MOTION, inputs=(wide, *others))
@@ -60,11 +60,11 @@ def motion_spec(width: int) -> GraphSpec:
 def load_hubert_motion(speech: str, models_dir: Path) -> tuple[ChunkedHubert, MotionDecoder]:
     """HuBERT and its motion decoder; `speech` is "hubert-base" or "hubert-large".
 
-    The voice activity detector that keeps hum and fans from moving the mouth reads the spectrum of the
-    bundled speech encoder, which HuBERT does not give: here every sound is speech.
+    The voice activity detector needs the spectrum of the bundled speech encoder, which HuBERT lacks, so
+    it is off: every sound counts as speech.
 
     Raises:
-        WeightsError: a file is missing; the message says how to bring or to train it.
+        WeightsError: a file is missing; the message says how to download or to train it.
         WrongFamily: a file is of another model.
     """
     folder = require(speech, models_dir)
@@ -84,7 +84,7 @@ def load_hubert_motion(speech: str, models_dir: Path) -> tuple[ChunkedHubert, Mo
 
 
 def lookahead_samples(window: HubertWindow) -> int:
-    """Samples beyond a frame after which it is certainly decided."""
+    """Look-ahead: most samples beyond a frame that its motion depends on."""
     return (FRAMES * LOOKAHEAD + window.hop + window.ahead) * STRIDE + FIELD - STRIDE
 
 

@@ -1,4 +1,4 @@
-"""IP-Adapter-FaceID and -portrait: projection, identity keys/values, and the LoRA, fused."""
+"""IP-Adapter-FaceID and -portrait (arXiv 2308.06721): projection, identity keys/values, fused LoRA."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def read_ip_adapter(path: Path) -> IpAdapter:
         raise WrongFamily(f"{path} is no IP-Adapter: it lacks image_proj or ip_adapter")
     if PLUS in image_proj:
         raise WrongFamily(
-            f"{path} is IP-Adapter-FaceID-Plus, which also wants CLIP picture features; use "
+            f"{path} is IP-Adapter-FaceID-Plus, which also needs CLIP image features; use "
             "ip-adapter-faceid_sd15 or ip-adapter-faceid-portrait_sd15"
         )
     if not {"proj.0.weight", "proj.2.weight", "norm.weight"} <= set(image_proj):
         raise WrongFamily(
-            f"{path} is an IP-Adapter for pictures, not for faces; use ip-adapter-faceid_sd15"
+            f"{path} is an IP-Adapter for images, not for faces; use ip-adapter-faceid_sd15"
         )
     context = len(image_proj["norm.weight"])
     return IpAdapter(

@@ -1,6 +1,6 @@
-"""LoRA files of the few-step methods (LCM, TCD, Hyper-SD) and of IP-Adapter-FaceID, fused.
+"""Fuses LoRA files (arXiv 2106.09685) of few-step methods (LCM, TCD, Hyper-SD) and IP-Adapter-FaceID.
 
-diffusers translates the ways of naming that are in use. The low-rank products are added here, in
+diffusers translates the naming conventions in use. The low-rank products are added here, in
 float32 and once every layer is known to fit: nothing runs slower afterwards, and a file that fits only
 in part changes nothing.
 """
@@ -26,7 +26,7 @@ DOWN, UP, ALPHA = ".lora_A.weight", ".lora_B.weight", ".alpha"
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """What is added to one weight: `factor * up @ down`, (out, in) with a kernel flattened into `in`."""
+    """The change of one weight: `factor * up @ down`, (out, in) with a kernel flattened into `in`."""
 
     weight: Tensor
     down: Tensor  # (r, in)
@@ -48,7 +48,7 @@ def fuse_lora(module: nn.Module, path: Path, *, strength: float = 1.0) -> int:
 def fuse(
     module: nn.Module, tensors: Mapping[str, Tensor], source: Path, *, strength: float = 1.0
 ) -> int:
-    """Add already read LoRA tensors; see `fuse_lora`."""
+    """Add LoRA tensors that were already read; see `fuse_lora`."""
     named = _peft_names(tensors, source)
     layers = {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     changed = dict.fromkeys(name.removesuffix(end) for name in named for end in _ends(name))

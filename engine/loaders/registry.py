@@ -1,7 +1,7 @@
-"""Finds public checkpoints on this machine, and says how to bring those that are not here.
+"""Finds public checkpoints on this machine and names the commands that download missing ones.
 
 No torch, no network: files are looked for in the folder of `--models-dir` and in the hub's own cache.
-Nothing is fetched by itself; each row names the one command that brings it.
+Nothing is downloaded automatically; each row names the command that does it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def find(name: str) -> Checkpoint:
 
 
 def check_licences(checkpoints: Iterable[Checkpoint], use: Use) -> None:
-    """Refuse, before anything is loaded, what the licence does not allow.
+    """Refuse, before anything is loaded, checkpoints whose licence does not allow `use`.
 
     Raises:
         LicenceError: `use` is "commercial" and a licence forbids it or is unclear.
@@ -69,7 +69,7 @@ def locate(checkpoint: Checkpoint, models_dir: Path, *, cache: Path | None = Non
 
 
 def _cached(checkpoint: Checkpoint, cache: Path | None) -> Path | None:
-    """What the hub's client brought of a repository; nothing is fetched."""
+    """Folder of a repository in the hub client's cache; nothing is downloaded."""
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
@@ -100,7 +100,7 @@ def require(name: str, models_dir: Path, *, cache: Path | None = None) -> Path:
     """The folder of checkpoint `name`.
 
     Raises:
-        WeightsError: it is not here; the message holds the command that brings it.
+        WeightsError: it is missing; the message holds the command that downloads it.
     """
     checkpoint = find(name)
     folder = locate(checkpoint, models_dir, cache=cache)
@@ -112,7 +112,7 @@ def require(name: str, models_dir: Path, *, cache: Path | None = None) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CheckpointRow:
     """One line of `portraittalk models`."""
 
     id: str
@@ -124,8 +124,10 @@ class Row:
     command: str
 
 
-def rows(models_dir: Path, *, profile: str = "sd15", cache: Path | None = None) -> list[Row]:
-    """What `profile` can use and whether it is here.
+def rows(
+    models_dir: Path, *, profile: str = "sd15", cache: Path | None = None
+) -> list[CheckpointRow]:
+    """Checkpoints that `profile` can use, one table row each, with whether they are installed.
 
     Raises:
         ConfigError: there is no such profile.
@@ -133,7 +135,7 @@ def rows(models_dir: Path, *, profile: str = "sd15", cache: Path | None = None) 
     if profile not in PROFILES:
         raise ConfigError(f"no profile {profile!r}; known: {', '.join(PROFILES)}")
     return [
-        Row(
+        CheckpointRow(
             c.id,
             f"{c.repository}/{c.files[-1] if len(c.files) <= 2 else c.files[0].partition('/')[0]}",
             f"{c.bytes_about / MB:,.0f} MB",

@@ -30,7 +30,7 @@ from engine.nets.portraittalk import text_encoder
 from engine.nets.sd15_config import CodecSizes, TextSizes, UnetSizes
 from engine.nets.sd_codec import tiny_arguments, vae_arguments
 
-FIRST_KEY = "attn2.to_k.weight"  # its width tells the family
+FIRST_KEY = "attn2.to_k.weight"  # its width identifies the family
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 CHECKED = (
     "block_out_channels",
@@ -44,7 +44,7 @@ CHECKED = (
 
 
 class Sd15Files:
-    """Where the parts of one Stable Diffusion 1.5 are, read as asked for.
+    """The parts of one Stable Diffusion 1.5, each read on demand.
 
     Args:
         path: a folder with unet/, vae/ and text_encoder/, or one .safetensors or .ckpt file.
@@ -84,7 +84,12 @@ class Sd15Files:
         return fill(net, tensors, source, dtype=dtype)
 
     def vae(self, sizes: CodecSizes, *, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
-        """The autoencoder."""
+        """The autoencoder.
+
+        Raises:
+            WeightsError: the file is missing or damaged.
+            WrongFamily: it is that of another model or size.
+        """
         if self.path.is_dir():
             return load_vae(self.path / "vae", sizes, dtype=dtype)
         arguments = vae_arguments(sizes)
@@ -94,7 +99,12 @@ class Sd15Files:
         return fill(net, tensors, self.path, dtype=dtype)
 
     def text(self, sizes: TextSizes, *, dtype: torch.dtype = torch.float32) -> CLIPTextModel:
-        """The text encoder."""
+        """The text encoder.
+
+        Raises:
+            WeightsError: the file is missing or damaged.
+            WrongFamily: it is that of another Stable Diffusion or size.
+        """
         if self.path.is_dir():
             return load_text(self.path / "text_encoder", sizes, dtype=dtype)
         return _fill_text(convert_ldm_clip_checkpoint(self._single()), sizes, self.path, dtype)
@@ -123,7 +133,7 @@ def check_family(config: Mapping[str, Any], arguments: Mapping[str, Any], folder
 
 
 def _family(name: str, found: object) -> str:
-    """What a tell-tale value says."""
+    """The other family that a value belongs to, for the error message."""
     if name == "cross_attention_dim" and found == 1024:
         return "; this is the Stable Diffusion 2 family, whose parts do not fit 1.5"
     if name == "cross_attention_dim" and found == 2048:
@@ -134,10 +144,13 @@ def _family(name: str, found: object) -> str:
 
 
 def check_width(tensors: Mapping[str, Tensor], sizes: UnetSizes, source: Path) -> None:
-    """Tell the family from the weights themselves.
+    """Check the family by the weights themselves.
+
+    Args:
+        tensors: the UNet's or ControlNet's, `...attn2.to_k.weight` of shape (C, cross_attention_dim).
 
     Raises:
-        WrongFamily: the text is read at another width.
+        WrongFamily: their text embedding has another width.
     """
     width = next((t.shape[1] for n, t in tensors.items() if n.endswith(FIRST_KEY)), None)
     if width is not None and width != sizes.cross_attention_dim:
@@ -150,7 +163,12 @@ def check_width(tensors: Mapping[str, Tensor], sizes: UnetSizes, source: Path) -
 def load_vae(
     folder: Path, sizes: CodecSizes, *, dtype: torch.dtype = torch.float32
 ) -> AutoencoderKL:
-    """The SD autoencoder of a diffusers folder; also one with the attention's old names."""
+    """The SD autoencoder of a diffusers folder; also one with the attention's old names.
+
+    Raises:
+        WeightsError: a file is missing or damaged.
+        WrongFamily: it is that of another model or size.
+    """
     arguments = vae_arguments(sizes)
     check_family(read_config(folder), arguments, folder)
     source = weight_file(folder, "diffusion_pytorch_model")
@@ -176,7 +194,12 @@ def _new_names(tensors: Tensors) -> Tensors:
 def load_tiny(
     folder: Path, sizes: CodecSizes, *, dtype: torch.dtype = torch.float32
 ) -> AutoencoderTiny:
-    """TAESD of a diffusers folder."""
+    """TAESD of a diffusers folder.
+
+    Raises:
+        WeightsError: a file is missing or damaged.
+        WrongFamily: it is the tiny autoencoder of another model or size.
+    """
     arguments = tiny_arguments(sizes)
     config = read_config(folder)
     if config.get("latent_channels", 4) != 4:
@@ -193,7 +216,12 @@ def load_tiny(
 def load_text(
     folder: Path, sizes: TextSizes, *, dtype: torch.dtype = torch.float32
 ) -> CLIPTextModel:
-    """The CLIP text encoder of a transformers folder."""
+    """The CLIP text encoder of a transformers folder.
+
+    Raises:
+        WeightsError: a file is missing or damaged.
+        WrongFamily: it is that of another Stable Diffusion or size.
+    """
     config = read_config(folder)
     config = config.get("text_config") or config
     for name, wanted in (("hidden_size", sizes.hidden), ("num_attention_heads", sizes.heads)):

@@ -1,4 +1,4 @@
-"""What our own training leaves (`weights.safetensors` of a stage), put into a model."""
+"""Loads the results of our own training (`weights.safetensors` of a stage) into a model."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def load_trained(model: nn.Module, folders: Iterable[Path]) -> list[Path]:
     """Put the weights of stages into a `PortraitTalkModel`, later folders over earlier ones.
 
     A file holds the running means of the parameters that its stage trained, by their names in the
-    model. Folders without one are passed over; the files that were read are returned.
+    model. Folders without one are skipped; the files that were read are returned.
 
     Raises:
-        WrongFamily: a tensor has no place in this model: it was trained as another configuration.
+        WrongFamily: a tensor does not fit this model: it was trained with another configuration.
         WeightsError: a file is damaged.
     """
     own = dict(model.named_parameters())

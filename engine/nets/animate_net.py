@@ -18,14 +18,14 @@ from engine.face.topology import (
     OUTER_UPPER_LIP,
 )
 from engine.nets.codec import LATENT_CHANNELS
-from engine.nets.layers import ResBlock, TokenNorm, attend, picture, tokens
+from engine.nets.layers import ResBlock, TokenNorm, attend, feature_map, tokens
 
 PLACEMENT = 6  # yaw, pitch, roll [rad], x, y [inter-ocular], log scale
 LIP_POINTS = (*OUTER_UPPER_LIP, *OUTER_LOWER_LIP, *INNER_UPPER_LIP, *INNER_LOWER_LIP)
 
 
 class CrossAttention(nn.Module):
-    """Tokens look at a few condition tokens; starts as doing nothing."""
+    """Cross-attention to a few condition tokens; its output starts at zero."""
 
     def __init__(self, channels: int, heads: int = 4) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class AnimateNet(nn.Module):
     def forward(
         self, maps: Tensor, warped: Tensor, previous: Tensor, landmarks: Tensor, placement: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the guidance of one frame."""
+        """Compute the guidance of one frame; shapes as above."""
         h0 = self.block0(self.enter(torch.cat([maps, warped, previous], 1)))
         h1 = self.block1(self.down1(h0))
         h2 = self.block2(self.down2(h1))
@@ -96,4 +96,4 @@ class AnimateNet(nn.Module):
         x = tokens(h2)
         x = x + self.landmark_attention(x, self.landmark_tokens(lips))
         x = x + self.placement_attention(x, self.placement_tokens(placement))
-        return self.out0(h0), self.out1(h1), self.out2(picture(x, h2.shape[-1]))
+        return self.out0(h0), self.out1(h1), self.out2(feature_map(x, h2.shape[-1]))

@@ -1,9 +1,9 @@
 """Attention processors for diffusers' UNet: decoupled identity, reference and previous keys/values.
 
-Nothing a call carries stays on a module: an `AttentionCall` goes in through
+A call leaves nothing on a module: an `AttentionCall` goes in through
 `cross_attention_kwargs`, each self-attention leaves its own keys and values in it, and the caller
-takes them out. The processors define `__call__`, not `forward`: diffusers reads its signature to know
-which keyword arguments to hand on.
+takes them out. The processors define `__call__`, not `forward`: diffusers reads its signature to choose
+which keyword arguments to pass on. Decoupled cross-attention is that of IP-Adapter (arXiv 2308.06721).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class AttentionCall:
     own: dict[int, KeyValue] = field(default_factory=dict)
 
     def keys_values(self) -> KeyValues:
-        """What the self-attentions of this call computed, in layer order."""
+        """Keys and values that the self-attentions of this call computed, in layer order."""
         return tuple(self.own[i] for i in range(len(self.own)))
 
 
@@ -55,7 +55,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 
 
 def with_cached(own: KeyValue, *cached: KeyValue | None) -> KeyValue:
-    """Append cached keys and values along the tokens; a cache of batch 1 serves every row."""
+    """Append cached keys and values to `own` along the tokens.
+
+    Shapes:
+        in: own K and V (B, S, C); cached K and V (B or 1, T, C), None for none.
+        out: K and V (B, S + the sum of T, C); `own` itself when nothing is cached.
+    """
     B = len(own[0])
     pairs = [own, *((k.expand(B, -1, -1), v.expand(B, -1, -1)) for k, v in filter(None, cached))]
     if len(pairs) == 1:
@@ -69,7 +74,7 @@ class SelfAttention(nn.Module):
     def __init__(self, layer: int, *, previous: bool) -> None:
         super().__init__()
         self.layer = layer
-        self.previous = previous  # False: the cached frame is not looked at
+        self.previous = previous  # False: the cached frame is not attended to
 
     def __call__(
         self,
@@ -94,7 +99,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Text cross-attention as it is; what diffusers itself would compute."""
+    """Text cross-attention, unchanged: what diffusers itself computes."""
 
     def __call__(
         self,
@@ -115,7 +120,7 @@ class CrossAttention(nn.Module):
 
 
 class DecoupledCrossAttention(CrossAttention):
-    """One query; the text's keys and values as they are, the identity's own, with a scale.
+    """One query; keys and values of the text unchanged, of the identity separate, with a scale.
 
     Shapes:
         to_k_ip, to_v_ip: (C, D), the names of IP-Adapter's files.
@@ -128,7 +133,7 @@ class DecoupledCrossAttention(CrossAttention):
         self.to_v_ip = nn.Linear(context, channels, bias=False)
 
     def mix(self, attn: Any, query: Tensor, text: Tensor, call: AttentionCall | None) -> Tensor:
-        """Attn(Q, text) + scale * Attn(Q, identity)."""
+        """Attn(Q, text) + scale * Attn(Q, identity): (B, S, C), (B, T, D) -> (B, S, C)."""
         mixed = super().mix(attn, query, text, call)
         if call is None or call.identity is None:
             return mixed
@@ -140,20 +145,20 @@ class DecoupledCrossAttention(CrossAttention):
 
 
 class UnifiedCrossAttention(CrossAttention):
-    """The ablation: identity tokens simply follow the text, through the text's keys and values.
+    """The ablation: identity tokens are appended to the text and share its key and value projections.
 
-    It has no strength of its own, so `scale` does nothing here.
+    It has no weight of its own, so `scale` has no effect here.
     """
 
     def mix(self, attn: Any, query: Tensor, text: Tensor, call: AttentionCall | None) -> Tensor:
-        """Attn(Q, [text, identity])."""
+        """Attn(Q, [text, identity]): (B, S, C), (B, T, D) -> (B, S, C)."""
         if call is not None and call.identity is not None:
             text = torch.cat([text, call.identity.to(text.dtype)], 1)
         return super().mix(attn, query, text, call)
 
 
 class ZeroAttention(nn.Module):
-    """A cross-attention that is added to a block and starts as adding nothing."""
+    """A cross-attention added to a block; its output projection starts at zero."""
 
     def __init__(self, channels: int, context: int, heads: int) -> None:
         super().__init__()
@@ -201,7 +206,7 @@ class GuidedCrossAttention(CrossAttention):
 
 
 class TemporalSelfAttention(SelfAttention):
-    """ControlNet's self-attention plus a zero-initialised look at the previous frame's cache.
+    """ControlNet's self-attention plus a zero-initialised attention to the previous frame's cache.
 
     The current frame's own keys and values are recorded for the next frame. Unlike the UNet's, the
     cached tokens do not join the self-attention, so a public ControlNet is unchanged by them.
@@ -229,15 +234,15 @@ class TemporalSelfAttention(SelfAttention):
             return out
         B = len(hidden_states)
         key, value = (x.expand(B, -1, -1) for x in call.previous[self.layer])
-        looked = attend(self.query(hidden_states), key, value, attn.heads)
-        return out + self.out(looked)
+        added = attend(self.query(hidden_states), key, value, attn.heads)
+        return out + self.out(added)
 
 
 def layer_order(names: Iterable[str]) -> list[str]:
     """Names of transformer blocks in the order data flows: down, middle, up.
 
-    `names` are those of `attn_processors`; the order of that dictionary is another one (middle
-    last), and public IP-Adapter files are numbered by it.
+    `names` are those of `attn_processors`; that dictionary has another order (middle last), by which
+    public IP-Adapter files are numbered.
     """
     place = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
     blocks = dict.fromkeys(name.rpartition(".attn")[0] for name in names)

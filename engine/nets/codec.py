@@ -1,4 +1,4 @@
-"""The tiny autoencoder: a 128 px crop to 16 x 32 x 32 latents and back, beside the warped picture."""
+"""The tiny autoencoder: a 128 px crop to 16 x 32 x 32 latents and back, combined with the warped crop."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents and the warped crop -> painted crop and how much of it to believe.
+    """Latents and the warped crop -> painted crop and the weight of the warp in it.
 
     Shapes:
         in: latents (B, 16, 32, 32), warped (B, 3, 128, 128), opening (B, 1, 64, 64).
-        out: crop (B, 3, 128, 128), trust of the warp (B, 1, 128, 128) in [0, 1].
+        out: crop (B, 3, 128, 128) in [-1, 1] (not clipped), weight of the warp (B, 1, 128, 128) in
+            [0, 1].
     """
 
     def __init__(self, widths: tuple[int, int] = (48, 24)) -> None:
@@ -50,7 +51,7 @@ class Decoder(nn.Module):
         self.fine = nn.Sequential(ResBlock(b), ResBlock(b))
         self.leave = nn.Conv2d(b, 16, 3, padding=1)
         self.smooth = nn.Conv2d(4, 4, 3, padding=1)
-        for layer in (self.up, self.leave):  # equal sub-pixels at the start: no dots (ICNR)
+        for layer in (self.up, self.leave):  # equal sub-pixels at the start: no checkerboard (ICNR)
             with torch.no_grad():
                 layer.weight.copy_(layer.weight[::4].repeat_interleave(4, 0))
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -58,7 +59,7 @@ class Decoder(nn.Module):
         nn.init.zeros_(self.smooth.bias)  # type: ignore[arg-type]
 
     def forward(self, latents: Tensor, warped: Tensor, opening: Tensor) -> tuple[Tensor, Tensor]:
-        """Paint what the warp cannot know and mix both."""
+        """Paint what the warp cannot show and blend both."""
         h = F.pixel_shuffle(self.up(self.coarse(self.enter(latents))), 2)
         h = h + self.see(torch.cat([F.pixel_unshuffle(warped, 2), opening], 1))
         out = F.pixel_shuffle(self.leave(F.relu(self.fine(h))), 2)

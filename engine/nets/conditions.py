@@ -1,4 +1,4 @@
-"""What the full-size networks are told of a stream and of one of its frames."""
+"""Conditions of the full-size networks: those of a stream and those of one of its frames."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from engine.nets.attention import KeyValues
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """What AnimateNet is told about one frame.
+    """Conditions of one frame, for AnimateNet.
 
     Shapes: image (B, 3, 8 h, 8 w) in [0, 1]; landmarks (B, 68, 3) and placement (B, 8) as
     `engine.face.placement` makes them, None for neither. With DiffTalk's conditioning landmarks
-    (B, 39, 3), concat (B, 8, h, w), which IdentityNet is given, and speech (B, 16, W).
+    (B, 39, 3), concat (B, 8, h, w), an input of IdentityNet, and speech (B, 16, W).
     """
 
     image: Tensor
@@ -27,10 +27,10 @@ class Guidance:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What stays the same over a stream: words, person, the portraits' keys and values.
+    """Conditions of a whole stream: text embedding, identity, the portraits' keys and values.
 
     Shapes: text (B, 77, D); identity (B, N, D), None without a face encoder; reference: one (K, V) a
-    transformer block, each (B or 1, S, C); scale (16,) strength of the identity per transformer block
+    transformer block, each (B or 1, S, C); scale (16,) weight of the identity per transformer block
     in the order down, middle, up, None for 1 everywhere.
     """
 

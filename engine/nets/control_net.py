@@ -1,7 +1,7 @@
 """AnimateNet at full size: a ControlNet with landmark, placement and temporal attention of its own.
 
-Every attention that a public ControlNet does not have starts as adding nothing, so a freshly loaded
-one computes what it did before.
+Every attention that a public ControlNet (arXiv 2302.05543) does not have has an output projection
+that starts at zero, so a freshly loaded one computes what it did before.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from engine.nets.sd15_config import PLACEMENT, PLACEMENT_TOKENS, Sd15Config, Une
 
 
 def control_net_arguments(sizes: UnetSizes) -> dict[str, Any]:
-    """`sizes` in the words of diffusers' configuration file of a ControlNet."""
+    """`sizes` as the arguments of diffusers' `ControlNetModel`."""
     arguments = unet_arguments(sizes)
     for name in ("sample_size", "out_channels", "up_block_types"):
         del arguments[name]
@@ -37,7 +37,7 @@ def control_net_arguments(sizes: UnetSizes) -> dict[str, Any]:
 
 
 class LandmarkTokens(nn.Module):
-    """Each landmark becomes a token, told apart by a learned place: (B, 68, 3) -> (B, 68, D)."""
+    """One token a landmark, with a learned position: (B, 68, 3) -> (B, 68, D)."""
 
     def __init__(self, count: int, context: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class LandmarkTokens(nn.Module):
 
 
 class PlacementTokens(nn.Module):
-    """The placement vector becomes 8 tokens: (B, 8) -> (B, 8, D)."""
+    """Placement vector -> 8 tokens: (B, 8) -> (B, 8, D)."""
 
     def __init__(self, context: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class PlacementTokens(nn.Module):
 
 
 class SpeechTokens(nn.Module):
-    """Each feature frame becomes a token, told apart by a learned place: (B, 16, W) -> (B, 16, D)."""
+    """One token a speech feature frame, with a learned position: (B, 16, W) -> (B, 16, D)."""
 
     def __init__(self, features: int, context: int) -> None:
         super().__init__()
@@ -90,8 +90,8 @@ class AnimateControlNet(nn.Module):
     """Guidance for IdentityNet from the drawn face, landmarks, placement and the previous frame.
 
     Shapes:
-        in: z_t (B, 4, h, w); t (B,); text (B, 77, D); guidance of the frame, whose speech stands
-            behind its landmarks in the same attention; previous: 7 (K, V) pairs of the frame before.
+        in: z_t (B, 4, h, w); t (B,); text (B, 77, D); guidance of the frame, whose speech tokens
+            follow its landmark tokens in the same attention; previous: 7 (K, V) pairs of the frame before.
         out: 13 residuals, 12 for the skips and one for the middle; its own 7 (K, V) pairs.
     """
 

@@ -14,7 +14,7 @@ SHAPE_RANK = 160  # dimensions of the linear shape space the landmarks lie in
 
 
 def mirror_scores() -> NDArray[np.intp]:
-    """Which score each score becomes in a mirrored face: Left and Right change places."""
+    """Index of the score that each becomes in a mirrored face (Left and Right swapped): (52,)."""
     swap = {"Left": "Right", "Right": "Left"}
     partners = [
         next((n.removesuffix(side) + swap[side] for side in swap if n.endswith(side)), n)
@@ -52,10 +52,10 @@ def _planes(images: Tensor) -> Tensor:
 
 
 class DetectorNet(nn.Module):
-    """Where faces are: a score and a box for each cell of a 20 x 20 grid.
+    """Face detector: a score and a box for each cell of a 20 x 20 grid.
 
-    In: uint8 (N, 160, 160, 3). Out: (N, 4, 20, 20): logit that a face's middle lies in the cell,
-    the middle's offset from the cell's centre in cells (x, y), and log(side / DETECTOR_SIDE).
+    In: uint8 (N, 160, 160, 3). Out: (N, 4, 20, 20): logit that a face's centre lies in the cell,
+    the centre's offset from the cell's centre in cells (x, y), and log(side / DETECTOR_SIDE).
     """
 
     def __init__(self) -> None:
@@ -69,12 +69,12 @@ class DetectorNet(nn.Module):
         self.from_middle = _conv(80, 48, 1)
         self.grow = nn.Upsample(scale_factor=2, mode="nearest")
         answer = nn.Conv2d(48, 4, 1)
-        # almost every cell is empty; a typical face is 0.3 of the picture
+        # almost every cell is empty; a typical face is 0.3 of the image
         answer.bias = nn.Parameter(torch.tensor([-4.0, 0.0, 0.0, -1.2]))
         self.head = nn.Sequential(_conv(48, 48), answer)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Score every cell of `images`."""
+        """Score every cell of `images`; shapes as above."""
         fine = self.fine(_planes(images))  # (N, 48, 20, 20)
         middle = self.middle(fine)  # (N, 80, 10, 10)
         middle = middle + self.grow(self.from_coarse(self.coarse(middle)))
@@ -83,7 +83,7 @@ class DetectorNet(nn.Module):
 
 
 class LandmarkNet(nn.Module):
-    """A face crop -> 478 landmarks, 52 scores, yaw and pitch, and whether it is a face at all.
+    """A face crop -> 478 landmarks, 52 scores, yaw and pitch, and whether it shows a face.
 
     In: uint8 (N, 192, 192, 3). Out: landmarks (N, 478, 2) in crop units [0, 1]; scores (N, 52) in
     [0, 1]; pose (N, 2) yaw and pitch in radians; presence (N, 1), a logit.
@@ -125,7 +125,7 @@ class LandmarkNet(nn.Module):
             self.points.bias.copy_(flat.mean(0))
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Read `crops`."""
+        """Predict on `crops`; shapes as above."""
         features = self.flat(self.trunk(_planes(crops)))
         shape = self.shape(features)
         landmarks = self.points(shape).reshape(-1, POINTS, 2)
@@ -135,7 +135,7 @@ class LandmarkNet(nn.Module):
 
 
 class MirroredLandmarkNet(nn.Module):
-    """What is exported: the mean of the net's readings of one crop and of its mirror image."""
+    """The exported form: the mean of the predictions for a crop and for its mirror image."""
 
     def __init__(self, net: LandmarkNet) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class MirroredLandmarkNet(nn.Module):
         self.register_buffer("names", torch.from_numpy(mirror_scores()))
 
     def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Read crops (N, 192, 192, 3); outputs as `LandmarkNet`."""
+        """Predict on crops (N, 192, 192, 3) uint8; outputs as `LandmarkNet`."""
         both = self.net(torch.cat([crop, crop.flip(2)]))
         landmarks, scores, pose, presence = (rows.unflatten(0, (2, -1)) for rows in both)
         flip, shift = torch.tensor([-1.0, 1.0]), torch.tensor([1.0, 0.0])

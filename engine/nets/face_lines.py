@@ -6,7 +6,7 @@ The annotator draws with OpenCV's `line`, whose shapes are whole pixels: a strip
 16-bit fixed point, its outline, and a dot at each end. The same integer arithmetic is done here on
 tensors, a span of pixels a row, so that the drawing can live inside a graph.
 
-Not the same: lines within one pixel of the picture's edge, which OpenCV clips before it draws.
+Not the same: lines within one pixel of the image's edge, which OpenCV clips before it draws.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from engine.face import topology as t
 
 ONE = 1 << 16  # fixed point
 HALF = ONE >> 1
-FAR = 1 << 30  # a column no picture has
+FAR = 1 << 30  # a column outside every image
 
 RIGHT_LOWER_BROW, LEFT_LOWER_BROW = (46, 53, 52, 65, 55), (276, 283, 282, 295, 285)
 LIPS = (t.OUTER_LOWER_LIP, t.OUTER_UPPER_LIP, t.INNER_LOWER_LIP, t.INNER_UPPER_LIP)
 
-# Polylines of each group in the order they are drawn, and the colour the picture ends up with (RGB).
+# Polylines of each group in the order they are drawn, and the colour in the finished image (RGB).
 GROUPS: tuple[tuple[tuple[tuple[int, ...], ...], tuple[int, int, int]], ...] = (
     ((t.OVAL,), (10, 200, 10)),
     ((t.LEFT_EYE,), (10, 200, 180)),
@@ -36,15 +36,14 @@ GROUPS: tuple[tuple[tuple[tuple[int, ...], ...], tuple[int, int, int]], ...] = (
 )
 PUPILS = ((468, (250, 200, 10)), (473, (10, 200, 250)))
 
-
-LOWER_JAW = t.OVAL[12:25]  # between the angles of the jaw, which DiffTalk's 39 landmarks still have
+LOWER_JAW = t.OVAL[12:25]  # between the angles of the jaw, which are among DiffTalk's 39 landmarks
 
 
 def connections(*, mouth: bool = True) -> tuple[tuple[int, int, int], ...]:
     """Every line as (first landmark, second landmark, group).
 
     Args:
-        mouth: off, neither lips nor lower jaw are drawn, so that no contour tells them.
+        mouth: off, neither lips nor lower jaw are drawn, so that no contour shows them.
     """
     hidden = set() if mouth else {*LOWER_JAW, *(point for line in LIPS for point in line)}
     return tuple(
@@ -152,10 +151,10 @@ def _fill(first: Tensor, second: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class FaceLines(nn.Module):
-    """The control image of a face.
+    """Draws the control image of a face.
 
     Shapes:
-        in: landmarks (B, 478, 2) in [0, 1] from the picture's left and top edge.
+        in: landmarks (B, 478, 2) in [0, 1] from the image's left and top edge.
         out: (B, 3, height, width) float32 in [0, 1], RGB.
     """
 
@@ -178,7 +177,7 @@ class FaceLines(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, landmarks: Tensor) -> Tensor:
-        """Draw."""
+        """Draw; a line or pupil with a point outside the image is left out."""
         H, W = self.height, self.width
         size = torch.tensor([W, H], device=landmarks.device)
         exact = landmarks.double()

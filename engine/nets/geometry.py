@@ -1,4 +1,4 @@
-"""Landmarks to pictures: flow, warp, line maps and the mouth opening. fp32 always.
+"""Landmarks to image maps: flow, warp, line maps and the mouth opening. fp32 always.
 
 Half precision here moves pixels (measured: up to 233 of 255), so these functions switch autocast
 off and are exported as a graph of their own.
@@ -31,7 +31,7 @@ FLOOR = 3e-7  # of the summed weight: far from every point the flow fades to not
 
 
 def unit_grid(n: int) -> Tensor:
-    """Pixel centres of an n x n picture in [0, 1]: (n * n, 2), x first."""
+    """Pixel centres of an n x n image in [0, 1]: (n * n, 2), x first."""
     line = (torch.arange(n, dtype=torch.float32) + 0.5) / n
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([x, y], -1).reshape(-1, 2)
@@ -66,9 +66,10 @@ def similarity(reference: Tensor, target: Tensor, points: Tensor) -> Tensor:
 
 
 def neck_points(reference: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Points below the jaw (B, N, 2) in both: they go with the head, less and less, and not with the jaw.
+    """Points below the jaw (B, N, 2) in both faces (B, 478, 2): they follow the head, not the jaw.
 
-    Without them the collar would bounce with every syllable, pulled along by the chin.
+    Their share of the head's motion falls with the distance. Without them the chin would drag the
+    collar along with every syllable.
     """
     jaw, nose = reference[:, list(LOWER_JAW)], reference[:, NOSE_RIDGE[-2], None]
     out = jaw - nose
@@ -79,7 +80,7 @@ def neck_points(reference: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def flow_at(points: Tensor, reference: Tensor, target: Tensor) -> Tensor:
-    """Where each output point must read in the reference picture, as an offset.
+    """Backward flow: offset from each output point to its place in the reference crop.
 
     Args:
         points: (N, 2) or (B, N, 2) output positions.
@@ -106,7 +107,10 @@ def flow_at(points: Tensor, reference: Tensor, target: Tensor) -> Tensor:
 
 
 def warp(picture: Tensor, flow: Tensor) -> Tensor:
-    """Sample `picture` (B, C, H, W) at identity + `flow` (B, n, n, 2), flow in picture units."""
+    """Sample `picture` (B, C, H, W) at identity + `flow` (B, n, n, 2) -> (B, C, H, W).
+
+    The flow is in units of the image's side.
+    """
     height, width = picture.shape[-2:]
     n = flow.shape[1]
     where = unit_grid(n).view(1, n, n, 2) + flow
@@ -131,7 +135,7 @@ def line_maps(landmarks: Tensor, n: int, sigma: float = 0.018) -> Tensor:
 
 
 def curve_height(landmarks: Tensor, row: tuple[int, ...], x: Tensor, sigma: float) -> Tensor:
-    """Height of a row of points over positions `x` (n,): (B, 478, 2) -> (B, n)."""
+    """Height y of a curve of landmarks at positions `x` (n,): (B, 478, 2) -> (B, n), crop units."""
     px, py = landmarks[:, list(row), 0], landmarks[:, list(row), 1]
     near = torch.softmax(-((px[:, :, None] - x) ** 2) / (2 * sigma**2), 1)
     return (near * py[:, :, None]).sum(1)
@@ -154,7 +158,7 @@ def mouth_opening(landmarks: Tensor, n: int) -> Tensor:
 
 
 class CropGeometry(nn.Module):
-    """All that the painter needs to know of one frame's geometry.
+    """The geometric inputs of the painter for one frame.
 
     Shapes:
         in: crop (B, 3, 128, 128), latents (B, z, 32, 32), landmarks of reference and target

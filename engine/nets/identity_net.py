@@ -1,4 +1,4 @@
-"""IdentityNet: the denoising UNet that keeps the person the person.
+"""IdentityNet: the denoising UNet, conditioned on the identity of the portrait.
 
 After PortraitTalk: identity tokens enter by decoupled cross-attention (one query, keys and values of
 their own, a scale); self-attention sees [current, reference, previous frame] (MAGIC-Talk's
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engine.nets.animate_net import TokenMlp
 from engine.nets.codec import LATENT_CHANNELS
-from engine.nets.layers import ResBlock, TokenNorm, attend, picture, timestep_embedding, tokens
+from engine.nets.layers import ResBlock, TokenNorm, attend, feature_map, timestep_embedding, tokens
 
 EMBEDDING = 192
 IDENTITY_TOKENS = 4
@@ -41,14 +41,19 @@ class DecoupledAttention(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def write(self, x: Tensor) -> Tensor:
-        """Keys and values of a picture (B, C, h, w) -> (B, h * w, 2 C)."""
+        """Keys and values of a feature map (B, C, h, w) -> (B, h * w, 2 C)."""
         kept: Tensor = self.key_value(self.norm(tokens(x)))
         return kept
 
     def forward(
         self, x: Tensor, identity: Tensor, reference: Tensor, previous: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Returns the picture and its own keys and values for the next frame."""
+        """Attend; also returns the own keys and values for the next frame.
+
+        Shapes:
+            in: x (B, C, h, w), identity (B, N, 128), reference and previous (B, T, 2 C).
+            out: (B, C, h, w), keys and values (B, h * w, 2 C).
+        """
         flat = tokens(x)
         own = self.write(x)
         key, value = torch.cat([own, reference, previous], 1).chunk(2, -1)
@@ -56,7 +61,7 @@ class DecoupledAttention(nn.Module):
         key, value = self.identity_key_value(identity).chunk(2, -1)
         query = self.identity_query(self.identity_norm(flat))
         flat = flat + self.identity_out(attend(query, key, value, self.heads))
-        return picture(flat, x.shape[-1]), own
+        return feature_map(flat, x.shape[-1]), own
 
 
 class ReferenceNet(nn.Module):
@@ -79,7 +84,7 @@ class ReferenceNet(nn.Module):
         self.identity = TokenMlp(c2, IDENTITY_TOKENS, IDENTITY_CHANNELS)
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the features."""
+        """Compute features and tokens; shapes as above."""
         h1 = self.block1(self.down1(self.block0(self.enter(latents))))
         h2 = self.block2(self.down2(h1))
         return h1, h2, self.identity(h2.mean((2, 3)))
@@ -118,7 +123,7 @@ class IdentityNet(nn.Module):
         self.leave = nn.Conv2d(a, LATENT_CHANNELS, 3, padding=1)
 
     def write(self, h1: Tensor, h2: Tensor) -> KeyValue:
-        """Reference keys/values from ReferenceNet's features."""
+        """Reference keys/values from ReferenceNet's features (B, c1, 16, 16) and (B, c2, 8, 8)."""
         return (
             self.attention_down.write(h1),
             self.attention_mid.write(h2),
@@ -135,7 +140,7 @@ class IdentityNet(nn.Module):
         reference: KeyValue,
         previous: KeyValue,
     ) -> tuple[Tensor, KeyValue]:
-        """One evaluation of the denoiser."""
+        """One evaluation of the denoiser; shapes as above."""
         g0, g1, g2 = guidance
         e = F.silu(self.time(timestep_embedding(t, 64).to(z_t.dtype)))
         a = self.down_a(self.enter(torch.cat([z_t, reference_latents], 1)) + g0, e)

@@ -26,7 +26,7 @@ Control = tuple[Tensor, ...]  # 13 residuals of a ControlNet, or one stem map of
 
 
 def unet_arguments(sizes: UnetSizes) -> dict[str, Any]:
-    """`sizes` in the words of diffusers' configuration file."""
+    """`sizes` as the arguments of diffusers' `UNet2DConditionModel`."""
     levels = len(sizes.block_out_channels)
     return {
         "sample_size": sizes.sample_size,
@@ -139,7 +139,7 @@ class IdentityUnet(nn.Module):
         control: Control | None = None,
         previous: KeyValues | None = None,
     ) -> tuple[Tensor, KeyValues]:
-        """One evaluation."""
+        """One evaluation; `told` are the conditions of the stream, shapes as above."""
         call = AttentionCall(told.identity, told.scale, told.reference, previous)
         residuals: dict[str, Any] = {}
         noisy = z_t
@@ -156,7 +156,7 @@ class IdentityUnet(nn.Module):
         return self._noise(out, noisy, t), call.keys_values()
 
     def _noise(self, out: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
-        """The noise in `z_t` from what the last layer gave: itself, or a velocity."""
+        """The noise in `z_t` from the output of the last layer: the noise itself, or a velocity."""
         if self.signal is None:
             return out
         a = self.signal[t.round().long()].to(z_t.dtype).view(-1, 1, 1, 1)
@@ -165,7 +165,7 @@ class IdentityUnet(nn.Module):
     def write_reference(self, latents: Tensor, text: Tensor, identity: Tensor | None) -> KeyValues:
         """Keys and values of clean portraits, at t = 0, once a portrait.
 
-        Several references stand one behind the other along the tokens.
+        Several references are concatenated along the tokens.
 
         Shapes:
             in: latents (B, 4, h, w) or (B, R, 4, h, w); text (B, 77, D); identity (B, N, D).

@@ -1,4 +1,4 @@
-"""The few layers that all picture networks share. No norms over pixels: they keep int8 from paying."""
+"""Layers shared by the tiny image networks. No norms over pixels: they would cancel the gain of int8."""
 
 from __future__ import annotations
 
@@ -68,6 +68,6 @@ def tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
-def picture(x: Tensor, side: int) -> Tensor:
+def feature_map(x: Tensor, side: int) -> Tensor:
     """(B, side * side, C) -> (B, C, side, side)."""
     return x.transpose(1, 2).unflatten(2, (side, side))

@@ -1,4 +1,4 @@
-"""Log-mel spectrum as a convolution, so that it can stand inside an exported graph."""
+"""Log-mel spectrum as a convolution, so that it can be part of an exported graph."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LogMel(nn.Module):
         self.bins = bins
 
     def forward(self, pcm: Tensor) -> Tensor:
-        """`pcm` (B, PAST + 320 T) -> (B, T, mels), about zero mean and unit size for speech."""
+        """`pcm` (B, PAST + 320 T), 16 kHz -> (B, T, mels), about zero mean and unit variance for speech."""
         spectrum = F.conv1d(pcm[:, None], self.basis, stride=STRIDE)
         power = spectrum[:, : self.bins] ** 2 + spectrum[:, self.bins :] ** 2
         mel = torch.matmul(power.transpose(1, 2), self.bank)

@@ -1,14 +1,14 @@
 """Moonshine's speech encoder (arXiv 2410.15608), run over a stream.
 
-The public encoder hears a whole sound at once: its frames are 24 ms apart, one norm spans the
-whole sound, attention looks both ways without end. Here the same weights hear hop by hop:
+The public encoder takes a whole sound at once: its frames are 24 ms apart, one norm spans the
+whole sound, attention is unlimited in both directions. Here the same weights run hop by hop:
 
-- The stem is shift-invariant on a grid of 4 ms, so it is read every 20 ms instead of every 24, and
-  rotary positions count in the old unit.
-- The norm over the sound becomes a level that rises at once and falls over seconds.
-- A frame is settled when `ahead` more frames are there. The frames beyond are heard provisionally
-  with each hop and again with the next; only settled frames leave keys and values. So the
-  look-ahead of the layers does not add up.
+- The stem is shift-invariant on a grid of 4 ms, so it is evaluated every 20 ms instead of every
+  24, and rotary positions keep the old unit.
+- The norm over the sound becomes a running level that rises at once and falls over seconds.
+- A frame is settled when `ahead` more frames are there. Later frames are computed provisionally with
+  each hop and again with the next; only settled frames leave keys and values. So the look-ahead of the
+  layers does not add up.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class SpeechSettings:
     layers: int = 6
     heads: int = 8
     inner: int = 1152
-    lower: int = 4  # layers whose mean is heard beside the last one
-    rotary: int = 32  # of a head's numbers, those that turn with position
-    context: int = 48  # settled earlier frames that attention sees
-    ahead: int = 3  # frames heard beyond a settled one
+    lower: int = 4  # layers whose mean is output beside the last one
+    rotary: int = 32  # channels of a head that are rotated with position
+    context: int = 48  # settled earlier frames that attention covers
+    ahead: int = 3  # frames beyond a settled one
     mels: int = 40
     release: float = 3.0  # s over which the level falls by 1/e
     floor: float = 1e-5  # of the level: quieter sound is not made louder
@@ -56,10 +56,10 @@ class SpeechSettings:
 
 @dataclass(slots=True)
 class Memory:
-    """What a stream leaves behind.
+    """State of a stream between two hops.
 
-    Shapes: `level` (B, 1); `pending` (B, ahead, hidden), frames heard but not settled; `keys`,
-    `values` (layers, B, context, hidden), the keys not yet turned.
+    Shapes: `level` (B, 1); `pending` (B, ahead, hidden), frames not yet settled; `keys`, `values`
+    (layers, B, context, hidden), the keys before their rotation.
     """
 
     level: Tensor
@@ -69,7 +69,7 @@ class Memory:
 
 
 class Stem(nn.Module):
-    """Three convolutions: sound -> frames, with the level of the sound taken out between."""
+    """Three convolutions: sound -> frames, normalised by the level of the sound in between."""
 
     def __init__(self, settings: SpeechSettings) -> None:
         super().__init__()
@@ -85,13 +85,13 @@ class Stem(nn.Module):
 
     def forward(self, pcm: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         """`pcm` (B, PAST + 640 H), `level` (B, 1) -> frames (B, 2 H, hidden), levels (B, H)."""
-        heard = torch.tanh(self.conv1(pcm[:, None]))
-        levels = self._levels(heard, level)
+        x = torch.tanh(self.conv1(pcm[:, None]))
+        levels = self._levels(x, level)
         loud = torch.sqrt(self.crest.abs() * levels).repeat_interleave(HOP_FRAMES, 1)[:, None]
         flat = F.conv1d(self.shift.expand(-1, 7)[None], self.conv2.weight, self.conv2.bias)
         taps = []
         for tap in _TAPS:
-            shifted = (self.scale * heard)[:, :, tap : heard.shape[2] - 6 + tap]
+            shifted = (self.scale * x)[:, :, tap : x.shape[2] - 6 + tap]
             rise = F.conv1d(shifted, self.conv2.weight, stride=_FRAME_GRID)
             taps.append(F.gelu(rise / loud + flat))
         kernel = self.conv3.weight
@@ -102,9 +102,9 @@ class Stem(nn.Module):
         )
         return F.gelu(out).transpose(1, 2), levels
 
-    def _levels(self, heard: Tensor, level: Tensor) -> Tensor:
-        """Level of each hop: its own power or what is left of the strongest before, if greater."""
-        power = F.avg_pool1d((heard**2).mean(1)[:, None], _HOP_GRID + 8, _HOP_GRID)[:, 0]
+    def _levels(self, x: Tensor, level: Tensor) -> Tensor:
+        """Level of each hop: the greater of its own power and the decayed maximum before it."""
+        power = F.avg_pool1d((x**2).mean(1)[:, None], _HOP_GRID + 8, _HOP_GRID)[:, 0]
         count = torch.arange(1, power.shape[1] + 1).to(power) * self.fall
         known = torch.cat(
             [level.clamp_min(self.floor).log(), power.clamp_min(self.floor).log() + count], 1
@@ -116,7 +116,7 @@ class Stem(nn.Module):
 
 
 class Layer(nn.Module):
-    """One transformer layer, norms first."""
+    """One pre-norm transformer layer."""
 
     def __init__(self, settings: SpeechSettings) -> None:
         super().__init__()
@@ -128,17 +128,17 @@ class Layer(nn.Module):
         self.fc2 = nn.Linear(settings.inner, width)
 
     def feed(self, x: Tensor) -> Tensor:
-        """The position-wise part."""
+        """The feed-forward part with its residual: (B, ..., hidden) -> the same."""
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
 
 class StreamingMoonshine(nn.Module):
     """PCM -> features, whole or hop by hop with the same result.
 
-    Row k of the answer is [last layer, mean of the `lower` layers, log-mel spectrum]: the layers of
-    frame k - 4, the spectrum of frame k, frame k being samples 320 k to 320 (k + 1). It has used
-    sound before the end of frame k alone. The last layer knows words; the lower ones keep more of how
-    they were said, in languages it was not taught too.
+    Row k of the output is [last layer, mean of the `lower` layers, log-mel spectrum]: the layers of
+    frame k - 4, the spectrum of frame k, frame k being samples 320 k to 320 (k + 1). It depends
+    only on sound before the end of frame k. The last layer represents words; the lower ones keep more
+    of the phonetics, also in languages the encoder was not trained on.
     """
 
     def __init__(self, settings: SpeechSettings) -> None:
@@ -150,7 +150,7 @@ class StreamingMoonshine(nn.Module):
         self.mel = LogMel(settings.mels)
 
     def remember(self, batch: int = 1) -> Memory:
-        """An empty memory of full size, the form the exported graph takes."""
+        """An empty memory of full size, as the exported graph takes it; shapes as in `Memory`."""
         s = self.settings
         cache = torch.zeros(s.layers, batch, s.context, s.hidden)
         pending = torch.zeros(batch, s.ahead, s.hidden)
@@ -171,13 +171,13 @@ class StreamingMoonshine(nn.Module):
             keys.append(key[:, HOP_FRAMES : HOP_FRAMES + context])
             values.append(value[:, HOP_FRAMES : HOP_FRAMES + context])
             settled.append(x[:, :HOP_FRAMES])
-        heard = self._heard(settled, pcm)
-        return heard, Memory(levels[:, -1:], pending, torch.stack(keys), torch.stack(values))
+        features = self._features(settled, pcm)
+        return features, Memory(levels[:, -1:], pending, torch.stack(keys), torch.stack(values))
 
     def forward(self, pcm: Tensor, memory: Memory | None = None) -> Tensor:
         """A whole sound: `pcm` (B, PAST + 640 H) -> features (B, 2 H, features).
 
-        Without a memory the sound is all there is; with `remember()` it comes after silence.
+        Without a memory attention covers only this sound; with `remember()` it follows silence.
         """
         known = memory is not None
         memory = memory or self.remember(len(pcm))
@@ -194,10 +194,10 @@ class StreamingMoonshine(nn.Module):
             past = (memory.keys[i].to(pcm), memory.values[i].to(pcm))
             x = layer.feed(x + layer.out(self._attend_whole(layer, y, past, mask)))
             settled.append(x[:, :, :HOP_FRAMES].flatten(1, 2))
-        return self._heard(settled, pcm)
+        return self._features(settled, pcm)
 
-    def _heard(self, layers: list[Tensor], pcm: Tensor) -> Tensor:
-        """Settled frames (B, T, hidden) after each layer, and their sound -> features."""
+    def _features(self, layers: list[Tensor], pcm: Tensor) -> Tensor:
+        """Settled frames (B, T, hidden) of each layer, and their sound -> (B, T, features)."""
         width = (self.settings.hidden,)
         lower = [F.layer_norm(x, width) for x in layers[: self.settings.lower]]
         mean = torch.stack(lower).mean(0)
@@ -205,7 +205,7 @@ class StreamingMoonshine(nn.Module):
         return torch.cat([self.norm(layers[-1]), mean, spectrum], 2)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Queries are the last of the positions of the keys."""
+        """Attention of queries at the last positions of the keys: (B, T, hidden)."""
         at = torch.arange(key.shape[1], device=key.device)
         q = self._turn(self._heads(query), at[-query.shape[1] :])
         k = self._turn(self._heads(key), at)
@@ -215,7 +215,7 @@ class StreamingMoonshine(nn.Module):
     def _attend_whole(
         self, layer: Layer, y: Tensor, past: tuple[Tensor, Tensor], mask: Tensor
     ) -> Tensor:
-        """Every hop of `y` (B, H, block, hidden) over settled frames and its own block."""
+        """Attention of every hop of `y` (B, H, block, hidden) to settled frames and its own block."""
         batch, hops, block, _ = y.shape
         q, k, v = layer.q(y), layer.k(y), layer.v(y)
         context = past[0].shape[1]
@@ -241,8 +241,8 @@ class StreamingMoonshine(nn.Module):
         return out.transpose(1, 2).flatten(2).unflatten(1, (hops, block))
 
     def _whole_mask(self, hops: int, known: bool, device: torch.device) -> Tensor:
-        """Additive (H * block, context + 2 H): hop h sees the `context` frames settled before it;
-        those before the sound only if they are `known`."""
+        """Additive mask (H * block, context + 2 H): hop h attends to the `context` frames settled before it,
+        to those before the sound only if they are `known`."""
         context, block = self.settings.context, HOP_FRAMES + self.settings.ahead
         first = HOP_FRAMES * torch.arange(hops, device=device).repeat_interleave(block)[:, None]
         key = torch.arange(context + HOP_FRAMES * hops, device=device)[None]
@@ -253,7 +253,7 @@ class StreamingMoonshine(nn.Module):
         return x.unflatten(2, (self.settings.heads, -1)).transpose(1, 2)
 
     def _turn(self, x: Tensor, at: Tensor) -> Tensor:
-        """Rotary positions `at` (T,) on neighbouring pairs of the first `rotary` numbers."""
+        """Rotary embedding (arXiv 2104.09864) of positions `at` (T,) on pairs of the first `rotary` channels."""
         half = self.settings.rotary // 2
         rate = torch.exp(torch.arange(half).to(x) * (-math.log(10_000) / half))
         angle = (at.to(x) / _UNIT)[:, None] * rate

@@ -16,20 +16,22 @@ class MotionSettings:
     """Sizes of the motion network; it runs at 25 frames a second."""
 
     features: int = 616  # of one feature frame; a motion frame takes two
-    words: int = 288  # the first of them, which the animators' style does without
-    channels: int = 12  # what it decides; the exported graph spreads them to 52 coefficients
-    columns: int = 28  # animators' columns, an auxiliary answer in training
+    words: int = 288  # the first of them (the encoder's last layer), masked in the animators' style
+    channels: int = 12  # motion channels; the exported graph spreads them to 52 coefficients
+    columns: int = 28  # animators' columns, an auxiliary output in training
     hidden: int = 128
     latent: int = 16
     prior: tuple[int, ...] = (1, 2, 4, 8)  # dilations of the audio side
     decoder: tuple[int, ...] = (1, 2)
     dropout: float = 0.15
-    deaf: float = 0.1  # share of the features that a whole piece of training goes without
+    feature_dropout: float = 0.1  # share of the features dropped for a whole training excerpt
 
     @classmethod
     def hearing(cls, features: int) -> MotionSettings:
-        """Sizes for a speech encoder of `features`: the bundled one, or one layer of another encoder, which
-        every style hears."""
+        """Sizes for a speech encoder of width `features`.
+
+        That is the bundled one, or one layer of another encoder, of which no style masks anything.
+        """
         return cls() if features == cls().features else cls(features=features, words=0)
 
 
@@ -59,7 +61,7 @@ class Dilated(nn.Module):
 
 @dataclass(slots=True)
 class Decoded:
-    """Answers for T frames."""
+    """Outputs for T frames."""
 
     channels: Tensor  # (B, T, channels), not yet limited to [0, 1]
     columns: Tensor  # (B, T, columns)
@@ -70,8 +72,8 @@ class Decoded:
 class MotionVae(nn.Module):
     """p(z | sound) and p(motion | sound, z), causal; q(z | sound, motion) for training.
 
-    The animators' recordings are few, and in one language. From the encoder's last layer, which
-    tells words apart, their mouths would be learnt by heart, so that style does not hear it.
+    The animators' recordings are few, and in one language. With the encoder's last layer, which
+    distinguishes words, the network would memorise them, so that layer is masked in their style.
     """
 
     centre: Tensor
@@ -106,7 +108,7 @@ class MotionVae(nn.Module):
 
     @property
     def past(self) -> int:
-        """Frames of memory, all layers in a row."""
+        """Frames of memory, of all layers together."""
         return sum(layer.past for layer in (*_layers(self.sound), *_layers(self.voice)))
 
     def remember(self, batch: int = 1) -> Tensor:
@@ -114,19 +116,22 @@ class MotionVae(nn.Module):
         return torch.zeros(batch, self.past, self.settings.hidden)
 
     def standardise(self, features: Tensor) -> None:
-        """Take out mean and spread of `features` (N, features) from all that is heard later."""
+        """Set the input normalisation to the mean and spread of `features` (N, features)."""
         self.centre.copy_(features.mean(0))
         self.scale.copy_(1 / features.std(0).clamp_min(1e-3))
 
-    def listen(
+    def encode(
         self, features: Tensor, style: Tensor, memory: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """Features (B, 2 T, features) -> what the sound says (B, T, hidden), memories so far.
+        """Features (B, 2 T, features) -> speech encoding (B, T, hidden), memory of each layer.
 
-        `style` (B, 1) is whose mouths to make: 0 by the phone rules, 1 as the animators do.
+        `style` (B, 1): 0 for the mouth shapes of the phone rules, 1 for those of the animators.
+        `memory` is (B, past, hidden).
         """
         features = (features - self.centre) * self.scale * (1 - style[:, None] * self.words)
-        features = F.dropout1d(features.transpose(1, 2), self.settings.deaf, self.training)
+        features = F.dropout1d(
+            features.transpose(1, 2), self.settings.feature_dropout, self.training
+        )
         features = features.transpose(1, 2)
         x = self.enter(features.unflatten(1, (-1, 2)).flatten(2)) + self.style(style)[:, None]
         after: list[Tensor] = []
@@ -140,7 +145,7 @@ class MotionVae(nn.Module):
     def decode(
         self, sound: Tensor, z: Tensor, style: Tensor, memory: Tensor, after: list[Tensor]
     ) -> Decoded:
-        """Motion of latent `z` (B, T, latent) for what the sound says."""
+        """Motion of latent `z` (B, T, latent) for the speech encoding `sound` (B, T, hidden)."""
         x = self.mix(torch.cat([sound, z], 2))
         after = list(after)
         at = sum(layer.past for layer in _layers(self.sound))
@@ -152,20 +157,29 @@ class MotionVae(nn.Module):
         return Decoded(self.channels(x), self.columns(x), self.energy(x), torch.cat(after, 1))
 
     def forward(self, features: Tensor, noise: Tensor, style: Tensor, memory: Tensor) -> Decoded:
-        """Motion from sound alone; `noise` (B, T, latent), zeros for the likeliest motion."""
-        sound, after = self.listen(features, style, memory)
+        """Motion from sound alone.
+
+        Shapes:
+            in: features (B, 2 T, features), noise (B, T, latent), zeros for the likeliest motion,
+            style (B, 1), memory (B, past, hidden).
+        """
+        sound, after = self.encode(features, style, memory)
         mean, spread = self.prior(sound).chunk(2, 2)
         return self.decode(sound, mean + noise * limit(spread).exp(), style, memory, after)
 
     def learn(
         self, features: Tensor, style: Tensor, channels: Tensor
     ) -> tuple[Decoded, Decoded, Tensor]:
-        """Both ways through: answers from the posterior, from the prior's mean, and their KL."""
+        """Outputs from the posterior and from the prior's mean, and the mean KL divergence ().
+
+        Shapes:
+            in: features (B, 2 T, features), style (B, 1), true channels (B, T, channels).
+        """
         memory = self.remember(len(features)).to(features)
-        sound, after = self.listen(features, style, memory)
+        sound, after = self.encode(features, style, memory)
         prior_mean, prior_log = self.prior(sound).chunk(2, 2)
-        seen = torch.cat([sound, channels], 2).transpose(1, 2)
-        mean, log = self.guess(seen).transpose(1, 2).chunk(2, 2)
+        both = torch.cat([sound, channels], 2).transpose(1, 2)
+        mean, log = self.guess(both).transpose(1, 2).chunk(2, 2)
         prior_log, log = limit(prior_log), limit(log)
         z = mean + torch.randn_like(mean) * log.exp()
         gap = (
@@ -174,8 +188,8 @@ class MotionVae(nn.Module):
             + (log.exp() ** 2 + (mean - prior_mean) ** 2) / (2 * prior_log.exp() ** 2)
             - 0.5
         )
-        told = self.decode(sound, z, style, memory, after)
-        return told, self.decode(sound, prior_mean, style, memory, after), gap.mean()
+        posterior = self.decode(sound, z, style, memory, after)
+        return posterior, self.decode(sound, prior_mean, style, memory, after), gap.mean()
 
 
 def _layers(stack: nn.ModuleList) -> list[Dilated]:
@@ -183,7 +197,7 @@ def _layers(stack: nn.ModuleList) -> list[Dilated]:
 
 
 def limit(log: Tensor) -> Tensor:
-    """Keep a log standard deviation within (-4, 1)."""
+    """Keep a log standard deviation (any shape, (...,)) within (-4, 1)."""
     return -1.5 + 2.5 * torch.tanh(log / 2.5)
 
 

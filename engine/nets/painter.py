@@ -1,4 +1,4 @@
-"""The picture network as a whole: ReferenceNet once, AnimateNet once a frame, IdentityNet a step.
+"""The tiny image network as a whole: ReferenceNet once, AnimateNet once a frame, IdentityNet a step.
 
 Diffusion on a rectified path z_t = (1 - t) z_0 + t noise, z_0-prediction (arXiv 2209.03003), so one
 evaluation at t = 1 is already a sample and more steps refine it.
@@ -23,7 +23,7 @@ LATENT = 32  # pixels of its latents
 
 @dataclass(frozen=True, slots=True)
 class PainterConfig:
-    """Widths of the tiny picture networks."""
+    """Widths of the tiny image networks."""
 
     unet: tuple[int, int, int] = (48, 96, 128)
     encoder: tuple[int, int] = (32, 64)
@@ -33,7 +33,7 @@ class PainterConfig:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What enrolment keeps of a crop: latents, keys/values, identity tokens."""
+    """Enrolment's result for a reference crop: latents, keys/values, identity tokens."""
 
     latents: Tensor  # (B, 16, 32, 32)
     keys: KeyValue
@@ -42,7 +42,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """What one frame hands to the next: final latents, keys/values of the last denoising step."""
+    """Frame cache, from one frame to the next: final latents, keys/values of the last denoising step."""
 
     latents: Tensor
     keys: KeyValue
@@ -74,7 +74,7 @@ class Painter(nn.Module):
         self.identity_net = IdentityNet(config.unet)
 
     def enroll(self, crop: Tensor) -> Reference:
-        """Reference crop (B, 3, 128, 128) in [-1, 1] -> what every frame needs of it."""
+        """Encode a reference crop (B, 3, 128, 128) in [-1, 1], once a portrait."""
         latents = self.encoder(crop)
         h1, h2, identity = self.reference_net(latents)
         return Reference(latents, self.identity_net.write(h1, h2), identity)
@@ -87,7 +87,12 @@ class Painter(nn.Module):
         target: Tensor,
         placement: Tensor,
     ) -> Condition:
-        """Draw the geometry of a frame; `source` and `target` are landmarks in crop units."""
+        """Draw the geometry of a frame.
+
+        Shapes:
+            in: crop (B, 3, 128, 128) in [-1, 1]; landmarks `source` of the reference and `target` of the
+            frame (B, 478, 2) in crop units; placement (B, 6) as in `AnimateNet`.
+        """
         warped, latents, maps, opening = self.geometry(crop, reference.latents, source, target)
         return Condition(warped, latents, maps, opening, target, placement)
 
@@ -97,7 +102,7 @@ class Painter(nn.Module):
         return Cache(reference.latents, reference.keys)
 
     def guide(self, condition: Condition, cache: Cache) -> tuple[Tensor, Tensor, Tensor]:
-        """AnimateNet's guidance of one frame."""
+        """AnimateNet's guidance of one frame: (B, c0, 32, 32), (B, c1, 16, 16), (B, c2, 8, 8)."""
         guidance: tuple[Tensor, Tensor, Tensor] = self.animate_net(
             condition.maps,
             condition.warped_latents,
@@ -115,7 +120,11 @@ class Painter(nn.Module):
         reference: Reference,
         cache: Cache,
     ) -> Cache:
-        """One evaluation of IdentityNet: z_0 and the keys/values it wrote."""
+        """One evaluation of IdentityNet: z_0 and its keys/values.
+
+        Shapes:
+            in: z_t (B, 16, 32, 32); t (B,) in [0, 1]; guidance as `guide` returns it.
+        """
         z_0, keys = self.identity_net(
             z_t, t, reference.latents, guidance, reference.identity, reference.keys, cache.keys
         )
@@ -129,7 +138,13 @@ class Painter(nn.Module):
         noise: Tensor,
         steps: int = 1,
     ) -> tuple[Tensor, Tensor, Cache]:
-        """Paint one frame in `steps` steps; returns crop, trust of the warp, new cache."""
+        """Paint one frame in `steps` steps.
+
+        Shapes:
+            in: noise (B, 16, 32, 32), standard normal.
+            out: crop (B, 3, 128, 128) in [-1, 1] (not clipped), weight of the warp (B, 1, 128, 128),
+            new cache.
+        """
         guidance = self.guide(condition, cache)
         made = cache
 
@@ -145,6 +160,6 @@ class Painter(nn.Module):
 
     @staticmethod
     def noise(batch: int, seed: int = 0) -> Tensor:
-        """The fixed noise of a stream."""
+        """The fixed noise of a stream: (batch, 16, 32, 32), standard normal."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(batch, LATENT_CHANNELS, LATENT, LATENT, generator=generator)

@@ -1,4 +1,4 @@
-"""The full-size system whole: text, identity, AnimateNet, IdentityNet and the codec together."""
+"""The whole full-size system: text encoder, identity, AnimateNet, IdentityNet and the autoencoders."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from engine.nets.projection import IdentityProjection
 from engine.nets.sd15_config import Sd15Config, TextSizes
 from engine.nets.sd_codec import SdCodec
 
-Caches = tuple[KeyValues, KeyValues]  # what a frame hands on: IdentityNet's and AnimateNet's K/V
+Caches = tuple[KeyValues, KeyValues]  # frame cache: keys/values of IdentityNet and of AnimateNet
 NOSE_TIP = 4
-CENTRED_EYES = 0.25  # outer eye distance of a centred face, of the picture's side
+CENTRED_EYES = 0.25  # outer eye distance of a centred face, in units of the image's side
 
 
 def text_encoder(sizes: TextSizes) -> CLIPTextModel:
@@ -43,10 +43,10 @@ def text_encoder(sizes: TextSizes) -> CLIPTextModel:
 
 
 def centred(landmarks: Tensor, points: Tensor) -> Tensor:
-    """Move `points` so that the face of `landmarks` stands in the middle at one size.
+    """Move and scale `points` so that the face of `landmarks` is centred, at a fixed size.
 
     Shapes:
-        in: landmarks (B, 478, 2); points (B, P, 2 or 3). out: like `points`.
+        in: landmarks (B, 478, 2) in [0, 1]; points (B, P, 2 or 3). out: like `points`.
     """
     middle = landmarks[:, list(STABLE)].mean(1, keepdim=True)
     eyes = (landmarks[:, 263] - landmarks[:, 33]).norm(dim=-1)
@@ -56,7 +56,7 @@ def centred(landmarks: Tensor, points: Tensor) -> Tensor:
 
 
 def hide_lower_half(pictures: Tensor, landmarks: Tensor) -> Tensor:
-    """DiffTalk's masked frame: every row from the nose tip down is grey.
+    """DiffTalk's masked frame (arXiv 2301.03786): every row from the nose tip down is grey.
 
     Shapes:
         in: pictures (B, 3, S, S) in [-1, 1]; landmarks (B, 478, 2) in [0, 1]. out: like `pictures`.
@@ -69,7 +69,7 @@ def hide_lower_half(pictures: Tensor, landmarks: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Networks:
-    """What a `PortraitTalkModel` is made of.
+    """The parts of a `PortraitTalkModel`.
 
     Attributes:
         projection: None without a face encoder.
@@ -114,21 +114,25 @@ class PortraitTalkModel(nn.Module):
         return cls(config, networks)
 
     def read(self, ids: Tensor) -> Tensor:
-        """Token numbers (B, 77) -> text (B, 77, D)."""
+        """Token ids (B, 77) -> text embedding (B, 77, D)."""
         out: Tensor = self.text(ids).last_hidden_state
         return out
 
     def identify(self, embeddings: Tensor) -> Tensor | None:
         """Face embeddings (B, R, E) -> identity tokens (B, R * N, D); None without a face encoder.
 
-        Zeros mean nobody: the unconditional side of guidance.
+        Zero embeddings stand for no identity, for classifier-free guidance.
         """
         if self.projection is None:
             return None
         return self.projection(self._used(embeddings))
 
     def write_reference(self, latents: Tensor, text: Tensor, identity: Tensor | None) -> KeyValues:
-        """Keys and values of the portraits' clean latents (B, R, 4, h, w), once a portrait."""
+        """Keys and values of the portraits' clean latents (B, R, 4, h, w), once a portrait.
+
+        Shapes:
+            in: text (B, 77, D); identity (B, N, D). out: 16 (K, V) pairs, each (B, R * S, C).
+        """
         writer = self.reference_net or self.unet
         return writer.write_reference(
             self._used(latents), text, identity if writer is self.unet else None
@@ -138,10 +142,11 @@ class PortraitTalkModel(nn.Module):
         return references[:, :1] if self.config.references == "first" else references
 
     def concat(self, masked: Tensor, reference: Tensor) -> Tensor | None:
-        """What IdentityNet is given beside the noisy latents; None but for DiffTalk's conditioning.
+        """Input of IdentityNet beside the noisy latents: DiffTalk's conditioning only, else None.
 
         Shapes:
             in: latents (B, 4, h, w) of the frame with its lower half hidden, and of the reference.
+            out: (B, 8, h, w).
         """
         return torch.cat([masked, reference], 1) if self.config.difftalk else None
 
@@ -154,11 +159,11 @@ class PortraitTalkModel(nn.Module):
         concat: Tensor | None = None,
         speech: Tensor | None = None,
     ) -> Guidance:
-        """What the nets are told of a frame.
+        """The conditions of a frame.
 
-        With placement off, neither the drawing nor the tokens say where the head is or how large.
-        With DiffTalk's conditioning neither they nor the placement say where the mouth and the chin
-        are.
+        With placement off, neither the control image nor the tokens contain the head's position or
+        size. With DiffTalk's conditioning neither they nor the placement contain the position of mouth
+        and chin.
 
         Shapes:
             in: landmarks (B, 478, 2) in [0, 1]; points (B, 68, 3) of `engine.face.placement`;
@@ -190,7 +195,7 @@ class PortraitTalkModel(nn.Module):
         """One evaluation of latents z_t (B, 4, h, w) at times t (B,).
 
         Returns:
-            noise (B, 4, h, w) and what the frame cache keeps of it.
+            noise (B, 4, h, w) and the frame cache after it.
         """
         before, animate_before = previous or (None, None)
         guidance = replace(guidance, image=guidance.image.to(z_t.dtype))

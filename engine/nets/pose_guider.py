@@ -1,4 +1,4 @@
-"""The light alternative to a ControlNet: the drawn face as one map added after the first convolution."""
+"""A pose guider, lighter than a ControlNet: the drawn face as one map added after `conv_in`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class PoseGuider(nn.Module):
     """The stem of a ControlNet alone; its last convolution starts at zero.
 
     It is called like `AnimateControlNet` and gives one map instead of 13 residuals; landmarks and
-    placement reach it only through the picture.
+    placement reach it only through the control image.
 
     Shapes:
         in: the guidance's image (B, 3, 8 h, 8 w) in [0, 1]. out: one map (B, C, h, w).
@@ -46,7 +46,7 @@ class PoseGuider(nn.Module):
         guidance: Guidance,
         previous: KeyValues | None = None,
     ) -> tuple[tuple[Tensor, ...], KeyValues]:
-        """Compute the map; only the image is looked at, and there is nothing to cache."""
+        """Compute the map; only the image is read, and there is nothing to cache. Shapes as above."""
         h = F.silu(self.conv_in(guidance.image))
         for layer in self.blocks:
             h = F.silu(layer(h))

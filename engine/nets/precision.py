@@ -1,7 +1,8 @@
 """bfloat16 weights on any CPU: where the chip cannot multiply them, they are widened layer by layer.
 
-PyTorch's bfloat16 products on a CPU without AVX-512 are some hundred times slower than float32. Kept
-in bfloat16 and widened as each layer runs, weights take half the memory at nearly float32's speed.
+PyTorch's bfloat16 products on a CPU without AVX-512 are some hundred times slower than float32.
+Weights kept in bfloat16 and widened as each layer runs take half the memory at nearly the speed of
+float32.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from engine.nets.sd15_config import Sd15Config
 class IdentityProjection(nn.Module):
     """512 -> 1024, GELU, -> N x D, LayerNorm: 4 tokens (FaceID) or 16 (portrait) a reference.
 
-    Tokens of several references stand one behind the other. Without a person (for guidance) the
-    embedding is zero, as IP-Adapter was trained.
+    Tokens of several references are concatenated. Without an identity (for classifier-free guidance)
+    the embedding is zero, as IP-Adapter was trained.
 
     Shapes:
         in: embeddings (B, R, E) of unit length. out: (B, R * N, D).
@@ -36,7 +36,7 @@ class IdentityProjection(nn.Module):
         return cls(config.face_embedding, config.unet.cross_attention_dim, config.identity_tokens)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Compute the tokens."""
+        """Compute the tokens; shapes as above."""
         B, R, _ = embeddings.shape
         tokens = self.proj(embeddings).view(B, R * self.count, -1)
         out: Tensor = self.norm(tokens)
@@ -44,7 +44,7 @@ class IdentityProjection(nn.Module):
 
 
 def mix(people: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Somebody between people: the weighted mean of their tokens, weights divided by their sum.
+    """A mixed identity: the weighted mean of several people's tokens, weights divided by their sum.
 
     Shapes:
         in: each (B, N, D), the same number of references for everybody. out: (B, N, D).

@@ -22,7 +22,7 @@ class UnetSizes:
     heads: int = 8
     norm_num_groups: int = 32
     latent_channels: int = 4
-    sample_size: int = 64  # latent side, 8 x less than the picture's
+    sample_size: int = 64  # latent side, an eighth of the image's
     conditioning_channels: tuple[int, ...] = (16, 32, 96, 256)  # stem of the control image
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class CodecSizes:
     scaling_factor: float = 0.18215
     tiny_channels: tuple[int, ...] = (64, 64, 64, 64)
     tiny_blocks: tuple[int, ...] = (1, 3, 3, 3)
-    output_scale: Literal[1, 2] = 1  # decoded pictures are this many times 8 latents
+    output_scale: Literal[1, 2] = 1  # decoded images have this many times 8 x the latent side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +73,8 @@ class Sd15Config:
     `placement`: off, no placement attention is built and landmarks are drawn centred, at one size.
     `temporal`: off, neither net looks at the previous frame.
     `conditioning`: "difftalk" gives IdentityNet the latents of the masked frame and of the reference
-    beside the noisy ones, AnimateNet landmarks without mouth and jaw, and the speech as tokens.
-    `prediction`: with "velocity" (arXiv 2202.00512) IdentityNet still returns the noise, reckoned from
+    beside the noisy ones, and AnimateNet landmarks without mouth and jaw and speech tokens.
+    `prediction`: with "velocity" (arXiv 2202.00512) IdentityNet still returns the noise, computed from
     it; a network that starts from nothing need not learn first to copy its input at high noise.
     """
 
@@ -122,7 +122,7 @@ class Sd15Config:
 
     @property
     def picture_side(self) -> int:
-        """Side in pixels of encoded pictures and control images; the output's may be another."""
+        """Side in pixels of encoded images and control images; the output's may differ."""
         return 8 * self.unet.sample_size
 
     @classmethod

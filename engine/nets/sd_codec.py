@@ -1,4 +1,4 @@
-"""Pictures to latents and back: the SD autoencoder offline, the tiny one live, any output size."""
+"""Images to latents and back: the SD autoencoder offline, the tiny one live, any output size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.nets.sd15_config import CodecSizes
 
 
 def vae_arguments(sizes: CodecSizes) -> dict[str, Any]:
-    """`sizes` of the SD autoencoder in the words of diffusers' configuration file."""
+    """`sizes` of the SD autoencoder as the arguments of diffusers' `AutoencoderKL`."""
     levels = len(sizes.vae_channels)
     return {
         "down_block_types": ("DownEncoderBlock2D",) * levels,
@@ -27,7 +27,7 @@ def vae_arguments(sizes: CodecSizes) -> dict[str, Any]:
 
 
 def tiny_arguments(sizes: CodecSizes) -> dict[str, Any]:
-    """`sizes` of the tiny autoencoder in the words of diffusers' configuration file."""
+    """`sizes` of the tiny autoencoder as the arguments of diffusers' `AutoencoderTiny`."""
     return {
         "encoder_block_out_channels": sizes.tiny_channels,
         "decoder_block_out_channels": sizes.tiny_channels,
@@ -43,7 +43,7 @@ class Enlarger(nn.Module):
     bilinear enlargement.
 
     Shapes:
-        in: pictures (B, 3, H, W). out: (B, 3, 2 H, 2 W).
+        in: images (B, 3, H, W). out: (B, 3, 2 H, 2 W).
     """
 
     def __init__(self, channels: int = 32) -> None:
@@ -63,8 +63,8 @@ class SdCodec(nn.Module):
     """Both autoencoders behind one pair of calls; latents are scaled as the UNet wants them.
 
     Shapes:
-        pictures (B, 3, 8 h, 8 w) in [-1, 1], RGB; latents (B, 4, h, w). With `output_scale` 2,
-        decoded pictures are (B, 3, 16 h, 16 w).
+        images (B, 3, 8 h, 8 w) in [-1, 1], RGB; latents (B, 4, h, w). With `output_scale` 2,
+        decoded images are (B, 3, 16 h, 16 w).
     """
 
     def __init__(
@@ -87,7 +87,11 @@ class SdCodec(nn.Module):
         return cls(vae, tiny, output_scale=sizes.output_scale)
 
     def encode(self, pictures: Tensor, *, tiny: bool = False) -> Tensor:
-        """Latents of pictures; the mean, so that the same picture gives the same latents."""
+        """Latents of images: the mean, so that an image always gives the same latents.
+
+        Raises:
+            ValueError: the codec was built without that autoencoder.
+        """
         net = self._net(tiny)
         if tiny:
             latents = net.encode(pictures).latents
@@ -96,10 +100,14 @@ class SdCodec(nn.Module):
         return latents * net.config.scaling_factor
 
     def decode(self, latents: Tensor, *, tiny: bool = False) -> Tensor:
-        """Pictures of latents, in [-1, 1] (not clipped)."""
+        """Images of latents, in [-1, 1] (not clipped).
+
+        Raises:
+            ValueError: the codec was built without that autoencoder.
+        """
         net = self._net(tiny)
-        pictures: Tensor = net.decode(latents / net.config.scaling_factor, return_dict=False)[0]
-        return pictures if self.enlarge is None else self.enlarge(pictures)
+        images: Tensor = net.decode(latents / net.config.scaling_factor, return_dict=False)[0]
+        return images if self.enlarge is None else self.enlarge(images)
 
     def _net(self, tiny: bool) -> Any:
         net = self.tiny if tiny else self.vae

@@ -1,4 +1,4 @@
-"""Prompts to the token numbers a text encoder reads."""
+"""Prompts to the token ids of a text encoder."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from transformers import CLIPTokenizer
 
 from engine.errors import WeightsError
 
-Tokenise = Callable[[Sequence[str]], Tensor]  # prompts -> token numbers (B, 77)
+Tokenise = Callable[[Sequence[str]], Tensor]  # prompts -> token ids (B, 77)
 
 
 class WordNumbers:
-    """Token numbers for small text encoders, which have no tokenizer: a word is a hash."""
+    """Token ids for small text encoders, which have no tokenizer: each word is hashed."""
 
     def __init__(self, vocabulary: int, length: int = 77) -> None:
         self._words, self._length = vocabulary - 2, length  # the last two begin and end
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
-        """(B, length) int64, padded with the end."""
+        """B prompts -> (B, length) int64, padded with the end token, longer ones cut."""
         rows = []
         for prompt in prompts:
             words = [zlib.crc32(w.encode()) % self._words for w in prompt.lower().split()]
@@ -32,7 +32,7 @@ class WordNumbers:
 
 
 class ClipTokens:
-    """Token numbers of CLIP's own tokenizer.
+    """Token ids of CLIP's own tokenizer.
 
     Args:
         folder: vocab.json and merges.txt, such as Stable Diffusion's folder `tokenizer`.
@@ -49,7 +49,7 @@ class ClipTokens:
         self._length = length
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
-        """(B, length) int64; what is longer is cut."""
+        """B prompts -> (B, length) int64, padded with the end token, longer ones cut."""
         out: Tensor = self._tokenizer(
             list(prompts),
             padding="max_length",

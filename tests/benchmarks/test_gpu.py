@@ -26,13 +26,15 @@ def test_a_frame_of_each_profile_is_timed_and_tabled(capsys: pytest.CaptureFixtu
     gpu.differences(tiny)
     for row in tiny:
         assert 0 < row["frame_ms"]["p50"] <= row["frame_ms"]["p95"]
+        assert 0 < row["together_ms"]["p50"] <= row["together_ms"]["p95"]
+        assert row["together_ratio_p50"] > 0
     assert 0 < tiny[1]["differs"] < 0.5, "every run time draws the same picture"
     sd15 = gpu.sd15("ours", Setup(small=True, precision="float32"), ONCE)
     assert [(row["steps"], row["batch"]) for row in sd15] == [(1, 1), (1, 2)]
     assert all(row["frame_ms"]["p50"] > 0 for row in sd15)
     gpu.print_tables({"tiny": tiny, "sd15": sd15, "precision": "float32"})
     table = capsys.readouterr().out
-    for word in ("openvino", "onnxruntime", "ours", "sessions", "peak GiB"):
+    for word in ("openvino", "onnxruntime", "ours", "sessions", "together", "peak GiB"):
         assert word in table
 
 

@@ -77,7 +77,7 @@ def test_another_kind_of_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WrongFamily, match="FaceID-Plus"):
         read_ip_adapter(save_nested(plus, tmp_path / "plus.bin"))
     plain = {n: t for n, t in tensors.items() if n != "image_proj.proj.2.weight"}
-    with pytest.raises(WrongFamily, match="for pictures, not for faces"):
+    with pytest.raises(WrongFamily, match="for images, not for faces"):
         read_ip_adapter(save_nested(plain, tmp_path / "plain.bin"))
     with pytest.raises(WrongFamily, match="is no IP-Adapter"):
         read_ip_adapter(save({"weight": torch.ones(1)}, tmp_path / "no.safetensors"))
