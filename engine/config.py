@@ -173,7 +173,7 @@ class EngineConfig:
             "max_side": 1024,
             "diffusion": DiffusionSettings(**how),  # type: ignore[arg-type]
         }
-        made = cls(profile="sd15", **{**defaults, **changes})
+        made = cls(profile="sd15", **(defaults | changes))
         if live and made.diffusion.long_video == "fusion":
             raise ConfigError(
                 "long_video='fusion' samples all frames of a sound together; live there is only "

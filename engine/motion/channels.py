@@ -11,10 +11,10 @@ F32 = NDArray[np.float32]
 
 # What the motion net decides; left and right share a value.
 CHANNELS: tuple[str, ...] = (
-    *("jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthSmile", "mouthStretch"),
-    *("mouthRollLower", "mouthRollUpper", "mouthPress", "mouthLowerDown", "mouthUpperUp"),
+    "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthSmile", "mouthStretch",
+    "mouthRollLower", "mouthRollUpper", "mouthPress", "mouthLowerDown", "mouthUpperUp",
     "tongueOut",
-)
+)  # fmt: skip
 # What animators agree on though they share it out differently: one rounds lips by the funnel alone,
 # another by the pucker. The sum of the channels stands for the group.
 ARKIT_GROUPS: dict[str, tuple[str, ...]] = {
