@@ -81,19 +81,9 @@ def generate(
     loaded = load_profile(config)
     fused = config.diffusion.long_video == "fusion"
     with _bar("windows, then frames" if fused else "drawing frames") as progress:
-        report = make(
-            loaded,
-            casting,
-            audio,
-            out,
-            resumable=config.profile == "sd15",
-            progress=progress,
-        )
-    went_on = f" ({report.resumed_at / report.pieces:.0%} done before)" if report.resumed_at else ""
-    typer.echo(
-        f"{out}: {report.frames} frames{went_on} in {report.seconds:.1f} s, "
-        f"{report.realtime_factor:.2g} x real time"
-    )
+        resumable = config.profile == "sd15"
+        report = make(loaded, casting, audio, out, resumable=resumable, progress=progress)
+    typer.echo(f"{out}: {report}")
 
 
 @app.command()

@@ -96,7 +96,14 @@ class StreamingSpeechEncoder:
         return self.step_many([(state, pcm)])[0]
 
     def step_many(self, streams: Sequence[tuple[SpeechState, F32]]) -> list[F32]:
-        """`step` for several streams, hop by hop together; returns the features of each."""
+        """`step` for several streams, each with its `pcm` (N,), hop by hop together.
+
+        Returns:
+            the features (2 * hops completed, width) of each.
+
+        Raises:
+            ValueError: as `step`.
+        """
         windows = [state.buffer.push(pcm) for state, pcm in streams]
         heard: list[list[F32]] = [[np.zeros((0, self.width), np.float32)] for _ in streams]
         for hop, due in rounds([len(rows) for rows in windows]):

@@ -76,7 +76,11 @@ def index(name: str) -> int:
 
 
 def indices(*names: str) -> NDArray[np.intp]:
-    """Positions of several coefficients, ready to index the last axis of an array."""
+    """Positions (N,) of N coefficients, ready to index the last axis of an array.
+
+    Raises:
+        ValueError: as `index`.
+    """
     return np.array([index(name) for name in names], np.intp)
 
 

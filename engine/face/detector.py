@@ -182,7 +182,7 @@ class FaceReader:
         self._landmarks = landmarks
 
     def find(self, rgb: RgbImage, threshold: float = MIN_DETECTOR) -> list[tuple[float, FaceCrop]]:
-        """Score and square (picture pixels) of everything that looks like a face, best first."""
+        """Candidates in an image (H, W, 3): score in [0, 1] and square in pixels, best first."""
         height, width = rgb.shape[:2]
         whole = FaceCrop(width / 2, height / 2, float(max(height, width)))
         small = whole.cut(Image.fromarray(rgb), DETECTOR_SIDE)
@@ -209,7 +209,7 @@ class FaceReader:
         )
 
     def faces(self, rgb: RgbImage) -> list[Face]:
-        """Every face that both networks believe in, largest first, refined."""
+        """Every face of an image (H, W, 3) that both networks accept, largest first, refined."""
         picture = Image.fromarray(rgb)
         found: list[Face] = []
         for _, square in self.find(rgb)[:MAX_CANDIDATES]:

@@ -125,7 +125,14 @@ class MotionDecoder:
         return self.step_many([(state, features)])[0]
 
     def step_many(self, streams: Sequence[tuple[MotionState, F32]]) -> list[F32]:
-        """`step` for several streams, frame by frame together; returns the coefficients of each."""
+        """`step` for several streams, each with its features (T, width), frame by frame together.
+
+        Returns:
+            the coefficients (frames completed, 52) of each.
+
+        Raises:
+            ValueError: as `step`.
+        """
         pairs = [self._pairs(state, features) for state, features in streams]
         rows: list[list[F32]] = [[np.zeros((0, arkit.COUNT), np.float32)] for _ in streams]
         energy: list[list[F32]] = [[np.zeros(0, np.float32)] for _ in streams]

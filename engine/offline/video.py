@@ -36,6 +36,14 @@ class Report:
     pieces: int  # of work: a frame each; with latent fusion windows first, a piece a step
     resumed_at: int = 0  # pieces that an earlier run had done
 
+    def __str__(self) -> str:
+        """One line for whoever waited."""
+        before = f" ({self.resumed_at / self.pieces:.0%} done before)" if self.resumed_at else ""
+        return (
+            f"{self.frames} frames{before} in {self.seconds:.1f} s, "
+            f"{self.realtime_factor:.2g} x real time"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
