@@ -14,6 +14,8 @@ from engine.errors import ConfigError
 
 T = TypeVar("T")
 WEIGHTS = Path(__file__).parent / "weights"
+MODELS_DIR = Path("models")  # of public checkpoints
+MAX_WINDOW = 256  # frames of a window of latent fusion
 
 # The time base that every network is trained on; other modules take their lengths from here.
 SAMPLE_RATE_HZ = 16_000
@@ -26,6 +28,8 @@ Profile = Literal["tiny", "sd15"]
 BackendName = Literal["openvino", "onnxruntime", "cuda", "tensorrt"]  # what runs embedded graphs
 Use = Literal["commercial", "research"]  # some checkpoints may not be used commercially
 SpeechEncoderName = Literal["tiny", "hubert-base", "hubert-large"]
+FaceEncoderName = Literal["insightface", "auraface", "sface"]
+SamplerName = Literal["ddim", "euler", "dpm++", "lcm", "tcd"]  # that predict noise, as sd15 does
 Adapter = Literal["faceid", "faceid-portrait", "none"]
 Conditioning = Literal["portraittalk", "difftalk"]  # what the full-size nets are told of a frame
 Codec = Literal["tiny", "full"]
@@ -65,6 +69,18 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 1 << 63:
         raise ConfigError(f"seed={seed} is out of range; 0 to {(1 << 63) - 1}")
+
+
+def check_models_dir(folder: Path) -> None:
+    """Refuse what cannot be the folder of checkpoints; the default one need not be there.
+
+    Raises:
+        ConfigError: it is a file, or another folder than the default one that does not exist.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"models_dir={str(folder)!r} is a file; name a folder")
+    if folder != MODELS_DIR and not folder.exists():
+        raise ConfigError(f"models_dir={str(folder)!r} does not exist; name a folder that does")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,15 +126,15 @@ class DiffusionSettings:
     `compile`: cudagraphs records the denoising step on the GPU and replays it.
     """
 
-    models_dir: Path = Path("models")
+    models_dir: Path = MODELS_DIR
     trained: tuple[Path, ...] = ()  # run folders of `portraittalk train`, later over earlier
     use: Use = "research"
-    sampler: str = "lcm"
+    sampler: SamplerName = "lcm"
     guidance_scale: float = 1.0
     few_step: str = ""  # checkpoint of a LoRA for few steps; by itself that of the sampler
     speech: SpeechEncoderName = "tiny"  # whose features move the mouth
     adapter: Adapter = "faceid"
-    face_encoder: str = "insightface"
+    face_encoder: FaceEncoderName = "insightface"
     conditioning: Conditioning = "portraittalk"  # as `trained` was
     codec: Codec = "tiny"
     long_video: LongVideo = "cache"
@@ -133,12 +149,11 @@ class DiffusionSettings:
             raise ConfigError(
                 f"guidance_scale={self.guidance_scale} is out of range; 0 to 30, 1 is none"
             )
-        if self.models_dir.exists() and not self.models_dir.is_dir():
-            raise ConfigError(f"models_dir={str(self.models_dir)!r} is a file; name a folder")
-        if self.window < 3 or not 0 <= self.overlap <= self.window - 2:
+        check_models_dir(self.models_dir)
+        if not 3 <= self.window <= MAX_WINDOW or not 0 <= self.overlap <= self.window - 2:
             raise ConfigError(
-                f"window={self.window}, overlap={self.overlap}: a window is the portrait and 2 frames "
-                "or more, and two windows may not share all of theirs"
+                f"window={self.window}, overlap={self.overlap}: a window is the portrait and 2 to "
+                f"{MAX_WINDOW - 1} frames, and two windows may not share all of theirs"
             )
         check_words(self)
 
