@@ -22,7 +22,7 @@ SAMPLE_RATE_HZ = 16_000
 FPS = 25
 HOP_SAMPLES = SAMPLE_RATE_HZ // FPS  # of a video frame
 FEATURES_PER_FRAME = 2  # feature frames of a speech encoder in a video frame
-LOOKAHEAD_FRAMES = 2  # frames of sound heard before a frame's mouth is decided
+LOOKAHEAD_FRAMES = 2  # frames of sound needed before a frame's mouth is decided
 
 Profile = Literal["tiny", "sd15"]
 BackendName = Literal["openvino", "onnxruntime", "cuda", "tensorrt"]  # what runs embedded graphs
@@ -89,7 +89,7 @@ class StreamConfig:
 
     sample_rate_hz: int = SAMPLE_RATE_HZ
     fps: int = FPS
-    # those of the motion network; a speech encoder that hears in chunks adds to them
+    # those of the motion network; a speech encoder that works in chunks adds to them
     lookahead_frames: int = LOOKAHEAD_FRAMES
 
     def __post_init__(self) -> None:
@@ -120,7 +120,7 @@ class DiffusionSettings:
     """What the sd15 profile loads, and how it samples; see `portraittalk models` for the names.
 
     `random_weights`: build networks of that size with random weights instead of loading any; the
-    pictures are noise, the timing and the workings are real.
+    frames are noise, the timing and the workings are real.
     `long_video`: what ties frames together. cache: each sees the one before. fusion: all are sampled
     together in overlapping windows (progressive latent fusion), offline alone. neither: nothing.
     `compile`: cudagraphs records the denoising step on the GPU and replays it.
@@ -171,7 +171,7 @@ class EngineConfig:
     threads: int = 2  # CPU threads of one graph
     batch: int = 1  # streams that may be stepped together; see `AvatarEngine.step_many`
     num_inference_steps: int = 1  # denoising steps per painted frame
-    # frames; those between carry the last painted window, unless lips open. 0: as the machine
+    # frames; those between carry the last painted crop, unless lips open. 0: as the machine
     # allows, every one on a GPU or where the CPU multiplies in bf16, else every third
     paint_every: int = 0
     max_side: int = 512  # longer portraits are scaled down to this many pixels

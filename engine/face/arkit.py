@@ -1,4 +1,4 @@
-"""The 52 face coefficients every part speaks in: names, order, left/right pairs, index."""
+"""The 52 face coefficients every part uses: names, order, left/right pairs, index."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ def _affine(matrix: NDArray[Any], shift: NDArray[Any]) -> Affine:
 def crop_transform(landmarks: Points) -> Affine:
     """Affine (2, 3) from image pixels to crop units, where the crop is [0, 1] x [0, 1].
 
-    Landmarks (478, 2) are in pixels. The crop is a square around the mouth, level with the eyes, sized by points that do not move
-    with expression.
+    Landmarks (478, 2) are in pixels. The crop is a square around the mouth, level with the eyes,
+    sized by points that do not move with expression.
     """
     right, left = landmarks[33], landmarks[263]
     along = (left - right) / np.linalg.norm(left - right)

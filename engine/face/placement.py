@@ -1,6 +1,6 @@
 """Landmarks of a frame as what AnimateNet is told: 68 points with depth, and the head's placement.
 
-Everything is in units of the picture: x and y in [0, 1] from its left and top edge, z in the same
+Everything is in units of the image: x and y in [0, 1] from its left and top edge, z in the same
 unit, larger is farther, 0 at the points that hardly move. numpy only: training and live use it.
 """
 
@@ -41,7 +41,7 @@ def depths(landmarks: F32, yaw: float, pitch: float, depth: F32) -> F32:
         depth: (478,) of the face seen from the front, in crop units (`FaceBasis.depth`).
 
     Returns:
-        (478,) in units of the picture.
+        (478,) in units of the image.
     """
     along = landmarks[263] - landmarks[33]
     roll = np.arctan2(along[1], along[0])

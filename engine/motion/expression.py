@@ -215,7 +215,7 @@ class Prompt:
     """What an engine made of a prompt; ready to be shown by any of its streams."""
 
     expression: Expression = NEUTRAL
-    words: Any = None  # what the picture part made of the whole text; None where it reads none
+    words: Any = None  # the renderer's encoding of the whole text; None where it has none
 
     def __str__(self) -> str:
         """The prompt's expression in its shortest form."""

@@ -72,7 +72,7 @@ class _Job:
         return state
 
     def stream(self, state: StreamState, hops: int) -> Iterator[VideoFrame]:
-        """Every frame from `state` on, hearing `hops` frames of sound at a time."""
+        """Every frame from `state` on, fed `hops` frames of sound at a time."""
         samples = hops * self.engine.config.stream.hop_samples
         for start in range(0, len(self.pcm), samples):
             yield from self.engine.step(state, self.pcm[start : start + samples])
