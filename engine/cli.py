@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from engine.config import MODELS_DIR, check_models_dir
 from engine.errors import BackendUnavailable
 from engine.options import (
     SD15,
@@ -81,19 +82,9 @@ def generate(
     loaded = load_profile(config)
     fused = config.diffusion.long_video == "fusion"
     with _bar("windows, then frames" if fused else "drawing frames") as progress:
-        report = make(
-            loaded,
-            casting,
-            audio,
-            out,
-            resumable=config.profile == "sd15",
-            progress=progress,
-        )
-    went_on = f" ({report.resumed_at / report.pieces:.0%} done before)" if report.resumed_at else ""
-    typer.echo(
-        f"{out}: {report.frames} frames{went_on} in {report.seconds:.1f} s, "
-        f"{report.realtime_factor:.2g} x real time"
-    )
+        resumable = config.profile == "sd15"
+        report = make(loaded, casting, audio, out, resumable=resumable, progress=progress)
+    typer.echo(f"{out}: {report}")
 
 
 @app.command()
@@ -121,7 +112,7 @@ def motion(
 
 @app.command()
 def models(
-    models_dir: Annotated[Path, typer.Option(help="Your folder of checkpoints.")] = Path("models"),
+    models_dir: Annotated[Path, typer.Option(help="Your folder of checkpoints.")] = MODELS_DIR,
     profile: Annotated[str, typer.Option(help="Whose checkpoints to list.")] = "sd15",
 ) -> None:
     """List every checkpoint PROFILE can use: licence, here or not, the command that brings it.
@@ -162,12 +153,13 @@ def prepare(
     shard: Annotated[str, typer.Option(help="I/N: only every N-th video from the I-th.")] = "0/1",
     face_encoder: Annotated[str, typer.Option(help="tiny, sface, auraface, insightface.")] = "tiny",
     speech: Annotated[str, typer.Option(help="tiny, hubert-base or hubert-large.")] = "tiny",
-    models_dir: Annotated[Path, typer.Option(help="Your folder of checkpoints.")] = Path("models"),
+    models_dir: Annotated[Path, typer.Option(help="Your folder of checkpoints.")] = MODELS_DIR,
 ) -> None:
     """Cut talking VIDEOS into clips to train on; run again, it goes on where it stopped.
 
     Writes clips, a contact sheet to look at, and a report of what was left out and why.
     """
+    check_models_dir(models_dir)
     with training_packages():
         from engine.training.commands import PrepareOptions, prepare_folder
     options = PrepareOptions(

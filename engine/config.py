@@ -14,18 +14,22 @@ from engine.errors import ConfigError
 
 T = TypeVar("T")
 WEIGHTS = Path(__file__).parent / "weights"
+MODELS_DIR = Path("models")  # of public checkpoints
+MAX_WINDOW = 256  # frames of a window of latent fusion
 
 # The time base that every network is trained on; other modules take their lengths from here.
 SAMPLE_RATE_HZ = 16_000
 FPS = 25
 HOP_SAMPLES = SAMPLE_RATE_HZ // FPS  # of a video frame
 FEATURES_PER_FRAME = 2  # feature frames of a speech encoder in a video frame
-LOOKAHEAD_FRAMES = 2  # frames of sound heard before a frame's mouth is decided
+LOOKAHEAD_FRAMES = 2  # frames of sound needed before a frame's mouth is decided
 
 Profile = Literal["tiny", "sd15"]
 BackendName = Literal["openvino", "onnxruntime", "cuda", "tensorrt"]  # what runs embedded graphs
 Use = Literal["commercial", "research"]  # some checkpoints may not be used commercially
 SpeechEncoderName = Literal["tiny", "hubert-base", "hubert-large"]
+FaceEncoderName = Literal["insightface", "auraface", "sface"]
+SamplerName = Literal["ddim", "euler", "dpm++", "lcm", "tcd"]  # that predict noise, as sd15 does
 Adapter = Literal["faceid", "faceid-portrait", "none"]
 Conditioning = Literal["portraittalk", "difftalk"]  # what the full-size nets are told of a frame
 Codec = Literal["tiny", "full"]
@@ -67,13 +71,25 @@ def check_seed(seed: int) -> None:
         raise ConfigError(f"seed={seed} is out of range; 0 to {(1 << 63) - 1}")
 
 
+def check_models_dir(folder: Path) -> None:
+    """Refuse what cannot be the folder of checkpoints; the default one need not be there.
+
+    Raises:
+        ConfigError: it is a file, or another folder than the default one that does not exist.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"models_dir={str(folder)!r} is a file; name a folder")
+    if folder != MODELS_DIR and not folder.exists():
+        raise ConfigError(f"models_dir={str(folder)!r} does not exist; name a folder that does")
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StreamConfig:
     """Time base of the stream, as the networks are trained on it; other values are refused."""
 
     sample_rate_hz: int = SAMPLE_RATE_HZ
     fps: int = FPS
-    # those of the motion network; a speech encoder that hears in chunks adds to them
+    # those of the motion network; a speech encoder that works in chunks adds to them
     lookahead_frames: int = LOOKAHEAD_FRAMES
 
     def __post_init__(self) -> None:
@@ -104,21 +120,21 @@ class DiffusionSettings:
     """What the sd15 profile loads, and how it samples; see `portraittalk models` for the names.
 
     `random_weights`: build networks of that size with random weights instead of loading any; the
-    pictures are noise, the timing and the workings are real.
+    frames are noise, the timing and the workings are real.
     `long_video`: what ties frames together. cache: each sees the one before. fusion: all are sampled
     together in overlapping windows (progressive latent fusion), offline alone. neither: nothing.
     `compile`: cudagraphs records the denoising step on the GPU and replays it.
     """
 
-    models_dir: Path = Path("models")
+    models_dir: Path = MODELS_DIR
     trained: tuple[Path, ...] = ()  # run folders of `portraittalk train`, later over earlier
     use: Use = "research"
-    sampler: str = "lcm"
+    sampler: SamplerName = "lcm"
     guidance_scale: float = 1.0
     few_step: str = ""  # checkpoint of a LoRA for few steps; by itself that of the sampler
     speech: SpeechEncoderName = "tiny"  # whose features move the mouth
     adapter: Adapter = "faceid"
-    face_encoder: str = "insightface"
+    face_encoder: FaceEncoderName = "insightface"
     conditioning: Conditioning = "portraittalk"  # as `trained` was
     codec: Codec = "tiny"
     long_video: LongVideo = "cache"
@@ -133,12 +149,11 @@ class DiffusionSettings:
             raise ConfigError(
                 f"guidance_scale={self.guidance_scale} is out of range; 0 to 30, 1 is none"
             )
-        if self.models_dir.exists() and not self.models_dir.is_dir():
-            raise ConfigError(f"models_dir={str(self.models_dir)!r} is a file; name a folder")
-        if self.window < 3 or not 0 <= self.overlap <= self.window - 2:
+        check_models_dir(self.models_dir)
+        if not 3 <= self.window <= MAX_WINDOW or not 0 <= self.overlap <= self.window - 2:
             raise ConfigError(
-                f"window={self.window}, overlap={self.overlap}: a window is the portrait and 2 frames "
-                "or more, and two windows may not share all of theirs"
+                f"window={self.window}, overlap={self.overlap}: a window is the portrait and 2 to "
+                f"{MAX_WINDOW - 1} frames, and two windows may not share all of theirs"
             )
         check_words(self)
 
@@ -156,7 +171,7 @@ class EngineConfig:
     threads: int = 2  # CPU threads of one graph
     batch: int = 1  # streams that may be stepped together; see `AvatarEngine.step_many`
     num_inference_steps: int = 1  # denoising steps per painted frame
-    # frames; those between carry the last painted window, unless lips open. 0: as the machine
+    # frames; those between carry the last painted crop, unless lips open. 0: as the machine
     # allows, every one on a GPU or where the CPU multiplies in bf16, else every third
     paint_every: int = 0
     max_side: int = 512  # longer portraits are scaled down to this many pixels
@@ -173,7 +188,7 @@ class EngineConfig:
             "max_side": 1024,
             "diffusion": DiffusionSettings(**how),  # type: ignore[arg-type]
         }
-        made = cls(profile="sd15", **{**defaults, **changes})
+        made = cls(profile="sd15", **(defaults | changes))
         if live and made.diffusion.long_video == "fusion":
             raise ConfigError(
                 "long_video='fusion' samples all frames of a sound together; live there is only "

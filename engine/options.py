@@ -17,9 +17,11 @@ from engine.config import (
     BackendName,
     Compile,
     Conditioning,
+    FaceEncoderName,
     LongVideo,
     Profile,
     RandomWeights,
+    SamplerName,
     SpeechEncoderName,
     Use,
 )
@@ -71,9 +73,11 @@ class SamplingOptions:
         ),
     ] = None
     sampler: Annotated[
-        str | None,
+        SamplerName | None,
         typer.Option(
-            help="ddim, euler, dpm++, lcm or tcd (the last two load a LoRA).", rich_help_panel=SD15
+            metavar="<name>",
+            help="ddim, euler, dpm++, lcm or tcd (the last two load a LoRA).",
+            rich_help_panel=SD15,
         ),
     ] = None
 
@@ -146,8 +150,12 @@ class CheckpointOptions:
         ),
     ] = None
     face_encoder: Annotated[
-        str | None,
-        typer.Option(help="Face encoder: insightface, auraface or sface.", rich_help_panel=SD15),
+        FaceEncoderName | None,
+        typer.Option(
+            metavar="<name>",
+            help="Face encoder: insightface, auraface or sface.",
+            rich_help_panel=SD15,
+        ),
     ] = None
     random_weights: Annotated[
         RandomWeights | None,

@@ -55,6 +55,11 @@ class ServerSettings:
                 raise ConfigError(f"{name}={value} is out of range; {low:g} to {high:g}")
         if self.codec not in ("vp8", "h264"):
             raise ConfigError(f"codec={self.codec!r} is unknown; vp8 or h264")
+        if not self.host or any(c.isspace() for c in self.host):
+            raise ConfigError(
+                f"host={self.host!r} is no address; 127.0.0.1 for this machine alone, 0.0.0.0 for "
+                "every network"
+            )
         for address in self.ice_servers:
             if not address.startswith(("stun:", "turn:", "turns:")):
                 raise ConfigError(f"ice_servers: {address!r} does not start with stun: or turn:")

@@ -16,7 +16,7 @@ from engine.config import FEATURES_PER_FRAME, HOP_SAMPLES
 
 F32 = NDArray[np.float32]
 HOP = HOP_SAMPLES
-PAST = 576  # samples before a hop that the graph hears too
+PAST = 576  # samples before a hop that the graph also takes
 FRAMES = FEATURES_PER_FRAME
 WIDTH = 616  # numbers in a feature frame: twice 288 of the encoder, 40 of the log-mel spectrum
 _MEMORY: tuple[tuple[str, tuple[int | str, ...]], ...] = (
@@ -35,7 +35,7 @@ SPEECH = GraphSpec(
     precision="f32",  # the spectrum's logarithm needs it
     light=True,
 )
-_SETTLE = 30  # hops of silence a new stream has heard
+_SETTLE = 30  # hops of silence that a new stream starts from
 
 
 class SpeechEncoder(Protocol):
@@ -51,7 +51,7 @@ class SpeechEncoder(Protocol):
         """State of a new stream."""
 
     def step(self, state: Any, pcm: F32) -> F32:
-        """Hear 16 kHz `pcm` (N,); the features (T, width) it completed, 50 a second."""
+        """Take 16 kHz `pcm` (N,); the features (T, width) it completed, 50 a second."""
 
     def step_many(self, streams: Sequence[tuple[Any, F32]]) -> list[F32]:
         """`step` for several streams, each with its `pcm` (N,); the features (T, width) of each."""
@@ -88,7 +88,7 @@ class StreamingSpeechEncoder:
         return SpeechState(HopBuffer(HOP, PAST), dict(self._settled))
 
     def step(self, state: SpeechState, pcm: F32) -> F32:
-        """Hear `pcm` (N,) at 16 kHz; return the features (2 * hops completed, width).
+        """Take `pcm` (N,) at 16 kHz; return the features (2 * hops completed, width).
 
         Raises:
             ValueError: `pcm` is not float32 of one dimension.
@@ -96,15 +96,22 @@ class StreamingSpeechEncoder:
         return self.step_many([(state, pcm)])[0]
 
     def step_many(self, streams: Sequence[tuple[SpeechState, F32]]) -> list[F32]:
-        """`step` for several streams, hop by hop together; returns the features of each."""
+        """`step` for several streams, each with its `pcm` (N,), hop by hop together.
+
+        Returns:
+            the features (2 * hops completed, width) of each.
+
+        Raises:
+            ValueError: as `step`.
+        """
         windows = [state.buffer.push(pcm) for state, pcm in streams]
-        heard: list[list[F32]] = [[np.zeros((0, self.width), np.float32)] for _ in streams]
+        features: list[list[F32]] = [[np.zeros((0, self.width), np.float32)] for _ in streams]
         for hop, due in rounds([len(rows) for rows in windows]):
             feeds = [{"window": windows[i][hop, None], **streams[i][0].memory} for i in due]
             for i, out in zip(due, self._graph.each(feeds), strict=True):
                 streams[i][0].memory = self._remembered(out)
-                heard[i].append(np.asarray(out["features"])[0])
-        return [np.concatenate(rows) for rows in heard]
+                features[i].append(np.asarray(out["features"])[0])
+        return [np.concatenate(rows) for rows in features]
 
     def _remembered(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
         return {t.name: out[f"{t.name}_after"] for t in self._memories}

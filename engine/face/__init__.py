@@ -1,1 +1,1 @@
-"""Faces in pictures: reading, finding, landmarks, placement."""
+"""Faces in images: reading, finding, landmarks, placement."""

@@ -1,4 +1,4 @@
-"""The 52 face coefficients every part speaks in: names, order, left/right pairs, index."""
+"""The 52 face coefficients every part uses: names, order, left/right pairs, index."""
 
 from __future__ import annotations
 
@@ -76,7 +76,11 @@ def index(name: str) -> int:
 
 
 def indices(*names: str) -> NDArray[np.intp]:
-    """Positions of several coefficients, ready to index the last axis of an array."""
+    """Positions (N,) of N coefficients, ready to index the last axis of an array.
+
+    Raises:
+        ValueError: as `index`.
+    """
     return np.array([index(name) for name in names], np.intp)
 
 

@@ -22,7 +22,7 @@ from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
 
-DETECTOR_SIDE = 160  # pixels of the face detector's square picture
+DETECTOR_SIDE = 160  # pixels of the face detector's square image
 DETECTOR_CELLS = 20
 CROP = 192  # pixels of the landmark net's crop
 CROP_SCALE = 1.35  # crop side over face side
@@ -39,18 +39,18 @@ RIVAL_SIDE = 0.40  # a second face counts from this part of the first one's side
 MAX_YAW = math.radians(40)
 
 SCORE_NAMES: tuple[str, ...] = (
-    *("_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft"),
-    *("browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft"),
-    *("eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight"),
-    *("eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft"),
-    *("eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen"),
-    *("jawRight", "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft"),
-    *("mouthFrownRight", "mouthFunnel", "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight"),
-    *("mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight", "mouthRollLower"),
-    *("mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight"),
-    *("mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight"),
-    *("noseSneerLeft", "noseSneerRight"),
-)
+    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft",
+    "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft",
+    "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight",
+    "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft",
+    "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen",
+    "jawRight", "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft",
+    "mouthFrownRight", "mouthFunnel", "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight",
+    "mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight", "mouthRollLower",
+    "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight",
+    "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
+    "noseSneerLeft", "noseSneerRight",
+)  # fmt: skip
 
 DETECTOR = GraphSpec(
     "detector",
@@ -74,11 +74,11 @@ LANDMARKS = GraphSpec(
 class Face:
     """The face of a portrait."""
 
-    landmarks: F32  # (478, 2) x and y in pixels of the picture
+    landmarks: F32  # (478, 2) x and y in pixels of the image
     scores: F32  # (52,) in [0, 1], named by SCORE_NAMES
-    yaw: float  # radians; 0 looks at the camera, positive to the picture's right
+    yaw: float  # radians; 0 looks at the camera, positive to the image's right
     pitch: float  # radians; positive looks down
-    roll: float  # radians; positive tilts clockwise in the picture
+    roll: float  # radians; positive tilts clockwise in the image
     confidence: float  # [0, 1]
     box: tuple[float, float, float, float]  # left, top, right, bottom of the landmarks, pixels
 
@@ -90,7 +90,7 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class FaceCrop:
-    """A square of the picture, turned by `roll` about its centre."""
+    """A square of the image, turned by `roll` about its centre."""
 
     x: float
     y: float
@@ -98,25 +98,25 @@ class FaceCrop:
     roll: float = 0.0
 
     def matrix(self) -> NDArray[np.float64]:
-        """(2, 3): crop units [0, 1] x [0, 1] -> picture pixels."""
+        """(2, 3): crop units [0, 1] x [0, 1] -> image pixels."""
         c, s = math.cos(self.roll) * self.side, math.sin(self.roll) * self.side
         return np.array([[c, -s, self.x - (c - s) / 2], [s, c, self.y - (s + c) / 2]])
 
     def place(self, points: F32) -> F32:
-        """Points (N, 2) in crop units -> picture pixels."""
+        """Points (N, 2) in crop units -> image pixels."""
         matrix = self.matrix()
         return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
 
-    def cut(self, picture: Image.Image, size: int) -> RgbImage:
-        """Resample the crop to (size, size, 3); outside the picture is black."""
+    def cut(self, image: Image.Image, size: int) -> RgbImage:
+        """Resample the crop to (size, size, 3); outside the image is black."""
         matrix = self.matrix()
         shrink = max(1, int(self.side / size * 0.75))
         if shrink > 1:  # average first: bilinear sampling alone would skip pixels
-            picture = picture.reduce(shrink)
+            image = image.reduce(shrink)
         scale = matrix[:, :2] / size / shrink
         coefficients = (*scale[0], matrix[0, 2] / shrink, *scale[1], matrix[1, 2] / shrink)
         return np.asarray(
-            picture.transform(
+            image.transform(
                 (size, size), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
             )
         )
@@ -149,7 +149,7 @@ def face_box(landmarks: F32) -> tuple[float, float, float, float]:
 def decode_cells(cells: F32, threshold: float) -> list[tuple[float, FaceCrop]]:
     """Read the face detector's grid (4, 20, 20): score and square of each face in [0, 1] units, best first.
 
-    A cell speaks when its score is over `threshold` and the highest of its 3 x 3 neighbourhood;
+    A cell counts when its score is over `threshold` and the highest of its 3 x 3 neighbourhood;
     of two squares that overlap by more than a third of their union the better stays.
     """
     scores = 1 / (1 + np.exp(-cells[0].astype(np.float64)))
@@ -182,7 +182,7 @@ class FaceReader:
         self._landmarks = landmarks
 
     def find(self, rgb: RgbImage, threshold: float = MIN_DETECTOR) -> list[tuple[float, FaceCrop]]:
-        """Score and square (picture pixels) of everything that looks like a face, best first."""
+        """Candidates in an image (H, W, 3): score in [0, 1] and square in pixels, best first."""
         height, width = rgb.shape[:2]
         whole = FaceCrop(width / 2, height / 2, float(max(height, width)))
         small = whole.cut(Image.fromarray(rgb), DETECTOR_SIDE)
@@ -193,9 +193,9 @@ class FaceReader:
             for score, w in decode_cells(cells, threshold)
         ]
 
-    def look(self, picture: Image.Image, crop: FaceCrop) -> Face:
-        """Run the landmark net once on `crop` of an RGB picture."""
-        out = self._landmarks(crop=crop.cut(picture, CROP)[None])
+    def look(self, image: Image.Image, crop: FaceCrop) -> Face:
+        """Run the landmark net once on `crop` of an RGB image."""
+        out = self._landmarks(crop=crop.cut(image, CROP)[None])
         landmarks = crop.place(out["landmarks"][0])
         yaw, pitch = out["pose"][0]
         return Face(
@@ -209,15 +209,15 @@ class FaceReader:
         )
 
     def faces(self, rgb: RgbImage) -> list[Face]:
-        """Every face that both networks believe in, largest first, refined."""
-        picture = Image.fromarray(rgb)
+        """Every face of an image (H, W, 3) that both networks accept, largest first, refined."""
+        image = Image.fromarray(rgb)
         found: list[Face] = []
         for _, square in self.find(rgb)[:MAX_CANDIDATES]:
-            face = self.look(picture, FaceCrop(square.x, square.y, square.side * CROP_SCALE))
+            face = self.look(image, FaceCrop(square.x, square.y, square.side * CROP_SCALE))
             for _ in range(REFINEMENTS):
                 if face.confidence < WORTH_ALIGNING:
                     break
-                face = self.look(picture, aligned_crop(face.landmarks))
+                face = self.look(image, aligned_crop(face.landmarks))
             if face.confidence >= MIN_PRESENCE and all(_apart(face, other) for other in found):
                 found.append(face)
         return sorted(found, key=lambda face: -face.side)

@@ -14,11 +14,11 @@ from engine.types import RgbImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 40_000_000
-MAX_SIDE = 2048  # a larger picture is scaled down on reading
+MAX_SIDE = 2048  # a larger image is scaled down on reading
 MIN_SIDE = 64
 MAX_ASPECT = 4
 _BACKGROUND = (128, 128, 128)  # behind transparent pixels
-_UPRIGHT = {  # Exif orientation -> what makes the picture upright
+_UPRIGHT = {  # Exif orientation -> what makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -36,18 +36,18 @@ _DECODER_ERRORS = (
 
 
 class BadImage(MediaError):
-    """The bytes are no picture we can use."""
+    """The bytes are no image we can use."""
 
 
 class ImageTooLarge(MediaError):
-    """The picture has too many pixels."""
+    """The image has too many pixels."""
 
 
 def decode_image(data: bytes) -> RgbImage:
     """Read an image file as (H, W, 3), upright, at most 2048 pixels a side.
 
     Raises:
-        BadImage: not a picture, damaged, animated, too small or a mere strip.
+        BadImage: not an image, damaged, animated, too small or a mere strip.
         ImageTooLarge: more than 40 million pixels; found before they are decoded.
     """
     try:

@@ -17,7 +17,10 @@ CROP_DROP = 0.34  # crop centre below the nose, in the same unit
 
 
 def face_unit(landmarks: Points) -> float:
-    """Outer eye distance plus eyes-to-nose-base distance: barely moves with expression."""
+    """Outer eye distance plus eyes-to-nose-base distance of landmarks (478, 2), in their unit.
+
+    It barely moves with expression.
+    """
     eyes = landmarks[[33, 263]]
     return float(np.linalg.norm(eyes[1] - eyes[0]) + np.linalg.norm(landmarks[2] - eyes.mean(0)))
 
@@ -28,10 +31,10 @@ def _affine(matrix: NDArray[Any], shift: NDArray[Any]) -> Affine:
 
 
 def crop_transform(landmarks: Points) -> Affine:
-    """Affine from picture pixels to crop units, where the crop is [0, 1] x [0, 1].
+    """Affine (2, 3) from image pixels to crop units, where the crop is [0, 1] x [0, 1].
 
-    The crop is a square around the mouth, level with the eyes, sized by points that do not move
-    with expression.
+    Landmarks (478, 2) are in pixels. The crop is a square around the mouth, level with the eyes,
+    sized by points that do not move with expression.
     """
     right, left = landmarks[33], landmarks[263]
     along = (left - right) / np.linalg.norm(left - right)
@@ -43,13 +46,13 @@ def crop_transform(landmarks: Points) -> Affine:
 
 
 def invert(affine: Affine) -> Affine:
-    """The affine that undoes `affine`."""
+    """The affine (2, 3) that undoes `affine` (2, 3)."""
     matrix = np.linalg.inv(affine[:, :2])
     return _affine(matrix, -matrix @ affine[:, 2])
 
 
 def apply(affine: Affine, points: NDArray[Any]) -> Points:
-    """Move points (..., 2)."""
+    """Points (..., 2) moved by `affine` (2, 3)."""
     moved: Points = (points @ affine[:, :2].T + affine[:, 2]).astype(np.float32)
     return moved
 

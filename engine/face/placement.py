@@ -1,6 +1,6 @@
 """Landmarks of a frame as what AnimateNet is told: 68 points with depth, and the head's placement.
 
-Everything is in units of the picture: x and y in [0, 1] from its left and top edge, z in the same
+Everything is in units of the image: x and y in [0, 1] from its left and top edge, z in the same
 unit, larger is farther, 0 at the points that hardly move. numpy only: training and live use it.
 """
 
@@ -18,13 +18,13 @@ F32 = NDArray[np.float32]
 
 # The usual 68 points as members of the 478: jaw, brows, nose, eyes, outer lips, inner lips.
 SIXTY_EIGHT = (
-    *(162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389),
-    *(71, 63, 105, 66, 107, 336, 296, 334, 293, 301),
-    *(168, 197, 5, 4, 75, 97, 2, 326, 305),
-    *(33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380),
-    *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181),
-    *(78, 82, 13, 312, 308, 317, 14, 87),
-)
+    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
+    71, 63, 105, 66, 107, 336, 296, 334, 293, 301,
+    168, 197, 5, 4, 75, 97, 2, 326, 305,
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
+    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181,
+    78, 82, 13, 312, 308, 317, 14, 87,
+)  # fmt: skip
 WITHOUT_MOUTH_68 = (*range(4), *range(13, 48))  # DiffTalk's 39: no mouth, no lower jaw
 
 # What the eight placement numbers are. Angles in radians as in `engine.motion.idle.POSE`; x and y of the
@@ -41,7 +41,7 @@ def depths(landmarks: F32, yaw: float, pitch: float, depth: F32) -> F32:
         depth: (478,) of the face seen from the front, in crop units (`FaceBasis.depth`).
 
     Returns:
-        (478,) in units of the picture.
+        (478,) in units of the image.
     """
     along = landmarks[263] - landmarks[33]
     roll = np.arctan2(along[1], along[0])

@@ -5,9 +5,9 @@ from __future__ import annotations
 POINTS = 478
 
 OVAL = (
-    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
-    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109, 10),
-)
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109, 10,
+)  # fmt: skip
 JAW = OVAL[8:29]  # from one ear over the chin to the other
 
 LOWER_JAW = OVAL[11:26]  # from one angle of the jaw to the other
@@ -47,17 +47,21 @@ NOSTRILS = (98, 97, 2, 326, 327)
 RIGHT_IRIS = (468, 469, 470, 471, 472)
 LEFT_IRIS = (473, 474, 475, 476, 477)
 CHEEKS = (
-    *(50, 280, 205, 425, 187, 411, 216, 436, 212, 432, 57, 287, 43, 273, 204, 424, 194, 418),
-    *(200, 199, 175, 18, 83, 313, 182, 406, 106, 335, 32, 262, 208, 428, 140, 369, 171, 396),
-    *(64, 294, 119, 348, 230, 450, 139, 368),
-)
+    50, 280, 205, 425, 187, 411, 216, 436, 212, 432, 57, 287, 43, 273, 204, 424, 194, 418,
+    200, 199, 175, 18, 83, 313, 182, 406, 106, 335, 32, 262, 208, 428, 140, 369, 171, 396,
+    64, 294, 119, 348, 230, 450, 139, 368,
+)  # fmt: skip
 
 # Points that hardly move with expression: what alignment and head pose are measured on.
 STABLE = (33, 133, 362, 263, 168, 6, 197, 10, 151, 127, 356)
 
 LIP_ROWS = (
-    *(OUTER_UPPER_LIP, *UPPER_RINGS, INNER_UPPER_LIP),
-    *(OUTER_LOWER_LIP, *LOWER_RINGS, INNER_LOWER_LIP),
+    OUTER_UPPER_LIP,
+    *UPPER_RINGS,
+    INNER_UPPER_LIP,
+    OUTER_LOWER_LIP,
+    *LOWER_RINGS,
+    INNER_LOWER_LIP,
 )
 
 # The points whose motion drives the flow, and the pairs whose midpoints join them.
@@ -85,6 +89,10 @@ HEAD_MIDPOINTS = tuple(
 
 # Polylines drawn as separate maps for the painted crop.
 LINE_GROUPS = (
-    *(JAW, OUTER_LOWER_LIP, OUTER_UPPER_LIP, INNER_LOWER_LIP, INNER_UPPER_LIP),
+    JAW,
+    OUTER_LOWER_LIP,
+    OUTER_UPPER_LIP,
+    INNER_LOWER_LIP,
+    INNER_UPPER_LIP,
     (*NOSE_RIDGE[-4:], *NOSTRILS),
 )

@@ -51,7 +51,7 @@ _STRETCHED = {
     if name.startswith(stem)
 }
 _COLUMNS, _SHIFT = list(_STRETCHED), np.array(list(_STRETCHED.values()), np.float32)
-_SETTLE = 40  # frames of silence a new stream has heard
+_SETTLE = 40  # frames of silence that a new stream starts from
 
 
 @dataclass(slots=True)
@@ -125,7 +125,14 @@ class MotionDecoder:
         return self.step_many([(state, features)])[0]
 
     def step_many(self, streams: Sequence[tuple[MotionState, F32]]) -> list[F32]:
-        """`step` for several streams, frame by frame together; returns the coefficients of each."""
+        """`step` for several streams, each with its features (T, width), frame by frame together.
+
+        Returns:
+            the coefficients (frames completed, 52) of each.
+
+        Raises:
+            ValueError: as `step`.
+        """
         pairs = [self._pairs(state, features) for state, features in streams]
         rows: list[list[F32]] = [[np.zeros((0, arkit.COUNT), np.float32)] for _ in streams]
         energy: list[list[F32]] = [[np.zeros(0, np.float32)] for _ in streams]
@@ -167,7 +174,7 @@ class MotionDecoder:
         }
 
     def _opening(self, state: MotionState, pair: F32) -> float:
-        """How far the mouth may open to what was heard, in [0, 1]."""
+        """How far the VAD lets the mouth open for features (2, width), in [0, 1]."""
         if self._vad is None or state.vad is None:
             return 1.0
         return self._vad.step(state.vad, pair)

@@ -29,20 +29,34 @@ WORDS: dict[str, dict[str, float]] = {
     "neutral": {},
     "smile": {"mouthSmile": 1.0, "cheekSquint": 0.5, "eyeSquint": 0.3},
     "sad": {
-        **{"mouthFrown": 0.9, "browInnerUp": 1.0, "browDown": 0.25, "eyeSquint": 0.1},
+        "mouthFrown": 0.9,
+        "browInnerUp": 1.0,
+        "browDown": 0.25,
+        "eyeSquint": 0.1,
         "mouthPucker": 0.2,
     },
     "angry": {
-        **{"browDown": 1.2, "noseSneer": 0.4, "mouthFrown": 0.5, "eyeSquint": 0.5},
-        **{"eyeBlink": 0.08, "mouthPucker": 0.2},
+        "browDown": 1.2,
+        "noseSneer": 0.4,
+        "mouthFrown": 0.5,
+        "eyeSquint": 0.5,
+        "eyeBlink": 0.08,
+        "mouthPucker": 0.2,
     },
     "surprised": {
-        **{"browInnerUp": 1.0, "browOuterUp": 1.0, "eyeWide": 1.0, "jawOpen": 0.35},
-        **{"mouthPucker": 0.6, "mouthFrown": 0.2},
+        "browInnerUp": 1.0,
+        "browOuterUp": 1.0,
+        "eyeWide": 1.0,
+        "jawOpen": 0.35,
+        "mouthPucker": 0.6,
+        "mouthFrown": 0.2,
     },
     "disgusted": {"noseSneer": 1.0, "browDown": 0.8, "eyeSquint": 0.7, "mouthFrown": 0.7},
     "afraid": {
-        **{"browInnerUp": 1.0, "browOuterUp": 0.3, "eyeWide": 1.0, "mouthStretch": 0.6},
+        "browInnerUp": 1.0,
+        "browOuterUp": 0.3,
+        "eyeWide": 1.0,
+        "mouthStretch": 0.6,
         "mouthFrown": 0.3,
     },
     "frown": {"mouthFrown": 0.8, "browDown": 0.8},
@@ -50,12 +64,18 @@ WORDS: dict[str, dict[str, float]] = {
     "eyes wide": {"eyeWide": 1.0, "browInnerUp": 0.2, "browOuterUp": 0.2},
     "squint": {"eyeSquint": 1.0, "cheekSquint": 0.5, "eyeBlink": 0.12},
     "wink left": {
-        **{"eyeBlinkLeft": 1.0, "mouthSmileLeft": 0.8, "mouthSmileRight": 0.3},
-        **{"cheekSquintLeft": 0.8, "browDownLeft": 0.2},
+        "eyeBlinkLeft": 1.0,
+        "mouthSmileLeft": 0.8,
+        "mouthSmileRight": 0.3,
+        "cheekSquintLeft": 0.8,
+        "browDownLeft": 0.2,
     },
     "wink right": {
-        **{"eyeBlinkRight": 1.0, "mouthSmileRight": 0.8, "mouthSmileLeft": 0.3},
-        **{"cheekSquintRight": 0.8, "browDownRight": 0.2},
+        "eyeBlinkRight": 1.0,
+        "mouthSmileRight": 0.8,
+        "mouthSmileLeft": 0.3,
+        "cheekSquintRight": 0.8,
+        "browDownRight": 0.2,
     },
     "brows up": {"browInnerUp": 0.9, "browOuterUp": 0.9, "eyeWide": 0.3},
     "brows down": {"browDown": 1.3},
@@ -195,7 +215,7 @@ class Prompt:
     """What an engine made of a prompt; ready to be shown by any of its streams."""
 
     expression: Expression = NEUTRAL
-    words: Any = None  # what the picture part made of the whole text; None where it reads none
+    words: Any = None  # the renderer's encoding of the whole text; None where it has none
 
     def __str__(self) -> str:
         """The prompt's expression in its shortest form."""

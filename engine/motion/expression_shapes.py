@@ -17,7 +17,7 @@ from engine.face import arkit
 from engine.face.topology import LEFT_IRIS, LEFT_LIDS, POINTS, RIGHT_IRIS, RIGHT_LIDS
 
 F32 = NDArray[np.float32]
-# Right then left, as the person sees it. The right side is the picture's left.
+# Right then left, as the person sees it. The right side is the image's left.
 SIDES = (("Right", -1.0), ("Left", 1.0))
 _CORNER = {"Right": 61, "Left": 291}
 _CHEEK = {"Right": 50, "Left": 280}

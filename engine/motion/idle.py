@@ -14,7 +14,7 @@ from engine.config import FPS
 from engine.face import arkit
 
 F32 = NDArray[np.float32]
-# Radians, inter-ocular distances, and 1 = as shot. Positive: the face turns towards the picture's
+# Radians, inter-ocular distances, and 1 = as in the portrait. Positive: the face turns towards the image's
 # right, looks down, tilts clockwise as seen, moves right, moves down, comes nearer.
 POSE = ("yaw", "pitch", "roll", "x", "y", "scale")
 _CLOSE, _OPEN = 0.10, 0.20  # s a blink takes to close and to open again

@@ -92,7 +92,7 @@ def neutral_face(landmarks: F32, coefficients: F32, basis: FaceBasis) -> F32:
 
 
 def close_lips(face: F32) -> F32:
-    """Take the gap that is left between the lips out of the points themselves."""
+    """A copy of landmarks (478, 2) with the gap between the inner lips closed."""
     closed = face.copy()
     gap = face[list(INNER_LOWER_LIP)] - face[list(INNER_UPPER_LIP)]  # (11, 2)
     for row, fade in (
@@ -113,7 +113,10 @@ def close_lips(face: F32) -> F32:
 
 
 def uncross_lips(face: F32) -> F32:
-    """Where the lower inner lip went above the upper one, let both meet in the middle."""
+    """Let both inner lips meet in the middle where the lower one went above the upper one.
+
+    Changes landmarks (478, 2) in place and returns them.
+    """
     upper, lower = list(INNER_UPPER_LIP), list(INNER_LOWER_LIP)
     overlap = np.maximum(face[upper, 1] - face[lower, 1], 0)
     face[upper, 1] -= overlap / 2

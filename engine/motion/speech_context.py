@@ -1,4 +1,4 @@
-"""What a frame may hear: the speech features until it is decided, for nets that listen themselves."""
+"""Speech context of a frame: the features until it is decided, for nets that take them directly."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def window(features: F32, frame: int, first: int = 0) -> F32:
 
 @dataclass(slots=True)
 class SpeechContext:
-    """The end of a stream's features: those that frames to come may hear."""
+    """The end of a stream's features: the context of frames to come."""
 
     features: F32  # (T, W)
     first: int = 0  # number of row 0 in the stream
 
     def push(self, features: F32, next_frame: int) -> None:
-        """Add features (N, W), and forget what frames from `next_frame` on do not hear."""
+        """Add features (N, W), and forget what is in no context from `next_frame` on."""
         drop = min(max(0, decided(next_frame) - HEARD - self.first), len(self.features))
         self.features = np.concatenate([self.features[drop:], features])
         self.first += drop
 
     def at(self, frame: int) -> F32:
-        """What frame `frame` hears (16, W)."""
+        """Speech context (16, W) of frame `frame`."""
         return window(self.features, frame, self.first)

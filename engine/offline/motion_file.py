@@ -62,7 +62,7 @@ def motion(
 
     Args:
         idle: add blinks, glances, brows and head sway; else these stay at rest.
-        progress: called with (seconds heard, seconds in all) after each.
+        progress: called with (seconds done, seconds in all) after each.
 
     Raises:
         MediaError: the sound cannot be read, or `out` is neither .csv nor .npz.
@@ -76,8 +76,8 @@ def motion(
     config = config or EngineConfig()
     backend = load_backend(config.backend, threads=config.threads)
     encoder = StreamingSpeechEncoder(backend.load(SPEECH, config.weights / "speech.onnx"))
-    mouth = MotionDecoder(backend.load(MOTION, config.weights / "motion.onnx"), encoder.silence)
-    result = run(encoder, mouth, pcm, life=IdleLife(seed) if idle else None, progress=progress)
+    decoder = MotionDecoder(backend.load(MOTION, config.weights / "motion.onnx"), encoder.silence)
+    result = run(encoder, decoder, pcm, life=IdleLife(seed) if idle else None, progress=progress)
     (write_csv if out.suffix.lower() == ".csv" else write_npz)(out, result)
     return len(result.coefficients)
 
@@ -110,7 +110,7 @@ def _is_motion(path: Path) -> bool:
 
 def run(
     encoder: StreamingSpeechEncoder,
-    mouth: MotionDecoder,
+    decoder: MotionDecoder,
     pcm: F32,
     *,
     life: IdleLife | None = None,
@@ -121,12 +121,12 @@ def run(
     frames = -(-len(pcm) // HOP)
     sound = np.zeros((frames + LOOKAHEAD) * HOP, np.float32)
     sound[: len(pcm)] = pcm
-    hearing, moving = encoder.start(), mouth.start(seed)
+    speech, moving = encoder.start(), decoder.start(seed)
     living = life.start() if life else None
     faces, poses = [np.zeros((0, arkit.COUNT), np.float32)], [np.zeros((0, 6), np.float32)]
     seconds = np.array_split(sound.reshape(-1, HOP), max(len(sound) // (FPS * HOP), 1))
     for done, second in enumerate(seconds, 1):
-        face = mouth.step(moving, encoder.step(hearing, second.reshape(-1)))
+        face = decoder.step(moving, encoder.step(speech, second.reshape(-1)))
         pose = np.tile(np.array([0, 0, 0, 0, 0, 1], np.float32), (len(face), 1))
         if life and living:
             pose, rest = life.step(living, len(face), moving.energy)

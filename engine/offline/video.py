@@ -36,6 +36,14 @@ class Report:
     pieces: int  # of work: a frame each; with latent fusion windows first, a piece a step
     resumed_at: int = 0  # pieces that an earlier run had done
 
+    def __str__(self) -> str:
+        """One line for whoever waited."""
+        before = f" ({self.resumed_at / self.pieces:.0%} done before)" if self.resumed_at else ""
+        return (
+            f"{self.frames} frames{before} in {self.seconds:.1f} s, "
+            f"{self.realtime_factor:.2g} x real time"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -64,7 +72,7 @@ class _Job:
         return state
 
     def stream(self, state: StreamState, hops: int) -> Iterator[VideoFrame]:
-        """Every frame from `state` on, hearing `hops` frames of sound at a time."""
+        """Every frame from `state` on, fed `hops` frames of sound at a time."""
         samples = hops * self.engine.config.stream.hop_samples
         for start in range(0, len(self.pcm), samples):
             yield from self.engine.step(state, self.pcm[start : start + samples])

@@ -42,7 +42,11 @@ def make_config(
 
 
 def seconds_a_frame(engine: AvatarEngine, portrait: RgbImage) -> float:
-    """Draw a frame to warm up, then one to time."""
+    """Time of one frame of `portrait` (H, W, 3), in seconds; one before it warms up.
+
+    Raises:
+        PortraitRefused: there is not exactly one usable face.
+    """
     stream = engine.config.stream
     state = engine.start(engine.enroll(portrait))
     hop = np.zeros(stream.hop_samples, np.float32)

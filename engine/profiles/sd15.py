@@ -1,6 +1,6 @@
 """The sd15 profile put together: checkpoints or random weights, one model, one engine.
 
-What needs torch is behind this one door; live code opens it inside a function, when it is asked for.
+What needs torch is imported by this module; live code imports it inside a function, when sd15 is asked for.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
         check_licences([find(how.speech)], how.use)
         encoder, motion = load_hubert_motion(how.speech, how.models_dir)
         speech_motion, width = (encoder, motion), encoder.width
-        config = _hearing_ahead(config, lookahead_frames(encoder.window))
+        config = _with_lookahead(config, lookahead_frames(encoder.window))
     renderer = load_renderer(config, speech_features=width)
     return AvatarEngine.load(config, renderer=renderer, speech_motion=speech_motion)
 
@@ -121,7 +121,7 @@ def _check(how: DiffusionSettings) -> None:
     _device(how)
 
 
-def _hearing_ahead(config: EngineConfig, frames: int) -> EngineConfig:
+def _with_lookahead(config: EngineConfig, frames: int) -> EngineConfig:
     """The configuration with the look-ahead that its speech encoder needs."""
     asked = config.stream.lookahead_frames
     if asked not in (LOOKAHEAD_FRAMES, frames):

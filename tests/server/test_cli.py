@@ -74,6 +74,37 @@ def test_a_wrong_setting_is_one_line(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--size", "-3", "size=-3: wanted a multiple of 8 from 32 to 2048"),
+        ("--size", "65", "size=65: wanted a multiple of 8 from 32 to 2048"),
+        ("--size", "99999", "size=99999: wanted a multiple of 8 from 32 to 2048"),
+        ("--layout", "x", "layout 'x': wanted one of auto, plain, hdtf, mead"),
+        ("--models-dir", "none", "models_dir='none' does not exist"),
+    ],
+)
+def test_what_cannot_be_prepared_is_one_sentence(
+    option: str, value: str, said: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    done = run("prepare", str(tmp_path), "--out", str(tmp_path / "out"), option, value)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--sampler", "dopri5"), ("--face-encoder", "x"), ("--sampler", "flow")]
+)
+def test_an_unknown_name_is_refused_by_the_option(option: str, value: str) -> None:
+    done = run("serve", "--profile", "sd15", "--random-weights", "small", option, value)
+    assert done.returncode == 2
+    assert f"'{option}'" in done.stderr
+    assert f"'{value}'" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["cuda", "tensorrt"])
 def test_a_run_time_that_is_not_here_is_one_line_that_says_what_to_install(name: str) -> None:
     if "CUDAExecutionProvider" in pytest.importorskip("onnxruntime").get_available_providers():

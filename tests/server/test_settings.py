@@ -43,6 +43,8 @@ def test_nobody_outside_is_asked_by_default() -> None:
         ({"AVATAR_PORT": "many"}, {}, "AVATAR_PORT='many' is not a number"),
         ({"AVATAR_FRAME_CODE": "perhaps"}, {}, "neither yes nor no"),
         ({}, {"port": 70_000}, "port=70000 is out of range"),
+        ({}, {"host": ""}, "host='' is no address"),
+        ({"AVATAR_HOST": " "}, {}, "host=' ' is no address"),
         ({}, {"max_sessions": 0}, "max_sessions=0"),
         ({}, {"watchdog_s": 0.0}, "watchdog_s=0.0"),
         ({}, {"codec": "av1"}, "codec='av1'"),

@@ -43,8 +43,8 @@ class PrepareSettings:
     track: TrackSettings = TrackSettings()
 
     def __post_init__(self) -> None:
-        if self.size < 32 or self.size % 8:
-            raise ConfigError(f"size={self.size}: wanted a multiple of 8, 32 or more")
+        if not 32 <= self.size <= 2048 or self.size % 8:
+            raise ConfigError(f"size={self.size}: wanted a multiple of 8 from 32 to 2048")
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ def test_offline_and_live_have_their_own_defaults() -> None:
         ("sd15", {}, {"conditioning": "difftlk"}, "'portraittalk', 'difftalk'"),
         ("sd15", {}, {"speech": "hubert-large"}, "windows of 160 ms"),
         ("sd15", {}, {"speech": "wav2vec"}, "'tiny', 'hubert-base', 'hubert-large'"),
+        ("sd15", {}, {"sampler": "dopri5"}, "'ddim', 'euler', 'dpm"),
         ("sd15", {}, {"long_video": "both"}, "'cache', 'fusion', 'neither'"),
         ("sd15", {}, {"long_video": "fusion"}, "live there is only 'cache' or 'neither'"),
         ("tiny", {}, {"long_video": "fusion"}, "long_video: only --profile sd15"),
@@ -52,12 +53,6 @@ def test_a_wrong_setting_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         make_config(profile, common, diffusion, live=True)
-
-
-def test_a_sampler_that_is_not_there_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    how = DiffusionSettings(sampler="dopri5", models_dir=tmp_path)
-    with pytest.raises(ConfigError, match="ddim, euler"):
-        load_profile(EngineConfig.sd15(live=True, diffusion=how))
 
 
 def test_missing_checkpoints_are_named_with_the_command_that_helps(
