@@ -92,17 +92,23 @@ def load_renderer(config: EngineConfig, *, speech_features: int = WIDTH) -> Diff
         tokenise=parts.tokenise,
         embed=parts.embed,
         depth=FaceBasis.load(config.weights / "basis.npz").depth,
-        sampling=Sampling(
-            sampler=how.sampler,
-            num_inference_steps=config.num_inference_steps,
-            guidance_scale=how.guidance_scale,
-            trailing=how.sampler == "ddim" and config.num_inference_steps <= 8,
-            tiny_codec=how.codec == "tiny",
-            long_video=how.long_video,
-            window=how.window,
-            overlap=how.overlap,
-        ),
+        sampling=sampling_of(config),
         record=cuda_graph if how.compile == "cudagraphs" else None,
+    )
+
+
+def sampling_of(config: EngineConfig) -> Sampling:
+    """How a configuration samples its frames."""
+    how = config.diffusion
+    return Sampling(
+        sampler=how.sampler,
+        num_inference_steps=config.num_inference_steps,
+        guidance_scale=how.guidance_scale,
+        trailing=how.sampler == "ddim" and config.num_inference_steps <= 8,
+        tiny_codec=how.codec == "tiny",
+        long_video=how.long_video,
+        window=how.window,
+        overlap=how.overlap,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +16,40 @@ from torch import Tensor
 
 from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
+from engine.backends import Graph, GraphSpec, load_backend
 from engine.backends.cuda_graph import Record
 from engine.config import EngineConfig
 from engine.motion.retarget import FaceBasis
-from engine.profiles.sd15 import Parts, load_renderer, random_parts
+from engine.profiles.sd15 import Parts, random_parts, sampling_of
 from engine.render.base import FrameCondition
 from engine.render.sd15 import DiffusionRenderer
 from engine.render.sd15_networks import FrameNetworks, Sampling
 
 
+class SharedGraphs:
+    """The bundled networks on one thread, compiled once for all engines of the tests."""
+
+    fast = False
+    put = staticmethod(np.asarray)
+
+    def load(self, spec: GraphSpec, path: Path) -> Graph:
+        return compiled(spec, path)
+
+
+@cache
+def compiled(spec: GraphSpec, path: Path) -> Graph:
+    return load_backend("openvino", threads=1).load(spec, path)
+
+
 def stirred(config: EngineConfig) -> tuple[AvatarEngine, DiffusionRenderer]:
     """The engine with random weights away from the zeros that guidance and caches start from."""
-    settings = load_renderer(config).sampling
     parts = random_parts(config.diffusion, WIDTH, torch.float32)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in parts.model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    renderer = renderer_of(parts, settings)
-    return AvatarEngine.load(config, renderer=renderer), renderer
+    renderer = renderer_of(parts, sampling_of(config))
+    return AvatarEngine.load(config, SharedGraphs(), renderer), renderer
 
 
 def renderer_of(

@@ -17,7 +17,7 @@ from engine.types import Pcm, Quality, VideoFrame
 from server.run import BUNDLED_PORTRAIT
 
 HOP = 640
-FRAMES = 14
+FRAMES = 9
 SEEDS = range(4)
 
 
@@ -134,19 +134,19 @@ def test_in_half_precision_company_changes_a_frame_by_rounding_alone(
     people: list[Identity],
 ) -> None:
     """The backend's own choice of arithmetic, bf16 where this CPU has it: at most 2 of 255."""
-    rows = [(seed, sound(seed)) for seed in SEEDS]
+    rows = [(seed, sound(seed)[: 5 * HOP]) for seed in range(2)]
     engines = [
         AvatarEngine.load(
             EngineConfig(threads=1), load_backend("openvino", threads=1, rows=rows_together)
         )
-        for rows_together in (1, 4)
+        for rows_together in (1, 2)
     ]
-    one, four = (
+    one, two = (
         [
             [frame.rgb.astype(int) for frame in frames]
             for frames in made.step_many([(made.start(people[0], seed=s), x) for s, x in rows])
         ]
         for made in engines
     )
-    for a, b in zip(itertools.chain(*one), itertools.chain(*four), strict=True):
+    for a, b in zip(itertools.chain(*one), itertools.chain(*two), strict=True):
         assert np.abs(a - b).max() <= 2

@@ -38,7 +38,9 @@ def test_any_stage_resumed_equals_one_that_was_not_stopped(
     check_resumed(stage, drawn, tmp_path, **matching)
 
 
-@pytest.mark.parametrize("stage", ["codec", "distill"])
+@pytest.mark.parametrize(
+    "stage", ["codec", pytest.param("distill", marks=[pytest.mark.slow, pytest.mark.timeout(300)])]
+)
 def test_a_resumed_run_equals_an_unbroken_one(stage: str, drawn: Path, tmp_path: Path) -> None:
     """A stage and the distillation, whose trainers differ."""
     matching = {"distribution_matching": 0.5, "fake_updates": 1, "student_steps": 1}
