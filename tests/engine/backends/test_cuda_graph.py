@@ -25,7 +25,7 @@ from engine.face.image_file import decode_image
 from engine.nets.conditions import Conditions
 from engine.nets.portraittalk import PortraitTalkModel
 from engine.nets.sd15_config import Sd15Config
-from engine.profiles.sd15 import random_parts
+from engine.profiles.sd15 import load_engine, random_parts
 from engine.render.sd15 import DiffusionRenderer
 from server.run import BUNDLED_PORTRAIT
 from tests.contracts.small import renderer_of, stirred
@@ -107,11 +107,15 @@ def test_what_is_no_tensor_cannot_be_recorded() -> None:
         Recorded(lambda x, strength: x * strength, rerun)(torch.zeros(1), 0.5)
 
 
-def small(**how: Any) -> tuple[AvatarEngine, DiffusionRenderer]:
-    """The engine of the full-size profile with small random weights, none at zero; what draws."""
+def settings(**how: Any) -> EngineConfig:
+    """The full-size profile with small random weights."""
     diffusion = DiffusionSettings(random_weights="small", **{"device": "cpu", **how})
-    config = EngineConfig.sd15(live=True, num_inference_steps=2, threads=1, diffusion=diffusion)
-    return stirred(config)
+    return EngineConfig.sd15(live=True, num_inference_steps=2, threads=1, diffusion=diffusion)
+
+
+def small(**how: Any) -> tuple[AvatarEngine, DiffusionRenderer]:
+    """An engine of such weights, none at zero; what draws."""
+    return stirred(settings(**how))
 
 
 def test_streams_drawn_by_turns_with_recordings_are_as_drawn_alone_without() -> None:
@@ -151,9 +155,9 @@ def test_streams_drawn_by_turns_with_recordings_are_as_drawn_alone_without() -> 
 def test_without_a_gpu_graphs_are_refused_in_words() -> None:
     for device in ("cpu", "auto"):
         with pytest.raises(ConfigError, match="compile='cudagraphs' needs an NVIDIA GPU"):
-            small(compile="cudagraphs", device=device)
+            load_engine(settings(compile="cudagraphs", device=device))
     with pytest.raises(ConfigError, match="compile='inductor' is unknown; one of 'none', 'cuda"):
-        small(compile="inductor")
+        settings(compile="inductor")
 
 
 class OnTheDevice(TorchDispatchMode):
