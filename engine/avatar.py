@@ -152,6 +152,12 @@ class AvatarEngine:
         drawn = state.next_index
         state.expression.change(prompt, drawn if at is None else at, drawn)
 
+    def set_identity(self, state: StreamState, identity: Identity) -> None:
+        """Show another portrait from the next frame on; what was heard and the motion go on."""
+        state.identity = identity
+        state.cache = self._renderer.cold(identity.face)
+        state.painted, state.shown = None, None
+
     def set_quality(self, state: StreamState, quality: Quality) -> None:
         """Draw the frames of a stream at another quality from the next one on."""
         state.quality = quality

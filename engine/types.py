@@ -59,6 +59,9 @@ class Engine(Protocol):
     def set_prompt(self, state: Any, prompt: Any, *, at: int | None = None) -> None:
         """Change what a stream expresses from frame `at` on, or from its next frame."""
 
+    def set_identity(self, state: Any, identity: Any) -> None:
+        """Show another portrait in a stream from its next frame on."""
+
     def set_quality(self, state: Any, quality: Quality) -> None:
         """Draw the frames of a stream at another quality from the next one on."""
 

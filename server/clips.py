@@ -1,4 +1,4 @@
-"""What passes between microphone, engine and tracks: sound going in, frames with their sound coming out."""
+"""What passes between inputs, engine and outlets: sound going in, pictures coming out."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from server.intake import Pcm48
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some sound on its way to the engine; times are monotonic."""
+    """Some sound on its way to the engine; times are monotonic.
+
+    `place` is its first sample's on the session's line of sound. None: silence that is on no line
+    and is heard at once, so that the engine lets go of what came before.
+    """
 
     pcm: Pcm48
-    generation: int
+    place: int | None
     arrived: float | None  # its packet came; None for silence of our own
     queued: float
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
-    """A finished frame and the sound that belongs to it."""
+class Picture:
+    """A finished frame; its sound are the 40 ms that begin at `place` (None: it is to be shown at once)."""
 
     index: int
     rgb: RgbImage
-    sound: Pcm48  # (48000 // fps,)
-    generation: int
+    place: int | None
     made: float
     queued_s: float = 0.0  # how long the chunk that completed it waited for the engine
     step_s: float = 0.0
     beep: Beep | None = None
-    fresh: bool = True  # False: the frame before it again, only the sound is new
+    fresh: bool = True  # False: the picture before it again

@@ -13,21 +13,28 @@ MAX_MESSAGE = 4096  # characters of a message; a longer one is ignored
 MAX_UNREAD = 64 * 1024  # bytes of our own messages that may wait for the viewer
 
 
-class Control:
-    """Understands `interrupt` and `ping`; anything else that a viewer says is ignored."""
+class DataChannel:
+    """A data channel that carries JSON objects; `take` gets each that the viewer sends.
 
-    def __init__(self, interrupt: Callable[[], None]) -> None:
-        self._interrupt = interrupt
+    What is no JSON object is ignored. A viewer that has stopped listening is told no more.
+    """
+
+    def __init__(self, take: Callable[[dict[str, Any]], None]) -> None:
+        self._take = take
         self._channel: RTCDataChannel | None = None
 
+    @property
+    def open(self) -> bool:
+        """Whether the viewer has opened it."""
+        return self._channel is not None and self._channel.readyState == "open"
+
     def attach(self, channel: RTCDataChannel) -> None:
-        """Talk over `channel` from now on, if it is a control channel."""
-        if channel.label == LABEL:
-            self._channel = channel
-            channel.on("message", self._on_message)
+        """Talk over `channel` from now on."""
+        self._channel = channel
+        channel.on("message", self._on_message)
 
     def send(self, body: dict[str, Any]) -> None:
-        """Tell the viewer; one that has stopped listening is told no more."""
+        """Tell the viewer."""
         channel = self._channel
         if channel is None or channel.readyState != "open" or channel.bufferedAmount > MAX_UNREAD:
             return
@@ -40,9 +47,5 @@ class Control:
             body = json.loads(message)
         except (ValueError, RecursionError):
             return
-        if not isinstance(body, dict):
-            return
-        if body.get("type") == "interrupt":
-            self._interrupt()
-        elif body.get("type") == "ping":
-            self.send({"type": "pong", "t": body.get("t")})
+        if isinstance(body, dict):
+            self._take(body)

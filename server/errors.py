@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from starlette.exceptions import HTTPException
 
-from engine.errors import AvatarError, PortraitRefused, PromptRefused
+from engine.errors import AvatarError, MediaError, PortraitRefused, PromptRefused
 from engine.face.image_file import BadImage, ImageTooLarge
-from server.limits import RETRY_AFTER_S, ServerFull
+from server.limits import RETRY_AFTER_S, ServerFull, TooManyOffers
 from server.signaling import BadSdp
+from server.sound_format import SpeechRefused
 from server.worker import WorkerBusy, WorkerStopped
 
 
@@ -26,8 +27,10 @@ class ApiError(AvatarError):
 _TABLE: dict[type[Exception], tuple[int, str]] = {
     BadImage: (400, "bad_image"),
     ImageTooLarge: (413, "too_large"),
+    MediaError: (422, "bad_sound"),
     BadSdp: (400, "bad_sdp"),
     ServerFull: (503, "server_full"),
+    TooManyOffers: (429, "too_many_offers"),
     WorkerBusy: (503, "server_full"),
     WorkerStopped: (503, "engine_stopped"),
     PromptRefused: (422, "bad_prompt"),
@@ -40,9 +43,11 @@ def refusal(error: Exception) -> ApiError:
         return error
     if isinstance(error, PortraitRefused):
         return ApiError(422, error.code, str(error))
+    if isinstance(error, SpeechRefused):
+        return ApiError(429 if error.code == "speech_full" else 409, error.code, str(error))
     if isinstance(error, HTTPException):
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
         return ApiError(error.status_code, code, error.detail, dict(error.headers or {}))
     status, code = _TABLE.get(type(error), (500, "internal"))
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else None
     return ApiError(status, code, str(error), headers)

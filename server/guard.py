@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,8 +25,9 @@ from server.errors import ApiError
 from server.settings import ServerSettings
 
 EVERYWHERE = ("0.0.0.0", "::")
+ASKING = ("http", "websocket")
 READING = ("GET", "HEAD", "OPTIONS")
-Refuse = Callable[[Request, ApiError], Response]
+Refuse = Callable[[HTTPConnection, ApiError], Response]
 
 
 def guards(settings: ServerSettings, refuse: Refuse) -> list[Middleware]:
@@ -90,12 +91,12 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] != "http" or await self._trusted(scope, receive):
+        if scope["type"] not in ASKING or await self._trusted(scope, receive):
             await self._app(scope, receive, send)
             return
         host = Headers(scope=scope).get("host", "")[:100]
         said = f"this server does not answer to {host!r}; start it with --allow-host NAME"
-        answer = self._refuse(Request(scope), ApiError(400, "unknown_host", said))
+        answer = self._refuse(HTTPConnection(scope), ApiError(400, "unknown_host", said))
         await answer(scope, receive, send)
 
     async def _trusted(self, scope: Scope, receive: Receive) -> bool:
@@ -124,12 +125,13 @@ class OriginCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] != "http" or scope["method"] in READING or self._welcome(scope):
+        reading = scope["type"] == "http" and scope["method"] in READING
+        if scope["type"] not in ASKING or reading or self._welcome(scope):
             await self._app(scope, receive, send)
             return
         origin = Headers(scope=scope)["origin"][:100]
         said = f"a page of {origin} may not do this; start the server with --allow-origin {origin}"
-        answer = self._refuse(Request(scope), ApiError(403, "foreign_origin", said))
+        answer = self._refuse(HTTPConnection(scope), ApiError(403, "foreign_origin", said))
         await answer(scope, receive, send)
 
     def _welcome(self, scope: Scope) -> bool:

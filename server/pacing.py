@@ -1,10 +1,10 @@
-"""When may the next frame and its sound leave? Pure: time is an argument, in seconds.
+"""When may sound and pictures leave? Pure: time is an argument, in seconds.
 
-One clock: a frame and its 40 ms of sound leave at the same time. A frame that is ready leaves at
-once, but never sooner than one frame after the last. So a late frame moves the clock back, and its
-sound waits for it; when every frame of the last second had time to spare, the clock runs up to
-8 % fast until that is used up, and quiet clips are left out while more than 100 ms wait. Delay
-is never added for good.
+One line of sound, one clock: sample `place` leaves at `clock.leave_at(place)`, and a picture with
+the first sample of its 40 ms. **Sound never waits for a late picture**: the delay of the line is
+what pictures needed in the last second, no more than `MAX_EXTRA_S` above what the engine's look-ahead
+takes, and it changes where nobody hears it: by whole packets in silence, by at most 8 % of the
+speed in speech. A picture that comes too late for its sound is shown up to 80 ms late, else dropped.
 """
 
 from __future__ import annotations
@@ -14,208 +14,259 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.clips import Clip
+from server.clips import Picture
 from server.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Pcm48, conceal
 
 PACKET_S = PACKET_SAMPLES / SOUND_RATE_HZ
+FIRST_S = 0.03  # what a picture is thought to take before the first one came
 GRACE_S = 0.015  # sound later than this is replaced, so that packets stay evenly spaced
-SPARE_WINDOW = 25  # frames looked at before the clock runs fast
-MARGIN_S = 0.002  # spare time that is left alone
+WINDOW = 25  # pictures whose needs decide the delay
+MARGIN_S = 0.002  # time to spare
+MAX_EXTRA_S = 0.12  # the most that pictures may delay the sound beyond the look-ahead
+LATE_S = 0.08  # a picture this late is still shown
+STALE_S = 0.4  # after so long without any, a later one is
 GAIN = 2.0  # how much faster for a second to spare
-FASTEST = 0.08
-SKIP_S = 0.1  # a clip that would wait longer is left out if nothing is to be heard
+SLEWING = 0.08
 QUIET = 328  # 1 % of full scale
-REPEAT_S = 0.5  # a frame held for so long is sent again, so that key frames can be had
+REPEAT_S = 0.5  # a picture held for so long is sent again, so that key frames can be had
+LIMIT_S = 0.4  # of overdue sound that nobody took; more is dropped
 VIDEO_RATE_HZ = 90_000
 
 
-class Pacer:
-    """Gives each frame its time to leave."""
+class Clock:
+    """Which sample of the line leaves when."""
 
-    def __init__(self, period: float) -> None:
-        self.period = period
-        self._next = -np.inf
-        self._spare: deque[float] = deque(maxlen=SPARE_WINDOW)
+    def __init__(self, lookahead_s: float) -> None:
+        self.base: float | None = None  # when sample 0 would leave
+        self._lookahead = lookahead_s
+        self._fed = 0.0  # when sample 0 would have been fed, by the newest
+        self._needs: deque[float] = deque(maxlen=WINDOW)  # bases that pictures would have liked
 
-    def leave_at(self, ready: float) -> float:
-        """Return when the frame that is ready at `ready` leaves; called once a frame, in order."""
-        at = max(ready, self._next)
-        self._spare.append(at - ready - MARGIN_S)
-        if self._spare[-1] <= 0:
-            self._spare.clear()
-        full = len(self._spare) == SPARE_WINDOW
-        faster = min(FASTEST, GAIN * min(self._spare)) if full else 0.0
-        self._next = at + self.period * (1 - faster)
-        return float(at)
+    def leave_at(self, place: int) -> float | None:
+        """When the sample leaves; None before any was fed."""
+        return None if self.base is None else self.base + place / SOUND_RATE_HZ
 
-    def wait(self, ready: float) -> float:
-        """How long a frame that is ready at `ready` would wait."""
-        return float(max(0.0, self._next - ready))
+    def fed(self, place: int, now: float) -> None:
+        """Take note that the sample is fed at `now`."""
+        self._fed = now - place / SOUND_RATE_HZ
+        if self.base is None:
+            self.base = self._fed + self._lookahead + FIRST_S
 
-    def hold_until(self, at: float) -> None:
-        """Let nothing leave before `at`."""
-        self._next = max(self._next, at)
+    def restart(self) -> None:
+        """Nothing was fed for a while: what is fed next sets the clock anew."""
+        self.base = None
+        self._needs.clear()
 
-    def restart(self, now: float) -> None:
-        """Forget the past: what waited was dropped, the next frame may leave at once."""
-        self._next = now
-        self._spare.clear()
+    def ready(self, place: int, now: float) -> None:
+        """Take note that the picture of that place is ready at `now`."""
+        self._needs.append(now + MARGIN_S - place / SOUND_RATE_HZ)
 
+    def gap(self) -> float:
+        """By how much the line should leave later (above 0) or sooner (below)."""
+        if not self._needs or self.base is None:
+            return 0.0
+        wanted = min(max(self._needs), self._fed + self._lookahead + MAX_EXTRA_S)
+        if wanted < self.base and len(self._needs) < WINDOW:
+            return 0.0
+        return wanted - self.base
 
-@dataclass(frozen=True, slots=True)
-class TimedFrame:
-    """A frame with its time to leave and its place on the media line, at 48 kHz."""
-
-    at: float
-    media: int
-    clip: Clip
+    def shift(self, seconds: float) -> None:
+        """Let the line leave so much later."""
+        assert self.base is not None
+        self.base += seconds
 
 
 @dataclass(frozen=True, slots=True)
 class SoundPacket:
-    """20 ms of sound with its time to leave."""
+    """20 ms of sound; `place` is that of its first sample, None if it was made up."""
 
-    at: float
-    pcm: Pcm48
+    pcm: Pcm48  # (960,)
+    place: int | None
 
 
 class Playout:
-    """The queue between the engine and the tracks: frames in one lane, their sound in the other.
+    """The line of sound on its way out, and the pictures that wait for their place on it."""
 
-    Bound: `limit_s` of media ahead, and as much that is overdue because nobody took it. Overflow
-    ahead: all that waits is dropped and the newest frame is next. Overdue: the oldest goes.
-    A frame whose successor is due as well is dropped. A repeated one is not sent again, unless the
-    fresh one that it repeats was dropped: then it stands in, so that the screen keeps up with the
-    engine however rarely that draws.
-    """
-
-    def __init__(self, fps: int, limit_s: float = 0.4) -> None:
-        self.generation = 0
-        self.dropped = 0  # clips left out, and frames whose time passed unseen
+    def __init__(self, fps: int, lookahead_frames: int) -> None:
+        self.clock = Clock((1 + lookahead_frames) / fps)
+        self.dropped = 0  # pictures that were not shown
         self.replaced = 0  # packets of sound made up because the true ones were late
-        self.began: float | None = None  # when the first frame was to leave: time stamp 0
-        self._limit_s = limit_s
-        self._pacer = Pacer(1 / fps)
-        self._frames: deque[TimedFrame] = deque()
+        self.began: float | None = None  # when time stamp 0 was to leave
+        self._pictures: deque[Picture] = deque()
         self._sounds: deque[SoundPacket] = deque()
-        self._queued = 0  # samples ever queued
-        self._sent = 0  # samples whose time has come: sent, made up or expired
-        self._shift = 0  # place in what is sent = place in what was queued + shift
-        self._last_sound: SoundPacket | None = None
-        self._last_frame: TimedFrame | None = None
-        self._owed = False  # the newest fresh frame was dropped and nothing stood in for it yet
+        self._rest: Pcm48 = np.zeros(0, dtype=np.int16)  # less than a packet
+        self._fed = 0  # samples fed
+        self._cut = 0  # pictures of places before this one are stale
+        self._sent = 0  # samples of the line of time stamps
+        self._shift = 0  # time stamp = place + shift
+        self._tail: Pcm48 = np.zeros(PACKET_SAMPLES, dtype=np.int16)  # the last packet sent
+        self._filling = 0  # samples made up in a row
+        self._last: Picture | None = None
+        self._owed = False  # the newest fresh picture was dropped and nothing stood in for it yet
         self._shown_at = -np.inf
         self._video_pts = -1
-        self._filling = 0
 
-    def push(self, clip: Clip, now: float) -> None:
-        """Queue a finished frame and its sound; the sound of an older generation dies here."""
-        self._owed |= clip.fresh
-        wait = self._pacer.wait(now)
-        quiet = np.abs(clip.sound.astype(np.int32)).max(initial=0) < QUIET
-        if clip.generation < self.generation or (wait > SKIP_S and quiet):
-            self.dropped += 1
-            return
-        if wait > self._limit_s:
-            self._drop_waiting(now)
-            self._pacer.restart(now)
-        at = self._pacer.leave_at(now)
-        self.began = at if self.began is None else self.began
-        if self._owed or clip.beep is not None:
-            self._frames.append(TimedFrame(at, self._queued, clip))
+    def hear(self, pcm: Pcm48, now: float) -> None:
+        """Queue the next samples of the line (N,)."""
+        self.clock.fed(self._fed, now)
+        self._rest = np.concatenate([self._rest, pcm])
+        begin = self._fed - (len(self._rest) - len(pcm))
+        self._fed += len(pcm)
+        count = len(self._rest) // PACKET_SAMPLES
+        for i in range(count):
+            cut = self._rest[i * PACKET_SAMPLES : (i + 1) * PACKET_SAMPLES]
+            self._sounds.append(SoundPacket(cut, begin + i * PACKET_SAMPLES))
+        self._rest = self._rest[count * PACKET_SAMPLES :]
+
+    def show(self, picture: Picture, now: float) -> None:
+        """Queue a picture; one whose sound was cut off dies here."""
+        self._owed |= picture.fresh
+        if picture.place is not None:
+            if picture.place < self._cut:
+                self.dropped += picture.fresh
+                return
+            self.clock.ready(picture.place, now)
+        if self._owed or picture.beep is not None:
+            self._pictures.append(picture)
             self._owed = False
-        parts = range(0, len(clip.sound), PACKET_SAMPLES)
-        step = self._pacer.period / len(parts)
-        for i, begin in enumerate(parts):
-            pcm = clip.sound[begin : begin + PACKET_SAMPLES]
-            self._sounds.append(SoundPacket(at + i * step, pcm))
-        self._queued += len(clip.sound)
-        self._expire(now - self._limit_s)
 
-    def interrupt(self, generation: int, now: float) -> None:
-        """Drop what waits and let nothing of an older generation in again."""
-        self.generation = generation
-        self._drop_waiting(now)
+    def interrupt(self) -> None:
+        """Fade out what waits; nothing that was heard or seen to come of it is let in again."""
+        self._cut = self._fed
+        while self._pictures:
+            self._drop_picture()
+        faded = [
+            SoundPacket(_fade_out(packet.pcm, first=i == 0), packet.place)
+            for i, packet in enumerate(self._sounds)
+        ]
+        self._sounds = deque(faded)
+        self._rest = np.zeros_like(self._rest)
 
-    def frame_due(self) -> float | None:
-        """When to call `take_frame` next; None when nothing is there to be sent."""
-        if self._frames:
-            return self._frames[0].at
-        return None if self._last_frame is None else float(self._shown_at + REPEAT_S)
+    def picture_due(self) -> float | None:
+        """When to call `take_picture` next; None when nothing is there to be sent."""
+        if self._pictures:
+            return self._leave_at(self._pictures[0])
+        return None if self._last is None else float(self._shown_at + REPEAT_S)
 
-    def take_frame(self, now: float) -> tuple[Clip, int] | None:
-        """Return the frame that is due and its time stamp at 90 kHz, or None: too early."""
-        frame = None
-        while self._frames and self._frames[0].at <= now:
-            self.dropped += frame is not None
-            frame = self._frames.popleft()
-        place = self._sent
-        if frame is not None:
-            place = frame.media + self._shift
-        elif now - self._shown_at >= REPEAT_S and self._last_frame and not self._frames:
-            frame = self._last_frame
-        if frame is None:
+    def take_picture(self, now: float) -> tuple[Picture, int] | None:
+        """Return the picture that is due and its time stamp at 90 kHz, or None: too early."""
+        due: Picture | None = None
+        while self._pictures and self._leave_at(self._pictures[0]) <= now:
+            self.dropped += due is not None
+            due = self._pictures.popleft()
+        if due is not None and self._too_late(due, now):
+            self.dropped += 1
+            self._owed |= not self._pictures
+            due = None
+        if due is None and self._last and now - self._shown_at >= REPEAT_S and not self._pictures:
+            due = self._last
+        if due is None:
             return None
-        pts = place * (VIDEO_RATE_HZ // 1000) // (SOUND_RATE_HZ // 1000)
+        pts = self._stamp(now) * (VIDEO_RATE_HZ // 1000) // (SOUND_RATE_HZ // 1000)
         self._video_pts = max(pts, self._video_pts + 1)
-        self._last_frame, self._shown_at = frame, now
-        return frame.clip, self._video_pts
+        self._last, self._shown_at = due, now
+        return due, self._video_pts
 
     def sound_due(self) -> float | None:
-        """When to call `take_sound` next; None before the first frame."""
-        if self._sounds:
-            return self._sounds[0].at
-        return None if self._last_sound is None else self._made_up_at(self._last_sound)
-
-    def take_sound(self, now: float) -> tuple[Pcm48, int] | None:
-        """Return the 20 ms that are due, `(960,)` at 48 kHz, and their time stamp, or None: too early."""
-        if self._sounds:
-            if self._sounds[0].at > now:
-                return None
-            packet = self._sounds.popleft()
-            self._filling = 0
-        elif self._last_sound is not None and now >= self._made_up_at(self._last_sound):
-            packet = self._make_up(self._last_sound, now)
-        else:
+        """When to call `take_sound` next; None before anything was fed."""
+        if self.clock.base is None:
             return None
-        self._last_sound = packet
+        if self._sounds:
+            return self._due(self._sounds[0])
+        return self._made_up_at()
+
+    def take_sound(self, now: float) -> tuple[SoundPacket, int] | None:
+        """Return the 20 ms that are due, at 48 kHz, and their time stamp, or None: too early."""
+        due = self.sound_due()
+        if due is None or due > now:
+            return None
+        self._expire(now - LIMIT_S)
+        gap = self.clock.gap()
+        if self._sounds:
+            packet = self._next(gap)
+        else:
+            packet = self._make_up()
+        if self.began is None:
+            self.began = now
+        self._tail = packet.pcm
         pts = self._sent
         self._sent += PACKET_SAMPLES
-        return packet.pcm, pts
+        return packet, pts
 
-    def _made_up_at(self, last: SoundPacket) -> float:
-        """When the packet after `last` is given up; the first of a run gets some grace."""
-        return last.at + PACKET_S + (0.0 if self._filling else GRACE_S)
+    def _next(self, gap: float) -> SoundPacket:
+        """The next packet, after moving the clock towards what pictures need."""
+        self._filling = 0
+        quiet = _is_quiet(self._sounds[0].pcm)
+        if gap >= PACKET_S and quiet and _is_quiet(self._tail):
+            self.clock.shift(PACKET_S)
+            self._shift += PACKET_SAMPLES
+            return SoundPacket(np.zeros(PACKET_SAMPLES, np.int16), None)
+        while gap <= -PACKET_S and len(self._sounds) > 1 and _is_quiet(self._sounds[0].pcm):
+            self._sounds.popleft()
+            self._shift -= PACKET_SAMPLES
+            self.clock.shift(-PACKET_S)
+            gap += PACKET_S
+        most = SLEWING * PACKET_S
+        self.clock.shift(float(np.clip(gap if gap > 0 else GAIN * PACKET_S * gap, -most, most)))
+        return self._sounds.popleft()
 
-    def _make_up(self, last: SoundPacket, now: float) -> SoundPacket:
+    def _due(self, packet: SoundPacket) -> float:
+        assert packet.place is not None
+        due = self.clock.leave_at(packet.place)
+        assert due is not None
+        return due
+
+    def _made_up_at(self) -> float:
+        """When a packet that did not come is given up; the first of a run gets some grace."""
+        due = self.clock.leave_at(self._fed - len(self._rest))
+        assert due is not None
+        return due + (0.0 if self._filling else GRACE_S)
+
+    def _make_up(self) -> SoundPacket:
         """Stand in for a packet that is late: fade the last one away, then silence."""
         self.replaced += 1
-        self._shift += PACKET_SAMPLES
-        self._pacer.hold_until(now + PACKET_S)
-        if self._filling == 0:
-            fading = conceal(last.pcm, PACKET_SAMPLES)
-        else:
-            fading = np.asarray(last.pcm / 2, dtype=np.int16)
+        fading = conceal(self._tail, PACKET_SAMPLES)
+        if self._filling:
+            fading = np.asarray(self._tail / 2, dtype=np.int16)
         self._filling += PACKET_SAMPLES
-        return SoundPacket(now, fading)
+        self._shift += PACKET_SAMPLES
+        self.clock.shift(PACKET_S)
+        return SoundPacket(fading, None)
 
     def _expire(self, before: float) -> None:
-        """Drop what was due before that time and still was not taken."""
-        while self._frames and self._frames[0].at < before:
-            self._drop_frame()
-        while self._sounds and self._sounds[0].at < before:
+        """Drop the sound that was due before that time: the process slept."""
+        while self._sounds and self._due(self._sounds[0]) < before:
             self._sounds.popleft()
             self._sent += PACKET_SAMPLES  # its time is over: the time stamps step over it
 
-    def _drop_frame(self) -> None:
-        """Drop the oldest frame; the last of them is owed to the viewer."""
-        self._frames.popleft()
-        self.dropped += 1
-        self._owed |= not self._frames
+    def _leave_at(self, picture: Picture) -> float:
+        at = None if picture.place is None else self.clock.leave_at(picture.place)
+        return -np.inf if at is None else at
 
-    def _drop_waiting(self, now: float) -> None:
-        self._expire(now)
-        while self._frames:
-            self._drop_frame()
-        self._shift -= PACKET_SAMPLES * len(self._sounds)
-        self._sounds.clear()
+    def _too_late(self, picture: Picture, now: float) -> bool:
+        if picture.place is None or now - self._shown_at > STALE_S:
+            return False
+        return now - self._leave_at(picture) > LATE_S
+
+    def _stamp(self, now: float) -> int:
+        """The time stamp, at 48 kHz, of what leaves now: a late picture does not drag its sound along."""
+        if self.clock.base is None:
+            return self._sent
+        return round((now - self.clock.base) * SOUND_RATE_HZ) + self._shift
+
+    def _drop_picture(self) -> None:
+        """Drop the oldest picture; the last of them is owed to the viewer."""
+        self._pictures.popleft()
+        self.dropped += 1
+        self._owed |= not self._pictures
+
+
+def _is_quiet(pcm: Pcm48) -> bool:
+    return bool(np.abs(pcm.astype(np.int32)).max(initial=0) < QUIET)
+
+
+def _fade_out(pcm: Pcm48, *, first: bool) -> Pcm48:
+    """The packet (N,) faded to nothing if it is the first that is cut off, else silence."""
+    if not first:
+        return np.zeros_like(pcm)
+    return np.asarray(pcm * np.linspace(1, 0, len(pcm)), dtype=np.int16)

@@ -49,7 +49,7 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
         host=settings.host,
         port=settings.port,
         log_level="warning",
-        ws="none",
+        ws="websockets-sansio",
         timeout_graceful_shutdown=3,
     )
     sys.setswitchinterval(0.001)  # the loop paces sound: it must not wait long for the engine

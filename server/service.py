@@ -19,9 +19,10 @@ from server.errors import ApiError
 from server.limits import SessionBook
 from server.metrics import Metrics
 from server.portraits import Portrait, PortraitRegistry, make_portrait
-from server.session import Session
+from server.session import Session, SessionOptions, Surroundings
 from server.settings import ServerSettings
 from server.signaling import check_offer, configure_library
+from server.viewer import Viewer
 from server.worker import EngineWorker, WorkerBusy, WorkerStopped
 
 MAX_ENROLLING = 4  # uploads being worked on; one more is asked to come again
@@ -35,11 +36,13 @@ class AvatarService:
         self.worker = EngineWorker(engine)
         self.metrics = Metrics()
         self.portraits = PortraitRegistry(settings.portraits_kept)
-        self.sessions = SessionBook(settings.max_sessions)
+        self.sessions = SessionBook(settings.max_sessions, settings.offers_per_address)
+        self._viewers: dict[str, Viewer] = {}  # who is heard in each session
         self._enrolling = 0
         # Pictures are read and enrolled beside the engine thread, one at a time: no stream waits.
         self._enroller = ThreadPoolExecutor(1, thread_name_prefix="enroll")
         self.beeps = BeepLog() if settings.frame_code else None
+        self._shared = Surroundings(settings, self.worker, self.metrics, self.beeps)
         configure_library(settings)
 
     async def start(self, default: RgbImage, name: str) -> None:
@@ -58,7 +61,7 @@ class AvatarService:
                 asyncio.to_thread, self._enroller.shutdown, cancel_futures=True
             )
             stack.push_async_callback(asyncio.to_thread, self.worker.stop)
-            await self.sessions.close_all()
+            await self.sessions.close_all("server_stopping")
 
     async def enroll(self, data: bytes) -> Portrait:
         """Register an image file.
@@ -88,29 +91,82 @@ class AvatarService:
     def _enroll(self, name: str, rgb: RgbImage, *, bundled: bool = False) -> Portrait:
         return make_portrait(name, rgb, self.worker.engine.enroll(rgb), default=bundled)
 
-    async def open_session(
-        self, sdp: str, portrait_id: str, prompt: str = ""
-    ) -> tuple[Session, str]:
-        """Open a session on an offer and return it with the answer.
+    async def open_session(self, options: SessionOptions, address: str = "") -> Session:
+        """Make a session that waits for its first receiver; it takes no place until then.
 
         Raises:
-            BadSdp, ApiError, ServerFull: it cannot be; found before any work is done.
+            ApiError, ServerFull, TooManyOffers: it cannot be; found before any work is done.
             PromptRefused, WorkerBusy, WorkerStopped: nor can it be.
         """
-        check_offer(sdp)
-        portrait = self.find_portrait(portrait_id)
-        session = await self.sessions.open(lambda: self._make_session(portrait, prompt))
+        portrait = self.find_portrait(options.portrait_id)
+        session = await self.sessions.open(lambda: self._make_session(portrait, options), address)
         self.metrics.sessions.set(len(self.sessions))
+        return session
+
+    async def connect(self, viewer: Viewer, sdp: str) -> str:
+        """Answer the offer of a new viewer; one whose offer cannot be used (`BadSdp`) is closed."""
         answered = False
         try:
-            answer = await session.answer(sdp)
+            answer = await viewer.answer(sdp)
             answered = True
         finally:
             if not answered:
-                await session.close()
+                await viewer.close()
+        return answer
+
+    async def offer(self, sdp: str, options: SessionOptions, address: str) -> tuple[Session, str]:
+        """Open a session on the offer of its viewer; returns it with the answer.
+
+        Raises:
+            BadSdp, and what `open_session` raises: nothing is left behind.
+        """
+        check_offer(sdp)
+        session = await self.open_session(options, address)
+        answered = False
+        try:
+            answer = await self._see(session, sdp)
+            answered = True
+        finally:
+            if not answered:
+                await session.close("failed")
         return session, answer
 
-    async def set_prompt(self, session: Session, prompt: str) -> str:
+    async def join(self, session_id: str, sdp: str) -> tuple[Session, str]:
+        """Connect the viewer of a session that was made before.
+
+        Raises:
+            ApiError: unknown_session.
+            BadSdp: the offer cannot be used; the session goes on.
+        """
+        check_offer(sdp)
+        session = self.find_session(session_id)
+        return session, await self._see(session, sdp)
+
+    async def resume(self, token: str, sdp: str) -> tuple[Session, str]:
+        """Connect the viewer of a session anew, in the place of the one that was lost.
+
+        Raises:
+            ApiError: unknown_session.
+            BadSdp: the offer cannot be used; the session goes on.
+        """
+        check_offer(sdp)
+        session = self.sessions.by_token(token)
+        if session is None:
+            raise ApiError(404, "unknown_session", "this session is over")
+        return session, await self._see(session, sdp)
+
+    async def _see(self, session: Session, sdp: str) -> str:
+        """Connect the viewer whose microphone is heard; one before it has to go."""
+        before = self._viewers.get(session.id)
+        with session.hold():
+            viewer = Viewer(session)
+            answer = await self.connect(viewer, sdp)
+            self._viewers[session.id] = viewer
+            if before is not None:
+                await before.close()
+        return answer
+
+    async def express(self, session: Session, prompt: str) -> str:
         """Change what a session's portrait expresses; returns the prompt as it was understood.
 
         Raises:
@@ -118,8 +174,12 @@ class AvatarService:
             WorkerBusy, WorkerStopped: the engine cannot be asked.
         """
         expressed = await self._read_prompt(prompt)
-        session.stream.set_prompt(expressed)
+        session.express(expressed)
         return str(expressed)
+
+    def show_portrait(self, session: Session, portrait_id: str) -> None:
+        """Show another portrait in an open session; raises `ApiError` unknown_portrait."""
+        session.show_portrait(portrait_id, self.find_portrait(portrait_id).identity)
 
     async def _read_prompt(self, prompt: str) -> Any:
         engine = self.worker.engine  # reading may mean running a text encoder
@@ -139,24 +199,31 @@ class AvatarService:
             raise ApiError(404, "unknown_session", "this session is over")
         return session
 
-    async def _make_session(self, portrait: Portrait, prompt: str) -> Session:
-        expressed = await self._read_prompt(prompt) if prompt else None
+    def find_viewer(self, session_id: str) -> Viewer:
+        """Return the viewer of an open session that is heard; raises `ApiError` unknown_session."""
+        viewer = self._viewers.get(session_id)
+        if viewer is None:
+            raise ApiError(404, "unknown_session", "this session is over")
+        return viewer
+
+    async def _make_session(self, portrait: Portrait, options: SessionOptions) -> Session:
+        expressed = await self._read_prompt(options.prompt) if options.prompt else None
         engine, seed = self.worker.engine, secrets.randbits(31)
         state = await self.worker.call(lambda: engine.start(portrait.identity, seed=seed))
         session = Session(
-            self.settings,
-            self.worker,
+            self._shared,
             state,
-            self.metrics,
-            beeps=self.beeps,
+            options,
+            admit=self.sessions.admit,
             on_closed=self._session_closed,
         )
         if expressed is not None:
-            session.stream.set_prompt(expressed)
+            session.express(expressed)
         return session
 
     def _session_closed(self, session: Session) -> None:
         self.sessions.forget(session)
+        self._viewers.pop(session.id, None)
         self.metrics.sessions.set(len(self.sessions))
         if not len(self.sessions):  # the library leaves cycles behind; nobody waits for us now
             asyncio.get_running_loop().call_later(1.0, self._sweep)

@@ -1,4 +1,4 @@
-"""One viewer: a peer connection, a stream at the engine and the two queues around it."""
+"""One avatar that is live: its inputs, its stream at the engine, what leaves it and who is told."""
 
 from __future__ import annotations
 
@@ -7,122 +7,205 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-import av
-from aiortc import RTCDataChannel
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-
-from engine.types import Engine
-from server import signaling
-from server.aiortc_internals import packets_of, packets_received
 from server.beeps import BeepLog
-from server.clips import Chunk, Clip
-from server.control import Control
+from server.broadcast import Broadcast
+from server.clips import Picture
 from server.engine_stream import EngineStream
-from server.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Intake, Pcm48, to_mono
-from server.metrics import Legs, Metrics
+from server.events import Event, EventHub, Mood
+from server.figures import Figures
+from server.intake import Pcm48
+from server.line import SoundLine, Voice
+from server.metrics import Metrics
+from server.outlet import Outlet
 from server.pacing import Playout
 from server.settings import ServerSettings
-from server.tracks import AvatarAudioTrack, AvatarVideoTrack, PacedTrack
+from server.speech import SpeechInput
 from server.worker import EngineWorker
 
 log = logging.getLogger(__name__)
-TICK_S = PACKET_SAMPLES / SOUND_RATE_HZ
-REPORT_S = 1.0
-WATCH_S = 0.5
-CLOSE_S = 3.0
+LOOK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all sessions of a process share."""
+
+    settings: ServerSettings
+    worker: EngineWorker
+    metrics: Metrics
+    beeps: BeepLog | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """What is asked for when a session is made."""
+
+    portrait_id: str = "default"
+    prompt: str = ""
+    voice: Voice = "both"
+    expires_s: float | None = None  # without any receiver; None: as the server is set
 
 
 class Session:
-    """One viewer. Lives on the event loop; computes nothing."""
+    """One live avatar. On the event loop; computes nothing.
+
+    While somebody receives (`attach`) its line of sound flows in real time. Without receivers the
+    avatar pauses, and after a while it ends; a `hold` keeps it.
+
+    Args:
+        admit: asked once, when the first receiver comes; False: there is no place.
+    """
 
     def __init__(
         self,
-        settings: ServerSettings,
-        worker: EngineWorker,
+        shared: Surroundings,
         state: Any,
-        metrics: Metrics,
+        options: SessionOptions,
         *,
-        beeps: BeepLog | None = None,
+        admit: Callable[[Session], bool] = lambda session: True,
         on_closed: Callable[[Session], None] = lambda session: None,
     ) -> None:
         self.id = secrets.token_urlsafe(12)
-        self.generation = 0
-        self.settings = settings
-        self._worker = worker
-        self._metrics = metrics
-        self._on_closed = on_closed
-        self._loop = asyncio.get_running_loop()
-        engine: Engine = worker.engine
-        self.playout = Playout(engine.config.stream.fps)
+        self.token = secrets.token_urlsafe(24)  # who has it may take the viewer's place
+        self.settings, self.portrait_id = shared.settings, options.portrait_id
+        self.mood: Mood = "idle"
+        self.closed_for: str | None = None  # why it ended
+        self.microphone: object | None = None  # who feeds `hear`
+        self.on_close: list[Callable[[], Awaitable[None]]] = []  # connections that end with it
+        self.events = EventHub()
+        self.speech = SpeechInput(self.events)
+        engine = shared.worker.engine
+        stream = engine.config.stream
+        self.figures = Figures(shared.metrics, stream)
+        self.playout = Playout(stream.fps, stream.lookahead_frames)
         self.stream = EngineStream(
             engine,
             state,
-            lambda clips: self._from_engine(self._deliver, clips),
+            lambda pictures: self._from_engine(self._deliver, pictures),
             lambda error: self._from_engine(self._engine_failed, error),
-            metrics=metrics,
-            beeps=(self.id, beeps) if beeps is not None else None,
+            metrics=shared.metrics,
+            leaves_at=self.playout.clock.leave_at,
+            quality_changed=lambda level: self._from_engine(self._tell_quality, level),
+            beeps=(self.id, shared.beeps) if shared.beeps is not None else None,
         )
-        self.video = AvatarVideoTrack(self.playout, self._frame_sent, settings.frame_code)
-        self.audio = AvatarAudioTrack(self.playout)
-        self.pc = signaling.make_connection(settings)
-        self._legs = Legs()
-        self._shown = 0
-        self._failed = False
-        self.intake: Intake | None = None  # from when it is connected
-        self._mic: tuple[MediaStreamTrack, Any] | None = None
-        self._control = Control(self.interrupt)
-        self._connected = asyncio.Event()
-        self._over = asyncio.Event()
-        self._listen()
+        self.broadcast = Broadcast(
+            self.playout,
+            shown=self.figures.left,
+            heard=self.speech.played,
+            code=shared.settings.frame_code,
+        )
+        self.line = SoundLine(
+            self.stream,
+            self.playout,
+            self.broadcast,
+            self.speech,
+            voice=options.voice,
+            wake=shared.worker.wake,
+        )
+        self._worker, self._metrics = shared.worker, shared.metrics
+        self._admit, self._on_closed = admit, on_closed
+        self._loop = asyncio.get_running_loop()
+        self._failed, self._was_live, self._holds = False, False, 0
+        asked_s = options.expires_s
+        self._patience_s = self.settings.connect_timeout_s if asked_s is None else asked_s
+        self._expires = time.monotonic() + self._patience_s
+        self._look, self._over = asyncio.Event(), asyncio.Event()  # `_look`: somebody came or went
+        self.events.subscribe(self._follow_speech)
         self._task = self._loop.create_task(self._run(), name=f"session {self.id}")
 
-    async def answer(self, sdp: str) -> str:
-        """Return the answer to the viewer's offer; raises `BadSdp`."""
-        tracks: dict[str, PacedTrack] = {"audio": self.audio, "video": self.video}
-        return await signaling.answer(self.pc, sdp, tracks, self.settings.codec)
+    @property
+    def live(self) -> bool:
+        """Whether somebody receives it."""
+        return bool(self.broadcast.outlets)
 
-    def interrupt(self) -> None:
-        """Drop all that waits, in both queues and in flight; the face goes on with what is next."""
-        self.generation += 1
-        self.stream.interrupt()
-        self.playout.interrupt(self.generation, time.monotonic())
+    def attach(self, outlet: Outlet) -> bool:
+        """Send to `outlet` from now on; False, and the session ends, if there is no place for it."""
+        if self._over.is_set():
+            return False
+        if not self._was_live and not self._admit(self):
+            self._end("full")
+            return False
+        self.broadcast.outlets.append(outlet)
+        self._look.set()
+        if not self._was_live:
+            self._was_live = True
+            self.events.emit("ready", session_id=self.id)
+        self.events.emit("viewers", count=len(self.broadcast.outlets))
+        return True
 
-    async def close(self) -> None:
+    def detach(self, outlet: Outlet, *, for_good: bool = False) -> None:
+        """Send to `outlet` no more; `for_good` if nobody will come in its place. May be called again."""
+        outlet.close()
+        if outlet not in self.broadcast.outlets:
+            return
+        self.broadcast.outlets.remove(outlet)
+        self._expires = time.monotonic() + (0 if for_good else self.settings.resume_s)
+        self._look.set()
+        self.events.emit("viewers", count=len(self.broadcast.outlets))
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep the session inside the block though nobody receives it."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            self._expires = max(self._expires, time.monotonic() + self._patience_s)
+
+    def hear(self, pts: int, pcm: Pcm48, arrived: float | None, *, by: object) -> None:
+        """Take a decoded packet (N,) of the microphone of `by`, if that is who is heard."""
+        if by is not self.microphone:
+            return
+        if arrived is not None:
+            self.figures.legs.add("mic", time.monotonic() - arrived)
+        self.line.hear(pts, pcm, arrived)
+
+    def interrupt(self) -> tuple[str | None, float]:
+        """Cut off what is being said, everywhere; returns the utterance and its ms that were played."""
+        return self.line.interrupt()
+
+    def set_mood(self, mood: Mood) -> None:
+        """Say what the assistant does while it is silent."""
+        if mood != self.mood:
+            self.mood = mood
+            self.events.emit("state", state=mood)
+
+    def express(self, prompt: Any) -> None:
+        """Express `prompt` (the engine's) from the next frame on."""
+        self.stream.set_prompt(prompt)
+        self.events.emit("prompt", prompt=str(prompt))
+
+    def show_portrait(self, portrait_id: str, identity: Any) -> None:
+        """Show another enrolled face from the next frame on."""
+        self.portrait_id = portrait_id
+        self.stream.set_identity(identity)
+        self.events.emit("portrait", portrait_id=portrait_id)
+
+    async def close(self, reason: str = "closed") -> None:
         """End the session and wait until it is gone. May be called again."""
-        self._over.set()
+        self._end(reason)
         await asyncio.wait([self._task])
 
-    def _listen(self) -> None:
-        """Bind the connection's events."""
-
-        @self.pc.on("track")
-        def on_track(track: MediaStreamTrack) -> None:
-            if track.kind == "audio" and self._mic is None:
-                receivers = [t.receiver for t in self.pc.getTransceivers()]
-                self._mic = (track, next(r for r in receivers if r.track is track))
-
-        @self.pc.on("datachannel")
-        def on_datachannel(channel: RTCDataChannel) -> None:
-            self._control.attach(channel)
-
-        @self.pc.on("connectionstatechange")
-        def on_state() -> None:
-            if self.pc.connectionState == "connected":
-                self._connected.set()
-            elif self.pc.connectionState in ("failed", "closed"):
-                self._over.set()
+    def _end(self, reason: str) -> None:
+        if self.closed_for is None:
+            self.closed_for = reason
+            self.events.emit("closing", reason=reason)
+        self._over.set()
+        self._look.set()
 
     async def _run(self) -> None:
-        """The session's task: from connected to over, whatever ends it."""
+        """The session's task: from made to over, whatever ends it."""
         try:
             with self._surviving("its life"):
-                await self._first(self._connected, self.settings.connect_timeout_s)
-                if not self._over.is_set() and self._connected.is_set():
+                while await self._somebody():
                     await self._live()
         finally:
+            self._end("failed" if self._failed else "closed")
             await self._release()
 
     @contextlib.contextmanager
@@ -139,146 +222,79 @@ class Session:
             self._failed = True
             self._metrics.failed.inc()
 
-    async def _first(self, event: asyncio.Event, limit_s: float) -> None:
-        """Wait for `event` or the end, at most `limit_s` seconds."""
-        waits = [asyncio.ensure_future(e.wait()) for e in (event, self._over)]
-        await asyncio.wait(waits, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+    async def _somebody(self) -> bool:
+        """Wait until somebody receives; False if it is over or nobody came in time."""
+        while not self._over.is_set() and not self.live:
+            if not self._holds and time.monotonic() >= self._expires:
+                self._end("expired")
+            self._look.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._look.wait()
+        return not self._over.is_set()
 
     async def _live(self) -> None:
-        self.intake = Intake(time.monotonic())
+        """Feed the line and hand on what leaves until nobody receives, or it is over."""
+        self.line.begin()
         self._worker.attach(self.stream)
-        async with asyncio.TaskGroup() as group:
-            parts = [self._hear(), self._fill(), self._report(), self._watch()]
-            tasks = [group.create_task(part) for part in parts]
-            await self._over.wait()
-            for task in tasks:
-                task.cancel()
-
-    async def _hear(self) -> None:
-        """Microphone to engine."""
-        if self._mic is None or self.intake is None:
-            return
-        track, receiver = self._mic
-        packets = packets_of(receiver)
-        while True:
-            try:
-                frame = await track.recv()
-            except MediaStreamError:
-                return
-            if not isinstance(frame, av.AudioFrame) or frame.pts is None:
-                continue
-            now = time.monotonic()
-            arrived = packets.arrived_at(frame.pts)
-            if arrived is not None:
-                self._legs.add("mic", now - arrived)
-            self._feed(self.intake.push(frame.pts, to_mono(frame), now), arrived)
-
-    async def _fill(self) -> None:
-        """Silence to engine while no microphone is heard, so that the face stays alive."""
-        assert self.intake is not None
-        while True:
-            self._feed(self.intake.tick(time.monotonic()), None)
-            await asyncio.sleep(TICK_S)
-
-    def _feed(self, pcm: Pcm48, arrived: float | None) -> None:
-        if len(pcm):
-            self.stream.push(Chunk(pcm, self.generation, arrived, time.monotonic()))
-            self._worker.wake()
-
-    async def _report(self) -> None:
-        """Stats to the viewer, once a second."""
-        last, shown = time.monotonic(), self._shown
-        while True:
-            await asyncio.sleep(REPORT_S)
-            now = time.monotonic()
-            dropped = self.playout.dropped + round(
-                self.stream.dropped_s * self._worker.engine.config.stream.fps
-            )
-            self._control.send(
-                {
-                    "type": "stats",
-                    "fps": round((self._shown - shown) / (now - last), 1),
-                    "legs_ms": self._legs.take(),
-                    "dropped": dropped,
-                }
-            )
-            last, shown = now, self._shown
-
-    async def _watch(self) -> None:
-        """End the session when no packet came for `watchdog_s`, or its transport is gone."""
-        transport = self.pc.getTransceivers()[0].receiver.transport
-        seen, since = -1, time.monotonic()
-        while True:
-            await asyncio.sleep(WATCH_S)
-            received = packets_received(transport)
-            now = time.monotonic()
-            if received != seen:
-                seen, since = received, now
-            if transport.state in ("closed", "failed") or now - since > self.settings.watchdog_s:
-                self._over.set()
-                return
+        try:
+            async with asyncio.TaskGroup() as group:
+                parts = [self.line.fill(), self.broadcast.run(), self.figures.report(self.events)]
+                tasks = [group.create_task(part) for part in parts]
+                while self.live and not self._over.is_set():
+                    self._look.clear()
+                    await self._look.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self.line.end()
+            self._worker.detach(self.stream)
 
     def _from_engine(self, function: Callable[[Any], None], argument: Any) -> None:
         """Hand over from the engine thread; a loop that has ended needs nothing more."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, argument)
 
-    def _deliver(self, clips: list[Clip]) -> None:
-        """Take finished frames; stale ones die in the queue."""
+    def _deliver(self, pictures: list[Picture]) -> None:
+        """Take finished pictures; stale ones die in the queue."""
         if self._over.is_set():
             return
         before = self.playout.dropped
-        stream = self._worker.engine.config.stream
-        for clip in clips:
-            first_packet_waits = 1 / stream.fps - TICK_S  # for the rest of its frame
-            self._legs.add("hop", first_packet_waits)
-            self._legs.add("lookahead", stream.lookahead_frames / stream.fps)
-            self._legs.add("queue", clip.queued_s)
-            self._legs.add("engine", clip.step_s)
-            self.playout.push(clip, time.monotonic())
-        self._metrics.dropped.labels(queue="playout").inc(self.playout.dropped - before)
-        self.video.wake()
-        self.audio.wake()
+        for picture in pictures:
+            self.figures.made(picture)
+            self.playout.show(picture, time.monotonic())
+        self.figures.lost(self.playout.dropped - before)
+        self.broadcast.wake()
 
     def _engine_failed(self, error: Exception) -> None:
         self._count_failure()
-        self._over.set()
+        self.events.emit("error", code="engine_failed", message=f"the engine failed: {error}")
+        self._end("failed")
 
-    def _frame_sent(self, clip: Clip, now: float) -> None:
-        self._legs.add("wait", now - clip.made)
-        self._shown += 1
-        self._metrics.frames.inc()
-        if clip.beep is not None and clip.beep.frame_sent is None:
-            clip.beep.frame_sent = now
+    def _tell_quality(self, level: int) -> None:
+        self.events.emit("quality", level=level)
+
+    def _follow_speech(self, event: Event) -> None:
+        """While it speaks its mood is `speaking`, afterwards `idle`."""
+        if event.type == "speaking_started":
+            self.set_mood("speaking")
+        elif event.type == "speaking_stopped" and self.mood == "speaking":
+            self.set_mood("idle")
 
     async def _release(self) -> None:
         """Give everything back, each part whatever another raises; the place is free in the end."""
-        steps: dict[str, Callable[[], object]] = {
-            "wait": self._over.set,
-            "place at the engine": lambda: self._worker.detach(self.stream),
-            "stream": self.stream.close,
-            "video": self.video.stop,
-            "audio": self.audio.stop,
-            "playout": self._drop_media,
-        }
         try:
-            for name, step in steps.items():
-                with self._surviving(name):
-                    step()
-            with self._surviving("connection"):
-                await self._hang_up()
+            for outlet in list(self.broadcast.outlets):
+                with self._surviving("an outlet"):
+                    outlet.close()
+            self.broadcast.outlets.clear()
+            with self._surviving("place at the engine"):
+                self._worker.detach(self.stream)
+            with self._surviving("stream"):
+                self.stream.close()
+            for hang_up in list(self.on_close):
+                with self._surviving("connection"):
+                    await hang_up()
         finally:
             with self._surviving("place in the book"):
                 self._on_closed(self)
-
-    def _drop_media(self) -> None:
-        self.playout.interrupt(self.generation + 1, time.monotonic())
-
-    async def _hang_up(self) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await self.pc.close()
-        except TimeoutError:
-            log.warning("session %s: the connection took too long to close", self.id)

@@ -30,7 +30,9 @@ class ServerSettings:
     max_upload_bytes: int = 10 * 1024 * 1024
     portraits_kept: int = 32  # enrolled portraits in memory; the least recently used one goes
     watchdog_s: float = 10.0  # a viewer that sends no packet for so long is gone
-    connect_timeout_s: float = 20.0
+    connect_timeout_s: float = 5.0  # an offer that leads to no connection for so long is dropped
+    resume_s: float = 10.0  # a viewer that was lost may come back for so long
+    offers_per_address: int = 4  # that may wait to be connected
     ice_servers: tuple[str, ...] = ()  # stun:/turn: addresses; none is needed on one machine
     allow_host: tuple[str, ...] = ()  # further names that the server answers to; *.example.org, *
     allow_origin: tuple[str, ...] = ()  # other pages that may use the server: https://example.org
@@ -47,6 +49,8 @@ class ServerSettings:
             "portraits_kept": (1, 10_000),
             "watchdog_s": (0.5, 3600),
             "connect_timeout_s": (0.5, 600),
+            "resume_s": (0, 3600),
+            "offers_per_address": (1, 1000),
             "video_bitrate_bps": (100_000, 20_000_000),
         }
         for name, (low, high) in limits.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from aiortc import (
     RTCBundlePolicy,
@@ -24,7 +25,7 @@ from server.aiortc_internals import (
     report_media_times,
 )
 from server.settings import ServerSettings
-from server.tracks import PacedTrack
+from server.tracks import AvatarTrack
 
 # What the library raises on text that is no session description.
 _PARSER_ERRORS = (ValueError, LookupError, AttributeError, TypeError, AssertionError)
@@ -88,7 +89,9 @@ def _preferences(kind: str, codec: str) -> list[RTCRtpCodecCapability]:
     return wanted + [c for c in known if c not in wanted]
 
 
-async def answer(pc: RTCPeerConnection, sdp: str, tracks: dict[str, PacedTrack], codec: str) -> str:
+async def answer(
+    pc: RTCPeerConnection, sdp: str, tracks: Mapping[str, AvatarTrack], codec: str
+) -> str:
     """Apply an offer to a fresh connection and return the answer, candidates included.
 
     Raises:

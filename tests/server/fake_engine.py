@@ -79,6 +79,9 @@ class FakeEngine:
     def set_prompt(self, state: FakeState, prompt: Prompt, *, at: int | None = None) -> None:
         state.prompts.append((state.next_frame if at is None else at, str(prompt)))
 
+    def set_identity(self, state: FakeState, identity: RgbImage) -> None:
+        state.identity, state.shown = identity, None
+
     def set_quality(self, state: FakeState, quality: Quality) -> None:
         state.quality = quality
 

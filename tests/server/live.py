@@ -41,7 +41,7 @@ async def serving(
         engine or FakeEngine(side=128), settings or ServerSettings(port=0), PORTRAIT, "Test"
     )
     config = uvicorn.Config(
-        app, port=0, log_level="warning", ws="none", timeout_graceful_shutdown=3
+        app, port=0, log_level="warning", ws="websockets-sansio", timeout_graceful_shutdown=3
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())

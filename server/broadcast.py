@@ -1,0 +1,109 @@
+"""Takes pictures and sound from the playout when they leave and hands them to every outlet."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from engine.types import RgbImage
+from server import frame_code
+from server.beeps import Beep
+from server.clips import Picture
+from server.outlet import Heard, Outlet, Shown
+from server.pacing import VIDEO_RATE_HZ, Playout
+
+VIDEO_TIME_BASE = Fraction(1, VIDEO_RATE_HZ)
+SOUND_RATE_HZ = 48_000
+
+
+class Broadcast:
+    """One session's way out, from one render to any number of outlets.
+
+    Args:
+        shown: hears of every picture that left, with the monotonic time.
+        heard: hears of the place on the line before which all sound has left.
+        code: draw the frame code strip (test mode).
+    """
+
+    def __init__(
+        self,
+        playout: Playout,
+        *,
+        shown: Callable[[Picture, float], None],
+        heard: Callable[[int], None],
+        code: bool = False,
+    ) -> None:
+        self.outlets: list[Outlet] = []
+        self._playout = playout
+        self._shown, self._heard = shown, heard
+        self._code = code
+        self._counter = 0
+        self._last: Picture | None = None
+        self._changed = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look again at the playout: something came in."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Hand on what is due, for ever."""
+        while True:
+            self._changed.clear()
+            now = time.monotonic()
+            while (sound := self._playout.take_sound(now)) is not None:
+                packet, pts = sound
+                heard = Heard(packet.pcm, pts, self._wall(pts / SOUND_RATE_HZ))
+                for outlet in self.outlets:
+                    outlet.hear(heard)
+                if packet.place is not None:
+                    self._heard(packet.place + len(packet.pcm))
+            if (taken := self._playout.take_picture(now)) is not None:
+                self._show(*taken, now)
+            await self._sleep()
+
+    def _show(self, picture: Picture, pts: int, now: float) -> None:
+        repeated, self._last = picture is self._last, picture
+        rgb = self._prepare(picture.rgb, None if repeated else picture.beep)
+        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = pts, VIDEO_TIME_BASE
+        shown = Shown(frame, picture, self._wall(pts / VIDEO_RATE_HZ))
+        for outlet in self.outlets:
+            outlet.show(shown)
+        if not repeated:
+            self._shown(picture, now)
+
+    def _wall(self, seconds: float) -> float | None:
+        """A place on the line of time stamps as Unix time."""
+        if self._playout.began is None:
+            return None
+        return time.time() - time.monotonic() + self._playout.began + seconds
+
+    def _prepare(self, rgb: RgbImage, beep: Beep | None) -> RgbImage:
+        """Cut (H, W, 3) to even sides, as chroma needs; in test mode draw the code on a copy."""
+        height, width, _ = rgb.shape
+        rgb = rgb[: height // 2 * 2, : width // 2 * 2]
+        if not self._code:
+            return np.ascontiguousarray(rgb)
+        rgb = rgb.copy()
+        flags, number = (frame_code.FLAG_BEEP, beep.id) if beep else (0, 0)
+        stamp = int(time.time() * 1000)
+        frame_code.draw(rgb, frame_code.FrameCode(self._counter, stamp, flags, number))
+        self._counter += 1
+        return rgb
+
+    async def _sleep(self) -> None:
+        """Sleep until something is due, or `wake`."""
+        dues = [
+            d for d in (self._playout.sound_due(), self._playout.picture_due()) if d is not None
+        ]
+        wait = max(0.0, min(dues) - time.monotonic()) if dues else None
+        try:
+            async with asyncio.timeout(wait):
+                await self._changed.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,77 @@
+"""A viewer's WebRTC offer, as our own page sends it: a session is opened, or resumed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from engine.motion.expression import MAX_PROMPT
+from server.http import address_of, read_json, service_of
+from server.line import Voice
+from server.session import SessionOptions
+from server.signaling import add_candidate
+
+
+class OfferBody(BaseModel):
+    """POST /api/offer.
+
+    `session_id` joins a session that was made before; `resume` (a token of an earlier answer) takes the
+    place of a viewer that was lost.
+    """
+
+    sdp: str
+    type: Literal["offer"]
+    portrait_id: str = Field("default", max_length=100)
+    prompt: str = Field("", max_length=MAX_PROMPT)
+    voice: Voice = "both"
+    session_id: str | None = Field(None, max_length=100)
+    resume: str | None = Field(None, max_length=100)
+
+
+class Candidate(BaseModel):
+    """One ICE candidate, as a browser writes it."""
+
+    candidate: str = Field(max_length=1000)
+    sdpMid: str | None = None
+    sdpMLineIndex: int | None = None
+
+
+class CandidatesBody(BaseModel):
+    """PATCH /api/offer."""
+
+    session_id: str
+    candidates: list[Candidate] = Field(max_length=100)
+
+
+async def offer(request: Request) -> Response:
+    """Answer an offer."""
+    body = await read_json(request, OfferBody)
+    service = service_of(request)
+    if body.resume is not None:
+        session, sdp = await service.resume(body.resume, body.sdp)
+    elif body.session_id is not None:
+        session, sdp = await service.join(body.session_id, body.sdp)
+    else:
+        options = SessionOptions(portrait_id=body.portrait_id, prompt=body.prompt, voice=body.voice)
+        session, sdp = await service.offer(body.sdp, options, address_of(request))
+    answer = {"sdp": sdp, "type": "answer", "session_id": session.id, "resume": session.token}
+    return JSONResponse(answer)
+
+
+async def candidates(request: Request) -> Response:
+    """Trickled ICE candidates of an open session."""
+    body = await read_json(request, CandidatesBody)
+    viewer = service_of(request).find_viewer(body.session_id)
+    for each in body.candidates:
+        await add_candidate(viewer.pc, each.candidate, each.sdpMid, each.sdpMLineIndex)
+    return Response(status_code=204)
+
+
+ROUTES: list[BaseRoute] = [
+    Route("/api/offer", offer, methods=["POST"]),
+    Route("/api/offer", candidates, methods=["PATCH"]),
+]

@@ -1,0 +1,136 @@
+"""Sessions over plain HTTP: make, ask, change, interrupt, say a sound file, end; events as SSE."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Literal
+
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from engine.audio.sound_file import read_voice
+from engine.motion.expression import MAX_PROMPT
+from server.http import address_of, read_body, read_json, service_of, session_of
+from server.line import Voice
+from server.session import Session, SessionOptions
+from server.sound_format import SoundFormat
+
+PENDING_S = 60.0  # a session made here waits so long for its first viewer
+MAX_SOUND_BYTES = 16 * 1024 * 1024
+KEEP_ALIVE_S = 15.0
+
+
+class NewSession(BaseModel):
+    """POST /api/sessions."""
+
+    portrait_id: str = Field("default", max_length=100)
+    prompt: str = Field("", max_length=MAX_PROMPT)
+    voice: Voice = "assistant"
+
+
+class Changes(BaseModel):
+    """PATCH /api/sessions/{id}: what is given is changed from the next frame on."""
+
+    prompt: str | None = Field(None, max_length=MAX_PROMPT)
+    portrait_id: str | None = Field(None, max_length=100)
+    state: Literal["idle", "listening", "thinking"] | None = None
+
+
+async def create(request: Request) -> Response:
+    """Make a session; its viewer comes by POST /api/offer with this `session_id`."""
+    body = await read_json(request, NewSession)
+    options = SessionOptions(
+        portrait_id=body.portrait_id, prompt=body.prompt, voice=body.voice, expires_s=PENDING_S
+    )
+    session = await service_of(request).open_session(options, address_of(request))
+    headers = {"Location": f"/api/sessions/{session.id}"}
+    return JSONResponse({"session_id": session.id}, 201, headers)
+
+
+def described(session: Session) -> dict[str, object]:
+    """A session as JSON."""
+    return {
+        "session_id": session.id,
+        "state": session.mood,
+        "viewers": len(session.broadcast.outlets),
+        "buffered_ms": round(1000 * session.speech.buffered_s),
+        "portrait_id": session.portrait_id,
+    }
+
+
+async def show(request: Request) -> Response:
+    """What a session does right now."""
+    return JSONResponse(described(session_of(request)))
+
+
+async def change(request: Request) -> Response:
+    """Change the prompt, the portrait or the state of an open session."""
+    body = await read_json(request, Changes)
+    service, session = service_of(request), session_of(request)
+    answer: dict[str, object] = {}
+    if body.portrait_id is not None:
+        service.show_portrait(session, body.portrait_id)
+    if body.prompt is not None:
+        answer["prompt"] = await service.express(session, body.prompt)
+    if body.state is not None:
+        session.set_mood(body.state)
+    return JSONResponse({**described(session), **answer})
+
+
+async def close(request: Request) -> Response:
+    """End a session; ending it again is no error."""
+    session = service_of(request).sessions.get(request.path_params["id"])
+    if session is not None:  # closing twice is no mistake: a page that leaves does it
+        await session.close("client")
+    return Response(status_code=204)
+
+
+async def interrupt(request: Request) -> Response:
+    """Cut off what is being said; answers with what was really played."""
+    utterance, position_ms = session_of(request).interrupt()
+    return JSONResponse({"utterance": utterance, "position_ms": round(position_ms, 1)})
+
+
+async def say(request: Request) -> Response:
+    """Say a sound file of any usual kind."""
+    session = session_of(request)
+    data = await read_body(request, MAX_SOUND_BYTES)
+    pcm = await asyncio.to_thread(read_voice, data)
+    utterance = session.speech.begin(request.query_params.get("utterance"), SoundFormat(48_000))
+    utterance.push(pcm.tobytes())
+    utterance.end()
+    body = {"utterance": utterance.id, "duration_ms": round(1000 * len(pcm) / 48_000)}
+    return JSONResponse(body, 202)
+
+
+async def events(request: Request) -> Response:
+    """The session's events as they happen, server-sent."""
+    session = session_of(request)
+    return StreamingResponse(
+        _stream(session), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+    )
+
+
+async def _stream(session: Session) -> AsyncIterator[str]:
+    with session.events.listen() as listener, session.hold():
+        yield f"event: session\ndata: {json.dumps(described(session))}\n\n"
+        while (event := await listener.next(KEEP_ALIVE_S)) is not None or not listener.over:
+            if event is None:
+                yield ": still here\n\n"
+            else:
+                yield f"event: {event.type}\ndata: {json.dumps(event.message())}\n\n"
+
+
+ROUTES: list[BaseRoute] = [
+    Route("/api/sessions", create, methods=["POST"]),
+    Route("/api/sessions/{id}", show),
+    Route("/api/sessions/{id}", change, methods=["PATCH"]),
+    Route("/api/sessions/{id}", close, methods=["DELETE"]),
+    Route("/api/sessions/{id}/interrupt", interrupt, methods=["POST"]),
+    Route("/api/sessions/{id}/say", say, methods=["POST"]),
+    Route("/api/sessions/{id}/events", events),
+]

@@ -1,0 +1,60 @@
+"""What one session measures of itself, for its viewers and for `/metrics`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from engine.config import StreamConfig
+from server.clips import Picture
+from server.events import EventHub
+from server.metrics import Legs, Metrics
+from server.pacing import PACKET_S
+
+REPORT_S = 1.0
+
+
+class Figures:
+    """Counts what becomes of the pictures of one session, and how long each leg takes."""
+
+    def __init__(self, metrics: Metrics, stream: StreamConfig) -> None:
+        self.legs = Legs()
+        self.dropped = 0  # pictures
+        self._metrics = metrics
+        self._shown = 0
+        self._hop_s = 1 / stream.fps - PACKET_S  # the first packet waits for the rest of its frame
+        self._lookahead_s = stream.lookahead_frames / stream.fps
+
+    def made(self, picture: Picture) -> None:
+        """Count a picture that the engine gave."""
+        self.legs.add("hop", self._hop_s)
+        self.legs.add("lookahead", self._lookahead_s)
+        self.legs.add("queue", picture.queued_s)
+        self.legs.add("engine", picture.step_s)
+
+    def lost(self, count: int) -> None:
+        """Count pictures that were dropped on their way out."""
+        self.dropped += count
+        self._metrics.dropped.labels(queue="playout").inc(count)
+
+    def left(self, picture: Picture, now: float) -> None:
+        """Count a picture that was handed to the outlets."""
+        self.legs.add("wait", now - picture.made)
+        self._shown += 1
+        self._metrics.frames.inc()
+        if picture.beep is not None and picture.beep.frame_sent is None:
+            picture.beep.frame_sent = now
+
+    async def report(self, events: EventHub) -> None:
+        """Tell everybody once a second, for ever."""
+        last, shown = time.monotonic(), self._shown
+        while True:
+            await asyncio.sleep(REPORT_S)
+            now = time.monotonic()
+            events.emit(
+                "stats",
+                fps=round((self._shown - shown) / (now - last), 1),
+                legs_ms=self.legs.take(),
+                dropped=self.dropped,
+            )
+            last, shown = now, self._shown

@@ -1,0 +1,79 @@
+"""What every route needs: bodies read and checked, the service found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import HTTPConnection, Request
+
+from server.errors import ApiError
+from server.service import AvatarService
+from server.session import Session
+
+MAX_JSON_BYTES = 256 * 1024
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def service_of(connection: HTTPConnection) -> AvatarService:
+    """The service behind a request or WebSocket."""
+    service: AvatarService = connection.app.state.service
+    return service
+
+
+def session_of(connection: HTTPConnection) -> Session:
+    """The open session that the path names as `{id}`; raises `ApiError` unknown_session."""
+    return service_of(connection).find_session(connection.path_params["id"])
+
+
+def address_of(connection: HTTPConnection) -> str:
+    """The network address that asks."""
+    return connection.client.host if connection.client else ""
+
+
+def check_type(request: Request, wanted: Callable[[str], bool], example: str) -> None:
+    """Refuse a body of another type; raises `ApiError` unsupported_type.
+
+    With no type, or that of a form, a browser would send it for any page without asking first.
+    """
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if not wanted(kind):
+        said = f"the body is {kind[:100] or 'of no type'}; send it with Content-Type: {example}"
+        raise ApiError(415, "unsupported_type", said)
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Read at most `limit` bytes; raises `ApiError` too_large without reading the rest."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limit:
+            raise ApiError(413, "too_large", f"the request is larger than {limit} bytes")
+    return bytes(body)
+
+
+async def read_json(request: Request, kind: type[Body]) -> Body:
+    """Read and check a JSON body; raises `ApiError` unsupported_type, bad_json or bad_request."""
+    check_type(request, lambda kind: kind == "application/json", "application/json")
+    try:
+        raw = json.loads(await read_body(request, MAX_JSON_BYTES))
+    except (ValueError, RecursionError):
+        raise ApiError(400, "bad_json", "the body is not JSON") from None
+    return check(raw, kind)
+
+
+def check(raw: object, kind: type[Body]) -> Body:
+    """Check a parsed JSON value; raises `ApiError` bad_request."""
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        raise unfit(error) from None
+
+
+def unfit(error: ValidationError) -> ApiError:
+    """The first thing that is wrong with a message, in words."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "body"
+    return ApiError(422, "bad_request", f"{where}: {first['msg']}")

@@ -1,0 +1,108 @@
+"""The one line of sound of a session: what is fed to the engine and leaves with its pictures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import numpy as np
+
+from engine.errors import ConfigError
+from server.broadcast import Broadcast
+from server.clips import Chunk
+from server.engine_stream import EngineStream
+from server.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Intake, Pcm48
+from server.pacing import Playout
+from server.speech import SpeechInput
+
+TICK_S = PACKET_SAMPLES / SOUND_RATE_HZ
+Voice = Literal["microphone", "assistant", "both"]
+
+
+class SoundLine:
+    """Fed in real time by the microphone, or silence in its place, and by what the assistant says.
+
+    Args:
+        voice: who is spoken by the face; of `both` the sum.
+        wake: called when the engine has new work.
+
+    Raises:
+        ConfigError: `voice` is unknown.
+    """
+
+    def __init__(
+        self,
+        stream: EngineStream,
+        playout: Playout,
+        broadcast: Broadcast,
+        speech: SpeechInput,
+        *,
+        voice: Voice,
+        wake: Callable[[], None],
+    ) -> None:
+        if voice not in get_args(Voice):
+            raise ConfigError(f"voice={voice!r} is unknown; microphone, assistant or both")
+        self.voice = voice
+        self.place = 0  # samples fed
+        self.intake: Intake | None = None  # while it is live
+        self._stream, self._playout, self._broadcast = stream, playout, broadcast
+        self._speech, self._wake = speech, wake
+        self._taps: list[Callable[[Pcm48], None]] = []
+
+    def begin(self) -> None:
+        """Go on from the present: nothing was fed for a while, or ever."""
+        self.intake = Intake(time.monotonic())
+        self._playout.clock.restart()
+
+    def end(self) -> None:
+        """Nothing is fed any more."""
+        self.intake = None
+
+    def hear(self, pts: int, pcm: Pcm48, arrived: float | None) -> None:
+        """Take a decoded packet (N,) of the microphone; it came at the monotonic time `arrived`."""
+        if self.intake is not None:
+            self._feed(self.intake.push(pts, pcm, time.monotonic()), arrived)
+
+    async def fill(self) -> None:
+        """Silence while no microphone is heard, so that the face stays alive; for ever."""
+        while self.intake is not None:
+            self._feed(self.intake.tick(time.monotonic()), None)
+            await asyncio.sleep(TICK_S)
+
+    def overhear(self, take: Callable[[Pcm48], None]) -> Callable[[], None]:
+        """Call `take` with the microphone's sound (N,) at 48 kHz, gaps filled; returns what ends it."""
+        self._taps.append(take)
+        return lambda: self._taps.remove(take) if take in self._taps else None
+
+    def interrupt(self) -> tuple[str | None, float]:
+        """Cut off what is being said, everywhere; returns the utterance and its ms that were played."""
+        self._stream.interrupt(self.place)
+        self._playout.interrupt()
+        self._wake()
+        self._broadcast.wake()
+        return self._speech.interrupt()
+
+    def _feed(self, pcm: Pcm48, arrived: float | None) -> None:
+        """Feed the next samples (N,) of the microphone, and as many of the assistant."""
+        if not len(pcm):
+            return
+        for take in list(self._taps):
+            take(pcm)
+        mixed = self._mix(pcm)
+        now = time.monotonic()
+        self._playout.hear(mixed, now)
+        self._stream.push(Chunk(mixed, self.place, arrived, now))
+        self.place += len(pcm)
+        self._wake()
+        self._broadcast.wake()
+
+    def _mix(self, pcm: Pcm48) -> Pcm48:
+        if self.voice == "microphone":
+            return pcm
+        said = self._speech.take(len(pcm), self.place)
+        if self.voice == "assistant":
+            return said
+        both = pcm.astype(np.int32) + said
+        return np.asarray(np.clip(both, -32768, 32767), dtype=np.int16)

@@ -1,0 +1,177 @@
+"""One peer connection on a session: the face and its voice out, a microphone in, a data channel."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import av
+from aiortc import RTCDataChannel
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+
+from server import signaling
+from server.aiortc_internals import packets_of, packets_received
+from server.control import LABEL, DataChannel
+from server.events import Event
+from server.intake import to_mono
+from server.outlet import Outlet
+from server.session import Session
+from server.tracks import AvatarAudioTrack, AvatarTrack, AvatarVideoTrack
+
+log = logging.getLogger(__name__)
+WATCH_S = 0.5
+CLOSE_S = 3.0
+LAST_WORDS_S = 0.1  # for the reason of the end to reach the viewer
+Channels = Callable[[RTCDataChannel], bool]
+
+
+class Viewer:
+    """Who receives a session over WebRTC, and may be heard by it.
+
+    Args:
+        heard: whether its microphone becomes that of the session.
+        channels: offered every data channel first; True: it is one of a protocol of its own.
+    """
+
+    def __init__(
+        self, session: Session, *, heard: bool = True, channels: Channels = lambda channel: False
+    ) -> None:
+        self.session = session
+        self.outlet = Outlet()
+        self.pc = signaling.make_connection(session.settings)
+        self._heard = heard
+        self._channels = channels
+        self._tracks: dict[str, AvatarTrack] = {
+            "video": AvatarVideoTrack(self.outlet),
+            "audio": AvatarAudioTrack(self.outlet),
+        }
+        self._control = DataChannel(self._on_message)
+        self._mic: tuple[MediaStreamTrack, Any] | None = None
+        self._connected = asyncio.Event()
+        self._over = asyncio.Event()
+        self._hung_up = False  # by the viewer, who will not come back
+        self._listen()
+        self._end_events = session.events.subscribe(self._tell)
+        session.on_close.append(self.close)
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def answer(self, sdp: str) -> str:
+        """Return the answer to the viewer's offer; raises `BadSdp`."""
+        return await signaling.answer(self.pc, sdp, self._tracks, self.session.settings.codec)
+
+    async def close(self) -> None:
+        """Hang up and wait until it is done. May be called again."""
+        self._over.set()
+        await asyncio.wait([self._task])
+
+    def _listen(self) -> None:
+        """Bind the connection's events."""
+
+        @self.pc.on("track")
+        def on_track(track: MediaStreamTrack) -> None:
+            if track.kind == "audio" and self._mic is None:
+                receivers = [t.receiver for t in self.pc.getTransceivers()]
+                self._mic = (track, next(r for r in receivers if r.track is track))
+
+        @self.pc.on("datachannel")
+        def on_datachannel(channel: RTCDataChannel) -> None:
+            if not self._channels(channel) and channel.label == LABEL:
+                self._control.attach(channel)
+
+        @self.pc.on("connectionstatechange")
+        def on_state() -> None:
+            if self.pc.connectionState == "connected":
+                self._connected.set()
+            elif self.pc.connectionState in ("failed", "closed"):
+                self._hung_up = self.pc.connectionState == "closed" and not self._over.is_set()
+                self._over.set()
+
+    def _tell(self, event: Event) -> None:
+        self._control.send(event.message())
+        if event.type == "closing":
+            self._over.set()
+
+    def _on_message(self, body: dict[str, Any]) -> None:
+        """Understands `interrupt` and `ping`; anything else that a viewer says is ignored."""
+        if body.get("type") == "interrupt":
+            self.session.interrupt()
+        elif body.get("type") == "ping":
+            self._control.send({"type": "pong", "t": body.get("t")})
+
+    async def _run(self) -> None:
+        """From made to hung up, whatever ends it."""
+        try:
+            await self._first(self._connected, self.session.settings.connect_timeout_s)
+            if self._connected.is_set() and not self._over.is_set():
+                await self._watch_and_hear()
+        finally:
+            self._end_events()
+            self.session.detach(self.outlet, for_good=self._hung_up)
+            if self.session.microphone is self:
+                self.session.microphone = None
+            await self._hang_up()
+
+    async def _first(self, event: asyncio.Event, limit_s: float) -> None:
+        """Wait for `event` or the end, at most `limit_s` seconds."""
+        waits = [asyncio.ensure_future(e.wait()) for e in (event, self._over)]
+        await asyncio.wait(waits, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def _watch_and_hear(self) -> None:
+        if not self.session.attach(self.outlet):
+            await asyncio.sleep(LAST_WORDS_S)
+            return
+        if self._heard and self._mic is not None:
+            self.session.microphone = self
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part) for part in (self._hear(), self._watch())]
+            await self._over.wait()
+            for task in tasks:
+                task.cancel()
+        await asyncio.sleep(LAST_WORDS_S if self._control.open else 0)
+
+    async def _hear(self) -> None:
+        """The microphone to the session; one that is not wanted is drained."""
+        if self._mic is None:
+            return
+        track, receiver = self._mic
+        packets = packets_of(receiver)
+        while True:
+            try:
+                frame = await track.recv()
+            except MediaStreamError:
+                return
+            if not isinstance(frame, av.AudioFrame) or frame.pts is None:
+                continue
+            arrived = packets.arrived_at(frame.pts)
+            self.session.hear(frame.pts, to_mono(frame), arrived, by=self)
+
+    async def _watch(self) -> None:
+        """Hang up when no packet came for `watchdog_s`, or the transport is gone."""
+        transport = self.pc.getTransceivers()[0].receiver.transport
+        seen, since = -1, time.monotonic()
+        while True:
+            await asyncio.sleep(WATCH_S)
+            received = packets_received(transport)
+            now = time.monotonic()
+            if received != seen:
+                seen, since = received, now
+            lost = now - since > self.session.settings.watchdog_s
+            if transport.state in ("closed", "failed") or lost:
+                self._over.set()
+                return
+
+    async def _hang_up(self) -> None:
+        for track in self._tracks.values():
+            track.stop()
+        if self.close in self.session.on_close:
+            self.session.on_close.remove(self.close)
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self.pc.close()
+        except TimeoutError:
+            log.warning("session %s: the connection took too long to close", self.session.id)
