@@ -76,7 +76,7 @@ async def config(request: Request) -> Response:
         {
             "fps": stream.fps,
             "lookahead_ms": round(stream.lookahead_frames * stream.frame_ms),
-            "max_sessions": service.settings.max_sessions,
+            "max_sessions": service.sessions.max_sessions,
             "version": app_version(),
             "profile": service.worker.engine.config.profile,
             "expressions": list(WORDS),

@@ -36,7 +36,11 @@ class ServerOptions:
     ] = None
     port: Annotated[int | None, typer.Option(help="Port of the page; 0 picks a free one.")] = None
     max_sessions: Annotated[
-        int | None, typer.Option(help="Viewers at once; one more is told to wait.")
+        int | None, typer.Option(help="The most viewers at once; one more is told to wait.")
+    ] = None
+    capacity: Annotated[
+        int | None,
+        typer.Option(help="Viewers that this machine serves well; measured at start if not given."),
     ] = None
     codec: Annotated[VideoCodec | None, typer.Option(help="Video codec to prefer.")] = None
     video_bitrate_bps: Annotated[

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 LIMIT_S = 0.4  # of sound that may wait for the engine
 TOO_LATE_S = 0.04  # a picture is not drawn if its sound left so long ago
 BLIND_S = 0.5  # but one is drawn after so long without any
+RELEASE_FRAMES = 2  # of a mouth that comes to rest after an interruption: it is seen in the third
 UNDRAWN = 1 << 30  # `Quality.draw_every` of a step whose pictures nobody would see
 
 
@@ -122,8 +123,8 @@ class EngineStream:
     def interrupt(self, cut: int) -> None:
         """Drop the sound that waits, and draw no picture of places before `cut` any more.
 
-        The engine hears silence at once, as much as it takes to let go of what it has heard: the
-        face comes to rest now, not when its look-ahead has run out.
+        The engine hears silence at once, as much as it takes to let go of what it has heard, so
+        that the face is nearly at rest in the next picture and not when the look-ahead has run out.
         """
         now = time.monotonic()
         silence = np.zeros(self._frame, dtype=np.int16)
@@ -132,8 +133,9 @@ class EngineStream:
                 return
             self._cut = cut
             self._chunks.clear()
-            self._chunks.extend([Chunk(silence, None, None, now)] * (self._lookahead + 1))
-            self._waiting = (self._lookahead + 1) * self._frame
+            count = self._lookahead + RELEASE_FRAMES + 1
+            self._chunks.extend([Chunk(silence, None, None, now)] * count)
+            self._waiting = count * self._frame
 
     def close(self) -> None:
         """Drop everything; the state goes as soon as the engine thread lets go of it."""
@@ -205,7 +207,7 @@ class EngineStream:
     def _choose_quality(self, state: Any, cut: int, now: float) -> None:
         """Draw the coming frame as the ladder says, or not at all if nobody would see it."""
         place, on_line = self._place(self._next)
-        stale = on_line and place < cut
+        stale = place < (cut if on_line else RELEASE_FRAMES * self._frame)
         leaves = self._leaves_at(place) if on_line else None
         late = leaves is not None and now > leaves + TOO_LATE_S
         quality = self._ladder.quality
@@ -251,14 +253,12 @@ class EngineStream:
         return None if place is None else place + self._taken - sample
 
     def _place(self, index: int) -> tuple[int, bool]:
-        """The place of frame `index`, and whether it has one."""
+        """The place of frame `index` and True, or its place in a silence that is on no line and False."""
         begin = index * self._frame
         while len(self._marks) > 1 and self._marks[1][0] <= begin:
             self._marks.popleft()
-        if not self._marks or self._marks[0][1] is None:
-            return 0, False
         sample, place = self._marks[0]
-        return (place or 0) + begin - sample, True
+        return (place or 0) + begin - sample, place is not None
 
     def _picture(self, frame: VideoFrame, cost: Cost) -> Picture:
         """Join a frame with its place; frames come in order, none is left out."""

@@ -13,6 +13,9 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.sessions = Gauge("portraittalk_sessions", "Open sessions", registry=self.registry)
+        self.places = Gauge(
+            "portraittalk_places", "Viewers that are served well at once", registry=self.registry
+        )
         self.frames = Counter(
             "portraittalk_frames", "Frames handed to an encoder", registry=self.registry
         )

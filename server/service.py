@@ -8,6 +8,7 @@ import ctypes
 import gc
 import secrets
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from engine.face.image_file import decode_image
 from engine.types import Engine, RgbImage
 from server.beeps import BeepLog
+from server.capacity import Capacity, measure
 from server.errors import ApiError
 from server.limits import SessionBook
 from server.metrics import Metrics
@@ -25,6 +27,7 @@ from server.signaling import check_offer, configure_library
 from server.viewer import Viewer
 from server.worker import EngineWorker, WorkerBusy, WorkerStopped
 
+CAPACITY_S = 1.0
 MAX_ENROLLING = 4  # uploads being worked on; one more is asked to come again
 
 
@@ -38,11 +41,13 @@ class AvatarService:
         self.portraits = PortraitRegistry(settings.portraits_kept)
         self.sessions = SessionBook(settings.max_sessions, settings.offers_per_address)
         self._viewers: dict[str, Viewer] = {}  # who is heard in each session
+        self._looking: asyncio.TimerHandle | None = None
         self._enrolling = 0
         # Pictures are read and enrolled beside the engine thread, one at a time: no stream waits.
         self._enroller = ThreadPoolExecutor(1, thread_name_prefix="enroll")
         self.beeps = BeepLog() if settings.frame_code else None
         self._shared = Surroundings(settings, self.worker, self.metrics, self.beeps)
+        self.capacity = Capacity(settings.max_sessions, settings.capacity)
         configure_library(settings)
 
     async def start(self, default: RgbImage, name: str) -> None:
@@ -52,16 +57,33 @@ class AvatarService:
             PortraitRefused: there is not exactly one usable face.
         """
         self.worker.start()
-        self.portraits.add(await self._beside(lambda: self._enroll(name, default, bundled=True)))
+        portrait = await self._beside(lambda: self._enroll(name, default, bundled=True))
+        self.portraits.add(portrait)
+        if not self.settings.capacity:
+            engine = self.worker.engine
+            self.capacity.measured(
+                await self.worker.call(lambda: measure(engine, portrait.identity))
+            )
+        self._offer_places()
 
     async def stop(self) -> None:
         """Close all sessions, then the engine thread, each whatever another raises."""
+        if self._looking is not None:
+            self._looking.cancel()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(
                 asyncio.to_thread, self._enroller.shutdown, cancel_futures=True
             )
             stack.push_async_callback(asyncio.to_thread, self.worker.stop)
             await self.sessions.close_all("server_stopping")
+
+    def _offer_places(self) -> None:
+        """Adapt the number of places to what the engine takes; again and again while it runs."""
+        self.capacity.look(time.monotonic(), self.worker.busy_s, self.worker.frames)
+        self.sessions.max_sessions = self.capacity.places
+        self.metrics.places.set(self.capacity.places)
+        loop = asyncio.get_running_loop()
+        self._looking = loop.call_later(CAPACITY_S, self._offer_places)
 
     async def enroll(self, data: bytes) -> Portrait:
         """Register an image file.

@@ -26,7 +26,8 @@ class ServerSettings:
 
     host: str = "127.0.0.1"
     port: int = 8080
-    max_sessions: int = 2  # one more is refused with 503
+    max_sessions: int = 8  # the most viewers at once, however fast the machine is
+    capacity: int = 0  # viewers that are served well at once; 0: measured at start
     max_upload_bytes: int = 10 * 1024 * 1024
     portraits_kept: int = 32  # enrolled portraits in memory; the least recently used one goes
     watchdog_s: float = 10.0  # a viewer that sends no packet for so long is gone
@@ -45,6 +46,7 @@ class ServerSettings:
         limits: dict[str, tuple[float, float]] = {
             "port": (0, 65_535),
             "max_sessions": (1, 1000),
+            "capacity": (0, 1000),
             "max_upload_bytes": (1024, 1 << 30),
             "portraits_kept": (1, 10_000),
             "watchdog_s": (0.5, 3600),

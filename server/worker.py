@@ -84,6 +84,7 @@ class EngineWorker:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.busy_s, self.frames = 0.0, 0  # spent on streams, and made for them, since the start
         self._calls: list[_Call] = []
         self._streams: list[Stream] = []
         self._changed = threading.Condition()
@@ -176,6 +177,8 @@ class EngineWorker:
         for (stream, _), frames in zip(begun, made, strict=False):  # none if the step raised
             with self._failing(stream):
                 stream.finish(frames, began)
+        self.frames += sum(len(frames) for frames in made)
+        self.busy_s += time.monotonic() - began
 
     @contextmanager
     def _failing(self, *those: _Call | Stream) -> Iterator[None]:

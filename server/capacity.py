@@ -1,0 +1,146 @@
+"""How many viewers does this machine serve well? Measured at start, corrected while it runs.
+
+A viewer is served well with 20 frames a second and all of its sound. What a frame takes is measured at the
+lowest quality that still draws every frame; with the encoder's part and a fixed one for the
+network it must fit the processors, and the engine's part alone the engine's one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from engine.types import Engine, Quality, RgbImage
+from server.quality import LADDER
+
+MEASURED_S = 0.4  # spent at each quality, at least one frame
+WARM_UP = 4  # frames
+SLOWEST_S = 1.0  # a frame that takes so long is measured once
+FPS = 20.0  # what a viewer is promised
+BUSIEST = 0.85  # share of the processors, and of the engine thread, that may be used
+NETWORK_S = 0.003  # of processor time a frame: Opus, packets, encryption, the event loop
+LOOK_S = 5.0  # of the past that correct the measurement
+_CGROUP = Path("/sys/fs/cgroup/cpu.max")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameCost:
+    """What one frame of one viewer takes, in seconds."""
+
+    engine_s: float  # of the engine thread, at the lowest quality that draws every frame
+    full_s: float  # the same at full quality
+    engine_cpu_s: float  # of all processors
+    encode_s: float
+
+    def places(self, cores: float, slower: float = 1.0) -> int:
+        """How many viewers so many processors carry, at least one, when all takes `slower` times as long."""
+        thread = BUSIEST / (FPS * self.engine_s * slower)
+        cpu_s = (self.engine_cpu_s + self.encode_s + NETWORK_S) * slower
+        return max(1, int(min(thread, BUSIEST * cores / (FPS * cpu_s))))
+
+
+def processors() -> float:
+    """How many processors this process may use: its affinity and the quota of its control group."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    cores = float(len(affinity(0)) if affinity else os.cpu_count() or 1)
+    if _CGROUP.is_file():
+        quota, _, period = _CGROUP.read_text().partition(" ")
+        if quota.isdigit() and period.strip().isdigit():
+            cores = min(cores, int(quota) / int(period))
+    return cores
+
+
+def measure(engine: Engine, identity: Any) -> FrameCost:
+    """Time frames of `identity` as a stream speaks; on the engine thread, before anybody is served."""
+    full_s, _, _ = _speak(engine, identity, LADDER[0])
+    lowest = next(quality for quality in reversed(LADDER) if quality.draw_every == 1)
+    engine_s, cpu_s, shown = _speak(engine, identity, lowest)
+    return FrameCost(engine_s, full_s, cpu_s, _encode(shown[-25:]))
+
+
+def _speak(engine: Engine, identity: Any, quality: Quality) -> tuple[float, float, list[RgbImage]]:
+    """Seconds of the thread and of all processors that a frame takes, and the frames (H, W, 3)."""
+    state = engine.start(identity, seed=0)
+    engine.set_quality(state, quality)
+    rng = np.random.default_rng(0)
+    hop = engine.config.stream.hop_samples
+    loud = np.sin(np.arange(25 * hop) / 3000) * rng.standard_normal(25 * hop) * 0.1
+    sound = loud.astype(np.float32).reshape(25, hop)
+    shown: list[RgbImage] = []
+    began, cpu, turn, longest = time.perf_counter(), time.process_time(), 0, 0.0
+    while turn < WARM_UP + 1 or time.perf_counter() - began < MEASURED_S:
+        if turn == WARM_UP:
+            began, cpu, shown = time.perf_counter(), time.process_time(), []
+        before = time.perf_counter()
+        [frames] = engine.step_many([(state, sound[turn % 25])])
+        shown += [frame.rgb for frame in frames]
+        longest = max(longest, time.perf_counter() - before)
+        turn += 1
+        if shown and longest > SLOWEST_S:
+            break
+    count = max(1, len(shown))
+    taken, used = time.perf_counter() - began, time.process_time() - cpu
+    return taken / count, used / count, shown
+
+
+def _encode(frames: list[RgbImage]) -> float:
+    """Seconds of processor that a live encoder takes for one of these frames (H, W, 3)."""
+    height, width, _ = frames[0].shape
+    codec = av.CodecContext.create("libvpx", "w")
+    assert isinstance(codec, av.VideoCodecContext)
+    codec.width, codec.height = width // 2 * 2, height // 2 * 2
+    codec.pix_fmt, codec.bit_rate = "yuv420p", 1_000_000
+    codec.time_base = Fraction(1, 90_000)
+    codec.options = {"deadline": "realtime", "cpu-used": "-6", "lag-in-frames": "0"}
+    began = time.process_time()
+    for i, rgb in enumerate(frames):
+        even = np.ascontiguousarray(rgb[: codec.height, : codec.width])
+        frame = av.VideoFrame.from_ndarray(even, format="rgb24")
+        frame.pts = i * 3600
+        codec.encode(frame.reformat(format="yuv420p"))
+    return (time.process_time() - began) / len(frames)
+
+
+class Capacity:
+    """The number of places, as measured and as it turns out.
+
+    Args:
+        fixed: the number, if it is not to be measured.
+    """
+
+    def __init__(self, most: int, fixed: int = 0) -> None:
+        self.most, self._fixed = most, fixed
+        self.cost: FrameCost | None = None
+        self._cores = processors()
+        self._slower = 1.0
+        self._seen: tuple[float, float, int] | None = None  # when, busy seconds, frames
+
+    @property
+    def places(self) -> int:
+        """How many viewers are served at once."""
+        if self._fixed or self.cost is None:
+            return min(self.most, self._fixed or self.most)
+        return min(self.most, self.cost.places(self._cores, self._slower))
+
+    def measured(self, cost: FrameCost) -> None:
+        """Take the measurement of the start."""
+        self.cost = cost
+
+    def look(self, now: float, busy_s: float, frames: int) -> None:
+        """Take note of the engine thread's work so far: the machine may be slower now than at start."""
+        if self._seen is None or self.cost is None:
+            self._seen = (now, busy_s, frames)
+            return
+        since, busy, made = self._seen
+        if now - since < LOOK_S or frames - made < FPS:
+            return
+        self._seen = (now, busy_s, frames)
+        took = (busy_s - busy) / (frames - made)
+        self._slower += 0.5 * (max(1.0, took / self.cost.full_s) - self._slower)
