@@ -275,4 +275,5 @@ class EngineStream:
             step_s=cost.step_s,
             beep=beep,
             fresh=frame.fresh,
+            motion=frame.motion,
         )

@@ -18,12 +18,14 @@ from engine.types import Engine, RgbImage
 from server.beeps import BeepLog
 from server.capacity import Capacity, measure
 from server.errors import ApiError
+from server.frame_log import FrameLog
 from server.limits import SessionBook
 from server.metrics import Metrics
 from server.portraits import Portrait, PortraitRegistry, make_portrait
-from server.session import Session, SessionOptions, Surroundings
+from server.session import Session, SessionOptions
 from server.settings import ServerSettings
 from server.signaling import check_offer, configure_library
+from server.surroundings import Surroundings
 from server.viewer import Viewer
 from server.worker import EngineWorker, WorkerBusy, WorkerStopped
 
@@ -46,7 +48,8 @@ class AvatarService:
         # Pictures are read and enrolled beside the engine thread, one at a time: no stream waits.
         self._enroller = ThreadPoolExecutor(1, thread_name_prefix="enroll")
         self.beeps = BeepLog() if settings.frame_code else None
-        self._shared = Surroundings(settings, self.worker, self.metrics, self.beeps)
+        self.frames = FrameLog() if settings.frame_code else None
+        self._shared = Surroundings(settings, self.worker, self.metrics, self.beeps, self.frames)
         self.capacity = Capacity(settings.max_sessions, settings.capacity)
         configure_library(settings)
 

@@ -9,9 +9,9 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from server.beeps import BeepLog
 from server.broadcast import Broadcast
 from server.clips import Picture
 from server.engine_stream import EngineStream
@@ -19,25 +19,13 @@ from server.events import Event, EventHub, Mood
 from server.figures import Figures
 from server.intake import Pcm48
 from server.line import SoundLine, Voice
-from server.metrics import Metrics
 from server.outlet import Outlet
 from server.pacing import Playout
-from server.settings import ServerSettings
 from server.speech import SpeechInput
-from server.worker import EngineWorker
+from server.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 LOOK_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all sessions of a process share."""
-
-    settings: ServerSettings
-    worker: EngineWorker
-    metrics: Metrics
-    beeps: BeepLog | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +80,12 @@ class Session:
             quality_changed=lambda level: self._from_engine(self._tell_quality, level),
             beeps=(self.id, shared.beeps) if shared.beeps is not None else None,
         )
+        frames = shared.frames
         self.broadcast = Broadcast(
             self.playout,
             shown=self.figures.left,
             heard=self.speech.played,
-            code=shared.settings.frame_code,
+            coded=partial(frames.add, self.id) if frames is not None else None,
         )
         self.line = SoundLine(
             self.stream,
