@@ -137,6 +137,12 @@ class EngineStream:
             self._chunks.extend([Chunk(silence, None, None, now)] * count)
             self._waiting = count * self._frame
 
+    def go_on(self) -> None:
+        """After a pause: what waited through it is due now, as if it had just come."""
+        now = time.monotonic()
+        with self._lock:
+            self._chunks = deque(replace(chunk, queued=now) for chunk in self._chunks)
+
     def close(self) -> None:
         """Drop everything; the state goes as soon as the engine thread lets go of it."""
         with self._lock:

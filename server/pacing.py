@@ -130,6 +130,11 @@ class Playout:
             self._pictures.append(picture)
             self._owed = False
 
+    def restart(self) -> None:
+        """Nothing was fed for a while: what is fed next sets the clock anew, and what waited goes first."""
+        self.clock.restart()
+        self.began = None
+
     def interrupt(self) -> None:
         """Fade out what waits; nothing that was heard or seen to come of it is let in again."""
         self._cut = self._fed
@@ -187,7 +192,7 @@ class Playout:
         else:
             packet = self._make_up()
         if self.began is None:
-            self.began = now
+            self.began = now - self._sent / SOUND_RATE_HZ
         self._tail = packet.pcm
         pts = self._sent
         self._sent += PACKET_SAMPLES
