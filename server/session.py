@@ -76,7 +76,7 @@ class Session:
             lambda pictures: self._from_engine(self._deliver, pictures),
             lambda error: self._from_engine(self._engine_failed, error),
             metrics=shared.metrics,
-            leaves_at=self.playout.clock.leave_at,
+            leaves_at=self.playout.clock.latest_at,
             quality_changed=lambda level: self._from_engine(self._tell_quality, level),
             beeps=(self.id, shared.beeps) if shared.beeps is not None else None,
         )
