@@ -15,6 +15,8 @@ PURE = {
     "server.pacing": {"server.clips", "server.intake"},
     "server.receive": set(),
     "server.quality": set(),
+    "server.sound_format": {"server.intake"},
+    "server.speech": {"server.events", "server.intake", "server.sound_format"},
 }
 # What aiortc documents, its errors, its own streams, and how it reads a session description.
 DOCUMENTED = {"aiortc", "aiortc.mediastreams", "aiortc.exceptions", "aiortc.sdp"}
