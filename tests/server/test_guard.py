@@ -247,8 +247,8 @@ async def test_a_foreign_page_opens_no_socket(path: str) -> None:
 async def test_a_socket_on_a_foreign_name_is_not_answered() -> None:
     async with live_server() as live:
         port = int(live.url.rpartition(":")[2])
-        with pytest.raises(InvalidStatus) as caught:  # a name that was made to lead here
-            url = "ws://evil.example/api/speech"
+        url = "ws://evil.example/api/speech"  # a name that was made to lead here
+        with pytest.raises(InvalidStatus) as caught:
             await connect(url, host="127.0.0.1", port=port, proxy=None)
         assert caught.value.response.status_code == 400
         assert json.loads(caught.value.response.body or b"{}")["error"]["code"] == "unknown_host"
