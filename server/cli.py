@@ -49,6 +49,18 @@ class ServerOptions:
     watchdog_s: Annotated[
         float | None, typer.Option("--watchdog", help="Seconds of silence before a viewer is gone.")
     ] = None
+    connect_timeout_s: Annotated[
+        float | None,
+        typer.Option("--connect-timeout", help="Seconds that an offer may take to connect."),
+    ] = None
+    resume_s: Annotated[
+        float | None,
+        typer.Option("--resume", help="Seconds that a viewer who was lost may come back for."),
+    ] = None
+    offers_per_address: Annotated[
+        int | None,
+        typer.Option(help="Offers of one network address that may wait to be connected."),
+    ] = None
     ice_servers: Annotated[
         list[str] | None,
         typer.Option("--ice-server", help="stun: or turn: address; may be given again."),
@@ -80,7 +92,7 @@ def serve(
     On one machine nothing else is needed: no STUN server, no certificate. From another machine a
     browser gives its microphone only to https pages.
 
-    Host to watchdog, ICE servers, allowed hosts and origins, and frame code can be set as variables
+    Host to offers per address, ICE servers, allowed hosts and origins, and frame code can be set as variables
     too: `AVATAR_PORT=9000`, `AVATAR_MAX_SESSIONS=1`, `AVATAR_ALLOW_ORIGIN=https://a.example`. A flag
     wins over a variable.
     """
