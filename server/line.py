@@ -54,7 +54,8 @@ class SoundLine:
     def begin(self) -> None:
         """Go on from the present: nothing was fed for a while, or ever."""
         self.intake = Intake(time.monotonic())
-        self._playout.clock.restart()
+        self._playout.restart()
+        self._stream.go_on()
 
     def end(self) -> None:
         """Nothing is fed any more."""

@@ -76,7 +76,7 @@ class Session:
             lambda pictures: self._from_engine(self._deliver, pictures),
             lambda error: self._from_engine(self._engine_failed, error),
             metrics=shared.metrics,
-            leaves_at=self.playout.clock.leave_at,
+            leaves_at=self.playout.clock.latest_at,
             quality_changed=lambda level: self._from_engine(self._tell_quality, level),
             beeps=(self.id, shared.beeps) if shared.beeps is not None else None,
         )
@@ -119,6 +119,7 @@ class Session:
             self._end("full")
             return False
         self.broadcast.outlets.append(outlet)
+        self._expires = 0.0
         self._look.set()
         if not self._was_live:
             self._was_live = True
@@ -132,7 +133,8 @@ class Session:
         if outlet not in self.broadcast.outlets:
             return
         self.broadcast.outlets.remove(outlet)
-        self._expires = time.monotonic() + (0 if for_good else self.settings.resume_s)
+        patience_s = 0 if for_good else self.settings.resume_s
+        self._expires = max(self._expires, time.monotonic() + patience_s)
         self._look.set()
         self.events.emit("viewers", count=len(self.broadcast.outlets))
 
@@ -248,11 +250,10 @@ class Session:
         """Take finished pictures; stale ones die in the queue."""
         if self._over.is_set():
             return
-        before = self.playout.dropped
         for picture in pictures:
             self.figures.made(picture)
             self.playout.show(picture, time.monotonic())
-        self.figures.lost(self.playout.dropped - before)
+        self.figures.lost(self.playout.dropped - self.figures.dropped)
         self.broadcast.wake()
 
     def _engine_failed(self, error: Exception) -> None:
