@@ -22,14 +22,15 @@ from server.clips import Chunk, Clip
 from server.control import Control
 from server.engine_stream import EngineStream
 from server.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Intake, Pcm48, to_mono
-from server.metrics import Legs, Metrics
+from server.metrics import Legs, Metrics, MicrophoneCounts
 from server.pacing import Playout
 from server.settings import ServerSettings
 from server.tracks import AvatarAudioTrack, AvatarVideoTrack, PacedTrack
 from server.worker import EngineWorker
 
 log = logging.getLogger(__name__)
-TICK_S = PACKET_SAMPLES / SOUND_RATE_HZ
+PACKET_S = PACKET_SAMPLES / SOUND_RATE_HZ
+TICK_S = PACKET_S / 2
 REPORT_S = 1.0
 WATCH_S = 0.5
 CLOSE_S = 3.0
@@ -162,6 +163,7 @@ class Session:
             return
         track, receiver = self._mic
         packets = packets_of(receiver)
+        packets.arrivals = self.intake.arrivals
         while True:
             try:
                 frame = await track.recv()
@@ -171,28 +173,37 @@ class Session:
                 continue
             now = time.monotonic()
             arrived = packets.arrived_at(frame.pts)
-            if arrived is not None:
-                self._legs.add("mic", now - arrived)
-            self._feed(self.intake.push(frame.pts, to_mono(frame), now), arrived)
+            self._feed(self.intake, self.intake.push(frame.pts, to_mono(frame), now, arrived))
 
     async def _fill(self) -> None:
-        """Silence to engine while no microphone is heard, so that the face stays alive."""
+        """To the engine what is due: sound that had to wait, silence while no microphone is heard."""
         assert self.intake is not None
         while True:
-            self._feed(self.intake.tick(time.monotonic()), None)
+            self._feed(self.intake, self.intake.tick(time.monotonic()))
             await asyncio.sleep(TICK_S)
 
-    def _feed(self, pcm: Pcm48, arrived: float | None) -> None:
+    def _feed(self, intake: Intake, pcm: Pcm48) -> None:
         if len(pcm):
-            self.stream.push(Chunk(pcm, self.generation, arrived, time.monotonic()))
+            now = time.monotonic()
+            if intake.arrived is not None:
+                self._legs.add("mic", now - intake.arrived)
+            self.stream.push(Chunk(pcm, self.generation, intake.arrived, now))
             self._worker.wake()
 
     async def _report(self) -> None:
         """Stats to the viewer, once a second."""
         last, shown = time.monotonic(), self._shown
+        counts = MicrophoneCounts(self._metrics)
         while True:
             await asyncio.sleep(REPORT_S)
             now = time.monotonic()
+            if self._mic is not None and self.intake is not None:
+                counts.update(
+                    lost=self.intake.lost,
+                    late=self.intake.arrivals.late,
+                    concealed_s=self.intake.concealed / SOUND_RATE_HZ,
+                    delay_s=self.intake.target_delay_s,
+                )
             dropped = self.playout.dropped + round(
                 self.stream.dropped_s * self._worker.engine.config.stream.fps
             )
@@ -232,7 +243,7 @@ class Session:
         before = self.playout.dropped
         stream = self._worker.engine.config.stream
         for clip in clips:
-            first_packet_waits = 1 / stream.fps - TICK_S  # for the rest of its frame
+            first_packet_waits = 1 / stream.fps - PACKET_S  # for the rest of its frame
             self._legs.add("hop", first_packet_waits)
             self._legs.add("lookahead", stream.lookahead_frames / stream.fps)
             self._legs.add("queue", clip.queued_s)
