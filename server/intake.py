@@ -47,7 +47,8 @@ class Intake:
     """The time line of one microphone, or of its absence.
 
     Law: the samples returned so far follow the clock `now * 48000`: never more than `EARLY` ahead of
-    it, and not much more than `MISSED` behind while it is ticked. A packet has its place on the line,
+    it, and not much more than `MISSED` behind while it is ticked. At most `MAX_GAP` samples wait; when
+    more come, those that wait are dropped and the newest is next. A packet has its place on the line,
     `target_delay_s` after the earliest it could have come. A lost packet is concealed at its place,
     what comes too late for it is dropped, silence flows while no microphone is heard.
 
@@ -100,7 +101,9 @@ class Intake:
         self._wake(now)
         came = now if arrived is None else arrived
         follows = self._offset is not None and came - self._heard_at <= ABSENT_AFTER_S
-        gap = self._locate(pts, len(pcm), came, follows)
+        gap = self._locate(pts, len(pcm), now) if follows else None
+        if gap is None:
+            gap = self._anchor(pts, len(pcm), came)
         self.arrivals.add(pts, came)
         gap += self._give_way(pts, len(pcm), -gap)
         self._heard_at = max(came, self._heard_at)
@@ -164,17 +167,25 @@ class Intake:
             self._marks.popleft()
         return due
 
-    def _locate(self, pts: int, length: int, came: float, follows: bool) -> int:
+    def _locate(self, pts: int, length: int, now: float) -> int | None:
         """Return how many samples are missing before a packet; negative: they are there already.
 
-        The first packet, and one after a pause or a jump, gets its place from when it came.
+        None: its time stamp makes no sense, or the line has left it behind or is full.
         """
-        if self._offset is not None and follows:
-            gap = pts + self._offset - self._end
-            if gap + length <= 0 and self._late_run >= MAX_LATE_RUN - 1:
-                self.arrivals.forget()
-            elif abs(gap) <= MAX_GAP:
-                return gap
+        assert self._offset is not None
+        gap = pts + self._offset - self._end
+        if gap + length <= 0 and self._late_run >= MAX_LATE_RUN - 1:
+            self.arrivals.forget()
+            return None
+        if self._end + gap + length - self._clock(now) > MAX_GAP >= gap:
+            self.late += len(self._ready)
+            self._ready = self._ready[:0]
+            self._marks.clear()
+            return None
+        return gap if abs(gap) <= MAX_GAP else None
+
+    def _anchor(self, pts: int, length: int, came: float) -> int:
+        """Give a packet its place by when it came; return how many samples are missing before it."""
         self.arrivals.restart()
         begin = self._clock(came + self.target_delay_s) - length
         place = max(self._end, begin // PACKET_SAMPLES * PACKET_SAMPLES)
