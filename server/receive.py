@@ -41,13 +41,12 @@ class MicJitterBuffer(Generic[T]):
             self._waiting.clear()
             self._given_up.clear()
             self._next, ahead = sequence, 0
-        if ahead < 0:
-            if sequence in self._given_up:
-                self._given_up.remove(sequence)
-                self.lost -= 1
-                self.late += 1
-            return []
-        self._waiting.setdefault(sequence, (until, item))
+        if ahead >= 0:
+            self._waiting.setdefault(sequence, (until, item))
+        elif sequence in self._given_up:
+            self._given_up.remove(sequence)
+            self.lost -= 1
+            self.late += 1
         return self.expire(now)
 
     def expire(self, now: float) -> list[T]:
