@@ -177,7 +177,7 @@ def test_packets_are_known_by_the_time_stamps_that_the_library_gives_their_sound
             stamp = (start + 960 * n) % (1 << 32)
             [decoded] = timestamps(packets, packet(sequence + n, stamp))
             pts = mapper.map(decoded)
-            if (sequence, n) != (1000, 0) or step in (960, 2**31 - 960):
+            if n > 0 or sequence == 0:  # the first after a restart may be unknown
                 assert packets.arrived_at(pts) == 7.0
 
 
