@@ -27,7 +27,8 @@ def voice(seconds: float, seed: int = 0) -> Pcm48:
     """Half voiced syllables that rise and fall, half pauses with a little noise, `(N,)`."""
     rng = np.random.default_rng(seed)
     at = np.arange(int(seconds * SOUND_RATE_HZ)) / SOUND_RATE_HZ
-    pitch = 120 + sum(12 * np.sin(2 * np.pi * hz * at) for hz in (0.3, 1.1, 1.7, 2.3))
+    tenths = np.arange(0, seconds + 0.2, 0.1)  # its melody never repeats
+    pitch = np.interp(at, tenths, rng.uniform(90, 180, len(tenths)))
     turns = np.cumsum(pitch) / SOUND_RATE_HZ
     buzz = sum(np.sin(2 * np.pi * k * turns) / k for k in range(1, 8))
     syllables = 0.5 + 0.5 * np.sin(2 * np.pi * 3 * at) ** 2
