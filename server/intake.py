@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import Pcm
-from server.arrivals import SOUND_RATE_HZ, Arrivals
+from server.arrivals import SOUND_RATE_HZ as SOUND_RATE_HZ
+from server.arrivals import Arrivals
 from server.stretch import Stretcher
 
 Pcm48 = NDArray[np.int16]  # (N,) mono at 48 kHz
@@ -75,7 +76,7 @@ class Intake:
 
     @property
     def discarded(self) -> int:
-        """Samples that came and are not in what was returned."""
+        """Samples that were pushed and are not in what was returned."""
         return self.late + self._stretcher.shortened
 
     @property

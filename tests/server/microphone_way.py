@@ -76,6 +76,7 @@ class Heard:
     """What came of it."""
 
     intake: Intake
+    packets: AudioPackets
     arrivals: Sequence[Arrival]
     out: Pcm48 = field(default_factory=lambda: np.zeros(0, np.int16))
     times: list[tuple[float, int]] = field(default_factory=list)  # (when, samples returned by then)
@@ -85,7 +86,8 @@ class Heard:
     @property
     def damaged(self) -> float:
         """The share of the sound that was dropped, left out, made up or played twice."""
-        bad = self.intake.late + self.intake.stretched + self.intake.concealed
+        undecoded = self.packets.packets.late * PACKET_SAMPLES
+        bad = undecoded + self.intake.late + self.intake.stretched + self.intake.concealed
         return bad / (len(self.arrivals) * PACKET_SAMPLES)
 
     def behind_s(self) -> list[float]:
@@ -116,7 +118,7 @@ def listen(came: Sequence[Arrival], sent: Pcm48, seconds: float, *, ticks: bool 
     now = [0.0]
     packets, intake = AudioPackets(clock=lambda: now[0]), Intake(0.0)
     packets.arrivals = intake.arrivals
-    heard = Heard(intake, came)
+    heard = Heard(intake, packets, came)
     parts: list[Pcm48] = []
     events: list[tuple[float, int, str, int]] = []
 
