@@ -92,6 +92,7 @@ class Session:
             self.playout,
             self.broadcast,
             self.speech,
+            self.figures,
             voice=options.voice,
             wake=shared.worker.wake,
         )
@@ -152,8 +153,6 @@ class Session:
         """Take a decoded packet (N,) of the microphone of `by`, if that is who is heard."""
         if by is not self.microphone:
             return
-        if arrived is not None:
-            self.figures.legs.add("mic", time.monotonic() - arrived)
         self.line.hear(pts, pcm, arrived)
 
     def interrupt(self) -> tuple[str | None, float]:
@@ -230,7 +229,7 @@ class Session:
         self._worker.attach(self.stream)
         try:
             async with asyncio.TaskGroup() as group:
-                parts = [self.line.fill(), self.broadcast.run(), self.figures.report(self.events)]
+                parts = [self.line.fill(), self.broadcast.run(), self._report()]
                 tasks = [group.create_task(part) for part in parts]
                 while self.live and not self._over.is_set():
                     self._look.clear()
@@ -240,6 +239,11 @@ class Session:
         finally:
             self.line.end()
             self._worker.detach(self.stream)
+
+    async def _report(self) -> None:
+        await self.figures.report(
+            self.events, lambda: self.line.intake if self.microphone is not None else None
+        )
 
     def _from_engine(self, function: Callable[[Any], None], argument: Any) -> None:
         """Hand over from the engine thread; a loop that has ended needs nothing more."""
