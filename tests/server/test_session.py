@@ -22,10 +22,11 @@ from server.errors import ApiError
 from server.limits import ServerFull
 from server.outlet import Outlet
 from server.service import AvatarService
-from server.session import Session, SessionOptions
+from server.session import Session
 from server.settings import ServerSettings
 from server.signaling import BadSdp
 from server.sound_format import SoundFormat
+from server.surroundings import SessionOptions
 from tests.server.fake_engine import FakeEngine
 from tests.server.live import (
     PORTRAIT,
