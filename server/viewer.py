@@ -158,6 +158,9 @@ class Viewer:
                 return
             if not isinstance(frame, av.AudioFrame) or frame.pts is None:
                 continue
+            intake = self.session.line.intake
+            if intake is not None and self.session.microphone is self:
+                packets.arrivals = intake.arrivals  # what is missing is waited for as it says
             arrived = packets.arrived_at(frame.pts)
             self.session.hear(frame.pts, to_mono(frame), arrived, by=self)
 

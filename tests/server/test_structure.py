@@ -13,7 +13,10 @@ SERVER = ROOT / "server"
 PRIVATES = SERVER / "aiortc_internals.py"
 PURE = {
     "server.pacing": {"server.clips", "server.intake"},
+    "server.arrivals": set(),
+    "server.intake": {"server.arrivals", "server.stretch"},
     "server.receive": set(),
+    "server.stretch": set(),
     "server.quality": set(),
     "server.sound_format": {"server.intake"},
     "server.speech": {"server.events", "server.intake", "server.sound_format"},
