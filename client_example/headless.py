@@ -27,8 +27,6 @@ import typer
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from client_example.recorder import Recorder
-
 RATE_HZ = 48_000
 PACKET = 960
 _host_addresses = aioice.ice.get_host_addresses
@@ -93,6 +91,60 @@ def read_sound(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
     return np.concatenate(parts)
 
 
+class Recorder:
+    """Writes the received media to an mp4 file, timed by their arrival.
+
+    The file begins with the first frame; sound before it is left out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = av.open(str(path), "w")
+        self._video: Any = None
+        self._sound: Any = None
+        self._to_mono = av.AudioResampler(format="fltp", layout="mono", rate=RATE_HZ)
+        self._began = 0.0
+        self._samples: int | None = None
+        self._last_ms = -1
+
+    def frame(self, frame: av.VideoFrame) -> None:
+        """Write one frame."""
+        if self._video is None:
+            self._begin(frame.width, frame.height)
+        elapsed_ms = round((time.monotonic() - self._began) * 1000)
+        self._last_ms = max(self._last_ms + 1, elapsed_ms)
+        copy = frame.reformat(format="yuv420p")
+        copy.pts, copy.time_base = self._last_ms, Fraction(1, 1000)
+        self._file.mux(self._video.encode(copy))
+
+    def sound(self, frame: av.AudioFrame) -> None:
+        """Write one packet of sound."""
+        if self._video is None:
+            return
+        if self._samples is None:
+            self._samples = round((time.monotonic() - self._began) * RATE_HZ)
+        for part in self._to_mono.resample(frame):
+            part.pts, part.time_base = self._samples, Fraction(1, RATE_HZ)
+            self._samples += part.samples
+            self._file.mux(self._sound.encode(part))
+
+    def close(self) -> None:
+        """Finish the file; without a frame it is empty."""
+        if self._video is not None:
+            for stream in (self._video, self._sound):
+                self._file.mux(stream.encode(None))
+        self._file.close()
+
+    def _begin(self, width: int, height: int) -> None:
+        """Add both streams: the file's header is written with the first packet of either."""
+        self._began = time.monotonic()
+        options = {"preset": "veryfast", "tune": "zerolatency"}
+        self._video = self._file.add_stream("libx264", rate=25, options=options)
+        self._video.width, self._video.height = width, height
+        self._video.pix_fmt = "yuv420p"
+        self._video.codec_context.time_base = Fraction(1, 1000)
+        self._sound = self._file.add_stream("aac", rate=RATE_HZ, layout="mono")
+
+
 def allow_loopback() -> None:
     """Let connections of this process use 127.0.0.1, which aioice leaves out."""
     aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: sorted(
@@ -101,23 +153,11 @@ def allow_loopback() -> None:
 
 
 class Viewer:
-    """One aiortc viewer. `on_frame` and `on_sound` are called with every decoded frame.
+    """`on_frame`, `on_sound` get all that is decoded; `asked`: `session_id` or `resume` of the offer."""
 
-    Args:
-        session: a session that was made before, to join.
-        resume: the token of a viewer that was lost, to take its place.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        portrait: str = "default",
-        session: str | None = None,
-        resume: str | None = None,
-    ) -> None:
+    def __init__(self, url: str, *, portrait: str = "default", **asked: str) -> None:
         self.url = url.rstrip("/")
-        self._asked = {"portrait_id": portrait, "session_id": session, "resume": resume}
+        self._asked = {"portrait_id": portrait, **asked}
         self.report = Report()
         self.session_id: str | None = None
         self.token: str | None = None  # to come back with
@@ -159,6 +199,7 @@ class Viewer:
     def finish(self) -> Report:
         """Compute the figures of the frames received so far."""
         self.report.frames = len(self.shown)
+        self.report.server_stats = [e for e in self.events if e["type"] == "stats"]
         if len(gaps := np.diff(self.shown)):
             self.report.fps = round(1 / float(gaps.mean()), 2)
             self.report.longest_gap_s = round(float(gaps.max()), 3)
@@ -170,10 +211,7 @@ class Viewer:
             self.report.connected_s = round(time.monotonic() - self._began, 3)
 
     def _on_message(self, message: str) -> None:
-        body = json.loads(message)
-        self.events.append(body)
-        if body.get("type") == "stats":
-            self.report.server_stats.append(body)
+        self.events.append(json.loads(message))
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         take = self._frame if track.kind == "video" else self._sound
@@ -207,8 +245,7 @@ def post_json(url: str, body: dict[str, Any]) -> dict[str, Any]:
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     try:
         with urllib.request.urlopen(request, timeout=15) as response:
-            answer: dict[str, Any] = json.load(response)
-            return answer
+            return dict(json.load(response))
     except urllib.error.HTTPError as error:
         with error:
             raise RuntimeError(f"HTTP {error.code}: {error.read().decode()}") from None

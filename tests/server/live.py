@@ -67,10 +67,10 @@ async def serving(
 
 @asynccontextmanager
 async def watching(
-    live: Live, microphone: MediaStreamTrack | None = None, **asked: str | None
+    live: Live, microphone: MediaStreamTrack | None = None, **asked: str
 ) -> AsyncIterator[Viewer]:
     """Watch until the block ends; the picture is there when it begins."""
-    viewer = Viewer(live.url, **asked)  # type: ignore[arg-type]
+    viewer = Viewer(live.url, **asked)
     try:
         await viewer.connect(microphone)
         await until(lambda: viewer.report.first_frame_s is not None, 15)
