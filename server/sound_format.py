@@ -44,6 +44,11 @@ class SoundFormat:
             known = ", ".join(map(str, RATES_HZ))
             raise SpeechRefused("bad_format", f"{self.rate_hz} Hz is not taken; {known} are")
 
+    @property
+    def bytes_per_second(self) -> int:
+        """Of its sound."""
+        return self.rate_hz * (2 if self.encoding == "pcm16" else 1)
+
 
 class Decoder:
     """Bytes of one utterance to mono int16 at 48 kHz, however they are cut."""
