@@ -140,11 +140,14 @@ class Door:
         self, type: str, *, nth: int = 1, limit_s: float = 5.0, **fields: Any
     ) -> dict[str, Any]:
         """Wait for the nth event of that type with these fields."""
+        seen = 0
         async with asyncio.timeout(limit_s):
             while True:
-                like = [e for e in self.events if e["type"] == type and fields.items() <= e.items()]
-                if len(like) >= nth:
-                    return like[nth - 1]
+                for event in self.events[seen:]:
+                    nth -= event["type"] == type and fields.items() <= event.items()
+                    if nth == 0:
+                        return event
+                seen = len(self.events)
                 self.came.clear()
                 await self.came.wait()
 

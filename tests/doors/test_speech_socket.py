@@ -311,20 +311,21 @@ async def test_a_client_that_reads_nothing_holds_nobody_up_and_is_told_what_it_m
     async with serving(settings=SETTINGS) as live:
         session = await new_session(live)
         small = socket.socket()
-        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
         small.setblocking(False)
         await asyncio.get_running_loop().sock_connect(small, ("127.0.0.1", int(live.url[-5:])))
         url = live.url.replace("http", "ws", 1) + path_of(session.id)
         with listening(session):
             async with (
-                connect(url, sock=small, max_queue=1) as deaf,
+                connect(url, sock=small, max_queue=1, compression=None) as deaf,
                 door(live, path_of(session.id)) as client,
             ):
-                for turn in range(8000):
-                    state = ("listening", "thinking")[turn % 2]
-                    await deaf.send(json.dumps({"type": "state", "state": state}))
-                await deaf.send('{"type": "state", "state": "idle"}')
-                await client.event("state", state="idle", limit_s=20)
+                begin = json.dumps({"type": "begin", "utterance": "\U0010ffff" * 100})
+                for _ in range(2000):  # each but the first is answered by an error of 1200 bytes
+                    await deaf.send(begin)
+                await deaf.send('{"type": "interrupt"}')
+                await deaf.send('{"type": "state", "state": "thinking"}')
+                await client.event("state", state="thinking", limit_s=20)
                 await deaf.send(babble(0.2, 24_000).tobytes())
                 asked = time.monotonic()
                 await client.event("speaking_started")
