@@ -321,7 +321,7 @@ async def test_a_client_that_reads_nothing_holds_nobody_up_and_is_told_what_it_m
                 door(live, path_of(session.id)) as client,
             ):
                 begin = json.dumps({"type": "begin", "utterance": "\U0010ffff" * 100})
-                for _ in range(2000):  # each but the first is answered by an error of 1200 bytes
+                for _ in range(4500):  # each but the first is answered by an error of 1200 bytes
                     await deaf.send(begin)
                 await deaf.send('{"type": "interrupt"}')
                 await deaf.send('{"type": "state", "state": "thinking"}')
