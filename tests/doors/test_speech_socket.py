@@ -324,7 +324,7 @@ async def test_a_client_that_reads_nothing_holds_nobody_up_and_is_told_what_it_m
         url = live.url.replace("http", "ws", 1) + path_of(session.id)
         with listening(session):
             async with (
-                connect(url, proxy=None, max_queue=1, compression=None) as deaf,
+                connect(url, proxy=None, max_queue=1, compression=None, close_timeout=0.2) as deaf,
                 door(live, path_of(session.id)) as client,
             ):
                 begin = json.dumps({"type": "begin", "utterance": "\U0010ffff" * 100})
