@@ -147,7 +147,8 @@ class Session:
             self._expires = max(self._expires, time.monotonic() + self._patience_s)
 
     def hear(self, pts: int, pcm: Pcm48, arrived: float | None, *, by: object) -> None:
-        """Take a decoded packet (N,) of the microphone of `by`, if that is who is heard."""
+        """Take a decoded packet (N,) of the microphone of `by`: who is heard, or is first to speak."""
+        self.microphone = self.microphone or by
         if by is not self.microphone:
             return
         if arrived is not None:

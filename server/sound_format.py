@@ -1,4 +1,4 @@
-"""The sound that doors take: PCM16 or G.711, at any usual rate, cut anyhow, to 48 kHz."""
+"""The sound that doors take and give: PCM16 or G.711, at any usual rate; in here it is at 48 kHz."""
 
 from __future__ import annotations
 
@@ -85,9 +85,37 @@ class Decoder:
     def _resample(self, pcm: Pcm48) -> Pcm48:
         if len(pcm) == 0 or self._rate == SOUND_RATE_HZ:
             return pcm
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(pcm)[None], "s16", "mono")
-        frame.sample_rate, frame.pts = self._rate, self._pts
-        frame.time_base = Fraction(1, self._rate)
+        frame = _frame(pcm, self._rate, self._pts)
         self._pts += len(pcm)
         parts = [part.to_ndarray()[0] for part in self._resampler.resample(frame)]
         return np.concatenate(parts) if parts else np.zeros(0, np.int16)
+
+
+class Encoder:
+    """Mono int16 at 48 kHz to the bytes of a format, as they come."""
+
+    def __init__(self, sound: SoundFormat) -> None:
+        codec = _CODECS.get(sound.encoding)
+        self._codec = av.CodecContext.create(codec, "w") if codec else None
+        if isinstance(self._codec, av.AudioCodecContext):
+            self._codec.sample_rate, self._codec.layout = sound.rate_hz, "mono"
+            self._codec.format = av.AudioFormat("s16")
+        self._resampler = av.AudioResampler(format="s16", layout="mono", rate=sound.rate_hz)
+        self._pts = 0
+
+    def push(self, pcm: Pcm48) -> bytes:
+        """Return the bytes that these samples (N,) complete."""
+        frame = _frame(pcm, SOUND_RATE_HZ, self._pts)
+        self._pts += len(pcm)
+        return b"".join(self._write(part) for part in self._resampler.resample(frame))
+
+    def _write(self, frame: av.AudioFrame) -> bytes:
+        if isinstance(self._codec, av.AudioCodecContext):
+            return b"".join(bytes(packet) for packet in self._codec.encode(frame))
+        return frame.to_ndarray().tobytes()
+
+
+def _frame(pcm: Pcm48, rate_hz: int, pts: int) -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(pcm)[None], "s16", "mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate_hz, pts, Fraction(1, rate_hz)
+    return frame

@@ -147,6 +147,8 @@ class Viewer:
                 return
             if not isinstance(frame, av.AudioFrame) or frame.pts is None:
                 continue
+            if not self._heard:
+                continue
             arrived = packets.arrived_at(frame.pts)
             self.session.hear(frame.pts, to_mono(frame), arrived, by=self)
 
