@@ -26,7 +26,7 @@ class Listening:
 
     def __init__(self, session: Session, rate_hz: int) -> None:
         self._session = session
-        self._encoder = Encoder(SoundFormat(rate_hz))
+        self._encoder = Encoder(SoundFormat(rate_hz).rate_hz)
         self._packets: deque[bytes] = deque(maxlen=KEPT)
         self._changed = asyncio.Event()
 
@@ -50,5 +50,6 @@ class Listening:
             await self._changed.wait()
 
     def _take(self, pcm: Pcm48) -> None:
-        self._packets.append(self._encoder.push(pcm))
+        if data := self._encoder.push(pcm):
+            self._packets.append(data)
         self._changed.set()

@@ -84,7 +84,7 @@ class Session:
         self.broadcast = Broadcast(
             self.playout,
             shown=self.figures.left,
-            heard=self.speech.played,
+            speech=self.speech,
             coded=partial(frames.add, self.id) if frames is not None else None,
         )
         self.line = SoundLine(

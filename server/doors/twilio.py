@@ -95,7 +95,7 @@ class Caller(Outlet):
     def __init__(self, session: Session, stream_sid: str) -> None:
         super().__init__()
         self._session, self._stream = session, stream_sid
-        self._decoder, self._encoder = Decoder(MULAW), Encoder(MULAW)
+        self._decoder, self._encoder = Decoder(MULAW), Encoder(MULAW.rate_hz, MULAW.encoding)
         self._taken, self._given = 0, 0  # samples at 48 kHz, before and after the decoder
         self._silent = TAIL  # packets in a row
         self._marks: set[str] = set()
