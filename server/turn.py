@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,8 @@ from server.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Downsampler, Pcm48
 from server.outlet import Heard, Outlet, Shown
 
 FRAME_SAMPLES = 2 * PACKET_SAMPLES  # 40 ms
-KEPT = 50  # pairs that may wait to be fetched, 2 s
+KEPT = 50  # pairs in real time that may wait to be fetched, 2 s
+AHEAD = 5  # pairs that are drawn ahead as fast as it goes
 _MS = SOUND_RATE_HZ // 1000
 
 
@@ -27,15 +29,17 @@ class Pair(NamedTuple):
 class Turn:
     """What was said and not yet fetched.
 
-    Bound: 2 s. Overflow: `put` waits; `offer` drops the oldest.
+    Bound: 200 ms that were `put`, 2 s that were offered. Overflow: `put` waits; `offer` drops the
+    oldest.
     """
 
     def __init__(self) -> None:
         self.missed = 0
         self.lead = 0  # samples of silence before the first of the speech
         self._given = 0
+        self._work: asyncio.Task[None] | None = None
         self._pairs: asyncio.Queue[Pair | BaseException | None] = asyncio.Queue()
-        self._room = asyncio.Semaphore(KEPT)
+        self._fetched = asyncio.Event()
 
     @property
     def given_ms(self) -> float:
@@ -44,7 +48,9 @@ class Turn:
 
     async def put(self, pair: Pair) -> None:
         """Add a pair when there is room."""
-        await self._room.acquire()
+        while self._pairs.qsize() >= AHEAD:
+            self._fetched.clear()
+            await self._fetched.wait()
         self._pairs.put_nowait(pair)
 
     def offer(self, pair: Pair) -> None:
@@ -57,21 +63,32 @@ class Turn:
     async def next(self) -> Pair | None:
         """Wait for the next pair; None at the end. Raises what its work raised."""
         pair = await self._pairs.get()
-        self._room.release()
+        self._fetched.set()
         if isinstance(pair, BaseException):
             raise pair
         if pair is not None:
             self._given += len(pair.sound)
         return pair
 
+    def fill(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let `work` put pairs; the turn ends with it."""
+        self._work = asyncio.ensure_future(work)
+        self._work.add_done_callback(self._end_with)
+
     def stop(self) -> None:
-        """End now: what was not fetched is dropped."""
+        """End now: what was not fetched is dropped. May be called again."""
+        if self._work is not None:
+            self._work.cancel()
         while not self._pairs.empty():
             self._pairs.get_nowait()
         self._pairs.put_nowait(None)
 
-    def end_with(self, task: asyncio.Task[None]) -> None:
-        """End after what waits, as the task did that filled it."""
+    async def wait(self) -> None:
+        """Wait until nothing is put any more."""
+        if self._work is not None:
+            await asyncio.wait([self._work])
+
+    def _end_with(self, task: asyncio.Task[None]) -> None:
         self._pairs.put_nowait(None if task.cancelled() else task.exception())
 
 
@@ -140,6 +157,7 @@ class Pairing(Outlet):
     def __init__(self, turn: Turn, utterance: str) -> None:
         super().__init__()
         self.over = asyncio.Event()  # the utterance is, and all of it is in the turn
+        self.moved = asyncio.Event()  # something left
         self._turn, self._utterance = turn, utterance
         self._frame: RgbImage | None = None
         self._shown_at = 0  # the sound's time stamp at which the last fresh picture began
@@ -157,6 +175,7 @@ class Pairing(Outlet):
 
     def hear(self, heard: Heard) -> None:
         """Take a packet of sound."""
+        self.moved.set()
         if not self._begun and any(part.utterance == self._utterance for part in heard.spoken):
             self._begun = True
             if (heard.pts - self._shown_at) % FRAME_SAMPLES:
@@ -173,6 +192,7 @@ class Pairing(Outlet):
         dropped = event.type == "interrupted" and self._utterance in event.data["dropped"]
         if dropped or event.type == "closing":
             self.over.set()
+            self.moved.set()
         elif mine and event.type == "speaking_stopped":
             self._ending = True
             self._give()

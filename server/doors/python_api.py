@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import io
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,6 +31,7 @@ from server.session import Session, SessionOptions
 from server.settings import ServerSettings
 from server.sound_format import Encoding, SoundFormat
 from server.sound_source import Source, read_source
+from server.speech import Utterance
 from server.turn import Pair, Pairing, Recording, Turn
 
 Picture = str | Path | bytes | RgbImage
@@ -130,17 +132,13 @@ class Avatar:
         service = self._entered()
         self.interrupt()
         turn = self._turn = Turn()
-        work = (
-            self._speak_live(service, turn, sound) if paced else self._record(service, turn, sound)
-        )
-        task = asyncio.ensure_future(work)
-        task.add_done_callback(turn.end_with)
+        turn.fill((self._speak_live if paced else self._record)(service, turn, sound))
         try:
             while (pair := await turn.next()) is not None:
                 yield pair
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            turn.stop()
+            await turn.wait()
             self.missed += turn.missed
             if self._turn is turn:
                 self._turn = None
@@ -151,10 +149,12 @@ class Avatar:
         if turn is None:
             return 0.0
         turn.stop()
+        if self._session is not None:
+            self._session.interrupt()
         return turn.given_ms
 
     async def express(self, prompt: str) -> str:
-        """Change what the face expresses, from the next frame on; returns it as it was understood.
+        """Change what the face expresses, from the next frame drawn on; returns it as it was understood.
 
         Raises:
             PromptRefused: the profile cannot show it; nothing is changed.
@@ -170,7 +170,7 @@ class Avatar:
         return str(read)
 
     async def show(self, portrait: Picture) -> None:
-        """Show another face, given as to `load`, from the next frame on.
+        """Show another face, given as to `load`, from the next frame drawn on.
 
         Raises:
             AvatarError: the picture cannot be used; nothing is changed.
@@ -202,7 +202,7 @@ class Avatar:
             self._recording = recording
         await call(recording.begin)
         async for pcm in sound:
-            for pair in await call(lambda piece=pcm: recording.push(piece)):  # type: ignore[misc]
+            for pair in await call(partial(recording.push, pcm)):
                 await turn.put(pair)
         for pair in await call(recording.end):
             await turn.put(pair)
@@ -216,15 +216,8 @@ class Avatar:
         pairing = Pairing(turn, utterance.id)
         end_events = session.events.subscribe(pairing.follow)
         try:
-            session.attach(pairing)
-            async for pcm in sound:
-                while session.speech.buffered_s > AHEAD_S and not utterance.over:
-                    await asyncio.sleep(0.1)
-                if utterance.over:
-                    break
-                utterance.push(pcm.tobytes())
-            utterance.end()
-            await pairing.over.wait()
+            if session.attach(pairing):
+                await self._pour(sound, session, utterance, pairing)
         finally:
             end_events()
             if not utterance.over:
@@ -232,6 +225,20 @@ class Avatar:
             session.detach(pairing)
         if session.closed_for is not None:
             raise AvatarError(f"the live session ended: {session.closed_for}")
+
+    async def _pour(
+        self, sound: AsyncIterator[Pcm48], session: Session, utterance: Utterance, pairing: Pairing
+    ) -> None:
+        """Push pieces (N,) as they are needed, and wait until all has left or it is cut off."""
+        async for pcm in sound:
+            while session.speech.buffered_s > AHEAD_S and not utterance.over:
+                pairing.moved.clear()
+                await pairing.moved.wait()
+            if utterance.over:
+                return
+            utterance.push(pcm.tobytes())
+        utterance.end()
+        await pairing.over.wait()
 
     async def _live_session(self, service: AvatarService) -> Session:
         if self._session is None or self._session.closed_for is not None:
