@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from server.intake import SOUND_RATE_HZ, Pcm48
 from server.sound_format import Decoder, SoundFormat
 
 Raw = bytes | bytearray | memoryview | NDArray[Any]
-Source = str | Path | BinaryIO | Raw | Iterable[Raw] | AsyncIterable[Raw]
+Source = str | Path | io.BufferedIOBase | Raw | Iterable[Raw] | AsyncIterable[Raw]
 PIECE = SOUND_RATE_HZ // 5  # samples that are given at a time, at most
 
 
@@ -32,7 +33,7 @@ async def read_source(source: Source, sound: SoundFormat) -> AsyncIterator[Pcm48
     Raises:
         MediaError: a file that cannot be read, or an array that is no sound.
     """
-    if isinstance(source, str | Path) or hasattr(source, "read"):
+    if isinstance(source, str | Path | io.BufferedIOBase):
         whole = await asyncio.to_thread(_read_file, source)
         for piece in _cut(whole):
             yield piece
@@ -47,8 +48,8 @@ async def read_source(source: Source, sound: SoundFormat) -> AsyncIterator[Pcm48
         yield piece
 
 
-def _read_file(source: str | Path | BinaryIO) -> Pcm48:
-    if not isinstance(source, str | Path):
+def _read_file(source: str | Path | io.BufferedIOBase) -> Pcm48:
+    if isinstance(source, io.BufferedIOBase):
         return read_voice(source.read(), longest_s=LONGEST_S)
     path = Path(source)
     if not path.is_file():

@@ -163,7 +163,7 @@ class Pairing(Outlet):
         self._shown_at = 0  # the sound's time stamp at which the last fresh picture began
         self._before: Pcm48 = np.zeros(PACKET_SAMPLES, np.int16)  # the packet before the utterance
         self._begun, self._ending = False, False
-        self._sound: list[Pcm48] = []  # packets that wait for their second half, or for a picture
+        self._halves: list[Pcm48] = []  # packets that wait for their second half, or for a picture
 
     def show(self, shown: Shown) -> None:
         """Take a picture."""
@@ -179,11 +179,11 @@ class Pairing(Outlet):
         if not self._begun and any(part.utterance == self._utterance for part in heard.spoken):
             self._begun = True
             if (heard.pts - self._shown_at) % FRAME_SAMPLES:
-                self._sound.append(self._before)
+                self._halves.append(self._before)
                 self._turn.lead = PACKET_SAMPLES
         self._before = heard.pcm
         if self._begun and not self.over.is_set():
-            self._sound.append(heard.pcm)
+            self._halves.append(heard.pcm)
             self._give()
 
     def follow(self, event: Event) -> None:
@@ -201,8 +201,8 @@ class Pairing(Outlet):
         """Hand over whole pairs once there is a picture."""
         if self._frame is None:
             return
-        while len(self._sound) > 1:
-            self._turn.offer(Pair(self._frame.copy(), np.concatenate(self._sound[:2])))
-            del self._sound[:2]
-        if self._ending and not self._sound:
+        while len(self._halves) > 1:
+            self._turn.offer(Pair(self._frame.copy(), np.concatenate(self._halves[:2])))
+            del self._halves[:2]
+        if self._ending and not self._halves:
             self.over.set()

@@ -34,7 +34,7 @@ from server.sound_source import Source, read_source
 from server.speech import Utterance
 from server.turn import Pair, Pairing, Recording, Turn
 
-Picture = str | Path | bytes | RgbImage
+PortraitSource = str | Path | bytes | RgbImage
 AHEAD_S = 5.0  # of speech that waits in a live session; the rest of the source is read later
 
 
@@ -48,7 +48,9 @@ class Avatar:
         missed: pairs of paced speech that were not fetched within 2 s.
     """
 
-    def __init__(self, portrait: Picture, prompt: str, engine: Engine | EngineConfig) -> None:
+    def __init__(
+        self, portrait: PortraitSource, prompt: str, engine: Engine | EngineConfig
+    ) -> None:
         self.missed = 0
         self._portrait_given, self._prompt = portrait, prompt
         self._engine = engine
@@ -62,7 +64,7 @@ class Avatar:
     @classmethod
     def load(
         cls,
-        portrait: Picture = BUNDLED_PORTRAIT,
+        portrait: PortraitSource = BUNDLED_PORTRAIT,
         *,
         prompt: str = "",
         config: EngineConfig | None = None,
@@ -84,9 +86,11 @@ class Avatar:
     async def __aenter__(self) -> Self:
         content = await asyncio.to_thread(_content, self._portrait_given)
         pixels = await asyncio.to_thread(decode_image, content)
-        engine = self._engine
-        if isinstance(engine, EngineConfig):
-            engine = await asyncio.to_thread(load_profile, engine)
+        given = self._engine
+        if isinstance(given, EngineConfig):
+            engine: Engine = await asyncio.to_thread(load_profile, given)
+        else:
+            engine = given
         service = AvatarService(engine, ServerSettings(max_sessions=1, capacity=1))
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(service.stop)
@@ -169,8 +173,8 @@ class Avatar:
             await service.worker.call(lambda: recording.express(read))
         return str(read)
 
-    async def show(self, portrait: Picture) -> None:
-        """Show another face, given as to `load`, from the next frame drawn on.
+    async def show(self, portrait: PortraitSource) -> None:
+        """Show another face, a file or pixels (H, W, 3), from the next frame drawn on.
 
         Raises:
             AvatarError: the picture cannot be used; nothing is changed.
@@ -250,7 +254,7 @@ class Avatar:
         return self._session
 
 
-def _content(portrait: Picture) -> bytes:
+def _content(portrait: PortraitSource) -> bytes:
     """A picture file's content; of pixels (H, W, 3) one that holds them exactly."""
     if isinstance(portrait, bytes):
         return portrait
