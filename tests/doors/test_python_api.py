@@ -98,7 +98,7 @@ def opening(frame: NDArray[np.uint8]) -> int:
 
 
 async def test_a_frame_shows_its_own_sound_in_both_ways_of_speaking() -> None:
-    said = np.zeros(48_000, np.int16)
+    said = np.zeros(1920 * 17, np.int16)
     said[1920 * 10 : 1920 * 14] = 20_000  # four loud frames
     said[:1920] = 400
     async with avatar() as face:
@@ -187,7 +187,7 @@ async def test_a_source_that_stalls_is_interrupted_too() -> None:
 
     async with avatar() as face:
         for paced in (False, True):
-            asyncio.get_running_loop().call_later(0.8, face.interrupt)
+            asyncio.get_running_loop().call_later(0.7, face.interrupt)
             async with asyncio.timeout(3):
                 frames, _ = await all_of(face.speak(stalls(), paced=paced))
             assert 8 <= len(frames) <= (25 if paced else 13)  # a live face waits in silence
@@ -197,7 +197,7 @@ async def test_words_and_face_change_in_the_middle() -> None:
     async with avatar(prompt="smile") as face:
         for paced in (False, True):
             seen = set()
-            speaking = face.speak(babble(1, 24_000), paced=paced)
+            speaking = face.speak(babble(0.7, 24_000), paced=paced)
             first, _ = await anext(speaking)
             await face.show(OTHER)
             async for frame, _ in speaking:
