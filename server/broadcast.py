@@ -15,7 +15,6 @@ from server import frame_code
 from server.clips import Picture, Spoken
 from server.outlet import Heard, Outlet, Shown
 from server.pacing import VIDEO_RATE_HZ, Playout, SoundPacket
-from server.speech import SpeechInput
 
 VIDEO_TIME_BASE = Fraction(1, VIDEO_RATE_HZ)
 SOUND_RATE_HZ = 48_000
@@ -26,7 +25,8 @@ class Broadcast:
 
     Args:
         shown: hears of every picture that left, with the monotonic time.
-        speech: knows which utterances are where on the line, and hears up to where all sound has left.
+        heard: hears of the place on the line before which all sound has left.
+        spoken: says which utterances are between two places on the line.
         coded: test mode: draws the frame code strip, and hears of the number of each frame.
     """
 
@@ -35,12 +35,13 @@ class Broadcast:
         playout: Playout,
         *,
         shown: Callable[[Picture, float], None],
-        speech: SpeechInput,
+        heard: Callable[[int], None],
+        spoken: Callable[[int, int], tuple[Spoken, ...]] = lambda begin, end: (),
         coded: Callable[[int, Picture], None] | None = None,
     ) -> None:
         self.outlets: list[Outlet] = []
         self._playout = playout
-        self._shown, self._speech = shown, speech
+        self._shown, self._heard, self._spoken = shown, heard, spoken
         self._coded = coded
         self._counter = 0
         self._last: Picture | None = None
@@ -65,12 +66,12 @@ class Broadcast:
         spoken: tuple[Spoken, ...] = ()
         end = 0 if packet.place is None else packet.place + len(packet.pcm)
         if packet.place is not None:
-            spoken = self._speech.spoken(packet.place, end)
+            spoken = self._spoken(packet.place, end)
         heard = Heard(packet.pcm, pts, self._wall(pts / SOUND_RATE_HZ), spoken)
         for outlet in self.outlets:
             outlet.hear(heard)
         if packet.place is not None:
-            self._speech.played(end)
+            self._heard(end)
 
     def _show(self, picture: Picture, pts: int, now: float) -> None:
         repeated, self._last = picture is self._last, picture

@@ -84,7 +84,8 @@ class Session:
         self.broadcast = Broadcast(
             self.playout,
             shown=self.figures.left,
-            speech=self.speech,
+            heard=self.speech.played,
+            spoken=self.speech.spoken,
             coded=partial(frames.add, self.id) if frames is not None else None,
         )
         self.line = SoundLine(
