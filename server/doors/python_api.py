@@ -27,11 +27,12 @@ from engine.types import Engine, RgbImage
 from server.intake import Pcm48
 from server.run import BUNDLED_PORTRAIT
 from server.service import AvatarService
-from server.session import Session, SessionOptions
+from server.session import Session
 from server.settings import ServerSettings
 from server.sound_format import Encoding, SoundFormat
 from server.sound_source import Source, read_source
 from server.speech import Utterance
+from server.surroundings import SessionOptions
 from server.turn import Pair, Pairing, Recording, Turn
 
 PortraitSource = str | Path | bytes | RgbImage

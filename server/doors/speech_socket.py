@@ -50,9 +50,10 @@ from server.errors import refusal
 from server.events import Event, Listener
 from server.http import address_of, check, first_of, service_of
 from server.microphone import Listening
-from server.session import Session, SessionOptions
+from server.session import Session
 from server.sound_format import SoundFormat, SpeechRefused
 from server.speech import Utterance, Word
+from server.surroundings import SessionOptions
 
 CLOSE_CODES = {"server_stopping": 1001, "failed": 1011}  # by the reason of `closing`; else 1000
 
@@ -161,6 +162,7 @@ async def _send_microphone(socket: WebSocket, microphone: Listening) -> None:
     with microphone:
         async for data in microphone:
             await socket.send_bytes(data)
+    await asyncio.Event().wait()  # the session is over: `_tell` says so and closes the socket
 
 
 async def _take_all(socket: WebSocket, door: SpeechSocket) -> None:
