@@ -125,10 +125,9 @@ async def say(request: Request) -> Response:
     It is queued behind what is being said; several at a time are queued as they were read.
     """
     session = spoken_session_of(request)
-    session.speech.check_room()
     data = await read_body(request, MAX_SOUND_BYTES)
     pcm = await asyncio.to_thread(read_voice, data)
-    session.speech.check_room()
+    session.speech.check_room(len(pcm) / 48_000)
     utterance = session.speech.begin(request.query_params.get("utterance"), SoundFormat(48_000))
     utterance.push(pcm.tobytes())
     utterance.end()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import time
+import wave
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -67,6 +69,15 @@ def at_48k(pcm: Sound, rate_hz: int) -> Sound:
     frame.sample_rate = rate_hz
     parts = [*resampler.resample(frame), *resampler.resample(None)]
     return np.concatenate([part.to_ndarray()[0] for part in parts])
+
+
+def wav(pcm: Sound, rate_hz: int) -> bytes:
+    """A sound file of it."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((1, 2, rate_hz, len(pcm), "NONE", ""))
+        file.writeframes(pcm.tobytes())
+    return out.getvalue()
 
 
 def loud(pcm: NDArray[Any]) -> bool:

@@ -6,7 +6,6 @@ import asyncio
 import io
 import re
 import time
-import wave
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from engine.errors import AvatarError, ConfigError, MediaError, PortraitRefused,
 from server import Avatar
 from server.doors import python_api
 from server.run import BUNDLED_PORTRAIT
-from tests.doors.hearing import Sound, at_48k, babble, place_of, wholeness
+from tests.doors.hearing import Sound, at_48k, babble, place_of, wav, wholeness
 from tests.server.fake_engine import FakeEngine
 from tests.server.live import PORTRAIT
 
@@ -41,14 +40,6 @@ async def all_of(speaking: AsyncIterator[Any]) -> tuple[list[NDArray[np.uint8]],
         frames.append(frame)
         sounds.append(sound)
     return frames, np.concatenate(sounds)
-
-
-def wav(pcm: Sound, rate_hz: int) -> bytes:
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setparams((1, 2, rate_hz, len(pcm), "NONE", ""))
-        file.writeframes(pcm.tobytes())
-    return out.getvalue()
 
 
 def pieces(pcm: Sound) -> Iterator[bytes]:

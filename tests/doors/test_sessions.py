@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import time
-import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,7 +17,6 @@ import pytest_asyncio
 from server.doors import sessions as sessions_door
 from server.settings import ServerSettings
 from tests.doors.hearing import (
-    Sound,
     at_48k,
     babble,
     door,
@@ -27,6 +24,7 @@ from tests.doors.hearing import (
     loud,
     new_session,
     place_of,
+    wav,
     wholeness,
 )
 from tests.server.live import Live, serving, until
@@ -40,14 +38,6 @@ async def live() -> AsyncIterator[Live]:
     """One server for all of this file."""
     async with serving(settings=SETTINGS) as served:
         yield served
-
-
-def wav(pcm: Sound, rate_hz: int) -> bytes:
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setparams((1, 2, rate_hz, len(pcm), "NONE", ""))
-        file.writeframes(pcm.tobytes())
-    return out.getvalue()
 
 
 def code_of(response: httpx.Response) -> tuple[int, str]:
