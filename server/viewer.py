@@ -158,6 +158,8 @@ class Viewer:
                 return
             if not isinstance(frame, av.AudioFrame) or frame.pts is None:
                 continue
+            if not self._heard:
+                continue
             intake = self.session.line.intake
             if intake is not None and self.session.microphone is self:
                 packets.arrivals = intake.arrivals  # what is missing is waited for as it says
