@@ -13,9 +13,9 @@ import numpy as np
 from engine.types import RgbImage
 from server import frame_code
 from server.beeps import Beep
-from server.clips import Picture
+from server.clips import Picture, Spoken
 from server.outlet import Heard, Outlet, Shown
-from server.pacing import VIDEO_RATE_HZ, Playout
+from server.pacing import VIDEO_RATE_HZ, Playout, SoundPacket
 
 VIDEO_TIME_BASE = Fraction(1, VIDEO_RATE_HZ)
 SOUND_RATE_HZ = 48_000
@@ -27,6 +27,7 @@ class Broadcast:
     Args:
         shown: hears of every picture that left, with the monotonic time.
         heard: hears of the place on the line before which all sound has left.
+        spoken: tells which utterances are between two places on the line.
         code: draw the frame code strip (test mode).
     """
 
@@ -36,11 +37,12 @@ class Broadcast:
         *,
         shown: Callable[[Picture, float], None],
         heard: Callable[[int], None],
+        spoken: Callable[[int, int], tuple[Spoken, ...]],
         code: bool = False,
     ) -> None:
         self.outlets: list[Outlet] = []
         self._playout = playout
-        self._shown, self._heard = shown, heard
+        self._shown, self._heard, self._spoken = shown, heard, spoken
         self._code = code
         self._counter = 0
         self._last: Picture | None = None
@@ -56,15 +58,20 @@ class Broadcast:
             self._changed.clear()
             now = time.monotonic()
             while (sound := self._playout.take_sound(now)) is not None:
-                packet, pts = sound
-                heard = Heard(packet.pcm, pts, self._wall(pts / SOUND_RATE_HZ))
-                for outlet in self.outlets:
-                    outlet.hear(heard)
-                if packet.place is not None:
-                    self._heard(packet.place + len(packet.pcm))
+                self._hear(*sound)
             if (taken := self._playout.take_picture(now)) is not None:
                 self._show(*taken, now)
             await self._sleep()
+
+    def _hear(self, packet: SoundPacket, pts: int) -> None:
+        begin = packet.place
+        end = None if begin is None else begin + len(packet.pcm)
+        spoken = () if begin is None or end is None else self._spoken(begin, end)
+        heard = Heard(packet.pcm, pts, self._wall(pts / SOUND_RATE_HZ), spoken)
+        for outlet in self.outlets:
+            outlet.hear(heard)
+        if end is not None:
+            self._heard(end)
 
     def _show(self, picture: Picture, pts: int, now: float) -> None:
         repeated, self._last = picture is self._last, picture

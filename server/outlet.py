@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import av
 
-from server.clips import Picture
+from server.clips import Picture, Spoken
 from server.intake import Pcm48
 
 SOUND_KEPT = 25  # packets, 500 ms
@@ -23,11 +23,12 @@ class Shown(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """20 ms of sound that leave: `pcm` (960,) at 48 kHz, `pts` at 48 kHz."""
+    """20 ms of sound that leave: `pcm` (960,) at 48 kHz, `pts` at 48 kHz, and what of it is whose speech."""
 
     pcm: Pcm48
     pts: int
     wall: float | None
+    spoken: tuple[Spoken, ...] = ()
 
 
 class Outlet:

@@ -96,6 +96,7 @@ class Session:
             self.playout,
             shown=self.figures.left,
             heard=self.speech.played,
+            spoken=self.speech.spoken,
             code=shared.settings.frame_code,
         )
         self.line = SoundLine(
