@@ -16,6 +16,7 @@ from server.beeps import Beep
 from server.clips import Picture, Spoken
 from server.outlet import Heard, Outlet, Shown
 from server.pacing import VIDEO_RATE_HZ, Playout, SoundPacket
+from server.speech import SpeechInput
 
 VIDEO_TIME_BASE = Fraction(1, VIDEO_RATE_HZ)
 SOUND_RATE_HZ = 48_000
@@ -26,8 +27,7 @@ class Broadcast:
 
     Args:
         shown: hears of every picture that left, with the monotonic time.
-        heard: hears of the place on the line before which all sound has left.
-        spoken: tells which utterances are between two places on the line.
+        speech: knows which utterances are where on the line, and hears up to where all sound has left.
         code: draw the frame code strip (test mode).
     """
 
@@ -36,13 +36,12 @@ class Broadcast:
         playout: Playout,
         *,
         shown: Callable[[Picture, float], None],
-        heard: Callable[[int], None],
-        spoken: Callable[[int, int], tuple[Spoken, ...]],
+        speech: SpeechInput,
         code: bool = False,
     ) -> None:
         self.outlets: list[Outlet] = []
         self._playout = playout
-        self._shown, self._heard, self._spoken = shown, heard, spoken
+        self._shown, self._speech = shown, speech
         self._code = code
         self._counter = 0
         self._last: Picture | None = None
@@ -64,14 +63,15 @@ class Broadcast:
             await self._sleep()
 
     def _hear(self, packet: SoundPacket, pts: int) -> None:
-        begin = packet.place
-        end = None if begin is None else begin + len(packet.pcm)
-        spoken = () if begin is None or end is None else self._spoken(begin, end)
+        spoken: tuple[Spoken, ...] = ()
+        end = 0 if packet.place is None else packet.place + len(packet.pcm)
+        if packet.place is not None:
+            spoken = self._speech.spoken(packet.place, end)
         heard = Heard(packet.pcm, pts, self._wall(pts / SOUND_RATE_HZ), spoken)
         for outlet in self.outlets:
             outlet.hear(heard)
-        if end is not None:
-            self._heard(end)
+        if packet.place is not None:
+            self._speech.played(end)
 
     def _show(self, picture: Picture, pts: int, now: float) -> None:
         repeated, self._last = picture is self._last, picture

@@ -95,8 +95,7 @@ class Session:
         self.broadcast = Broadcast(
             self.playout,
             shown=self.figures.left,
-            heard=self.speech.played,
-            spoken=self.speech.spoken,
+            speech=self.speech,
             code=shared.settings.frame_code,
         )
         self.line = SoundLine(
