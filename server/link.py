@@ -43,13 +43,18 @@ class Link(ABC):
     async def open(self) -> None:
         """Make the session and receive it. Raises `AvatarError` if it cannot be."""
 
-    @abstractmethod
     async def close(self) -> None:
-        """End the session. May be called again."""
+        """End the session; what was not said is dropped. May be called again."""
+        await self._close()
+        self.pieces.close()
+        self._forget()
 
     @abstractmethod
     async def set_mood(self, mood: Literal["idle", "listening", "thinking"]) -> None:
         """Say what the assistant does while it is silent."""
+
+    @abstractmethod
+    async def _close(self) -> None: ...
 
     @abstractmethod
     async def _begin(self, utterance: str, rate_hz: int) -> None: ...
@@ -67,6 +72,11 @@ class Link(ABC):
     def waiting_s(self) -> float:
         """Seconds of speech that were pushed and not yet played."""
         return sum(self._ahead.values())
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the utterance that is pushed now was interrupted elsewhere: no more of it is played."""
+        return self.utterance is not None and self.utterance not in self._ahead
 
     async def push(self, data: bytes, rate_hz: int) -> str:
         """Say more: mono PCM16; the first after `end` begins an utterance. Returns the utterance."""
@@ -92,8 +102,7 @@ class Link(ABC):
         """Cut off everything; returns the utterance and how many ms of it were handed out."""
         cut = list(self._ahead)
         self.utterance = None
-        self._ahead.clear()
-        self._moved.set()
+        self._forget()
         played = self.pieces.interrupt(cut)
         await self._interrupt()
         return played
@@ -111,6 +120,10 @@ class Link(ABC):
                 break
             self._note(piece)
             yield piece
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing is waited for any more."""
         self._ahead.clear()
         self._moved.set()
 
@@ -149,11 +162,9 @@ class LocalLink(Link):
         self.pieces = self._stack.enter_context(receiving(session))
         self._stack.callback(session.events.subscribe(self._follow))
 
-    async def close(self) -> None:
-        """End the session. May be called again."""
+    async def _close(self) -> None:
         if self._session is not None:
             await self._session.close("client")
-        self.pieces.close()
         self._stack.close()
 
     async def set_mood(self, mood: Literal["idle", "listening", "thinking"]) -> None:

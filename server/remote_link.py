@@ -76,8 +76,7 @@ class RemoteLink(Link):
         parts = (self._receive(self._media), self._listen(self._speech))
         self._tasks = [asyncio.create_task(part) for part in parts]
 
-    async def close(self) -> None:
-        """End the session. May be called again."""
+    async def _close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -85,7 +84,6 @@ class RemoteLink(Link):
         for socket in (self._media, self._speech):
             if socket is not None:
                 await socket.close()
-        self.pieces.close()
 
     async def set_mood(self, mood: Literal["idle", "listening", "thinking"]) -> None:
         """Say what the assistant does while it is silent."""
