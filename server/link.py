@@ -35,6 +35,7 @@ class Link(ABC):
         self.pieces = Pieces()
         self.utterance: str | None = None  # what is pushed now
         self.closed_for: str | None = None  # why the session ended
+        self.over = asyncio.Event()  # nothing more comes
         self._rate_hz = 0
         self._ahead: dict[str, float] = {}  # seconds pushed and not yet played, of each utterance
         self._moved = asyncio.Event()
@@ -48,6 +49,7 @@ class Link(ABC):
         await self._close()
         self.pieces.close()
         self._forget()
+        self.over.set()
 
     @abstractmethod
     async def set_mood(self, mood: Literal["idle", "listening", "thinking"]) -> None:
@@ -121,6 +123,7 @@ class Link(ABC):
             self._note(piece)
             yield piece
         self._forget()
+        self.over.set()
 
     def _forget(self) -> None:
         """Nothing is waited for any more."""

@@ -77,6 +77,15 @@ class Pieces(Outlet):
         self._over = True
         self._came.set()
 
+    async def size(self) -> tuple[int, int]:
+        """Wait for the first picture and return its width and height; raises `EOFError` if none comes."""
+        while self._shown is None:
+            if self._over:
+                raise EOFError
+            self._came.clear()
+            await self._came.wait()
+        return self._shown.width, self._shown.height
+
     async def get(self) -> Piece:
         """Wait for the next piece; raises `EOFError` once it is closed and empty."""
         while not self._spoken and self._shown is None:

@@ -1,4 +1,4 @@
-"""The sound that doors take: PCM16 or G.711, at any usual rate, cut anyhow, to 48 kHz."""
+"""The sound that doors take: PCM16 or G.711, at any usual rate, cut anyhow, to 48 kHz; and back to PCM16."""
 
 from __future__ import annotations
 
@@ -80,9 +80,36 @@ class Decoder:
     def _resample(self, pcm: Pcm48) -> Pcm48:
         if len(pcm) == 0 or self._rate == SOUND_RATE_HZ:
             return pcm
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(pcm)[None], "s16", "mono")
-        frame.sample_rate, frame.pts = self._rate, self._pts
-        frame.time_base = Fraction(1, self._rate)
+        frame = _frame(pcm, self._rate, self._pts)
         self._pts += len(pcm)
         parts = [part.to_ndarray()[0] for part in self._resampler.resample(frame)]
         return np.concatenate(parts) if parts else np.zeros(0, np.int16)
+
+
+class Encoder:
+    """Sound at 48 kHz to mono PCM16 at another rate, as it comes."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self._rate = rate_hz
+        self._resampler = av.AudioResampler(format="s16", layout="mono", rate=rate_hz)
+        self._pts = 0
+
+    def push(self, pcm: Pcm48) -> bytes:
+        """Return what the samples (N,) complete."""
+        if self._rate == SOUND_RATE_HZ:
+            return pcm.tobytes()
+        frame = _frame(pcm, SOUND_RATE_HZ, self._pts)
+        self._pts += len(pcm)
+        return b"".join(part.to_ndarray().tobytes() for part in self._resampler.resample(frame))
+
+    def end(self) -> bytes:
+        """Return what the filter held back."""
+        parts = self._resampler.resample(None) if self._pts else []
+        return b"".join(part.to_ndarray().tobytes() for part in parts)
+
+
+def _frame(pcm: Pcm48, rate_hz: int, pts: int) -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(pcm)[None], "s16", "mono")
+    frame.sample_rate, frame.pts = rate_hz, pts
+    frame.time_base = Fraction(1, rate_hz)
+    return frame

@@ -17,11 +17,11 @@ import numpy as np
 
 from engine.errors import AvatarError
 from server.extras import extra
-from server.intake import SOUND_RATE_HZ
 from server.link import Link, LocalLink
 from server.pieces import Over, Piece, Said
 from server.remote_link import RemoteLink
 from server.service import AvatarService
+from server.sound_format import Encoder
 
 with extra("pipecat"):
     from pipecat.frames.frames import (
@@ -45,7 +45,7 @@ with extra("pipecat"):
 class PortraitTalkVideoService(AIService):  # type: ignore[misc]
     """Takes the frames of a TTS and gives them back in the avatar's time, with its pictures.
 
-    TTS frames are held back: each `TTSStartedFrame`, its audio (48 kHz) and its `TTSStoppedFrame`
+    TTS frames are held back: each `TTSStartedFrame`, its audio and its `TTSStoppedFrame`
     leave when the avatar says them. Pictures leave all the time. An interruption cuts off
     everything that was taken; the event `on_interrupted` (service, context id, ms that were handed
     on of it) tells where. Without a session, because the server cannot be reached or has ended it,
@@ -82,6 +82,8 @@ class PortraitTalkVideoService(AIService):  # type: ignore[misc]
         self._started: dict[str, TTSStartedFrame] = {}  # by utterance: to be told when it begins
         self._stopped: dict[str, TTSStoppedFrame] = {}  # and when it is over
         self._contexts: dict[str, str | None] = {}
+        self._rate_hz = 0  # of the pipeline's output
+        self._voice: tuple[str, Encoder] | None = None  # the utterance that is being said
         self._register_event_handler("on_interrupted")
 
     def can_generate_metrics(self) -> bool:
@@ -91,6 +93,7 @@ class PortraitTalkVideoService(AIService):  # type: ignore[misc]
     async def setup(self, setup: FrameProcessorSetup) -> None:
         """Make the session."""
         await super().setup(setup)
+        self._rate_hz = setup.audio_out_sample_rate
         try:
             await self._link.open()
             self._faced = True
@@ -206,14 +209,21 @@ class PortraitTalkVideoService(AIService):  # type: ignore[misc]
             if started is not None:
                 await self.stop_ttfb_metrics()
                 await self.push_frame(started)
-            context = self._contexts.get(piece.utterance)
-            data = piece.pcm.tobytes()
-            await self.push_frame(TTSAudioRawFrame(data, SOUND_RATE_HZ, 1, context_id=context))
+            if self._voice is None or self._voice[0] != piece.utterance:
+                self._voice = piece.utterance, Encoder(self._rate_hz)
+            await self._push_sound(piece.utterance, self._voice[1].push(piece.pcm))
         elif isinstance(piece, Over):
+            if self._voice is not None and self._voice[0] == piece.utterance:
+                await self._push_sound(piece.utterance, self._voice[1].end())
             self._contexts.pop(piece.utterance, None)
             stopped = self._stopped.pop(piece.utterance, None)
             if stopped is not None:
                 await self.push_frame(stopped)
+
+    async def _push_sound(self, utterance: str, data: bytes) -> None:
+        if data:
+            context = self._contexts.get(utterance)
+            await self.push_frame(TTSAudioRawFrame(data, self._rate_hz, 1, context_id=context))
 
     async def _hang_up(self) -> None:
         """End the session. May be called again."""
