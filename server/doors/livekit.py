@@ -113,6 +113,19 @@ async def make_runner(
     return runner
 
 
+@contextlib.asynccontextmanager
+async def joined(url: str, token: str) -> AsyncIterator[rtc.Room]:
+    """A room, connected inside the block; raises `LinkFailed` if it cannot be."""
+    room = rtc.Room()
+    try:
+        await room.connect(url, token)
+        yield room
+    except rtc.ConnectError as error:
+        raise LinkFailed(f"no room at {url}: {error.message}") from None
+    finally:
+        await room.disconnect()
+
+
 async def take_part(room: rtc.Room, link: Link, agent_identity: str | None = None) -> None:
     """Be the avatar of an agent in a connected room until it, the room or the avatar's session ends.
 
@@ -255,12 +268,9 @@ class AvatarSession(agents.AvatarSession):  # type: ignore[misc]
         await super().aclose()
 
     async def _take_part(self, url: str, token: str, link: Link, agent: str) -> None:
-        room = rtc.Room()
         try:
-            await room.connect(url, token)
-            await take_part(room, link, agent)
+            async with joined(url, token) as room:
+                await take_part(room, link, agent)
             log.warning("the avatar has left: %s", link.closed_for or "the room is closed")
-        except (AvatarError, rtc.ConnectError) as error:
+        except AvatarError as error:
             log.error("no avatar: %s", error)
-        finally:
-            await room.disconnect()
