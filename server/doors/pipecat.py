@@ -133,7 +133,8 @@ class PortraitTalkVideoService(AIService):  # type: ignore[misc]
             case TTSStartedFrame():
                 await self._link.end()
                 self._opening = frame
-                await self.start_ttfb_metrics()
+                if not self._link.waiting_s:
+                    await self.start_ttfb_metrics()
             case TTSAudioRawFrame():
                 await self._say(frame)
             case TTSStoppedFrame():
