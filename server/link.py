@@ -147,7 +147,9 @@ class Link(ABC):
 class LocalLink(Link):
     """An avatar drawn in this process, on this event loop."""
 
-    def __init__(self, service: AvatarService, portrait_id: str = "default", prompt: str = "") -> None:
+    def __init__(
+        self, service: AvatarService, portrait_id: str = "default", prompt: str = ""
+    ) -> None:
         super().__init__()
         self._service = service
         self._options = SessionOptions(portrait_id=portrait_id, prompt=prompt, voice="assistant")

@@ -38,12 +38,14 @@ class RoomOptions:
     api_secret: Annotated[
         str | None, typer.Option(envvar="LIVEKIT_API_SECRET", help="Signs the token.")
     ] = None
-    identity: Annotated[
-        str, typer.Option(help="The avatar's identity in the room.")
-    ] = "portraittalk-avatar"
+    identity: Annotated[str, typer.Option(help="The avatar's identity in the room.")] = (
+        "portraittalk-avatar"
+    )
     agent: Annotated[
         str | None,
-        typer.Option(help="Identity of the agent whose avatar it is; the first agent's if not given."),
+        typer.Option(
+            help="Identity of the agent whose avatar it is; the first agent's if not given."
+        ),
     ] = None
 
     def address(self) -> tuple[str, str]:
@@ -84,7 +86,9 @@ def livekit_worker(
     ] = None,
     portrait: Annotated[
         Path | None,
-        typer.Option("--portrait", "-p", help="Image of one person, if drawn here; the bundled one."),
+        typer.Option(
+            "--portrait", "-p", help="Image of one person, if drawn here; the bundled one."
+        ),
     ] = None,
     engine: EngineOptions,
 ) -> None:

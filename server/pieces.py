@@ -11,7 +11,7 @@ from typing import NamedTuple
 import av
 
 from server.events import Event
-from server.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Pcm48
+from server.intake import SOUND_RATE_HZ, Pcm48
 from server.limits import ServerFull
 from server.outlet import SOUND_KEPT, Heard, Outlet, Shown
 from server.session import Session
@@ -50,7 +50,10 @@ class Pieces(Outlet):
         self._came = asyncio.Event()
         self._over = False
         self._dead: deque[str] = deque(maxlen=DEAD_KEPT)
-        self._current: tuple[str, int] | None = None  # utterance and samples of it that were fetched
+        self._open: str | None = None  # the utterance of the last speech offered, until it is over
+        self._current: tuple[str, int] | None = (
+            None  # utterance and samples of it that were fetched
+        )
 
     def put(self, piece: Piece) -> None:
         """Offer a piece; what was cut off is let in no more."""
@@ -58,7 +61,7 @@ class Pieces(Outlet):
             self.missed += self._shown is not None
             self._shown = piece
         elif piece.utterance not in self._dead:
-            self._spoken.append(piece)
+            self._put_in_order(piece)
             self._drop_overdue()
         self._came.set()
 
@@ -110,6 +113,7 @@ class Pieces(Outlet):
         """Drop the speech that waits and let in no more of these; returns whose ms were fetched."""
         self._dead.extend(utterances)
         self._spoken.clear()
+        self._open = None
         current, self._current = self._current, None
         if current is None:
             return None, 0.0
@@ -124,6 +128,19 @@ class Pieces(Outlet):
                 self.put(Over(utterance, interrupted=True))
         elif event.type == "closing":
             self.close()
+
+    def _put_in_order(self, piece: Said | Over) -> None:
+        """Utterances are said one after the other: where one begins, the one before it is over."""
+        before = self._open
+        if isinstance(piece, Said) and before not in (None, piece.utterance):
+            assert before is not None
+            self._spoken.append(Over(before, interrupted=False))
+            self._dead.append(before)
+        self._spoken.append(piece)
+        if isinstance(piece, Said):
+            self._open = piece.utterance
+        elif piece.utterance == before:
+            self._open = None
 
     def _drop_overdue(self) -> None:
         while sum(isinstance(p, Said) for p in self._spoken) > SOUND_KEPT:

@@ -75,7 +75,9 @@ class PortraitTalkGenerator(agents.VideoGenerator):  # type: ignore[misc]
             async with asyncio.timeout(BACK_S):
                 await self._back.wait()
 
-    async def __aiter__(self) -> AsyncIterator[rtc.VideoFrame | rtc.AudioFrame | agents.AudioSegmentEnd]:
+    async def __aiter__(
+        self,
+    ) -> AsyncIterator[rtc.VideoFrame | rtc.AudioFrame | agents.AudioSegmentEnd]:
         self._back.set()
         async for piece in self._link:
             self._back.clear()

@@ -20,6 +20,7 @@ import av
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from server.broadcast import VIDEO_TIME_BASE
 from server.http import session_of
 from server.pieces import Over, Piece, Pieces, Said, receiving
 
@@ -41,9 +42,8 @@ class Jpeg:
             codec = self._codec = made
             codec.width, codec.height, codec.pix_fmt = frame.width, frame.height, "yuvj420p"
             codec.qmin = codec.qmax = QUALITY
-            codec.time_base = frame.time_base
+            codec.time_base = VIDEO_TIME_BASE
         full = frame.reformat(format="yuvj420p")
-        full.pts = frame.pts
         return b"".join(bytes(packet) for packet in codec.encode(full))
 
 
