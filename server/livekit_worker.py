@@ -55,8 +55,6 @@ class RoomOptions:
             ConfigError: something is missing.
             BackendUnavailable: the extra is not installed.
         """
-        from server.doors.livekit import make_token
-
         if not self.url:
             raise ConfigError("no server: give --url, or set LIVEKIT_URL")
         if self.room is None and self.token:
@@ -66,6 +64,8 @@ class RoomOptions:
                 "no token: give --token (LIVEKIT_TOKEN), or --room with LIVEKIT_API_KEY and "
                 "LIVEKIT_API_SECRET"
             )
+        from server.doors.livekit import make_token
+
         return self.url, make_token(
             self.api_key,
             self.api_secret,
@@ -110,11 +110,11 @@ def livekit_worker(
     config = make_config(engine.profile, engine.common(), {}, live=True)
     drawn = server or (config, portrait or BUNDLED_PORTRAIT)
     with contextlib.suppress(KeyboardInterrupt):
-        why = asyncio.run(_work(url, token, room.agent, drawn))
+        why = asyncio.run(work(url, token, room.agent, drawn))
         typer.echo(f"left the room: {why}")
 
 
-async def _work(
+async def work(
     url: str, token: str, agent: str | None, drawn: str | tuple[EngineConfig, Path]
 ) -> str:
     """Be the avatar; returns why it ended. It is drawn at a server's address, or here."""
