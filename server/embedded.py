@@ -32,9 +32,8 @@ async def embedded(
         AvatarError: the picture cannot be read, or has not exactly one usable face.
     """
     picture = decode_image(await asyncio.to_thread(Path(portrait).read_bytes))
-    if engine is None:
-        engine = await asyncio.to_thread(load_profile, EngineConfig())
-    service = AvatarService(engine, settings or ServerSettings())
+    loaded: Engine = engine or await asyncio.to_thread(load_profile, EngineConfig())
+    service = AvatarService(loaded, settings or ServerSettings())
     try:
         await service.start(picture, Path(portrait).stem)
         yield service
