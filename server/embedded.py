@@ -32,8 +32,11 @@ async def embedded(
         AvatarError: the picture cannot be read, or has not exactly one usable face.
     """
     picture = decode_image(await asyncio.to_thread(Path(portrait).read_bytes))
-    loaded: Engine = engine or await asyncio.to_thread(load_profile, EngineConfig())
-    service = AvatarService(loaded, settings or ServerSettings())
+
+    def load() -> Engine:
+        return engine or load_profile(EngineConfig())
+
+    service = AvatarService(await asyncio.to_thread(load), settings or ServerSettings())
     try:
         await service.start(picture, Path(portrait).stem)
         yield service
