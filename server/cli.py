@@ -13,6 +13,7 @@ from engine.cli import app as engine_commands
 from engine.errors import AvatarError
 from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, given, with_groups
 from engine.telemetry import silence
+from server.livekit_worker import app as livekit_commands
 from server.run import BUNDLED_PORTRAIT, run_server
 from server.settings import ServerSettings, VideoCodec
 
@@ -116,6 +117,7 @@ def serve(
 
 
 app.add_typer(engine_commands)
+app.add_typer(livekit_commands)
 
 
 def main() -> None:
