@@ -26,6 +26,7 @@ WATCH_S = 0.5
 CLOSE_S = 3.0
 LAST_WORDS_S = 0.1  # for the reason of the end to reach the viewer
 Channels = Callable[[RTCDataChannel], bool]
+Leaving = Callable[[str], bool]
 
 
 class Viewer:
@@ -34,16 +35,23 @@ class Viewer:
     Args:
         heard: whether its microphone becomes that of the session.
         channels: offered every data channel first; True: it is one of a protocol of its own.
+        on_leave: called with the reason before it hangs up; True: something was said that is to arrive.
     """
 
     def __init__(
-        self, session: Session, *, heard: bool = True, channels: Channels = lambda channel: False
+        self,
+        session: Session,
+        *,
+        heard: bool = True,
+        channels: Channels = lambda channel: False,
+        on_leave: Leaving = lambda reason: False,
     ) -> None:
         self.session = session
         self.outlet = Outlet()
         self.pc = signaling.make_connection(session.settings)
         self._heard = heard
-        self._channels = channels
+        self._channels, self._on_leave = channels, on_leave
+        self._reason = "closed"
         self._tracks: dict[str, AvatarTrack] = {
             "video": AvatarVideoTrack(self.outlet),
             "audio": AvatarAudioTrack(self.outlet),
@@ -62,8 +70,19 @@ class Viewer:
         """Return the answer to the viewer's offer; raises `BadSdp`."""
         return await signaling.answer(self.pc, sdp, self._tracks, self.session.settings.codec)
 
-    async def close(self) -> None:
+    @property
+    def over(self) -> bool:
+        """Whether it has hung up, or is about to."""
+        return self._over.is_set()
+
+    async def renegotiate(self, sdp: str) -> str:
+        """Return the answer to another offer of the same connection; raises `BadSdp`."""
+        return await signaling.answer_again(self.pc, sdp)
+
+    async def close(self, reason: str = "closed") -> None:
         """Hang up and wait until it is done. May be called again."""
+        if not self._over.is_set():
+            self._reason = reason
         self._over.set()
         await asyncio.wait([self._task])
 
@@ -109,9 +128,11 @@ class Viewer:
                 await self._watch_and_hear()
         finally:
             self._end_events()
+            said = self._on_leave(self._reason)
             self.session.detach(self.outlet, for_good=self._hung_up)
             if self.session.microphone is self:
                 self.session.microphone = None
+            await asyncio.sleep(LAST_WORDS_S if said or self._control.open else 0)
             await self._hang_up()
 
     async def _first(self, event: asyncio.Event, limit_s: float) -> None:
@@ -123,7 +144,7 @@ class Viewer:
 
     async def _watch_and_hear(self) -> None:
         if not self.session.attach(self.outlet):
-            await asyncio.sleep(LAST_WORDS_S)
+            await asyncio.sleep(LAST_WORDS_S)  # its data channel may be about to open
             return
         if self._heard and self._mic is not None:
             self.session.microphone = self
@@ -132,7 +153,6 @@ class Viewer:
             await self._over.wait()
             for task in tasks:
                 task.cancel()
-        await asyncio.sleep(LAST_WORDS_S if self._control.open else 0)
 
     async def _hear(self) -> None:
         """The microphone to the session; one that is not wanted is drained."""
