@@ -139,6 +139,11 @@ class Upstream(Conversation):
             for event in events:
                 await self._socket.send(json.dumps(event))
 
+    def _later(self, *events: Json) -> None:
+        task = asyncio.ensure_future(self._send(*events))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _listen(self) -> None:
         """A viewer's microphone to the model, as long as the client has no voice of its own."""
         with Listening(self.session, RATE_HZ) as microphone:
@@ -255,6 +260,11 @@ class Upstream(Conversation):
         super().follow(event)
         if event.type == "buffer":
             self._drain()
+        elif event.type == "text":
+            content = [{"type": "input_text", "text": event.data["text"]}]
+            item = {"type": "message", "role": "user", "content": content}
+            asked = {"type": "conversation.item.create", "item": item}
+            self._later(asked, {"type": "response.create"})
 
     def spoken(self, item: str) -> None:
         """It is over."""
@@ -276,7 +286,4 @@ class Upstream(Conversation):
             said.append({"type": "conversation.item.truncate", **about, "audio_end_ms": ms})
             self._cut.append(item)
             self.responses.pop(item, None)
-        if said:
-            task = asyncio.ensure_future(self._send(*said))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._later(*said)

@@ -42,7 +42,7 @@ from server.viewer import Viewer
 
 CHANNEL = "oai-events"
 MAX_EVENT = 256 * 1024  # of a data channel
-MAX_UNREAD = 4096  # events that a client may leave unread; then it is hung up
+MAX_UNREAD = 2048  # events that a client may leave unread; then it is hung up
 SUBPROTOCOL = "realtime"
 KEY_PROTOCOL = "openai-insecure-api-key."  # how a browser sends its key
 _calls: WeakKeyDictionary[Session, Conversation] = WeakKeyDictionary()

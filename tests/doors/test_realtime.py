@@ -240,14 +240,14 @@ class Model:
             if event.type == "input_audio_buffer.append" and len(self.of(event.type)) == 1:
                 await self.answer("resp_1", "item_1")
 
-    async def answer(self, response: str, item: str) -> None:
+    async def answer(self, response: str, item: str, seconds: int = 4) -> None:
         from openai.types import realtime as api
 
         about = api.RealtimeResponse(id=response, status="in_progress")
         await self.tell(
             api.ResponseCreatedEvent(event_id="e", type="response.created", response=about)
         )
-        for _ in range(4):
+        for _ in range(seconds):
             await self.speak(response, item)
 
     async def speak(self, response: str, item: str) -> None:
@@ -321,6 +321,17 @@ async def test_the_avatar_stands_between_a_model_and_its_user(
                 await until(lambda: len(model.of("conversation.item.truncate")) == 2, 2)
                 assert len(model.of("response.cancel")) == 1
 
+                await model.answer("resp_3", "item_3", seconds=90)  # more than a session holds
+                await told.until("output_audio_buffer.started")
+                assert 15 < session.speech.buffered_s < 25
+                where = {"item_id": "item_3", "content_index": 0}
+                await told.connection.conversation.item.truncate(**where, audio_end_ms=50_000)
+                cleared = await told.until("output_audio_buffer.cleared")
+                await until(lambda: len(model.of("conversation.item.truncate")) == 3, 2)
+                cut = model.of("conversation.item.truncate")[-1]
+                assert cut.audio_end_ms == int(cleared.audio_end_ms)  # what was really heard
+                assert len(model.of("response.cancel")) == 2
+
             assert model.socket is not None
             await model.socket.close()
             assert (await told.until("error")).error.code == "upstream_closed"
@@ -330,18 +341,31 @@ async def test_the_avatar_stands_between_a_model_and_its_user(
     assert KEY not in " ".join([repr(settings), *ours])
 
 
-async def test_a_viewers_microphone_goes_to_the_model() -> None:
+async def test_in_a_call_the_microphone_goes_to_the_model() -> None:
     async with modelled() as (model, settings), serving(settings=settings) as live:
-        async with talking(live) as told:
-            created = await told.until("session.created")
-            answer = joining(live, created.session.avatar["session_id"])
-            async with viewing(answer, Beeper()):
-                await told.until("output_audio_buffer.started")
-                await until(lambda: len(model.of("input_audio_buffer.append")) > 50, 5)
-        heard = b"".join(base64.b64decode(e.audio) for e in model.of("input_audio_buffer.append"))
-        pcm = np.frombuffer(heard, "<i2")
-        assert np.abs(pcm[:24_000].astype(int)).max() > 8000  # the beep, not the model's voice
+        calls: list[str] = []
+
+        async def answer(sdp: str) -> str:
+            headers = {"Content-Type": "application/sdp"}
+            made = await live.http.post("/v1/realtime/calls?model=m", content=sdp, headers=headers)
+            calls.append(made.raise_for_status().headers["location"].rpartition("/")[2])
+            return str(made.text)
+
+        async with viewing(answer, Beeper()) as ear, talking(live, call_id=calls[0]) as told:
+            assert (await told.until("session.created")).session.avatar["portrait_id"] == "default"
+            await until(lambda: ear.hears, 5)
+            await until(lambda: len(model.of("input_audio_buffer.append")) > 50, 5)
+            types = [event["type"] for event in ear.events]
+            assert "output_audio_buffer.started" in types
+            assert "response.output_audio.delta" not in types  # it comes with the face
+            live.service.find_session(calls[0][4:]).events.emit("text", text="hello")
+            await until(lambda: bool(model.of("response.create")), 2)
+            assert model.of("conversation.item.create")[0].item.content[0].text == "hello"
         await until(lambda: not live.service.sessions.live, 3)
+    heard = b"".join(base64.b64decode(e.audio) for e in model.of("input_audio_buffer.append"))
+    pcm = np.frombuffer(heard, "<i2").astype(int)
+    assert np.abs(pcm[:24_000]).max() > 8000  # the beep
+    assert np.mean(np.abs(pcm) > 1000) < 0.2  # and not the model's own voice
 
 
 async def test_a_model_out_of_reach_is_said() -> None:
