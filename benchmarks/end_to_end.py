@@ -169,7 +169,8 @@ def _onsets(track: dict[str, Any], *, device: bool) -> list[float]:
     """Wall times of the beeps that the recorder found in one track."""
     if not track["chunks"]:
         return []
-    clock = arithmetic.SoundClock(track["chunks"], track["rate"], device=device)
+    chunks = [(at, begin, size) for at, begin, size, _ in track["chunks"]]
+    clock = arithmetic.SoundClock(chunks, track["rate"], device=device)
     return [clock.wall_ms(sample) for sample in track["onsets"]]
 
 

@@ -20,7 +20,7 @@
   class Ear {
     constructor(track) {
       this.rate = 0;
-      this.chunks = []; // [wall ms of arrival, samples before it, its samples]
+      this.chunks = []; // [wall ms of arrival, samples before it, its samples, its peak]
       this.onsets = []; // sample at which a beep begins
       this.samples = 0;
       this.lastLoud = Number.NEGATIVE_INFINITY;
@@ -41,13 +41,15 @@
       const pcm = new Float32Array(data.numberOfFrames);
       data.copyTo(pcm, { planeIndex: 0, format: "f32-planar" });
       this.rate = data.sampleRate;
-      this.chunks.push([now, this.samples, pcm.length]);
+      let peak = 0;
       for (let i = 0; i < pcm.length; i += 1) {
+        peak = Math.max(peak, Math.abs(pcm[i]));
         if (Math.abs(pcm[i]) <= LOUD) continue;
         const at = this.samples + i;
         if (at - this.lastLoud >= QUIET_S * this.rate) this.onsets.push(at);
         this.lastLoud = at;
       }
+      this.chunks.push([now, this.samples, pcm.length, peak]);
       this.samples += pcm.length;
     }
 
@@ -125,7 +127,7 @@
       const pc = window.__connections.at(-1);
       const receiver = pc.getReceivers().find((each) => each.track.kind === "audio");
       this.pc = pc;
-      this.captured = new Ear(this.microphone);
+      this.captured = this.microphone && new Ear(this.microphone); // none where the page only receives
       this.heard = new Ear(receiver.track);
       this.seen = new Eye(document.getElementById("video"));
       this.before = await totals(pc);
@@ -135,7 +137,7 @@
       return {
         before: this.before,
         after,
-        captured: this.captured.take(),
+        captured: this.captured?.take() ?? null,
         heard: this.heard.take(),
         frames: this.seen.frames,
         connections: window.__connections.length,

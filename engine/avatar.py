@@ -284,4 +284,5 @@ class AvatarEngine:
             index=index,
             words=state.expression.prompt.words,
             speech=state.context.at(index),
+            coefficients=np.clip(coefficients + offsets, 0, 1).astype(np.float32),
         )

@@ -8,7 +8,7 @@ from typing import Any
 from engine.face.landmarks import lip_gap
 from engine.render.base import FrameCondition, Renderer
 from engine.state import StreamState
-from engine.types import VideoFrame
+from engine.types import FaceMotion, VideoFrame
 
 OPENED = 0.012  # of the face height: lips that part further than painted are painted early
 
@@ -40,7 +40,9 @@ class FrameDrawer:
         return [
             None
             if condition.index < state.draw_from or state.shown is None
-            else VideoFrame(condition.index, state.shown, id(state) in fresh)
+            else VideoFrame(
+                condition.index, state.shown, id(state) in fresh, _motion(state, condition)
+            )
             for state, condition in aims
         ]
 
@@ -79,3 +81,9 @@ class FrameDrawer:
         every, since = state.quality.paint_every or self._paint_every, index - state.painted
         opening = parted - state.parted > OPENED
         return since >= every or (opening and 3 * since >= every)
+
+
+def _motion(state: StreamState, condition: FrameCondition) -> FaceMotion | None:
+    if condition.coefficients is None:
+        return None
+    return FaceMotion(condition.coefficients, condition.placement, state.parted)

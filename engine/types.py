@@ -17,12 +17,22 @@ F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
+class FaceMotion:
+    """How the face moves in one frame, for who draws a head of their own."""
+
+    coefficients: F32  # (52,) ARKit's, in [0, 1], in the order of `engine.face.arkit.NAMES`
+    pose: F32  # (6,) yaw, pitch, roll in rad; x, y in distances between the eyes; log of the scale
+    parted: float  # the lips of the picture: their gap over the face height
+
+
+@dataclass(frozen=True, slots=True)
 class VideoFrame:
     """One finished picture. Frame `index` shows samples [index * hop, (index + 1) * hop)."""
 
     index: int
     rgb: RgbImage
     fresh: bool = True  # False: the picture before it, shown again
+    motion: FaceMotion | None = None  # None: it comes from a file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

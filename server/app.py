@@ -118,6 +118,14 @@ async def test_events(request: Request) -> Response:
     return JSONResponse({"events": service.beeps.events()})
 
 
+async def test_frames(request: Request) -> Response:
+    """Test mode: what each frame showed."""
+    frames = service_of(request).frames
+    if frames is None:
+        raise ApiError(404, "not_found", "the server was not started with --frame-code")
+    return JSONResponse({"frames": frames.rows()})
+
+
 async def _refuse(request: HTTPConnection, error: Exception) -> Response:
     """Answer any error of ours, or of the router, as JSON."""
     if isinstance(error, ClientDisconnect):
@@ -154,6 +162,7 @@ def create_app(engine: Engine, settings: ServerSettings, default: RgbImage, name
         Route("/api/portraits", add_portrait, methods=["POST"]),
         Route("/api/portraits/{id}/image", portrait_image),
         Route("/api/test/events", test_events),
+        Route("/api/test/frames", test_frames),
         *(route for door in DOORS for route in door.ROUTES),
         Mount("/page", StaticFiles(directory=page_folder(), check_dir=False)),
     ]

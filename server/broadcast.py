@@ -12,7 +12,6 @@ import numpy as np
 
 from engine.types import RgbImage
 from server import frame_code
-from server.beeps import Beep
 from server.clips import Picture
 from server.outlet import Heard, Outlet, Shown
 from server.pacing import VIDEO_RATE_HZ, Playout
@@ -27,7 +26,7 @@ class Broadcast:
     Args:
         shown: hears of every picture that left, with the monotonic time.
         heard: hears of the place on the line before which all sound has left.
-        code: draw the frame code strip (test mode).
+        coded: test mode: draws the frame code strip, and hears of the number of each frame.
     """
 
     def __init__(
@@ -36,12 +35,12 @@ class Broadcast:
         *,
         shown: Callable[[Picture, float], None],
         heard: Callable[[int], None],
-        code: bool = False,
+        coded: Callable[[int, Picture], None] | None = None,
     ) -> None:
         self.outlets: list[Outlet] = []
         self._playout = playout
         self._shown, self._heard = shown, heard
-        self._code = code
+        self._coded = coded
         self._counter = 0
         self._last: Picture | None = None
         self._changed = asyncio.Event()
@@ -68,7 +67,7 @@ class Broadcast:
 
     def _show(self, picture: Picture, pts: int, now: float) -> None:
         repeated, self._last = picture is self._last, picture
-        rgb = self._prepare(picture.rgb, None if repeated else picture.beep)
+        rgb = self._prepare(picture, repeated)
         frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")
         frame.pts, frame.time_base = pts, VIDEO_TIME_BASE
         shown = Shown(frame, picture, self._wall(pts / VIDEO_RATE_HZ))
@@ -83,13 +82,14 @@ class Broadcast:
             return None
         return time.time() - time.monotonic() + self._playout.began + seconds
 
-    def _prepare(self, rgb: RgbImage, beep: Beep | None) -> RgbImage:
-        """Cut (H, W, 3) to even sides, as chroma needs; in test mode draw the code on a copy."""
-        height, width, _ = rgb.shape
-        rgb = rgb[: height // 2 * 2, : width // 2 * 2]
-        if not self._code:
+    def _prepare(self, picture: Picture, repeated: bool) -> RgbImage:
+        """Cut to even sides (H, W, 3), as chroma needs; in test mode draw the code on a copy."""
+        height, width, _ = picture.rgb.shape
+        rgb = picture.rgb[: height // 2 * 2, : width // 2 * 2]
+        if self._coded is None:
             return np.ascontiguousarray(rgb)
-        rgb = rgb.copy()
+        rgb, beep = rgb.copy(), None if repeated else picture.beep
+        self._coded(self._counter, picture)
         flags, number = (frame_code.FLAG_BEEP, beep.id) if beep else (0, 0)
         stamp = int(time.time() * 1000)
         frame_code.draw(rgb, frame_code.FrameCode(self._counter, stamp, flags, number))

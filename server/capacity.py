@@ -26,6 +26,7 @@ SLOWEST_S = 1.0  # a frame that takes so long is measured once
 FPS = 20.0  # what a viewer is promised
 BUSIEST = 0.85  # share of the processors, and of the engine thread, that may be used
 NETWORK_S = 0.003  # of processor time a frame: Opus, packets, encryption, the event loop
+SAME = 1.05  # a machine that is hardly slower is as it was
 LOOK_S = 5.0  # of the past that correct the measurement
 _CGROUP = Path("/sys/fs/cgroup/cpu.max")
 
@@ -144,3 +145,5 @@ class Capacity:
         self._seen = (now, busy_s, frames)
         took = (busy_s - busy) / (frames - made)
         self._slower += 0.5 * (max(1.0, took / self.cost.full_s) - self._slower)
+        if self._slower < SAME:
+            self._slower = 1.0

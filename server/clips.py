@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.types import RgbImage
+from engine.types import FaceMotion, RgbImage
 from server.beeps import Beep
 from server.intake import Pcm48
 
@@ -35,3 +35,4 @@ class Picture:
     step_s: float = 0.0
     beep: Beep | None = None
     fresh: bool = True  # False: the picture before it again
+    motion: FaceMotion | None = None

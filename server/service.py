@@ -18,12 +18,14 @@ from engine.types import Engine, RgbImage
 from server.beeps import BeepLog
 from server.capacity import Capacity, measure
 from server.errors import ApiError
+from server.frame_log import FrameLog
 from server.limits import SessionBook
 from server.metrics import Metrics
 from server.portraits import Portrait, PortraitRegistry, make_portrait
-from server.session import Session, SessionOptions, Surroundings
+from server.session import Session, SessionOptions
 from server.settings import ServerSettings
 from server.signaling import check_offer, configure_library
+from server.surroundings import Surroundings
 from server.viewer import Viewer
 from server.worker import EngineWorker, WorkerBusy, WorkerStopped
 
@@ -47,7 +49,8 @@ class AvatarService:
         # Pictures are read and enrolled beside the engine thread, one at a time: no stream waits.
         self._enroller = ThreadPoolExecutor(1, thread_name_prefix="enroll")
         self.beeps = BeepLog() if settings.frame_code else None
-        self._shared = Surroundings(settings, self.worker, self.metrics, self.beeps)
+        self.frames = FrameLog() if settings.frame_code else None
+        self._shared = Surroundings(settings, self.worker, self.metrics, self.beeps, self.frames)
         self.capacity = Capacity(settings.max_sessions, settings.capacity)
         configure_library(settings)
 
@@ -192,11 +195,12 @@ class AvatarService:
         self, session: Session, sdp: str, make: MakeViewer, *, taken: str = "replaced"
     ) -> str:
         """Connect the viewer whose microphone is heard; one before it has to go, as `taken`."""
-        before = self._viewers.get(session.id)
         with session.hold():
             viewer = make(session)
             answer = await self.connect(viewer, sdp)
-            self._viewers[session.id] = viewer
+            if session.closed_for is not None:  # while the offer was answered
+                raise ApiError(404, "unknown_session", "this session is over")
+            before, self._viewers[session.id] = self._viewers.get(session.id), viewer
             if before is not None:
                 await before.close(taken)
         return answer

@@ -9,9 +9,9 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from server.beeps import BeepLog
 from server.broadcast import Broadcast
 from server.clips import Picture
 from server.engine_stream import EngineStream
@@ -19,25 +19,13 @@ from server.events import Event, EventHub, Mood
 from server.figures import Figures
 from server.intake import Pcm48
 from server.line import SoundLine, Voice
-from server.metrics import Metrics
 from server.outlet import Outlet
 from server.pacing import Playout
-from server.settings import ServerSettings
 from server.speech import SpeechInput
-from server.worker import EngineWorker
+from server.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 LOOK_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all sessions of a process share."""
-
-    settings: ServerSettings
-    worker: EngineWorker
-    metrics: Metrics
-    beeps: BeepLog | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,21 +76,23 @@ class Session:
             lambda pictures: self._from_engine(self._deliver, pictures),
             lambda error: self._from_engine(self._engine_failed, error),
             metrics=shared.metrics,
-            leaves_at=self.playout.clock.leave_at,
+            leaves_at=self.playout.clock.latest_at,
             quality_changed=lambda level: self._from_engine(self._tell_quality, level),
             beeps=(self.id, shared.beeps) if shared.beeps is not None else None,
         )
+        frames = shared.frames
         self.broadcast = Broadcast(
             self.playout,
             shown=self.figures.left,
             heard=self.speech.played,
-            code=shared.settings.frame_code,
+            coded=partial(frames.add, self.id) if frames is not None else None,
         )
         self.line = SoundLine(
             self.stream,
             self.playout,
             self.broadcast,
             self.speech,
+            self.figures,
             voice=options.voice,
             wake=shared.worker.wake,
         )
@@ -130,6 +120,7 @@ class Session:
             self._end("full")
             return False
         self.broadcast.outlets.append(outlet)
+        self._expires = 0.0
         self._look.set()
         if not self._was_live:
             self._was_live = True
@@ -143,7 +134,8 @@ class Session:
         if outlet not in self.broadcast.outlets:
             return
         self.broadcast.outlets.remove(outlet)
-        self._expires = time.monotonic() + (0 if for_good else self.settings.resume_s)
+        patience_s = 0 if for_good else self.settings.resume_s
+        self._expires = max(self._expires, time.monotonic() + patience_s)
         self._look.set()
         self.events.emit("viewers", count=len(self.broadcast.outlets))
 
@@ -161,8 +153,6 @@ class Session:
         """Take a decoded packet (N,) of the microphone of `by`, if that is who is heard."""
         if by is not self.microphone:
             return
-        if arrived is not None:
-            self.figures.legs.add("mic", time.monotonic() - arrived)
         self.line.hear(pts, pcm, arrived)
 
     def interrupt(self) -> tuple[str | None, float]:
@@ -239,7 +229,7 @@ class Session:
         self._worker.attach(self.stream)
         try:
             async with asyncio.TaskGroup() as group:
-                parts = [self.line.fill(), self.broadcast.run(), self.figures.report(self.events)]
+                parts = [self.line.fill(), self.broadcast.run(), self._report()]
                 tasks = [group.create_task(part) for part in parts]
                 while self.live and not self._over.is_set():
                     self._look.clear()
@@ -250,6 +240,11 @@ class Session:
             self.line.end()
             self._worker.detach(self.stream)
 
+    async def _report(self) -> None:
+        await self.figures.report(
+            self.events, lambda: self.line.intake if self.microphone is not None else None
+        )
+
     def _from_engine(self, function: Callable[[Any], None], argument: Any) -> None:
         """Hand over from the engine thread; a loop that has ended needs nothing more."""
         if not self._loop.is_closed():
@@ -259,11 +254,10 @@ class Session:
         """Take finished pictures; stale ones die in the queue."""
         if self._over.is_set():
             return
-        before = self.playout.dropped
         for picture in pictures:
             self.figures.made(picture)
             self.playout.show(picture, time.monotonic())
-        self.figures.lost(self.playout.dropped - before)
+        self.figures.lost(self.playout.dropped - self.figures.dropped)
         self.broadcast.wake()
 
     def _engine_failed(self, error: Exception) -> None:

@@ -40,6 +40,7 @@ class FrameCondition:
     index: int = 0  # of the frame
     words: Any = None  # of the prompt, where the renderer reads any
     speech: F32 | None = None  # (16, W) features, where the renderer is conditioned on speech
+    coefficients: F32 | None = None  # (52,) that led to the landmarks
 
 
 class EnrolledFace(Protocol):

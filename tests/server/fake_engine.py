@@ -11,8 +11,9 @@ from PIL import Image
 
 from engine.config import EngineConfig
 from engine.errors import PortraitRefused
+from engine.face import arkit
 from engine.motion.expression import Prompt, parse, refuse_words
-from engine.types import Pcm, Quality, RgbImage, VideoFrame
+from engine.types import FaceMotion, Pcm, Quality, RgbImage, VideoFrame
 
 
 @dataclass
@@ -24,6 +25,7 @@ class FakeState:
     prompts: list[tuple[int, str]] = field(default_factory=list)
     quality: Quality = Quality()
     shown: RgbImage | None = None
+    motion: FaceMotion | None = None
 
 
 class FakeEngine:
@@ -111,7 +113,7 @@ class FakeEngine:
             raise RuntimeError(f"the fake engine fails at frame {index}, as asked")
         state.next_frame += 1
         if state.shown is not None and index % state.quality.draw_every:
-            return VideoFrame(index=index, rgb=state.shown, fresh=False)
+            return VideoFrame(index, state.shown, False, state.motion)
         if self.step_seconds:
             time.sleep(self.step_seconds)
         rgb = state.identity.copy()
@@ -121,4 +123,7 @@ class FakeEngine:
         rows = slice(int(360 * unit), int((360 + opening) * unit) + 1)
         rgb[rows, int((216 + sway) * unit) : int((296 + sway) * unit)] = (90, 20, 30)
         state.shown = rgb
-        return VideoFrame(index=index, rgb=rgb)
+        coefficients = np.zeros(52, np.float32)
+        coefficients[arkit.index("jawOpen")] = (opening - 4) / 60
+        state.motion = FaceMotion(coefficients, np.zeros(6, np.float32), (opening - 4) / 512)
+        return VideoFrame(index, rgb, True, state.motion)

@@ -1,0 +1,178 @@
+"""What a listener notices of an assistant's voice, through every door, received in a real browser.
+
+For each door: opens a session with the client library that its users have, lets Chromium join as the
+viewer, says 10 s of speech in 1 s, and cuts it off at a random moment between 1.5 and 3 s; so often as
+`--trials` says. The voice is made up and never pauses, so the last loud sample and the last open
+mouth are those of the old speech.
+
+  first sound     from the first sound that left the client to the first that the browser plays
+  first frame     the same for the first shown frame with open lips
+  old sound       from the interruption asked for to the last of the old voice that is played
+  at rest         the same to the first shown frame whose lips are closed for good
+  position error  what the interruption acknowledged as played against what was heard
+
+Figures of a browser and a server that share two slow processors hold for those.
+
+Examples:
+  python -m benchmarks.doors
+  python -m benchmarks.doors --doors WebSocket --trials 5
+  python -m benchmarks.doors --server-command "python -m tests.server.fake_server --step-ms 5"
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import shlex
+import tempfile
+import threading
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from playwright.sync_api import Page
+
+from benchmarks import felt
+from benchmarks.beeps import SoundClock
+from benchmarks.browser import launch, new_page
+from benchmarks.door_clients import DOORS, DoorClient
+from benchmarks.environment import describe, print_header, print_json
+from benchmarks.server_process import SERVE, ServerProcess
+from benchmarks.voice import voice
+
+HERE = Path(__file__).parent
+COLUMNS = ("first_sound", "first_frame", "old_sound", "at_rest", "position_error")
+T = TypeVar("T")
+
+
+class Loop:
+    """An event loop on a thread of its own: the browser's control blocks this one."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run to the end and return the result."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+
+    def close(self) -> None:
+        """Stop the loop."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.doors",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = [door.name for door in DOORS]
+    parser.add_argument("--doors", nargs="+", choices=names, default=names, help="which (all)")
+    parser.add_argument("--trials", type=int, default=12, help="utterances for each door (12)")
+    parser.add_argument(
+        "--server-command",
+        type=shlex.split,
+        default=list(SERVE),
+        help="program to measure; gets --port N --frame-code (default: this checkout's server)",
+    )
+    parser.add_argument("--out", type=Path, help="also write the JSON to this file")
+    return parser.parse_args()
+
+
+def trial(
+    door: DoorClient, loop: Loop, page: Page, server: ServerProcess, session: str, hold_s: float
+) -> felt.Felt:
+    """Say, cut off, and judge what the browser received."""
+    page.evaluate("window.__recorder.start()")
+    page.wait_for_timeout(400)
+    said = loop.run(door.say(voice(10.0)))
+    page.wait_for_timeout(1000 * hold_s)
+    cut, position = loop.run(door.interrupt())
+    page.wait_for_timeout(1200)
+    noted = page.evaluate("window.__recorder.take()")
+    rows = server.get("/api/test/frames")["frames"]
+    parted = {row["number"]: row["parted"] for row in rows if row["session"] == session}
+    heard = noted["heard"]
+    clock = SoundClock([tuple(c[:3]) for c in heard["chunks"]], heard["rate"], device=False)
+    sounds = [
+        felt.Sound(clock.wall_ms(begin), size, peak) for _, begin, size, peak in heard["chunks"]
+    ]
+    frames = [
+        felt.Seen(shown, code[0], parted.get(code[0]))
+        for shown, _, _, _, code in noted["frames"]
+        if code is not None
+    ]
+    return felt.feel(
+        sounds, frames, said=1000 * said, cut=1000 * cut, position=position, rate_hz=heard["rate"]
+    )
+
+
+def measure(
+    kind: type[DoorClient], trials: int, command: list[str], folder: Path
+) -> dict[str, Any]:
+    """One door in a fresh server and browser."""
+    rng = random.Random(0)
+    door, loop = kind(), Loop()
+    found: list[felt.Felt] = []
+    log = folder / f"{kind.name}.txt"
+    args = ("--autoplay-policy=no-user-gesture-required",)
+    try:
+        with (
+            ServerProcess(log, tuple(command), ("--frame-code",)) as server,
+            launch(extra=args) as browser,
+        ):
+            page = new_page(browser)
+            for script in ("recorder.js", "receiver.js"):
+                page.context.add_init_script(path=HERE / script)
+            page.goto(f"{server.url}/healthz")
+            session = loop.run(door.open(server.url))
+            page.evaluate("id => window.__join(id)", session)
+            page.wait_for_timeout(3000)
+            found += [
+                trial(door, loop, page, server, session, rng.uniform(1.5, 3.0))
+                for _ in range(trials)
+            ]
+            loop.run(door.close())
+    finally:
+        loop.close()
+    return {"door": kind.name, "client": kind.client, **felt.summary(found)}
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print all doors for people: p50 / p95 in ms."""
+    print(
+        f"  {'door':14}{'client':24}" + "".join(f"{name.replace('_', ' '):>18}" for name in COLUMNS)
+    )
+    for row in rows:
+        cells = [
+            f"{row[name]['p50']:.0f} / {row[name]['p95']:.0f}" if name in row else "-"
+            for name in COLUMNS
+        ]
+        print(f"  {row['door']:14}{row['client']:24}" + "".join(f"{cell:>18}" for cell in cells))
+
+
+def main() -> None:
+    """Run the benchmark."""
+    options = arguments()
+    about = describe()
+    print_header("doors: an assistant's voice, received in Chromium (ms, p50 / p95)", about)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        for kind in DOORS:
+            if kind.name in options.doors:
+                rows.append(measure(kind, options.trials, options.server_command, Path(name)))
+                print_table(rows[-1:])
+    print_table(rows)
+    result = {"benchmark": "doors", "rows": rows, **about}
+    result["server_command"] = shlex.join(Path(part).name for part in options.server_command)
+    print_json(result, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The arithmetic of the doors benchmark: what a listener notices of an utterance. Pure.
+
+Times are wall clock milliseconds; `parted` is the lip gap over the height of the face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+LOUD = 0.02  # of full scale: the voice is never below it, what is left of it after a cut is
+AT_REST = 0.012  # of the face height: lips that part no further are closed to the eye
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A piece of received sound."""
+
+    at: float  # when it was played
+    samples: int
+    peak: float
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A frame that was shown."""
+
+    at: float
+    number: int  # of its code strip
+    parted: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Felt:
+    """One utterance that was cut off, as it was received; ms, None where it was not to be seen."""
+
+    first_sound: float | None
+    first_frame: float | None  # with lips that part
+    old_sound: float | None  # after the interruption
+    at_rest: float | None  # lips, after the interruption, for good
+    old_frames: int  # frames of the old speech that came after sound and lips were at rest
+    position_error: float | None  # acknowledged against heard
+    heard: float  # of the utterance
+
+
+def feel(
+    sounds: Sequence[Sound],
+    frames: Sequence[Seen],
+    *,
+    said: float,
+    cut: float,
+    position: float | None,
+    rate_hz: int,
+) -> Felt:
+    """Judge one utterance that was sent at `said` and cut off at `cut`; `position` is what was acknowledged."""
+    loud = [s for s in sounds if s.peak > LOUD and s.at > said]
+    heard = 1000 * sum(s.samples for s in loud) / rate_hz
+    parted = [f for f in frames if f.parted is not None and f.at > said]
+    speaking = [f for f in parted if (f.parted or 0) > AT_REST]
+    after = [f for f in speaking if f.at > cut]
+    rest = next((f.at for f in parted if f.at > max((s.at for s in speaking), default=cut)), None)
+    silent = loud[-1].at + 1000 * loud[-1].samples / rate_hz if loud else None
+    return Felt(
+        first_sound=_since(loud[0].at if loud else None, said),
+        first_frame=_since(speaking[0].at if speaking else None, said),
+        old_sound=None if silent is None else max(0.0, silent - cut),
+        at_rest=None if rest is None else max(0.0, rest - cut),
+        old_frames=sum(silent is not None and f.at > silent for f in after),
+        position_error=None if position is None or not loud else abs(position - heard),
+        heard=heard,
+    )
+
+
+def _since(at: float | None, begin: float) -> float | None:
+    return None if at is None else at - begin
+
+
+def summary(trials: Sequence[Felt]) -> dict[str, Any]:
+    """p50, p95 and worst of each figure, and how often it could be had."""
+    found: dict[str, Any] = {"trials": len(trials)}
+    for name in asdict(trials[0]) if trials else ():
+        values = [v for t in trials if (v := getattr(t, name)) is not None]
+        if values:
+            p50, p95 = np.percentile(values, [50, 95])
+            found[name] = {
+                "p50": round(float(p50), 1),
+                "p95": round(float(p95), 1),
+                "max": round(float(max(values)), 1),
+                "of": len(values),
+            }
+    return found

@@ -1,0 +1,55 @@
+"""What the doors benchmark makes of sound and frames that were received."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.felt import AT_REST, LOUD, Seen, Sound, feel, summary
+from benchmarks.voice import voice
+
+RATE = 48_000
+
+
+def received(begin: float, end: float, *, parted_until: float) -> tuple[list[Sound], list[Seen]]:
+    sounds = [Sound(t, 480, 0.2 if begin <= t < end else 0.0) for t in range(0, 5000, 10)]
+    frames = [
+        Seen(t, t // 40, 0.05 if begin <= t < parted_until else 0.001) for t in range(0, 5000, 40)
+    ]
+    return sounds, frames
+
+
+def test_an_utterance_that_is_cut_off_is_judged_by_what_was_received() -> None:
+    sounds, frames = received(1200, 3100, parted_until=3150)
+    felt = feel(sounds, frames, said=1000, cut=3000, position=1880, rate_hz=RATE)
+    assert (felt.first_sound, felt.first_frame) == (200, 200)
+    assert (felt.old_sound, felt.at_rest) == (100, 160)
+    assert (felt.heard, felt.position_error) == (1900, 20)
+    assert felt.old_frames == 1  # at 3120
+
+
+def test_what_was_never_heard_has_no_figures() -> None:
+    sounds, frames = received(9000, 9000, parted_until=9000)
+    felt = feel(sounds, frames, said=1000, cut=3000, position=0.0, rate_hz=RATE)
+    assert (felt.first_sound, felt.old_sound, felt.position_error) == (None, None, None)
+    assert "first_sound" not in summary([felt])
+
+
+def test_the_summary_counts_what_it_is_made_of() -> None:
+    trials = []
+    for late in range(10):
+        sounds, frames = received(1200 + late, 3000, parted_until=3000)
+        trials.append(feel(sounds, frames, said=1000, cut=3000, position=None, rate_hz=RATE))
+    figures = summary(trials)
+    assert figures["trials"] == 10
+    assert figures["first_sound"]["of"] == 10
+    assert "position_error" not in figures
+
+
+def test_the_made_up_voice_never_pauses() -> None:
+    pcm = voice(3.0)
+    assert len(pcm) == 3 * RATE
+    peaks = np.abs(pcm.astype(int))[: len(pcm) // 480 * 480].reshape(-1, 480).max(axis=1) / 32768
+    assert peaks.min() > 2 * LOUD
+    assert peaks.max() < 0.5
+    assert pytest.approx(0.012) == AT_REST

@@ -1,0 +1,91 @@
+"""How many viewers a machine is thought to carry, and what it learns while it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server import capacity
+from server.capacity import BUSIEST, FPS, Capacity, FrameCost, measure, processors
+from tests.server.fake_engine import FakeEngine
+
+CHEAP = FrameCost(engine_s=0.005, full_s=0.008, engine_cpu_s=0.008, encode_s=0.003)
+DEAR = FrameCost(engine_s=0.03, full_s=0.04, engine_cpu_s=0.05, encode_s=0.01)
+
+
+@pytest.mark.parametrize("cores", [1.0, 1.2, 2.0, 8.0])
+@pytest.mark.parametrize("cost", [CHEAP, DEAR])
+def test_the_places_fit_the_thread_and_the_processors(cost: FrameCost, cores: float) -> None:
+    places = cost.places(cores)
+    cpu_s = cost.engine_cpu_s + cost.encode_s + capacity.NETWORK_S
+    fits = places * FPS * cost.engine_s <= BUSIEST and places * FPS * cpu_s <= BUSIEST * cores
+    assert places == 1 or fits
+    more = (places + 1) * FPS
+    assert more * cost.engine_s > BUSIEST or more * cpu_s > BUSIEST * cores
+
+
+def test_one_viewer_is_always_served() -> None:
+    assert DEAR.places(0.5, slower=10) == 1
+
+
+def test_a_limit_of_the_operator_holds() -> None:
+    few = Capacity(most=2)
+    assert few.places == 2  # not measured yet
+    few.measured(CHEAP)
+    assert CHEAP.places(processors()) > 2
+    assert few.places == 2
+    fixed = Capacity(most=50, fixed=9)
+    fixed.measured(DEAR)
+    assert fixed.places == 9
+
+
+def test_a_machine_that_has_become_slower_offers_fewer_places_and_recovers() -> None:
+    known = Capacity(most=100)
+    known.measured(CHEAP)
+    at_start = known.places
+    now, busy, frames = 0.0, 0.0, 0
+    known.look(now, busy, frames)
+    for factor, goes in ((3.0, "down"), (1.0, "up")):
+        for _ in range(6):
+            now, frames = now + 6, frames + 150
+            busy += 150 * CHEAP.full_s * factor
+            known.look(now, busy, frames)
+        assert (known.places < at_start) == (goes == "down")
+    assert known.places == at_start
+
+
+def test_a_moment_without_frames_teaches_nothing() -> None:
+    known = Capacity(most=100)
+    known.measured(CHEAP)
+    before = known.places
+    known.look(0.0, 0.0, 0)
+    known.look(100.0, 99.0, 3)
+    assert known.places == before
+
+
+def test_the_measurement_sees_what_a_frame_takes() -> None:
+    engine = FakeEngine(side=128, step_seconds=0.01)
+    cost = measure(engine, engine.enroll(np.full((96, 96, 3), (200, 150, 90), np.uint8)))
+    assert 0.010 <= cost.engine_s < 0.1
+    assert 0 < cost.encode_s < 0.1
+
+
+def test_an_engine_that_takes_seconds_is_not_measured_for_long() -> None:
+    engine = FakeEngine(side=64, step_seconds=1.1)
+    cost = measure(engine, engine.enroll(np.full((96, 96, 3), (200, 150, 90), np.uint8)))
+    assert cost.engine_s > 0.3
+    assert engine.batches.count(1) <= 8
+    assert cost.places(64) == 1
+
+
+def test_a_quota_of_the_control_group_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "cpu.max"
+    monkeypatch.setattr(capacity, "_CGROUP", file)
+    file.write_text("max 100000\n")
+    free = processors()
+    file.write_text("50000 100000\n")
+    assert processors() == min(free, 0.5)
