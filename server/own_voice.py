@@ -98,7 +98,7 @@ class OwnVoice(Conversation):
             return
         utterance = self._utterance
         if utterance is None:
-            self.session.speech.check_room()
+            self.session.speech.check_room(Decoder(self._sound).seconds(data))
             utterance = self._begin()
         if not utterance.over:
             utterance.push(data)
