@@ -11,8 +11,9 @@ LATE_SHARE = 0.01  # of the packets may come later than the delay covers
 EVEN_S = 0.020  # packets need no delay if all but `UNEVEN_SHARE` are as even as this
 UNEVEN_SHARE = 0.03
 WAITED_FOR_S = 0.050  # and all but `LATE_SHARE` come before silence would take over
-LONGEST_DELAY_S = 0.25
-SHRINK_S = 0.0005  # the delay falls by no more with each packet: 25 ms a second
+LONGEST_DELAY_S = 0.2
+SHRINK_S = 0.0003  # the delay falls by no more with each packet, 15 ms a second,
+SHRINK_SHARE = 0.003  # or by this share of it
 PACKET_S = 0.020  # the missing one is older than the one behind it by so much
 PATIENCE_S = 0.010  # what is missing is waited for so much longer than the delay
 BURST_S = 0.005  # packets that come together after a stall are late once
@@ -48,8 +49,8 @@ class Arrivals:
             self._counted.append(-inf)
         self._counted.append(transit)
         self._came = came
-        fallen = self.delay_s - SHRINK_S - max(0.0, self._quickest - before)
-        self.delay_s = max(self._wanted(), fallen)
+        fall = max(SHRINK_S, SHRINK_SHARE * self.delay_s) + max(0.0, self._quickest - before)
+        self.delay_s = max(self._wanted(), self.delay_s - fall)
 
     def _wanted(self) -> float:
         latest = sorted(self._lateness(), reverse=True)

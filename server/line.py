@@ -59,6 +59,11 @@ class SoundLine:
         self._playout.restart()
         self._stream.go_on()
 
+    def renew(self) -> None:
+        """Another microphone is heard, or none: its time stamps have nothing to do with the last one's."""
+        if self.intake is not None:
+            self.intake = Intake(time.monotonic())
+
     def end(self) -> None:
         """Nothing is fed any more."""
         self.intake = None

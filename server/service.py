@@ -22,10 +22,10 @@ from server.frame_log import FrameLog
 from server.limits import SessionBook
 from server.metrics import Metrics
 from server.portraits import Portrait, PortraitRegistry, make_portrait
-from server.session import Session, SessionOptions
+from server.session import Session
 from server.settings import ServerSettings
 from server.signaling import check_offer, configure_library
-from server.surroundings import Surroundings
+from server.surroundings import SessionOptions, Surroundings
 from server.viewer import Viewer
 from server.worker import EngineWorker, WorkerBusy, WorkerStopped
 

@@ -8,7 +8,6 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,24 +17,14 @@ from server.engine_stream import EngineStream
 from server.events import Event, EventHub, Mood
 from server.figures import Figures
 from server.intake import Pcm48
-from server.line import SoundLine, Voice
+from server.line import SoundLine
 from server.outlet import Outlet
 from server.pacing import Playout
 from server.speech import SpeechInput
-from server.surroundings import Surroundings
+from server.surroundings import SessionOptions, Surroundings
 
 log = logging.getLogger(__name__)
 LOOK_S = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionOptions:
-    """What is asked for when a session is made."""
-
-    portrait_id: str = "default"
-    prompt: str = ""
-    voice: Voice = "both"
-    expires_s: float | None = None  # without any receiver; None: as the server is set
 
 
 class Session:
@@ -62,7 +51,7 @@ class Session:
         self.settings, self.portrait_id = shared.settings, options.portrait_id
         self.mood: Mood = "idle"
         self.closed_for: str | None = None  # why it ended
-        self.microphone: object | None = None  # who feeds `hear`
+        self._microphone: object | None = None
         self.on_close: list[Callable[[], Awaitable[None]]] = []  # connections that end with it
         self.events = EventHub()
         self.speech = SpeechInput(self.events)
@@ -111,6 +100,16 @@ class Session:
     def live(self) -> bool:
         """Whether somebody receives it."""
         return bool(self.broadcast.outlets)
+
+    @property
+    def microphone(self) -> object | None:
+        """Who is heard: whose sound `hear` takes."""
+        return self._microphone
+
+    @microphone.setter
+    def microphone(self, by: object | None) -> None:
+        self._microphone = by
+        self.line.renew()
 
     def attach(self, outlet: Outlet) -> bool:
         """Send to `outlet` from now on; False, and the session ends, if there is no place for it."""

@@ -16,8 +16,8 @@ from engine.motion.expression import MAX_PROMPT
 from server.doors import smallwebrtc
 from server.http import address_of, check, read_raw, service_of
 from server.line import Voice
-from server.session import SessionOptions
 from server.signaling import add_candidate
+from server.surroundings import SessionOptions
 
 
 class OfferBody(BaseModel):

@@ -85,9 +85,12 @@ class Heard:
 
     @property
     def damaged(self) -> float:
-        """The share of the sound that was dropped, left out, made up or played twice."""
-        undecoded = self.packets.packets.late * PACKET_SAMPLES
-        bad = undecoded + self.intake.late + self.intake.stretched + self.intake.concealed
+        """The share of the sound that was dropped, made up, left out or played twice.
+
+        What was made up for a packet that then came too late is the same damage, not more.
+        """
+        dropped = self.packets.packets.late * PACKET_SAMPLES + self.intake.late
+        bad = max(dropped, self.intake.concealed) + self.intake.stretched
         return bad / (len(self.arrivals) * PACKET_SAMPLES)
 
     def behind_s(self) -> list[float]:

@@ -17,9 +17,9 @@ from server.limits import SessionBook
 from server.metrics import Metrics
 from server.outlet import Outlet
 from server.service import AvatarService
-from server.session import Session, SessionOptions
+from server.session import Session
 from server.settings import ServerSettings
-from server.surroundings import Surroundings
+from server.surroundings import SessionOptions, Surroundings
 from server.viewer import Viewer
 from server.worker import EngineWorker
 from tests.server.fake_engine import FakeEngine

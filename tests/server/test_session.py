@@ -22,10 +22,11 @@ from server.errors import ApiError
 from server.limits import ServerFull
 from server.outlet import Outlet
 from server.service import AvatarService
-from server.session import Session, SessionOptions
+from server.session import Session
 from server.settings import ServerSettings
 from server.signaling import BadSdp
 from server.sound_format import SoundFormat
+from server.surroundings import SessionOptions
 from tests.server.fake_engine import FakeEngine
 from tests.server.live import (
     PORTRAIT,
@@ -138,7 +139,8 @@ async def test_lost_packets_are_concealed_and_cost_no_lasting_delay() -> None:
         assert intake.concealed + intake.late >= 0.5 * lost * 960
         events = live.service.beeps.events()  # type: ignore[union-attr]
         held = [e["pcm"] - e["mic_packet"] for e in events if e["mic_packet"]]
-        assert np.median(held[len(held) // 2 :]) < 0.060  # the library's own buffer: 0.280
+        delay = intake.target_delay_s  # 0, unless a busy machine makes the packets uneven
+        assert np.median(held[len(held) // 2 :]) < 0.060 + delay  # the library's own buffer: 0.280
         assert viewer.report.state == "connected"
 
 
