@@ -16,7 +16,7 @@ from server.service import AvatarService
 from server.session import Session
 from server.sound_format import Decoder, SoundFormat
 from server.speech import Utterance
-from server.turns import SILENCE_MS, TurnDetector
+from server.turn_detection import SILENCE_MS, TurnDetector
 
 ITEMS_KEPT = 64  # that a client may still ask about
 _MS = SOUND_RATE_HZ // 1000

@@ -32,7 +32,7 @@ from server.intake import Pcm48
 from server.outlet import Heard
 from server.service import AvatarService
 from server.session import Session
-from server.turns import TurnDetector, loudness
+from server.turn_detection import TurnDetector, loudness
 
 LABEL = "rtvi-ai"
 VERSION = "2.1.0"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.intake import Pcm48
-from server.turns import TurnDetector, loudness
+from server.turn_detection import TurnDetector, loudness
 
 RATE = 48_000
 
