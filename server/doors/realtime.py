@@ -36,7 +36,8 @@ from server.line import Voice
 from server.own_voice import OwnVoice
 from server.realtime import Conversation, Json
 from server.service import AvatarService
-from server.session import Session, SessionOptions
+from server.session import Session
+from server.surroundings import SessionOptions
 from server.upstream import Upstream, reach
 from server.viewer import Viewer
 

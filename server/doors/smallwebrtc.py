@@ -23,8 +23,9 @@ from server.errors import ApiError
 from server.http import address_of, check, read_raw, service_of
 from server.line import Voice
 from server.service import MakeViewer
-from server.session import Session, SessionOptions
+from server.session import Session
 from server.signaling import add_candidate
+from server.surroundings import SessionOptions
 from server.viewer import Viewer
 
 MARKS = {"pc_id", "restart_pc", "request_data", "requestData"}

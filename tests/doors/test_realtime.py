@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import base64
 import json
@@ -18,6 +19,7 @@ from pydantic import TypeAdapter
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from benchmarks.environment import ROOT
 from client_example.headless import allow_loopback
 from server.settings import ServerSettings
 from tests.server.live import Beeper, Live, serving, until
@@ -213,6 +215,26 @@ async def test_a_pause_ends_an_utterance_and_what_cannot_be_is_said() -> None:
             session={"type": "realtime", "audio": {"input": {"format": {"type": "audio/opus"}}}}
         )
         await refused("bad_request")
+
+
+async def test_the_readmes_example_is_heard() -> None:
+    blocks = (ROOT / "README.md").read_text().split("```python\n")
+    [code] = [block.partition("```")[0] for block in blocks if "AsyncOpenAI(" in block]
+    heard = []
+
+    async def seen(session_id: str, live: Live) -> None:
+        async with viewing(joining(live, session_id)) as ear:
+            await until(lambda: ear.hears, 5)
+            heard.append(session_id)
+
+    async with serving() as live:
+        code = code.replace("localhost:8080", live.url.partition("//")[2])
+        code += "    await seen(session_id, live)\n"
+        names = {"AsyncOpenAI": openai.AsyncOpenAI, "pcm16_24khz_base64": tone(3)}
+        names |= {"seen": seen, "live": live}
+        await eval(compile(code, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+        await names["client"].close()
+    assert heard
 
 
 class Model:
