@@ -66,6 +66,13 @@ class ServerOptions:
         list[str] | None,
         typer.Option("--ice-server", help="stun: or turn: address; may be given again."),
     ] = None
+    realtime_upstream: Annotated[
+        str | None,
+        typer.Option(
+            help="wss: address of a realtime model that speaks through the avatar at /v1/realtime; "
+            "its key in AVATAR_REALTIME_KEY."
+        ),
+    ] = None
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Further name of this server; may be given again.")
     ] = None

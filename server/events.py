@@ -19,6 +19,7 @@ EventType = Literal[
     "buffer",  # buffered_ms of speech that waits
     "caption",  # utterance, text, start_ms, end_ms
     "quality",  # level: 0 is full quality
+    "text",  # text: typed by a viewer, for the assistant
     "prompt",  # prompt: what the face expresses from now on
     "portrait",  # portrait_id
     "viewers",  # count

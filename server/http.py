@@ -57,12 +57,16 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 async def read_json(request: Request, kind: type[Body]) -> Body:
     """Read and check a JSON body; raises `ApiError` unsupported_type, bad_json or bad_request."""
+    return check(await read_raw(request), kind)
+
+
+async def read_raw(request: Request) -> object:
+    """Read a JSON body, whatever it holds; raises `ApiError` unsupported_type or bad_json."""
     check_type(request, lambda kind: kind == "application/json", "application/json")
     try:
-        raw = json.loads(await read_body(request, MAX_JSON_BYTES))
+        return json.loads(await read_body(request, MAX_JSON_BYTES))
     except (ValueError, RecursionError):
         raise ApiError(400, "bad_json", "the body is not JSON") from None
-    return check(raw, kind)
 
 
 def check(raw: object, kind: type[Body]) -> Body:

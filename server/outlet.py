@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import av
@@ -40,6 +41,7 @@ class Outlet:
 
     def __init__(self) -> None:
         self.missed = 0  # pictures that were not fetched in time
+        self.taps: list[Callable[[Heard], None]] = []  # hear what is given to this receiver
         self._picture: Shown | None = None
         self._sound: deque[Heard] = deque(maxlen=SOUND_KEPT)
         self._picture_came = asyncio.Event()
@@ -55,6 +57,8 @@ class Outlet:
     def hear(self, heard: Heard) -> None:
         """Offer a packet of sound."""
         self._sound.append(heard)
+        for tap in self.taps:
+            tap(heard)
         self._sound_came.set()
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ from server.viewer import Viewer
 from server.worker import EngineWorker, WorkerBusy, WorkerStopped
 
 CAPACITY_S = 1.0
+MakeViewer = Callable[[Session], Viewer]  # a door's own kind, with its data channels
 MAX_ENROLLING = 4  # uploads being worked on; one more is asked to come again
 
 
@@ -139,24 +140,34 @@ class AvatarService:
                 await viewer.close()
         return answer
 
-    async def offer(self, sdp: str, options: SessionOptions, address: str) -> tuple[Session, str]:
+    async def offer(
+        self,
+        sdp: str,
+        options: SessionOptions,
+        address: str,
+        make: MakeViewer = Viewer,
+        *,
+        sound_only: bool = False,
+    ) -> tuple[Session, str]:
         """Open a session on the offer of its viewer; returns it with the answer.
 
         Raises:
             BadSdp, and what `open_session` raises: nothing is left behind.
         """
-        check_offer(sdp)
+        check_offer(sdp, sound_only=sound_only)
         session = await self.open_session(options, address)
         answered = False
         try:
-            answer = await self._see(session, sdp)
+            answer = await self._see(session, sdp, make)
             answered = True
         finally:
             if not answered:
                 await session.close("failed")
         return session, answer
 
-    async def join(self, session_id: str, sdp: str) -> tuple[Session, str]:
+    async def join(
+        self, session_id: str, sdp: str, make: MakeViewer = Viewer
+    ) -> tuple[Session, str]:
         """Connect the viewer of a session that was made before.
 
         Raises:
@@ -165,9 +176,9 @@ class AvatarService:
         """
         check_offer(sdp)
         session = self.find_session(session_id)
-        return session, await self._see(session, sdp)
+        return session, await self._see(session, sdp, make)
 
-    async def resume(self, token: str, sdp: str) -> tuple[Session, str]:
+    async def resume(self, token: str, sdp: str, make: MakeViewer = Viewer) -> tuple[Session, str]:
         """Connect the viewer of a session anew, in the place of the one that was lost.
 
         Raises:
@@ -178,18 +189,20 @@ class AvatarService:
         session = self.sessions.by_token(token)
         if session is None:
             raise ApiError(404, "unknown_session", "this session is over")
-        return session, await self._see(session, sdp)
+        return session, await self._see(session, sdp, make, taken="resumed")
 
-    async def _see(self, session: Session, sdp: str) -> str:
-        """Connect the viewer whose microphone is heard; one before it has to go."""
+    async def _see(
+        self, session: Session, sdp: str, make: MakeViewer, *, taken: str = "replaced"
+    ) -> str:
+        """Connect the viewer whose microphone is heard; one before it has to go, as `taken`."""
         with session.hold():
-            viewer = Viewer(session)
+            viewer = make(session)
             answer = await self.connect(viewer, sdp)
             if session.closed_for is not None:  # while the offer was answered
                 raise ApiError(404, "unknown_session", "this session is over")
             before, self._viewers[session.id] = self._viewers.get(session.id), viewer
             if before is not None:
-                await before.close()
+                await before.close(taken)
         return answer
 
     async def express(self, session: Session, prompt: str) -> str:
@@ -224,6 +237,11 @@ class AvatarService:
         if session is None:
             raise ApiError(404, "unknown_session", "this session is over")
         return session
+
+    def connected(self, session: Session) -> bool:
+        """Whether the viewer that is heard is there, or on its way."""
+        viewer = self._viewers.get(session.id)
+        return viewer is not None and not viewer.over
 
     def find_viewer(self, session_id: str) -> Viewer:
         """Return the viewer of an open session that is heard; raises `ApiError` unknown_session."""

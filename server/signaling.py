@@ -57,8 +57,14 @@ def make_connection(settings: ServerSettings) -> RTCPeerConnection:
     return RTCPeerConnection(ice_configuration(settings))
 
 
-def check_offer(sdp: str) -> list[str]:
+def check_offer(sdp: str, *, sound_only: bool = False) -> list[str]:
     """Refuse an offer that cannot lead to a talking face; return its kinds of media, in order.
+
+    The first video and the first audio carry the face and its voice; more of them (a screen that the
+    viewer may share) are answered as inactive.
+
+    Args:
+        sound_only: an offer without any video will do.
 
     Raises:
         BadSdp: it cannot be read, or does not ask for a face and its voice.
@@ -69,11 +75,12 @@ def check_offer(sdp: str) -> list[str]:
         what = f"{type(error).__name__} {error}"
         raise BadSdp(f"the offer is no session description: {what}") from None
     kinds = [media.kind for media in offer.media]
-    if kinds.count("video") != 1 or kinds.count("audio") != 1:
-        raise BadSdp(f"the offer must ask for one video and one audio, it has {kinds}")
-    for media in offer.media:
-        if media.kind != "application" and media.direction not in ("recvonly", "sendrecv"):
-            what = f"{media.kind} is {media.direction}"
+    for kind in ("audio",) if sound_only and "video" not in kinds else ("video", "audio"):
+        media = next((m for m in offer.media if m.kind == kind), None)
+        if media is None:
+            raise BadSdp(f"the offer must ask for a video and an audio, it has {kinds}")
+        if media.direction not in ("recvonly", "sendrecv"):
+            what = f"{kind} is {media.direction}"
             raise BadSdp(f"the offer's {what}; it must be recvonly or sendrecv")
     if any(media.dtls is None or not media.dtls.fingerprints for media in offer.media):
         raise BadSdp("the offer has media without a fingerprint; they could not be encrypted")
@@ -97,16 +104,30 @@ async def answer(
     Raises:
         BadSdp: the library cannot use the offer; the connection is to be closed.
     """
-    for kind in check_offer(sdp):  # in another order the library loses the bundled transport
+    kinds = dict.fromkeys(check_offer(sdp, sound_only=True))
+    for kind in kinds:  # in another order the library loses the bundled transport
         if kind in tracks:
             report_media_times(pc.addTrack(tracks[kind]), tracks[kind])
     for transceiver in pc.getTransceivers():
         transceiver.setCodecPreferences(_preferences(transceiver.kind, codec))
         if transceiver.kind == "video":
             transceiver.direction = "sendonly"  # a viewer's own video would pile up, unread
+    return await answer_again(pc, sdp)
+
+
+async def answer_again(pc: RTCPeerConnection, sdp: str) -> str:
+    """Apply an offer to a connection that has its tracks; return the answer, candidates included.
+
+    Raises:
+        BadSdp: the library cannot use the offer.
+    """
+    ours = set(filter(None, (sender.track for sender in pc.getSenders())))
     sdp = _MDNS_LINE.sub("", sdp)
     try:
         await pc.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
+        for transceiver in pc.getTransceivers():
+            if transceiver.sender.track not in ours:
+                transceiver.direction = "inactive"  # nobody would fetch what comes
         await pc.setLocalDescription(await pc.createAnswer())
     except _REFUSALS as error:
         raise BadSdp(f"the offer cannot be used: {type(error).__name__} {error}") from None

@@ -28,6 +28,7 @@ CLOSE_S = 3.0
 OPEN_S = 1.0  # for a viewer that just connected to open its data channel
 LAST_WORDS_S = 0.1  # for the reason of the end to reach the viewer
 Channels = Callable[[RTCDataChannel], bool]
+Leaving = Callable[[str], bool]
 
 
 class Viewer:
@@ -36,16 +37,23 @@ class Viewer:
     Args:
         heard: whether its microphone becomes that of the session.
         channels: offered every data channel first; True: it is one of a protocol of its own.
+        on_leave: called with the reason before it hangs up; True: something was said that is to arrive.
     """
 
     def __init__(
-        self, session: Session, *, heard: bool = True, channels: Channels = lambda channel: False
+        self,
+        session: Session,
+        *,
+        heard: bool = True,
+        channels: Channels = lambda channel: False,
+        on_leave: Leaving = lambda reason: False,
     ) -> None:
         self.session = session
         self.outlet = Outlet()
         self.pc = signaling.make_connection(session.settings)
         self._heard = heard
-        self._channels = channels
+        self._channels, self._on_leave = channels, on_leave
+        self._reason = "closed"
         self._tracks: dict[str, AvatarTrack] = {
             "video": AvatarVideoTrack(self.outlet),
             "audio": AvatarAudioTrack(self.outlet),
@@ -65,8 +73,21 @@ class Viewer:
         """Return the answer to the viewer's offer; raises `BadSdp`."""
         return await signaling.answer(self.pc, sdp, self._tracks, self.session.settings.codec)
 
-    async def close(self) -> None:
+    @property
+    def over(self) -> bool:
+        """Whether it has hung up, or is about to."""
+        return self._over.is_set()
+
+    async def renegotiate(self, sdp: str) -> str:
+        """Return the answer to another offer of the same connection; raises `BadSdp`."""
+        return await signaling.answer_again(self.pc, sdp)
+
+    async def close(self, reason: str = "closed") -> None:
         """Hang up and wait until it is done. May be called again."""
+        if not self._over.is_set():
+            self._reason = reason
+            if reason != "closed":  # another viewer is heard now
+                self._control.send(Event("closing", {"reason": "replaced"}).message())
         self._over.set()
         await asyncio.wait([self._task])
 
@@ -115,6 +136,7 @@ class Viewer:
                 stack.push_async_callback(self._hang_up)
                 for track in self._tracks.values():
                     stack.callback(track.stop)
+                stack.push_async_callback(self._last_words)
                 stack.callback(self._leave)
 
     async def _first(self, event: asyncio.Event, limit_s: float) -> None:
@@ -135,7 +157,6 @@ class Viewer:
             await self._over.wait()
             for task in tasks:
                 task.cancel()
-        await asyncio.sleep(LAST_WORDS_S if self._control.open else 0)
 
     async def _say_why(self) -> None:
         """Let a viewer that is sent away open its data channel, where the reason waits."""
@@ -194,6 +215,11 @@ class Viewer:
         if self.close in self.session.on_close:
             self.session.on_close.remove(self.close)
         self.session.detach(self.outlet, for_good=self._hung_up)
+
+    async def _last_words(self) -> None:
+        """Let what was said last reach the viewer."""
+        said = self._on_leave(self._reason)
+        await asyncio.sleep(LAST_WORDS_S if said or self._control.open else 0)
 
     async def _hang_up(self) -> None:
         try:

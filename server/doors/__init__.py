@@ -3,6 +3,14 @@
 A door translates; it holds no logic. Those that are served over HTTP have their `ROUTES`.
 """
 
-from server.doors import media_socket, offer, sessions, speech_socket, twilio
+from server.doors import (
+    media_socket,
+    offer,
+    realtime,
+    sessions,
+    smallwebrtc,
+    speech_socket,
+    twilio,
+)
 
-DOORS = (offer, sessions, speech_socket, media_socket, twilio)
+DOORS = (offer, sessions, speech_socket, media_socket, smallwebrtc, realtime, twilio)
