@@ -185,7 +185,7 @@ class AvatarService:
             answer = await self.connect(viewer, sdp)
             self._viewers[session.id] = viewer
             if before is not None:
-                await before.close()
+                await before.replace()
         return answer
 
     async def express(self, session: Session, prompt: str) -> str:

@@ -62,6 +62,11 @@ class Viewer:
         """Return the answer to the viewer's offer; raises `BadSdp`."""
         return await signaling.answer(self.pc, sdp, self._tracks, self.session.settings.codec)
 
+    async def replace(self) -> None:
+        """Hang up because another viewer is heard now: told as a `closing` of its own."""
+        self._control.send(Event("closing", {"reason": "replaced"}).message())
+        await self.close()
+
     async def close(self) -> None:
         """Hang up and wait until it is done. May be called again."""
         self._over.set()
