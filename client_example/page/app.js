@@ -216,7 +216,6 @@ function listen() {
   $("tap").addEventListener("click", playVideo);
   $("notice-close").addEventListener("click", quiet);
   video.addEventListener("resize", () => fitStage(video.videoWidth, video.videoHeight));
-  video.addEventListener("playing", () => $("stage").classList.add("playing"));
   acceptDrops();
 
   connection.addEventListener("state", ({ detail }) => follow(detail));
@@ -229,6 +228,7 @@ function listen() {
   connection.addEventListener("stream", () => {
     video.srcObject ??= connection.stream;
     playVideo();
+    video.requestVideoFrameCallback(() => $("stage").classList.add("playing"));
   });
   chooser.addEventListener("chosen", (event) => {
     usePortrait(event.detail);

@@ -1,9 +1,10 @@
 // One peer connection: the face and its voice in, a microphone out, the control channel, and whether media arrive.
 
-const GATHERING_LIMIT_MS = 500; // later candidates are sent by themselves
+const GATHERING_LIMIT_MS = 150; // later candidates are sent by themselves
 const LOOK_MS = 100;
 const STILL_MS = 700; // no frame for so long: the picture stands still
-const SILENT_MS = 500; // no packet of sound, or of its silence
+const DOUBT_MS = 300; // no frame for so long: do packets of sound come?
+const SILENT_MS = 300; // none for so long, asked for meanwhile
 
 /**
  * Events (CustomEvent, values in `detail`):
@@ -20,8 +21,8 @@ export class Link extends EventTarget {
   #sender;
   #looking = 0;
   #closed = false; // by ourselves
-  #video = new Arrivals();
-  #audio = new Arrivals();
+  #frame = new Change();
+  #packet = new Change();
 
   constructor(iceServers) {
     super();
@@ -74,12 +75,13 @@ export class Link extends EventTarget {
     if (this.#channel.readyState === "open") this.#channel.send(JSON.stringify(message));
   }
 
-  /** Look now whether media arrive; none for `patience` ms are none. */
-  look(patience = STILL_MS) {
-    const now = performance.now();
+  /** Look now whether media arrive; no frame for `patience` ms is none. */
+  async look(patience = STILL_MS) {
     const [video, audio] = this.#pc.getReceivers();
-    const frames = this.#video.look(video, now) < patience;
-    const sound = this.#audio.look(audio, now) < Math.min(patience, SILENT_MS);
+    const still = this.#frame.since(video.getSynchronizationSources()[0]?.rtpTimestamp);
+    if (still > DOUBT_MS) this.#packet.since(await packets(audio));
+    const frames = still < patience;
+    const sound = frames || this.#packet.since() < SILENT_MS;
     if (frames === this.frames && sound === this.sound) return;
     [this.frames, this.sound] = [frames, sound];
     this.#emit("media", { frames, sound });
@@ -96,17 +98,23 @@ export class Link extends EventTarget {
   }
 }
 
-/** When a receiver last gave something: what left its jitter buffer carries another time stamp than before. */
-class Arrivals {
-  #stamp = null;
+/** When a figure last changed. */
+class Change {
+  #value;
   #at = Number.NEGATIVE_INFINITY;
 
-  /** Milliseconds since something arrived; Infinity if nothing ever did. */
-  look(receiver, now) {
-    const stamp = receiver?.getSynchronizationSources()[0]?.rtpTimestamp ?? null;
-    if (stamp !== null && stamp !== this.#stamp) [this.#stamp, this.#at] = [stamp, now];
+  /** Milliseconds since it changed, with its newest value if that is known; Infinity if it never did. */
+  since(value) {
+    const now = performance.now();
+    if (value !== undefined && value !== this.#value) [this.#value, this.#at] = [value, now];
     return now - this.#at;
   }
+}
+
+/** How many packets a receiver got. */
+async function packets(receiver) {
+  for (const stat of (await receiver.getStats()).values()) if (stat.type === "inbound-rtp") return stat.packetsReceived;
+  return undefined;
 }
 
 /** Wait until ICE gathering is complete, at most `limit` ms. */
