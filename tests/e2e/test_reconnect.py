@@ -55,7 +55,11 @@ def follow_answers(page: Page) -> list[dict[str, Any]]:
     answers: list[dict[str, Any]] = []
 
     def note(response: Response) -> None:
-        if response.url.endswith("/api/offer") and response.request.method == "POST" and response.ok:
+        if (
+            response.url.endswith("/api/offer")
+            and response.request.method == "POST"
+            and response.ok
+        ):
             answers.append(response.json())
 
     page.on("response", note)
@@ -134,9 +138,7 @@ def test_when_the_way_to_the_server_changes_the_same_session_goes_on(
         assert page.evaluate("window.__watch.frozen") <= 1000
 
 
-def test_what_ends_or_stops_is_not_called_live(
-    open_page: OpenPage, tmp_path: Path
-) -> None:
+def test_what_ends_or_stops_is_not_called_live(open_page: OpenPage, tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "log.txt", FAKE) as server:
         page = open_page(server.url, allow=EXPECTED, script=WATCH)
         answers = follow_answers(page)
