@@ -153,11 +153,11 @@ def allow_loopback() -> None:
 
 
 class Viewer:
-    """One aiortc viewer. `on_frame` and `on_sound` are called with every decoded frame."""
+    """One aiortc viewer, of `session` or of one of its own. `on_frame` and `on_sound` get what is decoded."""
 
-    def __init__(self, url: str, *, portrait: str = "default") -> None:
+    def __init__(self, url: str, *, portrait: str = "default", session: str | None = None) -> None:
         self.url = url.rstrip("/")
-        self.portrait = portrait
+        self._wish = {"session_id": session} if session else {"portrait_id": portrait}
         self.report = Report()
         self.session_id: str | None = None
         self.on_frame: list[Any] = []
@@ -182,7 +182,7 @@ class Viewer:
         self.control.on("message", self._on_message)
         await self.pc.setLocalDescription(await self.pc.createOffer())
         offer = self.pc.localDescription
-        body = {"sdp": offer.sdp, "type": offer.type, "portrait_id": self.portrait}
+        body = {"sdp": offer.sdp, "type": offer.type, **self._wish}
         answer = await asyncio.to_thread(post_json, f"{self.url}/api/offer", body)
         self.session_id = answer["session_id"]
         await self.pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))

@@ -79,7 +79,8 @@ def running(command: tuple[str, ...], log: Path, cwd: Path) -> Iterator[str]:
     try:
         end = time.monotonic() + 60
         while "http://" not in (said := log.read_text()):
-            assert process.poll() is None and time.monotonic() < end, said
+            assert process.poll() is None, said
+            assert time.monotonic() < end, said
             time.sleep(0.05)
         yield said.split("http://")[1].split("/")[0].split(":")[1]
     finally:
