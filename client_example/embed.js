@@ -249,6 +249,7 @@ export class PortraitTalk extends HTMLElement {
 
   #follow(state) {
     this.state = state.name;
+    if (!["live", "stalled"].includes(state.name)) [this.#level, this.mood] = [0, "idle"]; // until told anew
     this.#parts.stage.dataset.state = state.name;
     const words = state.name === "live" ? liveWords(this.#live()) : stateWords(state);
     this.#say(state.name === "stopped" ? "" : words);

@@ -239,6 +239,7 @@ function listen() {
 }
 
 function follow(state) {
+  if (state.name !== "live" && state.name !== "stalled") showLive({ level: 0, mood: "idle", slow: false }); // until told anew
   showState(state);
   if (state.name === "ended") captions.clear();
   if (state.name === "connecting") $("stage").classList.remove("playing"); // not what another session showed
