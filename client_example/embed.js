@@ -154,7 +154,9 @@ export class PortraitTalk extends HTMLElement {
     connection.addEventListener("unexpressed", ({ detail }) => this.#say(detail.error.message));
     connection.addEventListener("stream", () => {
       video.srcObject ??= connection.stream;
-      video.requestVideoFrameCallback(() => video.classList.add("playing"));
+      const seen = () => video.classList.add("playing");
+      if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(seen);
+      else seen();
       this.#play();
     });
     const config = await this.#server().config().catch(() => this.#warn());

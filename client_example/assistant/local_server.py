@@ -9,6 +9,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import typer
+
 USUAL = "http://localhost:8080"
 
 
@@ -39,6 +41,7 @@ def server(url: str | None) -> Iterator[str]:
     elif runs(USUAL):
         yield USUAL
     else:
+        typer.echo(f"No server at {USUAL}: one is started.")
         command = [sys.executable, "-m", "server.cli", "serve", "--port", "0"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:

@@ -228,7 +228,9 @@ function listen() {
   connection.addEventListener("stream", () => {
     video.srcObject ??= connection.stream;
     playVideo();
-    video.requestVideoFrameCallback(() => $("stage").classList.add("playing"));
+    const seen = () => $("stage").classList.add("playing");
+    if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(seen);
+    else seen();
   });
   chooser.addEventListener("chosen", (event) => {
     usePortrait(event.detail);

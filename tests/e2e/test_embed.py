@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from benchmarks.server_process import ServerProcess
 from tests.e2e.conftest import FAKE, OpenPage
-from tests.e2e.live import sessions, wait_until
+from tests.e2e.live import sessions, wait_live, wait_until
 
 ICON = "404"  # the site has none
 ELEMENT = "document.querySelector('portrait-talk')"
@@ -117,7 +117,7 @@ def test_three_lines_of_html_are_an_avatar(
     wait_until(page, "its session ends", lambda: sessions(allowing) == 0, 5)
 
 
-def test_it_joins_the_session_of_an_assistant_and_says_when_it_leaves(
+def test_who_joins_an_assistant_is_told_what_it_says_and_when_it_is_over(
     site: tuple[str, Path], allowing: ServerProcess, open_page: OpenPage
 ) -> None:
     url = f"{allowing.url.replace('http', 'ws')}/api/speech?listen=16000"
@@ -132,8 +132,12 @@ def test_it_joins_the_session_of_an_assistant_and_says_when_it_leaves(
         page.get_by_role("button", name="Stop talking").wait_for()
         wait_until(page, "the assistant hears", lambda: loud(socket), 10)
         assert page.evaluate(f"{ELEMENT}.video.muted") is False, "the assistant is not heard"
-    wait_state(page, "ended")
-    page.get_by_text("The assistant has left").wait_for()
+        first, page = page, open_page(f"{allowing.url}/?session={session}")
+        wait_live(page)
+        first.get_by_text("Shown in another window now").wait_for()
+        say(socket, "hello", 2.0)
+        page.locator("#captions", has_text="Hello from another site.").wait_for()
+    page.locator("#state", has_text="The assistant has left").wait_for()
 
 
 def loud(socket: ClientConnection) -> bool:
