@@ -41,6 +41,7 @@ class AvatarService:
         self.portraits = PortraitRegistry(settings.portraits_kept)
         self.sessions = SessionBook(settings.max_sessions, settings.offers_per_address)
         self._viewers: dict[str, Viewer] = {}  # who is heard in each session
+        self._leaving: set[asyncio.Future[None]] = set()  # viewers whose place was taken
         self._looking: asyncio.TimerHandle | None = None
         self._enrolling = 0
         # Pictures are read and enrolled beside the engine thread, one at a time: no stream waits.
@@ -184,8 +185,10 @@ class AvatarService:
             viewer = Viewer(session)
             answer = await self.connect(viewer, sdp)
             self._viewers[session.id] = viewer
-            if before is not None:
-                await before.replace()
+            if before is not None:  # it hangs up beside: who comes back waits for nobody
+                leaving = asyncio.ensure_future(before.replace())
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
         return answer
 
     async def express(self, session: Session, prompt: str) -> str:

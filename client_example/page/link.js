@@ -1,6 +1,7 @@
 // One peer connection: the face and its voice in, a microphone out, the control channel, and whether media arrive.
 
-const GATHERING_LIMIT_MS = 150; // later candidates are sent by themselves
+const GATHERING_LIMIT_MS = 300; // later candidates are sent by themselves
+const MORE_CANDIDATES_MS = 30; // after the first
 const LOOK_MS = 100;
 const STILL_MS = 700; // no frame for so long: the picture stands still
 const DOUBT_MS = 300; // no frame for so long: do packets of sound come?
@@ -54,7 +55,7 @@ export class Link extends EventTarget {
       if (made && candidate?.candidate) this.#emit("candidate", candidate.toJSON());
     });
     await this.#pc.setLocalDescription();
-    await gathered(this.#pc, GATHERING_LIMIT_MS);
+    await gathered(this.#pc);
     made = true;
     return this.#pc.localDescription;
   }
@@ -117,13 +118,11 @@ async function packets(receiver) {
   return undefined;
 }
 
-/** Wait until ICE gathering is complete, at most `limit` ms. */
-function gathered(pc, limit) {
+/** Wait until ICE gathering is complete, or the first candidate has been there for a moment, or for the limit. */
+function gathered(pc) {
   if (pc.iceGatheringState === "complete") return Promise.resolve();
   return new Promise((resolve) => {
-    setTimeout(resolve, limit);
-    pc.addEventListener("icegatheringstatechange", () => {
-      if (pc.iceGatheringState === "complete") resolve();
-    });
+    setTimeout(resolve, GATHERING_LIMIT_MS);
+    pc.addEventListener("icecandidate", ({ candidate }) => setTimeout(resolve, candidate ? MORE_CANDIDATES_MS : 0));
   });
 }

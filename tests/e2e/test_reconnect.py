@@ -19,14 +19,16 @@ from tests.e2e.live import MOTION, sessions, wait_live, wait_until
 from tests.e2e.network import SERVER_IP, NoNetwork, Wire, running, wire
 
 EXPECTED = r"Failed to load resource|net::ERR_"  # the browser's own lines in the console
-# When frames were shown, and for how long the page ever said "Live" over a face that stood still.
+# The longest time without a frame, and how long the page ever said "Live" over a face that stood still.
 WATCH = """
-window.__watch = { last: 0, frozen: 0 };
+window.__watch = { last: 0, gap: 0, frozen: 0 };
 addEventListener("DOMContentLoaded", () => {
   const video = document.getElementById("video");
   let unsaid = 0;  // when it last did not say so
   const seen = () => {
+    const { last, gap } = window.__watch;
     window.__watch.last = performance.now();
+    window.__watch.gap = Math.max(gap, last && window.__watch.last - last);
     video.requestVideoFrameCallback(seen);
   };
   video.requestVideoFrameCallback(seen);
@@ -66,14 +68,12 @@ def follow_answers(page: Page) -> list[dict[str, Any]]:
     return answers
 
 
-def now(page: Page) -> float:
-    return float(page.evaluate("performance.now()"))
-
-
-def shown_after(page: Page, moment_ms: float) -> float:
-    """Wait for the next frame; seconds from `moment_ms` until it was there."""
-    page.wait_for_function("(moment) => window.__watch.last > moment", arg=moment_ms)
-    return (float(page.evaluate("window.__watch.last")) - moment_ms) / 1000
+def longest_gap_s(page: Page) -> float:
+    """The longest time without a frame, a frame just seen; forgets it."""
+    page.wait_for_function(
+        "(then) => window.__watch.last > then", arg=page.evaluate("performance.now()")
+    )
+    return float(page.evaluate("[window.__watch.gap, (window.__watch.gap = 0)][0]")) / 1000
 
 
 @pytest.fixture
@@ -119,19 +119,19 @@ def test_when_the_way_to_the_server_changes_the_same_session_goes_on(
         about = f"api/sessions/{answers[0]['session_id']}"
         portrait = page.evaluate(OTHER_PORTRAIT, about)
 
+        longest_gap_s(page)
+
+        two_machines.move()
+        page.wait_for_timeout(2_000)
+        assert longest_gap_s(page) <= 2.0
+
         two_machines.block(page.evaluate(PORT))  # a router forgets it, or the network is another
-        blocked = now(page)
         page.wait_for_function(NOT_LIVE, polling=20)
         page.wait_for_selector("#pill[data-state=live]")
-        assert shown_after(page, now(page)) + (now(page) - blocked) / 1000 <= 2.0
-        assert len(answers) == 2
-        assert answers[1]["session_id"] == answers[0]["session_id"]
+        assert 0.7 <= longest_gap_s(page) <= 2.0
+        assert len(answers) > 1
+        assert {answer["session_id"] for answer in answers} == {answers[0]["session_id"]}
 
-        page.wait_for_timeout(3_100)  # the trouble before is over
-        two_machines.move()
-        moved = now(page)
-        page.wait_for_timeout(300)
-        assert shown_after(page, moved + 300) + 0.3 <= 2.0
         session = page.evaluate("async (path) => (await fetch(path)).json()", about)
         assert session["portrait_id"] == portrait
         assert session["viewers"] == 1
