@@ -124,7 +124,10 @@ class Conversation:
             await self._send(type="words", words=timed)
             await self._socket.send(spoken.pcm)
             self._tell(f"assistant  {sentence}")
-        await self._send(type="end")
+        if said.length_ms:
+            await self._send(type="end")
+        else:  # nothing to say
+            await self._send(type="state", state="idle")
 
     async def _follow(self, event: dict[str, Any]) -> None:
         match event["type"]:

@@ -5,6 +5,7 @@ English only. Without it turns are heard, not words.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -33,6 +34,7 @@ class Pocketsphinx:
             import pocketsphinx
         except ImportError:
             raise NoEars("to hear words: pip install pocketsphinx") from None
+        self._lock = threading.Lock()
         language = {"lm": None} if phrases else {}
         self._decoder: Any = pocketsphinx.Decoder(
             samprate=16_000, cmn="batch", loglevel="FATAL", **language
@@ -46,8 +48,9 @@ class Pocketsphinx:
 
     def words(self, sound: bytes) -> str:
         """Understand one turn."""
-        self._decoder.start_utt()
-        self._decoder.process_raw(sound, no_search=False, full_utt=True)
-        self._decoder.end_utt()
-        heard = self._decoder.hyp()
+        with self._lock:  # a turn that nobody waits for any more may still be worked on
+            self._decoder.start_utt()
+            self._decoder.process_raw(sound, no_search=False, full_utt=True)
+            self._decoder.end_utt()
+            heard = self._decoder.hyp()
         return heard.hypstr if heard else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from websockets.asyncio.client import connect
 
 from client_example.assistant.brain import BrainFailed, Chat, Script, Turn
 from client_example.assistant.conversation import Conversation, Said
+from client_example.assistant.ears import Pocketsphinx
 from client_example.assistant.vad import RATE_HZ, Began, Ended, VoiceDetector
 from client_example.assistant.voice import Espeak, NoVoice, Word
 from client_example.headless import Viewer
@@ -125,6 +127,30 @@ def test_the_voice_says_when_each_word_is_spoken(voice: Espeak) -> None:
 def test_an_unknown_voice_is_named() -> None:
     with pytest.raises(NoVoice, match=r"klingonish|apt-get"):
         Espeak("klingonish")
+
+
+def test_the_ears_know_the_phrases_of_the_script(voice: Espeak) -> None:
+    pytest.importorskip("pocketsphinx")
+    ears = Pocketsphinx(Script.phrases())
+    spoken = voice.speak("Tell me a story.")
+    frame = av.AudioFrame.from_ndarray(np.frombuffer(spoken.pcm, "<i2")[None], "s16", "mono")
+    frame.sample_rate = spoken.rate_hz
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE_HZ)
+    parts = [part for each in (frame, None) for part in resampler.resample(each)]
+    sound = b"".join(part.to_ndarray().tobytes() for part in parts)
+    assert "story" in ears.words(bytes(9600) + sound + bytes(19_200))
+    assert ears.words(noise(1, -60)) == ""
+
+
+@pytest.mark.usefixtures("voice")
+async def test_without_a_server_its_command_says_how_to_start_one() -> None:
+    command = [sys.executable, "-m", "client_example.assistant", "--server", "http://127.0.0.1:9"]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    _, said = await process.communicate()
+    assert process.returncode == 1
+    assert said.decode().strip() == (
+        "assistant: no server answers at http://127.0.0.1:9; start one with `portraittalk serve`"
+    )
 
 
 async def all_of(brain: Script | Chat, words: str | None, seconds: float = 2.0) -> list[str]:
