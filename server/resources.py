@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections import deque
 
 from server.errors import ApiError
 from server.viewer import Viewer
 
 _UFRAG = re.compile(r"^a=ice-ufrag:(\S+)", re.MULTILINE)
+REMEMBERED = 256
 ANY_TAG = ("*", '"*"')
 
 
@@ -47,16 +49,20 @@ class Resource:
 
 
 class ResourceBook:
-    """Those that are open, by session and id."""
+    """Those that are open, by session and id.
+
+    Bound: of 256 that hung up is known that they were there. Overflow: the oldest are forgotten.
+    """
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, str], Resource] = {}
+        self._hung_up: deque[tuple[str, str]] = deque(maxlen=REMEMBERED)
 
     def add(self, resource: Resource) -> None:
         """Keep it until its connection is gone."""
         key = (resource.viewer.session.id, resource.id)
         self._open[key] = resource
-        resource.viewer.when_gone(lambda: self._open.pop(key, None))
+        resource.viewer.when_gone(lambda: self._forget(key))
 
     def find(self, session_id: str, resource_id: str) -> Resource:
         """Return an open one; raises `ApiError` unknown_connection."""
@@ -64,6 +70,21 @@ class ResourceBook:
         if resource is None:
             raise ApiError(404, "unknown_connection", "this connection is over")
         return resource
+
+    async def end(self, session_id: str, resource_id: str) -> None:
+        """Hang up; raises `ApiError` unknown_connection.
+
+        Who hung up itself may still say so once: clients close their connection first.
+        """
+        key = (session_id, resource_id)
+        if key not in self._hung_up:
+            await self.find(session_id, resource_id).viewer.close()
+        if key in self._hung_up:
+            self._hung_up.remove(key)
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        del self._open[key]
+        self._hung_up.append(key)
 
     def waiting(self) -> list[Resource]:
         """Those that are still to connect."""

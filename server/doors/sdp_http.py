@@ -94,14 +94,17 @@ class Connection(HTTPEndpoint):
     async def patch(self, request: Request) -> Response:
         """Candidates that were found later."""
         resource = self._resource(request)
-        fragment = read_fragment(await read_sdp(request, FRAGMENT))
+        body = await read_sdp(request, FRAGMENT)
+        with unprocessable():
+            fragment = read_fragment(body)
         resource.check_match(request.headers.get("If-Match"), fragment.ufrag)
         await trickle(resource.viewer.pc, fragment)
         return Response(status_code=204)
 
     async def delete(self, request: Request) -> Response:
         """Hang up."""
-        await self._resource(request).viewer.close()
+        names = request.path_params
+        await service_of(request).resources.end(names["id"], names["connection"])
         return Response(status_code=200)
 
     def _resource(self, request: Request) -> Resource:
