@@ -71,7 +71,13 @@ class Peer(Viewer):
         return np.concatenate([np.zeros(0, np.int16), *self.heard])
 
 
-def alike(part: NDArray[Any], whole: NDArray[Any]) -> float:
+def heard_share(said: NDArray[Any], heard: NDArray[Any]) -> float:
+    """How many of the pieces of 200 ms of `said` are somewhere in `heard`."""
+    pieces = [said[at : at + 9600] for at in range(0, len(said) - 9599, 9600)]
+    return float(np.mean([_alike(piece, heard) > 0.8 for piece in pieces]))
+
+
+def _alike(part: NDArray[Any], whole: NDArray[Any]) -> float:
     """How alike `part` and that stretch of `whole` are that is most like it; 1: the same."""
     size = 1 << (len(part) + len(whole)).bit_length()
     a, b = (np.fft.rfft(x.astype(float), size) for x in (whole, part))

@@ -39,7 +39,7 @@ def code_of(response: httpx.Response) -> tuple[int, str]:
 
 
 async def test_many_watch_one_render_and_one_who_leaves_disturbs_nobody() -> None:
-    async with serving(settings=ServerSettings(capacity=4, port=0)) as live:
+    async with serving(settings=ServerSettings(capacity=4)) as live:
         session = await new_session(live)
         orders = (FACE, FACE[::-1], FACE[:1], FACE[1:])
         players = [Peer(live.http) for _ in orders]
@@ -75,7 +75,7 @@ def frames_made(live: Live) -> float:
 
 
 async def test_what_is_no_offer_of_a_player_is_refused_with_its_reason() -> None:
-    async with serving() as live:
+    async with serving(settings=ServerSettings(capacity=4)) as live:
         session = await new_session(live)
         path, offer = f"/whep/{session.id}", await one_way_offer(*FACE)
 
@@ -110,7 +110,7 @@ async def test_what_is_no_offer_of_a_player_is_refused_with_its_reason() -> None
 
 async def test_a_connection_has_an_address_a_tag_and_an_end() -> None:
     stun = ("stun:127.0.0.1:9", "turn:127.0.0.1:9")
-    async with serving() as live:
+    async with serving(settings=ServerSettings(capacity=4)) as live:
         live.service.settings = replace(live.service.settings, ice_servers=stun)  # told, not asked
         session = await new_session(live)
         offer = await one_way_offer(*FACE)
@@ -205,7 +205,7 @@ async def test_offers_that_lead_nowhere_are_few_and_end() -> None:
 
 
 async def test_a_mere_viewer_cuts_nobody_off() -> None:
-    async with serving() as live:
+    async with serving(settings=ServerSettings(capacity=4)) as live:
         session, player = await new_session(live), Peer(live.http)
         control = player.pc.createDataChannel("control")
         utterance = session.speech.begin("whole", SoundFormat(24_000, "pcm16"))
