@@ -153,13 +153,27 @@ def allow_loopback() -> None:
 
 
 class Viewer:
-    """One aiortc viewer. `on_frame` and `on_sound` are called with every decoded frame."""
+    """One aiortc viewer. `on_frame` and `on_sound` are called with every decoded frame.
 
-    def __init__(self, url: str, *, portrait: str = "default") -> None:
+    Args:
+        session: a session that was made before, to join.
+        resume: the token of a viewer that was lost, to take its place.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        portrait: str = "default",
+        session: str | None = None,
+        resume: str | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
-        self.portrait = portrait
+        self._asked = {"portrait_id": portrait, "session_id": session, "resume": resume}
         self.report = Report()
         self.session_id: str | None = None
+        self.token: str | None = None  # to come back with
+        self.events: list[dict[str, Any]] = []  # what the server told
         self.on_frame: list[Any] = []
         self.on_sound: list[Any] = []
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -182,9 +196,9 @@ class Viewer:
         self.control.on("message", self._on_message)
         await self.pc.setLocalDescription(await self.pc.createOffer())
         offer = self.pc.localDescription
-        body = {"sdp": offer.sdp, "type": offer.type, "portrait_id": self.portrait}
+        body = {"sdp": offer.sdp, "type": offer.type, **self._asked}
         answer = await asyncio.to_thread(post_json, f"{self.url}/api/offer", body)
-        self.session_id = answer["session_id"]
+        self.session_id, self.token = answer["session_id"], answer["resume"]
         await self.pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
 
     async def close(self) -> None:
@@ -209,6 +223,7 @@ class Viewer:
 
     def _on_message(self, message: str) -> None:
         body = json.loads(message)
+        self.events.append(body)
         if body.get("type") == "stats":
             self.report.server_stats.append(body)
 

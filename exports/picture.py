@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from engine.face.topology import HEAD_MIDPOINTS, HEAD_POINTS, POINTS
-from engine.nets.geometry import control_points, flow_at, neck_points, unit_grid, warp
+from engine.nets.geometry import control_points, flow_at, neck_points, unit_line, warp
 from engine.nets.painter import Painter
 from engine.outputs import own_folder
 from engine.render.composite_maps import ANCHORS, GRID_X, GRID_Y
@@ -42,10 +41,11 @@ class Warp(nn.Module):
     def __init__(self, painter: Painter) -> None:
         super().__init__()
         self.painter = painter
-        self.grid: Tensor
+        self.x: Tensor
+        self.y: Tensor
         self.anchors: Tensor
-        y, x = np.meshgrid(GRID_Y, GRID_X, indexing="ij")
-        self.register_buffer("grid", torch.from_numpy(np.stack([x, y], -1).reshape(-1, 2)))
+        self.register_buffer("x", torch.from_numpy(GRID_X))
+        self.register_buffer("y", torch.from_numpy(GRID_Y))
         self.register_buffer("anchors", torch.from_numpy(ANCHORS)[None])
 
     def forward(
@@ -67,8 +67,7 @@ class Warp(nn.Module):
             torch.cat([control_points(face, HEAD_POINTS, HEAD_MIDPOINTS), neck, anchors], 1)
             for face, neck in zip((source, target), necks, strict=True)
         )
-        flow = flow_at(self.grid, before, after).transpose(1, 2)
-        return flow.unflatten(2, (len(GRID_Y), len(GRID_X)))
+        return flow_at(self.x, self.y, before, after)
 
 
 class Carry(nn.Module):
@@ -82,9 +81,8 @@ class Carry(nn.Module):
         self, patch: Tensor, source: Tensor, before: Tensor, target: Tensor
     ) -> tuple[Tensor, ...]:
         """Patch (B, 4, 128, 128) and three landmarks (B, 478, 2) -> the patch moved, `Warp.flow`."""
-        n = self.warp.painter.geometry.grid
-        after = control_points(target)
-        crop_flow = flow_at(unit_grid(n), control_points(before), after).view(-1, n, n, 2)
+        line = unit_line(self.warp.painter.geometry.grid)
+        crop_flow = flow_at(line, line, control_points(before), control_points(target))
         return warp(patch, crop_flow), self.warp.flow(source, target)
 
 

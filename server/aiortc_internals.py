@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from aiortc.clock import datetime_to_ntp
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtp import RtcpSrPacket, RtpPacket
 
+from server.arrivals import Arrivals
 from server.receive import MicJitterBuffer
 
 ARRIVALS_KEPT = 64
@@ -44,14 +46,18 @@ class AudioPackets:
     """The library's buffer interface over `MicJitterBuffer`; one packet is one frame.
 
     `arrived_at` remembers when a packet came, by the time stamp its decoded sound will carry.
+    `arrivals` says how long a missing packet is waited for, and learns of those that came too late
+    to be decoded; the ones that are decoded are noted by who takes them.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.packets: MicJitterBuffer[RtpPacket] = MicJitterBuffer()
+        self.arrivals = Arrivals()
         self.more: list[JitterFrame] = []
+        self.timer: asyncio.TimerHandle | None = None
         self._clock = clock
-        self._origin: int | None = None
-        self._arrivals: OrderedDict[int, float] = OrderedDict()
+        self._last: tuple[int, int] | None = None  # the last frame's time stamp, as sent and from 0
+        self._came: OrderedDict[int, float] = OrderedDict()
 
     def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
         """Return (False, first ready frame or None); the other ready ones are left in `more`.
@@ -59,22 +65,54 @@ class AudioPackets:
         A packet without payload (a keep-alive, or silence that is not sent) takes its place in the
         order and gives no frame: the decoder would take it for the end of the stream.
         """
+        now = self._clock()
+        pts = self._pts(packet.timestamp)
         if packet.payload:
-            self._arrivals[packet.timestamp] = self._clock()
-        while len(self._arrivals) > ARRIVALS_KEPT:
-            self._arrivals.popitem(last=False)
-        ready = [p for p in self.packets.add(packet.sequence_number, packet) if p.payload]
-        frames = [JitterFrame(data=p._data, timestamp=p.timestamp) for p in ready]  # type: ignore[attr-defined]
-        if frames and self._origin is None:
-            self._origin = frames[0].timestamp
+            self._came[pts] = now
+        while len(self._came) > ARRIVALS_KEPT:
+            self._came.popitem(last=False)
+        late = self.packets.late
+        until = self.arrivals.missed_at(pts, now)
+        frames = self._frames(self.packets.add(packet.sequence_number, packet, now, until))
+        self.arrivals.lost = self.packets.lost
+        if self.packets.late > late:
+            self.arrivals.late += 1
+            self.arrivals.add(pts, now)
         self.more = frames[1:]
         return False, (frames[0] if frames else None)
 
+    def expire(self) -> list[JitterFrame]:
+        """Give up what has been missing for too long; return the frames that waited behind it."""
+        frames = self._frames(self.packets.expire(self._clock()))
+        self.arrivals.lost = self.packets.lost
+        return frames
+
+    def expires_in(self) -> float | None:
+        """In how many seconds to call `expire`; None when nothing waits."""
+        at = self.packets.expires_at
+        return None if at is None else max(0.0, at - self._clock())
+
     def arrived_at(self, pts: int) -> float | None:
         """When the packet whose decoded frame has time stamp `pts` came; None if long ago."""
-        if self._origin is None:
-            return None
-        return self._arrivals.get((pts + self._origin) % (1 << 32))
+        return self._came.get(pts)
+
+    def _pts(self, timestamp: int) -> int:
+        """Return the time stamp that the decoded frame will carry: from 0, and without a wrap."""
+        if self._last is None:
+            return 0
+        sent, pts = self._last
+        return pts + (timestamp - sent + (1 << 31)) % (1 << 32) - (1 << 31)
+
+    def _frames(self, ready: list[RtpPacket]) -> list[JitterFrame]:
+        frames = []
+        for packet in ready:
+            if packet.payload:
+                pts = self._pts(packet.timestamp)
+                if self._last and pts < self._last[1]:
+                    pts += 1 << 32  # what the library makes of a time stamp that goes back
+                self._last = packet.timestamp, pts
+                frames.append(JitterFrame(data=packet._data, timestamp=packet.timestamp))  # type: ignore[attr-defined]
+        return frames
 
 
 def _make_buffer(capacity: int, prefetch: int = 0, is_video: bool = False) -> Any:
@@ -89,14 +127,28 @@ async def _handle_and_drain(
     """Let the library handle `packet`, then decode the frames it would have left behind."""
     await _handle_rtp_packet(self, packet, arrival_time_ms)
     buffer = self._RTCRtpReceiver__jitter_buffer  # type: ignore[attr-defined]
-    if not isinstance(buffer, AudioPackets) or not buffer.more:
-        return
-    codec = self._RTCRtpReceiver__codecs[packet.payload_type]  # type: ignore[attr-defined]
-    mapper = self._RTCRtpReceiver__timestamp_mapper  # type: ignore[attr-defined]
-    frames, buffer.more = buffer.more, []
+    codec = self._RTCRtpReceiver__codecs.get(packet.payload_type)  # type: ignore[attr-defined]
+    if isinstance(buffer, AudioPackets) and codec is not None:
+        frames, buffer.more = buffer.more, []
+        _decode(self, codec, buffer, frames)
+
+
+def _decode(
+    receiver: library.RTCRtpReceiver, codec: Any, buffer: AudioPackets, frames: list[JitterFrame]
+) -> None:
+    """Decode these frames now, and what waits behind a hole when that is given up."""
     for frame in frames:
-        frame.timestamp = mapper.map(frame.timestamp)
-        self._RTCRtpReceiver__decoder_queue.put((codec, frame))  # type: ignore[attr-defined]
+        frame.timestamp = receiver._RTCRtpReceiver__timestamp_mapper.map(frame.timestamp)  # type: ignore[attr-defined]
+        receiver._RTCRtpReceiver__decoder_queue.put((codec, frame))  # type: ignore[attr-defined]
+    if buffer.timer is not None:
+        buffer.timer.cancel()
+        buffer.timer = None
+    wait = buffer.expires_in()
+    if wait is not None:
+        loop = asyncio.get_running_loop()
+        buffer.timer = loop.call_later(
+            wait, lambda: _decode(receiver, codec, buffer, buffer.expire())
+        )
 
 
 def install_mic_buffer() -> None:

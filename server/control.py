@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -11,17 +13,23 @@ from aiortc import RTCDataChannel
 LABEL = "control"
 MAX_MESSAGE = 4096  # characters of a message; a longer one is ignored
 MAX_UNREAD = 64 * 1024  # bytes of our own messages that may wait for the viewer
+KEPT = 64  # messages that wait until the viewer has opened its channel
 
 
 class DataChannel:
     """A data channel that carries JSON objects; `take` gets each that the viewer sends.
 
-    What is no JSON object is ignored. A viewer that has stopped listening is told no more.
+    What is no JSON object is ignored. What is sent before the viewer has opened it is told then.
+
+    Bound: 64 messages before it is open, 64 KiB that are not read after that. Overflow: before, the
+    oldest go; after, a viewer that has stopped listening is told no more.
     """
 
     def __init__(self, take: Callable[[dict[str, Any]], None]) -> None:
         self._take = take
+        self.opened = asyncio.Event()
         self._channel: RTCDataChannel | None = None
+        self._early: deque[dict[str, Any]] = deque(maxlen=KEPT)
 
     @property
     def open(self) -> bool:
@@ -32,11 +40,17 @@ class DataChannel:
         """Talk over `channel` from now on."""
         self._channel = channel
         channel.on("message", self._on_message)
+        self.opened.set()
+        while self._early:
+            self.send(self._early.popleft())
 
     def send(self, body: dict[str, Any]) -> None:
         """Tell the viewer."""
         channel = self._channel
-        if channel is None or channel.readyState != "open" or channel.bufferedAmount > MAX_UNREAD:
+        if channel is None:
+            self._early.append(body)
+            return
+        if channel.readyState != "open" or channel.bufferedAmount > MAX_UNREAD:
             return
         channel.send(json.dumps(body))
 

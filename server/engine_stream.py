@@ -21,7 +21,7 @@ from server.quality import Ladder
 
 log = logging.getLogger(__name__)
 LIMIT_S = 0.4  # of sound that may wait for the engine
-TOO_LATE_S = 0.04  # a picture is not drawn if its sound left so long ago
+TOO_LATE_S = 0.06  # a picture is not drawn if it would be done so long after its sound
 BLIND_S = 0.5  # but one is drawn after so long without any
 RELEASE_FRAMES = 2  # of a mouth that comes to rest after an interruption: it is seen in the third
 UNDRAWN = 1 << 30  # `Quality.draw_every` of a step whose pictures nobody would see
@@ -52,7 +52,7 @@ class EngineStream:
 
     Args:
         deliver: takes the pictures; called on the engine thread, as `failed` and `quality_changed` are.
-        leaves_at: when the sound of a place leaves, if that is known yet.
+        leaves_at: when the sound of a place leaves at the latest, if that is known yet.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class EngineStream:
         self._taken = 0  # samples taken so far
         self._next = 0  # the frame that comes next
         self._drawn_at = -np.inf
+        self._drawing: deque[float] = deque(maxlen=5)  # seconds that the last pictures took
         self._queued = 0.0  # when the newest of the sound in hand was queued
         self._marks: deque[tuple[int, int | None]] = deque()  # (first sample taken, its place)
         self._found: dict[int, Beep] = {}
@@ -137,6 +138,12 @@ class EngineStream:
             self._chunks.extend([Chunk(silence, None, None, now)] * count)
             self._waiting = count * self._frame
 
+    def go_on(self) -> None:
+        """After a pause: what waited through it is due now, as if it had just come."""
+        now = time.monotonic()
+        with self._lock:
+            self._chunks = deque(replace(chunk, queued=now) for chunk in self._chunks)
+
     def close(self) -> None:
         """Drop everything; the state goes as soon as the engine thread lets go of it."""
         with self._lock:
@@ -182,6 +189,7 @@ class EngineStream:
         self._next = frames[-1].index + 1
         if any(frame.fresh for frame in frames):
             self._drawn_at = made
+            self._drawing.append(made - began)
         self._deliver([self._picture(frame, cost) for frame in frames])
 
     def fail(self, error: Exception) -> None:
@@ -209,7 +217,8 @@ class EngineStream:
         place, on_line = self._place(self._next)
         stale = place < (cut if on_line else RELEASE_FRAMES * self._frame)
         leaves = self._leaves_at(place) if on_line else None
-        late = leaves is not None and now > leaves + TOO_LATE_S
+        takes = sorted(self._drawing)[len(self._drawing) // 2] if self._drawing else 0.0
+        late = leaves is not None and now + takes > leaves + TOO_LATE_S
         quality = self._ladder.quality
         if stale or (late and now - self._drawn_at < BLIND_S):
             quality = replace(quality, draw_every=UNDRAWN)

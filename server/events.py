@@ -91,7 +91,9 @@ class EventHub:
         self._last: Event | None = None  # `closing`, for who listens afterwards
 
     def emit(self, type: EventType, **data: Any) -> None:
-        """Tell everybody."""
+        """Tell everybody; after `closing` nobody hears anything."""
+        if self._last is not None:
+            return
         event = Event(type, data)
         if type == "closing":
             self._last = event

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from engine.config import StreamConfig
 from server.clips import Picture
 from server.events import EventHub
-from server.metrics import Legs, Metrics
+from server.intake import SOUND_RATE_HZ, Intake
+from server.metrics import Legs, Metrics, MicrophoneCounts
 from server.pacing import PACKET_S
 
 REPORT_S = 1.0
@@ -45,12 +47,20 @@ class Figures:
         if picture.beep is not None and picture.beep.frame_sent is None:
             picture.beep.frame_sent = now
 
-    async def report(self, events: EventHub) -> None:
-        """Tell everybody once a second, for ever."""
+    async def report(self, events: EventHub, microphone: Callable[[], Intake | None]) -> None:
+        """Tell everybody once a second, for ever; `microphone` gives the one that is heard, if any."""
         last, shown = time.monotonic(), self._shown
+        counts = MicrophoneCounts(self._metrics)
         while True:
             await asyncio.sleep(REPORT_S)
             now = time.monotonic()
+            if (intake := microphone()) is not None:
+                counts.update(
+                    lost=intake.lost,
+                    late=intake.arrivals.late,
+                    concealed_s=intake.concealed / SOUND_RATE_HZ,
+                    delay_s=intake.target_delay_s,
+                )
             events.emit(
                 "stats",
                 fps=round((self._shown - shown) / (now - last), 1),

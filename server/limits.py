@@ -83,6 +83,8 @@ class SessionBook:
             return session
         finally:
             self._making[address] -= 1
+            if not self._making[address]:
+                del self._making[address]
 
     def admit(self, session: Session) -> bool:
         """Give a session its place when its first receiver comes; False if there is none."""

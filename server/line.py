@@ -13,11 +13,12 @@ from engine.errors import ConfigError
 from server.broadcast import Broadcast
 from server.clips import Chunk
 from server.engine_stream import EngineStream
+from server.figures import Figures
 from server.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Intake, Pcm48
 from server.pacing import Playout
 from server.speech import SpeechInput
 
-TICK_S = PACKET_SAMPLES / SOUND_RATE_HZ
+TICK_S = PACKET_SAMPLES / SOUND_RATE_HZ / 2
 Voice = Literal["microphone", "assistant", "both"]
 
 
@@ -38,6 +39,7 @@ class SoundLine:
         playout: Playout,
         broadcast: Broadcast,
         speech: SpeechInput,
+        figures: Figures,
         *,
         voice: Voice,
         wake: Callable[[], None],
@@ -48,13 +50,19 @@ class SoundLine:
         self.place = 0  # samples fed
         self.intake: Intake | None = None  # while it is live
         self._stream, self._playout, self._broadcast = stream, playout, broadcast
-        self._speech, self._wake = speech, wake
+        self._speech, self._figures, self._wake = speech, figures, wake
         self._taps: list[Callable[[Pcm48], None]] = []
 
     def begin(self) -> None:
         """Go on from the present: nothing was fed for a while, or ever."""
         self.intake = Intake(time.monotonic())
-        self._playout.clock.restart()
+        self._playout.restart()
+        self._stream.go_on()
+
+    def renew(self) -> None:
+        """Another microphone is heard, or none: its time stamps have nothing to do with the last one's."""
+        if self.intake is not None:
+            self.intake = Intake(time.monotonic())
 
     def end(self) -> None:
         """Nothing is fed any more."""
@@ -63,12 +71,12 @@ class SoundLine:
     def hear(self, pts: int, pcm: Pcm48, arrived: float | None) -> None:
         """Take a decoded packet (N,) of the microphone; it came at the monotonic time `arrived`."""
         if self.intake is not None:
-            self._feed(self.intake.push(pts, pcm, time.monotonic()), arrived)
+            self._feed(self.intake.push(pts, pcm, time.monotonic(), arrived))
 
     async def fill(self) -> None:
-        """Silence while no microphone is heard, so that the face stays alive; for ever."""
+        """What is due: sound that had to wait, silence while no microphone is heard; for ever."""
         while self.intake is not None:
-            self._feed(self.intake.tick(time.monotonic()), None)
+            self._feed(self.intake.tick(time.monotonic()))
             await asyncio.sleep(TICK_S)
 
     def overhear(self, take: Callable[[Pcm48], None]) -> Callable[[], None]:
@@ -84,14 +92,16 @@ class SoundLine:
         self._broadcast.wake()
         return self._speech.interrupt()
 
-    def _feed(self, pcm: Pcm48, arrived: float | None) -> None:
+    def _feed(self, pcm: Pcm48) -> None:
         """Feed the next samples (N,) of the microphone, and as many of the assistant."""
-        if not len(pcm):
+        if not len(pcm) or self.intake is None:
             return
         for take in list(self._taps):
             take(pcm)
-        mixed = self._mix(pcm)
+        mixed, arrived = self._mix(pcm), self.intake.arrived
         now = time.monotonic()
+        if arrived is not None:
+            self._figures.legs.add("mic", now - arrived)
         self._playout.hear(mixed, now)
         self._stream.push(Chunk(mixed, self.place, arrived, now))
         self.place += len(pcm)

@@ -11,6 +11,7 @@ from typing import Self
 
 import av
 
+from server.events import Event
 from server.intake import SOUND_RATE_HZ, Pcm48
 from server.session import Session
 from server.sound_format import RATES_HZ, SpeechRefused
@@ -20,6 +21,8 @@ KEPT = 250  # packets that may wait for the listener, 5 s
 
 class Listening:
     """The microphone's sound as PCM16 at any rate, gaps filled, in real time: `async for data in it`.
+
+    It ends with the session.
 
     Bound: 5 s. Overflow: the oldest goes.
 
@@ -36,9 +39,11 @@ class Listening:
         self._pts = 0
         self._packets: deque[bytes] = deque(maxlen=KEPT)
         self._changed = asyncio.Event()
+        self._over = False
 
     def __enter__(self) -> Self:
         self._end = self._session.line.overhear(self._take)
+        self._end_events = self._session.events.subscribe(self._follow)
         return self
 
     def __exit__(
@@ -48,13 +53,21 @@ class Listening:
         trace: TracebackType | None,
     ) -> None:
         self._end()
+        self._end_events()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
             while self._packets:
                 yield self._packets.popleft()
+            if self._over:
+                return
             self._changed.clear()
             await self._changed.wait()
+
+    def _follow(self, event: Event) -> None:
+        if event.type == "closing":
+            self._over = True
+            self._changed.set()
 
     def _take(self, pcm: Pcm48) -> None:
         frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")

@@ -7,8 +7,9 @@ import asyncio
 from server.limits import ServerFull, TooManyOffers
 from server.resources import Resource
 from server.service import AvatarService
-from server.session import Session, SessionOptions
+from server.session import Session
 from server.signaling import Role, check_offer
+from server.surroundings import SessionOptions
 from server.viewer import Viewer
 
 _ending: set[asyncio.Task[None]] = set()  # kept from being collected

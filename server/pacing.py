@@ -4,7 +4,7 @@ One line of sound, one clock: sample `place` leaves at `clock.leave_at(place)`, 
 the first sample of its 40 ms. **Sound never waits for a late picture**: the delay of the line is
 what pictures needed in the last second, no more than `MAX_EXTRA_S` above what the engine's look-ahead
 takes, and it changes where nobody hears it: by whole packets in silence, by at most 8 % of the
-speed in speech. A picture that comes too late for its sound is shown up to 80 ms late, else dropped.
+speed in speech. A picture that comes too late for its sound is shown up to 70 ms late, else dropped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GRACE_S = 0.015  # sound later than this is replaced, so that packets stay evenl
 WINDOW = 25  # pictures whose needs decide the delay
 MARGIN_S = 0.002  # time to spare
 MAX_EXTRA_S = 0.12  # the most that pictures may delay the sound beyond the look-ahead
-LATE_S = 0.08  # a picture this late is still shown
+LATE_S = 0.07  # a picture this late is still shown; the line moves on meanwhile: below 80 ms in all
 STALE_S = 0.4  # after so long without any, a later one is
 GAIN = 2.0  # how much faster for a second to spare
 SLEWING = 0.08
@@ -45,6 +45,12 @@ class Clock:
     def leave_at(self, place: int) -> float | None:
         """When the sample leaves; None before any was fed."""
         return None if self.base is None else self.base + place / SOUND_RATE_HZ
+
+    def latest_at(self, place: int) -> float | None:
+        """When the sample leaves if pictures delay the line as much as they may."""
+        if self.base is None:
+            return None
+        return self._fed + self._lookahead + MAX_EXTRA_S + place / SOUND_RATE_HZ
 
     def fed(self, place: int, now: float) -> None:
         """Take note that the sample is fed at `now`."""
@@ -130,6 +136,11 @@ class Playout:
             self._pictures.append(picture)
             self._owed = False
 
+    def restart(self) -> None:
+        """Nothing was fed for a while: what is fed next sets the clock anew, and what waited goes first."""
+        self.clock.restart()
+        self.began = None
+
     def interrupt(self) -> None:
         """Fade out what waits; nothing that was heard or seen to come of it is let in again."""
         self._cut = self._fed
@@ -187,7 +198,7 @@ class Playout:
         else:
             packet = self._make_up()
         if self.began is None:
-            self.began = now
+            self.began = now - self._sent / SOUND_RATE_HZ
         self._tail = packet.pcm
         pts = self._sent
         self._sent += PACKET_SAMPLES

@@ -23,10 +23,10 @@ from server.limits import SessionBook
 from server.metrics import Metrics
 from server.portraits import Portrait, PortraitRegistry, make_portrait
 from server.resources import ResourceBook
-from server.session import Session, SessionOptions
+from server.session import Session
 from server.settings import ServerSettings
 from server.signaling import check_offer, configure_library
-from server.surroundings import Surroundings
+from server.surroundings import SessionOptions, Surroundings
 from server.viewer import Viewer
 from server.worker import EngineWorker, WorkerBusy, WorkerStopped
 
@@ -191,11 +191,12 @@ class AvatarService:
 
     async def _see(self, session: Session, sdp: str) -> str:
         """Connect the viewer whose microphone is heard; one before it has to go."""
-        before = self._viewers.get(session.id)
         with session.hold():
             viewer = Viewer(session)
             answer = await self.connect(viewer, sdp)
-            self._viewers[session.id] = viewer
+            if session.closed_for is not None:  # while the offer was answered
+                raise ApiError(404, "unknown_session", "this session is over")
+            before, self._viewers[session.id] = self._viewers.get(session.id), viewer
             if before is not None:
                 await before.close()
         return answer

@@ -8,7 +8,6 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,24 +17,14 @@ from server.engine_stream import EngineStream
 from server.events import Event, EventHub, Mood
 from server.figures import Figures
 from server.intake import Pcm48
-from server.line import SoundLine, Voice
+from server.line import SoundLine
 from server.outlet import Outlet
 from server.pacing import Playout
 from server.speech import SpeechInput
-from server.surroundings import Surroundings
+from server.surroundings import SessionOptions, Surroundings
 
 log = logging.getLogger(__name__)
 LOOK_S = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionOptions:
-    """What is asked for when a session is made."""
-
-    portrait_id: str = "default"
-    prompt: str = ""
-    voice: Voice = "both"
-    expires_s: float | None = None  # without any receiver; None: as the server is set
 
 
 class Session:
@@ -62,7 +51,7 @@ class Session:
         self.settings, self.portrait_id = shared.settings, options.portrait_id
         self.mood: Mood = "idle"
         self.closed_for: str | None = None  # why it ended
-        self.microphone: object | None = None  # who feeds `hear`
+        self._microphone: object | None = None
         self.on_close: list[Callable[[], Awaitable[None]]] = []  # connections that end with it
         self.events = EventHub()
         self.speech = SpeechInput(self.events)
@@ -76,7 +65,7 @@ class Session:
             lambda pictures: self._from_engine(self._deliver, pictures),
             lambda error: self._from_engine(self._engine_failed, error),
             metrics=shared.metrics,
-            leaves_at=self.playout.clock.leave_at,
+            leaves_at=self.playout.clock.latest_at,
             quality_changed=lambda level: self._from_engine(self._tell_quality, level),
             beeps=(self.id, shared.beeps) if shared.beeps is not None else None,
         )
@@ -92,6 +81,7 @@ class Session:
             self.playout,
             self.broadcast,
             self.speech,
+            self.figures,
             voice=options.voice,
             wake=shared.worker.wake,
         )
@@ -111,6 +101,16 @@ class Session:
         """Whether somebody receives it."""
         return bool(self.broadcast.outlets)
 
+    @property
+    def microphone(self) -> object | None:
+        """Who is heard: whose sound `hear` takes."""
+        return self._microphone
+
+    @microphone.setter
+    def microphone(self, by: object | None) -> None:
+        self._microphone = by
+        self.line.renew()
+
     def attach(self, outlet: Outlet) -> bool:
         """Send to `outlet` from now on; False, and the session ends, if there is no place for it."""
         if self._over.is_set():
@@ -119,6 +119,7 @@ class Session:
             self._end("full")
             return False
         self.broadcast.outlets.append(outlet)
+        self._expires = 0.0
         self._look.set()
         if not self._was_live:
             self._was_live = True
@@ -132,7 +133,8 @@ class Session:
         if outlet not in self.broadcast.outlets:
             return
         self.broadcast.outlets.remove(outlet)
-        self._expires = time.monotonic() + (0 if for_good else self.settings.resume_s)
+        patience_s = 0 if for_good else self.settings.resume_s
+        self._expires = max(self._expires, time.monotonic() + patience_s)
         self._look.set()
         self.events.emit("viewers", count=len(self.broadcast.outlets))
 
@@ -150,8 +152,6 @@ class Session:
         """Take a decoded packet (N,) of the microphone of `by`, if that is who is heard."""
         if by is not self.microphone:
             return
-        if arrived is not None:
-            self.figures.legs.add("mic", time.monotonic() - arrived)
         self.line.hear(pts, pcm, arrived)
 
     def interrupt(self) -> tuple[str | None, float]:
@@ -228,7 +228,7 @@ class Session:
         self._worker.attach(self.stream)
         try:
             async with asyncio.TaskGroup() as group:
-                parts = [self.line.fill(), self.broadcast.run(), self.figures.report(self.events)]
+                parts = [self.line.fill(), self.broadcast.run(), self._report()]
                 tasks = [group.create_task(part) for part in parts]
                 while self.live and not self._over.is_set():
                     self._look.clear()
@@ -239,6 +239,11 @@ class Session:
             self.line.end()
             self._worker.detach(self.stream)
 
+    async def _report(self) -> None:
+        await self.figures.report(
+            self.events, lambda: self.line.intake if self.microphone is not None else None
+        )
+
     def _from_engine(self, function: Callable[[Any], None], argument: Any) -> None:
         """Hand over from the engine thread; a loop that has ended needs nothing more."""
         if not self._loop.is_closed():
@@ -248,11 +253,10 @@ class Session:
         """Take finished pictures; stale ones die in the queue."""
         if self._over.is_set():
             return
-        before = self.playout.dropped
         for picture in pictures:
             self.figures.made(picture)
             self.playout.show(picture, time.monotonic())
-        self.figures.lost(self.playout.dropped - before)
+        self.figures.lost(self.playout.dropped - self.figures.dropped)
         self.broadcast.wake()
 
     def _engine_failed(self, error: Exception) -> None:

@@ -58,6 +58,10 @@ class Decoder:
         self._left = b""
         self._pts = 0
 
+    def seconds(self, data: bytes) -> float:
+        """How long these bytes sound."""
+        return len(data) / (1 if self._codec else 2) / self._rate
+
     def push(self, data: bytes) -> Pcm48:
         """Return the samples (N,) that these bytes complete."""
         return self._resample(self._read(data))

@@ -56,7 +56,7 @@ class Utterance:
         """
         if self.ended or self.over:
             raise SpeechRefused("utterance_over", f"utterance {self.id!r} is over")
-        self._queue.check_room()
+        self._queue.check_room(self._decoder.seconds(data))
         self._add(self._decoder.push(data))
 
     def align(self, words: Iterable[Word]) -> None:
@@ -141,10 +141,13 @@ class SpeechInput:
         """Whether something is being spoken or waits to be."""
         return bool(self._spans) or any(u.waiting for u in self._queue)
 
-    def check_room(self) -> None:
-        """Raise `SpeechRefused` speech_full when 60 s wait."""
-        if self.buffered_s >= LIMIT_S:
-            said = f"{self.buffered_s:.1f} s of speech wait; send the rest when there is room"
+    def check_room(self, seconds: float) -> None:
+        """Raise `SpeechRefused` speech_full when more than 60 s would wait."""
+        if self.buffered_s + seconds > LIMIT_S:
+            said = (
+                f"{self.buffered_s:.1f} s of speech wait, {seconds:.1f} s more do not fit into"
+                f" {LIMIT_S:g} s; send less, or when there is room"
+            )
             raise SpeechRefused("speech_full", said)
 
     def changed(self) -> None:

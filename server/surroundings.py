@@ -1,4 +1,4 @@
-"""What all sessions of a process share."""
+"""What all sessions of a process share, and what is asked for when one is made."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from server.beeps import BeepLog
 from server.frame_log import FrameLog
+from server.line import Voice
 from server.metrics import Metrics
 from server.settings import ServerSettings
 from server.worker import EngineWorker
@@ -20,3 +21,13 @@ class Surroundings:
     metrics: Metrics
     beeps: BeepLog | None = None  # test mode
     frames: FrameLog | None = None  # test mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """What is asked for when a session is made."""
+
+    portrait_id: str = "default"
+    prompt: str = ""
+    voice: Voice = "both"
+    expires_s: float | None = None  # without any receiver; None: as the server is set

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from server.tracks import AvatarAudioTrack, AvatarTrack, AvatarVideoTrack
 log = logging.getLogger(__name__)
 WATCH_S = 0.5
 CLOSE_S = 3.0
+OPEN_S = 1.0  # for a viewer that just connected to open its data channel
 LAST_WORDS_S = 0.1  # for the reason of the end to reach the viewer
 Channels = Callable[[RTCDataChannel], bool]
 
@@ -59,6 +61,7 @@ class Viewer:
         self._end_events = session.events.subscribe(self._tell)
         session.on_close.append(self.close)
         self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(self._say_failure)
 
     async def answer(self, sdp: str) -> str:
         """Return the answer to the viewer's offer; raises `BadSdp`."""
@@ -120,14 +123,11 @@ class Viewer:
             if self._connected.is_set() and not self._over.is_set():
                 await self._exchange()
         finally:
-            self._end_events()
-            for_good = (
-                self._hung_up and self.role == "talk"
-            )  # others may come back to a watched one
-            self.session.detach(self.outlet, for_good=for_good)
-            if self.session.microphone is self:
-                self.session.microphone = None
-            await self._hang_up()
+            async with contextlib.AsyncExitStack() as stack:  # each whatever another raises
+                stack.push_async_callback(self._hang_up)
+                for track in self._tracks.values():
+                    stack.callback(track.stop)
+                stack.callback(self._leave)
 
     async def _first(self, event: asyncio.Event, limit_s: float) -> None:
         """Wait for `event` or the end, at most `limit_s` seconds."""
@@ -144,7 +144,7 @@ class Viewer:
         elif self.session.attach(self.outlet):
             await self._watch_and_hear()
         else:
-            await asyncio.sleep(LAST_WORDS_S)
+            await self._say_why()
 
     async def _watch_and_hear(self) -> None:
         if self._mic is not None:
@@ -155,6 +155,14 @@ class Viewer:
             for task in tasks:
                 task.cancel()
         await asyncio.sleep(LAST_WORDS_S if self._control.open else 0)
+
+    async def _say_why(self) -> None:
+        """Let a viewer that is sent away open its data channel, where the reason waits."""
+        if self.pc.sctp is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(OPEN_S):
+                    await self._control.opened.wait()
+        await asyncio.sleep(LAST_WORDS_S)
 
     async def _hear(self) -> None:
         """The microphone to the session; one that is not wanted is drained."""
@@ -169,6 +177,11 @@ class Viewer:
                 return
             if not isinstance(frame, av.AudioFrame) or frame.pts is None:
                 continue
+            if self.session.microphone is None:
+                self.session.microphone = self  # another one was heard meanwhile
+            intake = self.session.line.intake
+            if intake is not None and self.session.microphone is self:
+                packets.arrivals = intake.arrivals  # what is missing is waited for as it says
             arrived = packets.arrived_at(frame.pts)
             self.session.hear(frame.pts, to_mono(frame), arrived, by=self)
 
@@ -184,14 +197,25 @@ class Viewer:
                 seen, since = received, now
             lost = now - since > self.session.settings.watchdog_s
             if transport.state in ("closed", "failed") or lost:
+                self._hung_up |= transport.state == "closed"
                 self._over.set()
                 return
 
-    async def _hang_up(self) -> None:
-        for track in self._tracks.values():
-            track.stop()
+    def _say_failure(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("session %s: a viewer ended by an error", self.session.id, exc_info=error)
+
+    def _leave(self) -> None:
+        """The session gives nothing to it and hears nothing of it any more."""
+        self._end_events()
+        if self.session.microphone is self:
+            self.session.microphone = None
         if self.close in self.session.on_close:
             self.session.on_close.remove(self.close)
+        # Of who only watched nobody can say that the session is not wanted any more.
+        self.session.detach(self.outlet, for_good=self._hung_up and self.role == "talk")
+
+    async def _hang_up(self) -> None:
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self.pc.close()

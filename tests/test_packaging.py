@@ -23,7 +23,7 @@ def test_import_names_belong_to_us_alone() -> None:
 def test_the_core_needs_no_torch_and_few_packages() -> None:
     core = [r for r in requires("portraittalk") or [] if "extra ==" not in r]
     assert not [r for r in core if r.startswith(("torch", "mediapipe", "opencv"))]
-    assert len(core) <= 12, core
+    assert len(core) <= 13, core  # websockets is the newest: each assistant's door is a WebSocket
 
 
 def test_no_extra_pulls_a_cuda_build() -> None:

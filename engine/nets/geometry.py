@@ -30,9 +30,14 @@ NECK = ((0.14, 0.9), (0.3, 0.5), (0.5, 0.2))
 FLOOR = 3e-7  # of the summed weight: far from every point the flow fades to nothing
 
 
+def unit_line(n: int) -> Tensor:
+    """Pixel centres of a side of n pixels in [0, 1]: (n,)."""
+    return (torch.arange(n, dtype=torch.float32) + 0.5) / n
+
+
 def unit_grid(n: int) -> Tensor:
     """Pixel centres of an n x n image in [0, 1]: (n * n, 2), x first."""
-    line = (torch.arange(n, dtype=torch.float32) + 0.5) / n
+    line = unit_line(n)
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([x, y], -1).reshape(-1, 2)
 
@@ -79,58 +84,70 @@ def neck_points(reference: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([ring for ring, _ in rings], 1), torch.cat(moved, 1)
 
 
-def flow_at(points: Tensor, reference: Tensor, target: Tensor) -> Tensor:
-    """Backward flow: offset from each output point to its place in the reference crop.
+def flow_at(x: Tensor, y: Tensor, reference: Tensor, target: Tensor) -> Tensor:
+    """Backward flow on a grid: offset from each output point to its place in the reference crop.
+
+    A Gaussian of the distance is one of the row times one of the column, so the weights of all points of the
+    grid are a product of two small matrices and never exist themselves.
 
     Args:
-        points: (N, 2) or (B, N, 2) output positions.
+        x, y: (W,) and (H,) positions of the grid's columns and rows.
         reference: (B, P, 2) control points in the reference.
         target: (B, P, 2) the same points in the output.
 
     Returns:
-        (B, N, 2): kernel-weighted mean of `reference - target`.
+        (B, 2, H, W): kernel-weighted mean of `reference - target`.
     """
-    points = points.expand(target.shape[0], -1, 2)
-    # |p - q|^2 as one product: [p, |p|^2, 1] . [-2 q, 1, |q|^2]
-    ones = torch.ones_like(target[..., :1])
-    rows = torch.cat(
-        [points, points.square().sum(-1, keepdim=True), torch.ones_like(points[..., :1])], -1
-    )
-    columns = torch.cat([-2 * target, ones, target.square().sum(-1, keepdim=True)], -1)
-    wide = torch.exp(rows @ columns.transpose(1, 2) * (-1 / (2 * SIGMA_WIDE**2)))
+    offsets = reference - target
+    moved = torch.cat([offsets, torch.ones_like(offsets[..., :1])], -1)  # (B, P, 3)
+    across, down = _kernels(x, target[..., 0]), _kernels(y, target[..., 1])  # (B, W or H, 3 P)
+    weights = torch.tensor(KERNEL_WEIGHTS, dtype=moved.dtype, device=moved.device)
+    values = (moved.transpose(1, 2)[:, :, None] * weights[:, None]).flatten(2)  # (B, 3, 3 P)
+    rows = (down[:, None] * values[:, :, None]).flatten(1, 2)  # (B, 3 H, 3 P)
+    sums = (rows @ across.transpose(1, 2)).unflatten(1, (3, len(y)))  # offsets and their weight
+    return sums[:, :2] / (sums[:, 2:] + FLOOR)
+
+
+def _kernels(line: Tensor, at: Tensor) -> Tensor:
+    """The three kernels along one axis: line (N,), points (B, P) -> (B, N, 3 P), the wide one first."""
+    squares = (line[:, None] - at[:, None]).square()
+    wide = torch.exp(squares * (-1 / (2 * SIGMA_WIDE**2)))
     middle = wide.square().square().square()
-    narrow = middle.square().square().square()
-    a, b, c = KERNEL_WEIGHTS
-    weight = a * wide + b * middle + c * narrow
-    sums = weight @ torch.cat([reference - target, ones], -1)  # (B, N, 3): offsets and their weight
-    return sums[..., :2] / (sums[..., 2:] + FLOOR)
+    return torch.cat([wide, middle, middle.square().square().square()], -1)
 
 
 def warp(picture: Tensor, flow: Tensor) -> Tensor:
-    """Sample `picture` (B, C, H, W) at identity + `flow` (B, n, n, 2) -> (B, C, H, W).
+    """Sample `picture` (B, C, H, W) at identity + `flow` (B, 2, n, n) -> (B, C, H, W).
 
     The flow is in units of the image's side.
     """
     height, width = picture.shape[-2:]
-    n = flow.shape[1]
-    where = unit_grid(n).view(1, n, n, 2) + flow
+    n = flow.shape[-1]
+    where = unit_grid(n).view(n, n, 2).permute(2, 0, 1) + flow
     if n != height:
-        where = F.interpolate(
-            where.permute(0, 3, 1, 2), size=(height, width), mode="bilinear", align_corners=False
-        ).permute(0, 2, 3, 1)
-    return F.grid_sample(picture, where * 2 - 1, align_corners=False, padding_mode="border")
+        where = F.interpolate(where, size=(height, width), mode="bilinear", align_corners=False)
+    where = where.permute(0, 2, 3, 1) * 2 - 1
+    return F.grid_sample(picture, where, align_corners=False, padding_mode="border")
 
 
 def line_maps(landmarks: Tensor, n: int, sigma: float = 0.018) -> Tensor:
-    """Draw each polyline of `LINE_GROUPS` as a soft line: (B, 478, 2) -> (B, G, n, n)."""
-    grid = unit_grid(n)[None, None]  # (1, 1, n*n, 2)
+    """Draw each polyline of `LINE_GROUPS` as a soft line: (B, 478, 2) -> (B, G, n, n).
+
+    |g - a|^2 and (g - a) . (b - a) of a grid point g and a segment ab are sums of a term of the column
+    and one of the row; the distance is put together from the two.
+    """
+    line = unit_line(n).to(landmarks)
     maps = []
     for group in LINE_GROUPS:
-        a = landmarks[:, list(group[:-1]), None]
-        ab = landmarks[:, list(group[1:]), None] - a
-        along = ((grid - a) * ab).sum(-1, keepdim=True) / (ab.square().sum(-1, keepdim=True) + 1e-8)
-        distance = (a + along.clamp(0, 1) * ab - grid).square().sum(-1).amin(1)
-        maps.append(torch.exp(-distance / (2 * sigma**2)).view(-1, n, n))
+        a = landmarks[:, list(group[:-1])]
+        ab = landmarks[:, list(group[1:])] - a
+        across, down = line - a[..., :1], line - a[..., 1:]  # (B, S, n)
+        squares = across.square()[:, :, None] + down.square()[..., None]  # (B, S, n, n)
+        dot = (across * ab[..., :1])[:, :, None] + (down * ab[..., 1:])[..., None]
+        length = ab.square().sum(-1)[..., None, None]
+        along = (dot / (length + 1e-8)).clamp(0, 1)
+        distance = (squares + along * (along * length - 2 * dot)).amin(1)
+        maps.append(torch.exp(-distance / (2 * sigma**2)))
     return torch.stack(maps, 1)
 
 
@@ -143,8 +160,7 @@ def curve_height(landmarks: Tensor, row: tuple[int, ...], x: Tensor, sigma: floa
 
 def mouth_opening(landmarks: Tensor, n: int) -> Tensor:
     """Soft mask of what lies between the inner lips: (B, 478, 2) -> (B, 1, n, n)."""
-    line = (torch.arange(n, dtype=torch.float32) + 0.5) / n
-
+    line = unit_line(n)
     top, bottom = (
         curve_height(landmarks, row, line, 0.018)[:, None]  # (B, 1, n)
         for row in (INNER_UPPER_LIP, INNER_LOWER_LIP)
@@ -176,10 +192,9 @@ class CropGeometry(nn.Module):
         """Warp the reference towards the target and draw both."""
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             n = latents.shape[-1]
-            points = unit_grid(self.grid).to(target)
-            flow = flow_at(points, control_points(reference), control_points(target))
-            flow = flow.view(-1, self.grid, self.grid, 2)
-            half = F.avg_pool2d(flow.permute(0, 3, 1, 2), self.grid // n).permute(0, 2, 3, 1)
+            line = unit_line(self.grid).to(target)
+            flow = flow_at(line, line, control_points(reference), control_points(target))
+            half = F.avg_pool2d(flow, self.grid // n)
             maps = [line_maps(target, n), line_maps(reference, n), mouth_opening(target, n)]
             return (
                 warp(crop, flow),

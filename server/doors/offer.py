@@ -12,8 +12,8 @@ from starlette.routing import BaseRoute, Route
 from engine.motion.expression import MAX_PROMPT
 from server.http import address_of, read_json, service_of
 from server.line import Voice
-from server.session import SessionOptions
 from server.signaling import add_candidate
+from server.surroundings import SessionOptions
 
 
 class OfferBody(BaseModel):

@@ -16,8 +16,9 @@ from engine.audio.sound_file import read_voice
 from engine.motion.expression import MAX_PROMPT
 from server.http import address_of, read_body, read_json, service_of, session_of
 from server.line import Voice
-from server.session import Session, SessionOptions
+from server.session import Session
 from server.sound_format import SoundFormat
+from server.surroundings import SessionOptions
 
 PENDING_S = 60.0  # a session made here waits so long for its first viewer
 MAX_SOUND_BYTES = 16 * 1024 * 1024

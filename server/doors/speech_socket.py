@@ -34,9 +34,10 @@ from server.errors import refusal
 from server.http import address_of, check, service_of, session_of, unfit
 from server.line import Voice
 from server.microphone import Listening
-from server.session import Session, SessionOptions
+from server.session import Session
 from server.sound_format import Encoding, SoundFormat
 from server.speech import Utterance, Word
+from server.surroundings import SessionOptions
 
 MAX_WORDS = 2000
 

@@ -18,7 +18,7 @@ from server.http import address_of, check, service_of, session_of
 from server.line import Voice
 from server.one_way import open_and_publish, publish
 from server.resources import Resource
-from server.session import SessionOptions
+from server.surroundings import SessionOptions
 
 
 class Query(BaseModel):

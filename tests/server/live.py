@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -37,9 +38,10 @@ async def serving(
     engine: Engine | None = None, settings: ServerSettings | None = None
 ) -> AsyncIterator[Live]:
     """Serve until the block ends."""
-    app = create_app(
-        engine or FakeEngine(side=128), settings or ServerSettings(port=0), PORTRAIT, "Test"
-    )
+    settings = settings or ServerSettings(port=0)
+    if not settings.capacity:  # what the machine can do at the moment is not the point here
+        settings = dataclasses.replace(settings, capacity=settings.max_sessions)
+    app = create_app(engine or FakeEngine(side=128), settings, PORTRAIT, "Test")
     config = uvicorn.Config(
         app, port=0, log_level="warning", ws="websockets-sansio", timeout_graceful_shutdown=3
     )
@@ -59,10 +61,10 @@ async def serving(
 
 @asynccontextmanager
 async def watching(
-    live: Live, microphone: MediaStreamTrack | None = None, portrait: str = "default"
+    live: Live, microphone: MediaStreamTrack | None = None, **asked: str | None
 ) -> AsyncIterator[Viewer]:
     """Watch until the block ends; the picture is there when it begins."""
-    viewer = Viewer(live.url, portrait=portrait)
+    viewer = Viewer(live.url, **asked)  # type: ignore[arg-type]
     try:
         await viewer.connect(microphone)
         await until(lambda: viewer.report.first_frame_s is not None, 15)

@@ -16,6 +16,7 @@ import aiortc.rtcrtpreceiver
 import pytest
 from aiortc import RTCPeerConnection
 from aiortc.clock import datetime_to_ntp
+from aiortc.rtcrtpreceiver import TimestampMapper
 from aiortc.rtp import RtcpSdesPacket, RtcpSenderInfo, RtcpSrPacket
 from packaging.requirements import Requirement
 
@@ -31,6 +32,7 @@ from server.aiortc_internals import (
 )
 from server.settings import ServerSettings
 from server.signaling import configure_library
+from tests.server.microphone_way import packet
 
 ROOT = Path(__file__).parents[2]
 RECEIVER_NAMES = ("jitter_buffer", "codecs", "timestamp_mapper", "decoder_queue")
@@ -97,22 +99,18 @@ def test_the_loopback_is_offered_once_or_not_at_all() -> None:
         configure_library(ServerSettings())
 
 
-def packet(sequence: int, timestamp: int, payload: bytes = b"x") -> SimpleNamespace:
-    return SimpleNamespace(
-        sequence_number=sequence, timestamp=timestamp, payload=payload, _data=payload
-    )
-
-
 def test_the_adapter_gives_one_frame_and_keeps_the_rest_for_the_drain() -> None:
     now = [10.0]
     packets = AudioPackets(clock=lambda: now[0])
     assert packets.add(packet(1, 1000))[1].timestamp == 1000  # type: ignore[union-attr]
+    now[0] = 10.990
     assert packets.add(packet(3, 2920)) == (False, None)
     now[0] = 11.0
     assert packets.add(packet(4, 3880))[1].timestamp == 2920  # type: ignore[union-attr]
     assert [frame.timestamp for frame in packets.more] == [3880]
     assert packets.arrived_at(0) == 10.0
     assert packets.arrived_at(2880) == 11.0
+    assert packets.arrived_at(1920) == 10.990
     assert packets.arrived_at(960) is None
 
 
@@ -137,11 +135,50 @@ def test_an_empty_payload_takes_its_place_and_holds_nothing_up() -> None:
     assert (packets.packets.lost, packets.packets.late) == (0, 0)
 
 
-def test_an_empty_payload_ends_the_wait_for_a_hole_like_any_packet() -> None:
-    packets = AudioPackets()
-    given = [packet(1, 0), packet(3, 1920), packet(4, 2880, b"")]
-    assert [timestamps(packets, each) for each in given] == [[0], [], [1920]]
-    assert packets.packets.lost == 1
+def test_a_hole_is_given_up_with_the_next_packet_or_when_asked() -> None:
+    now = [1.0]
+    packets = AudioPackets(clock=lambda: now[0])
+    given = [packet(1, 0), packet(3, 1920)]
+    assert [timestamps(packets, each) for each in given] == [[0], []]
+    assert packets.expires_in() == pytest.approx(0.010)
+    assert packets.expire() == []
+    now[0] = 1.020
+    assert timestamps(packets, packet(4, 2880, b"")) == [1920]  # an empty payload, like any packet
+    assert packets.expires_in() is None
+    assert timestamps(packets, packet(6, 4800)) == []
+    now[0] = 1.031
+    assert packets.expires_in() == 0
+    assert [frame.timestamp for frame in packets.expire()] == [4800]
+    assert packets.arrivals.lost == 2
+
+
+def test_a_packet_too_late_to_be_decoded_is_counted_and_makes_the_next_ones_wait() -> None:
+    now = [1.0]
+    packets = AudioPackets(clock=lambda: now[0])
+    for n in (0, 1, 2, 4, 5, 7, 8):
+        now[0] = 1 + 0.020 * n
+        if timestamps(packets, packet(n, 960 * n)):
+            packets.arrivals.add(960 * n, now[0])
+    for n in (3, 6):
+        now[0] += 0.020
+        assert timestamps(packets, packet(n, 960 * n)) == []
+    assert (packets.arrivals.late, packets.arrivals.lost) == (2, 0)
+    assert packets.arrivals.delay_s >= 0.080
+    assert timestamps(packets, packet(10, 9600)) == []
+    assert packets.expires_in() > 0.040  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("step", [960, -960, -90_000, 2**31 + 960, 2**31 - 960])
+def test_packets_are_known_by_the_time_stamps_that_the_library_gives_their_sound(step: int) -> None:
+    """Across a wrap, and when a sender starts again at another time."""
+    packets, mapper = AudioPackets(clock=lambda: 7.0), TimestampMapper()
+    for start, sequence in (((1 << 32) - 1920, 0), (((1 << 32) - 1920 + step) % (1 << 32), 1000)):
+        for n in range(4):
+            stamp = (start + 960 * n) % (1 << 32)
+            [decoded] = timestamps(packets, packet(sequence + n, stamp))
+            pts = mapper.map(decoded)
+            if n > 0 or sequence == 0:  # the first after a restart may be unknown
+                assert packets.arrived_at(pts) == 7.0
 
 
 def test_a_keep_alive_does_not_change_when_the_sound_of_its_time_stamp_came() -> None:

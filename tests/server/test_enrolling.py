@@ -32,17 +32,17 @@ async def test_a_stream_does_not_wait_for_pictures() -> None:
     uploads = [asyncio.ensure_future(service.enroll(UPLOAD)) for _ in range(3)]
     for i in range(50):
         await asyncio.sleep(max(0.0, began + 0.02 * i - time.monotonic()))
-        bench.stream.push(Chunk(ramp(i * 960, 960), 0, None, time.monotonic()))
+        bench.stream.push(Chunk(ramp(i * 960, 960), i * 960, None, time.monotonic()))
         service.worker.wake()
     portraits = await asyncio.gather(*uploads)
     for _ in range(200):  # the last sound is only just handed over
-        if len(bench.clips) == 23:
+        if len(bench.pictures) == 23:
             break
         await asyncio.sleep(0.01)
     await service.stop()
     assert len({portrait.id for portrait in portraits}) == 3
-    assert len(bench.clips) == 23
-    assert max(clip.queued_s for clip in bench.clips) < 0.1  # not the 250 ms of a picture
+    assert len(bench.pictures) == 23
+    assert max(picture.queued_s for picture in bench.pictures) < 0.1  # not the 250 ms of a picture
 
 
 async def test_pictures_are_enrolled_one_at_a_time_off_the_engine_thread() -> None:

@@ -25,7 +25,7 @@ PARTNER = "https://partner.example"
 
 @asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(FakeEngine(side=64), ServerSettings(**settings), PORTRAIT, "Test")
+    app = create_app(FakeEngine(side=64), ServerSettings(capacity=1, **settings), PORTRAIT, "Test")
     transport = httpx.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),
@@ -49,6 +49,9 @@ async def test_a_foreign_page_can_change_nothing() -> None:
             ("PATCH", "/api/offer", {"json": {"session_id": "x", "candidates": []}}),
             ("PATCH", "/api/sessions/x", {"json": {"prompt": "smile"}}),
             ("DELETE", "/api/sessions/x", {}),
+            ("POST", "/api/sessions", {"json": {}}),
+            ("POST", "/api/sessions/x/interrupt", {}),
+            ("POST", "/api/sessions/x/say", {"content": b"RIFF"}),
             ("POST", "/api/portraits", {"content": PICTURE, "headers": JPEG}),
         ):
             for origin in ("http://evil.example", "null", "http://localhost:9999", "http://[", ""):
@@ -58,11 +61,11 @@ async def test_a_foreign_page_can_change_nothing() -> None:
                 assert code_of(response) == (403, "foreign_origin"), (method, path, origin)
         assert (await http.get("/healthz")).json()["sessions"] == 0
         text = (await http.get("/metrics")).text
-        assert 'portraittalk_refused_total{code="foreign_origin"} 25.0' in text
+        assert 'portraittalk_refused_total{code="foreign_origin"} 40.0' in text
 
 
 async def test_our_own_page_and_clients_that_are_no_browser_are_let_in() -> None:
-    async with serving(max_sessions=9) as http:
+    async with serving(offers_per_address=9) as http:
         for headers in (
             {},
             {"Origin": "http://localhost:8080"},

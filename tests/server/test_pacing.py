@@ -1,4 +1,4 @@
-"""When frames and their sound leave. No test here waits: time is an argument."""
+"""When sound and pictures leave. No test here waits: time is an argument."""
 
 from __future__ import annotations
 
@@ -7,307 +7,378 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.clips import Clip
-from server.pacing import GRACE_S, PACKET_S, REPEAT_S, Pacer, Playout
+from server.pacing import (
+    FIRST_S,
+    GRACE_S,
+    LIMIT_S,
+    MAX_EXTRA_S,
+    PACKET_S,
+    REPEAT_S,
+    Clock,
+    Playout,
+)
+from tests.server.simulated import (
+    FRAME_S,
+    LOOKAHEAD_S,
+    PACKET,
+    Line,
+    check_sound,
+    on_time,
+    picture,
+    silence,
+    tone,
+)
 
-FRAME = 0.04
-RGB = np.zeros((64, 64, 3), dtype=np.uint8)
-
-
-def clip(index: int, *, generation: int = 0, quiet: bool = False, fresh: bool = True) -> Clip:
-    sound = np.full(1920, 0 if quiet else 5000, dtype=np.int16)
-    sound[0] = index
-    return Clip(index, RGB, sound, generation, made=0.0, fresh=fresh)
-
-
-def test_a_ready_frame_leaves_at_once() -> None:
-    pacer = Pacer(FRAME)
-    assert pacer.leave_at(7.123) == 7.123
-    assert pacer.leave_at(9.5) == 9.5
-
-
-def test_frames_ready_together_leave_one_frame_apart() -> None:
-    pacer = Pacer(FRAME)
-    assert [pacer.leave_at(1.0) for _ in range(3)] == pytest.approx([1.0, 1.04, 1.08])
-
-
-def test_a_late_frame_moves_the_clock_and_the_delay_is_worked_off() -> None:
-    pacer = Pacer(FRAME)
-    delays = []
-    for i in range(300):
-        ready = i * FRAME + (0.09 if i == 50 else 0.0)
-        delays.append(pacer.leave_at(ready) - i * FRAME)
-    assert max(delays[:50]) < 1e-9
-    assert delays[50] == pytest.approx(0.09)
-    assert delays[60] == pytest.approx(0.09)
-    assert delays[-1] < 0.01
+# The clock
 
 
-def test_jitter_below_the_delay_moves_nothing() -> None:
-    rng = np.random.default_rng(0)
-    pacer = Pacer(FRAME)
-    left = [pacer.leave_at(i * FRAME + 0.010 * rng.random()) for i in range(500)]
-    gaps = np.diff(left[100:])
-    assert gaps.max() < FRAME + 0.006
-    assert gaps.min() > FRAME * 0.95
+def test_nothing_has_a_time_before_the_first_sound() -> None:
+    clock = Clock(LOOKAHEAD_S)
+    assert clock.leave_at(0) is None
+    assert clock.gap() == 0.0
+    clock.fed(0, 7.0)
+    assert clock.leave_at(48_000) == pytest.approx(8.0 + LOOKAHEAD_S + FIRST_S)
 
 
-@given(st.lists(st.floats(0, 0.3), min_size=2, max_size=200))
-def test_frames_leave_in_order_never_early_and_never_in_a_rush(lateness: list[float]) -> None:
-    pacer = Pacer(FRAME)
-    ready = np.maximum.accumulate(np.arange(len(lateness)) * FRAME + np.array(lateness))
-    left = np.array([pacer.leave_at(float(r)) for r in ready])
-    assert (left >= ready - 1e-9).all()
-    assert (np.diff(left) >= FRAME * 0.92 - 1e-9).all()
+def test_the_line_is_as_late_as_the_slowest_picture_of_the_last_second_needs() -> None:
+    clock = Clock(LOOKAHEAD_S)
+    clock.fed(0, 0.0)
+    for i in range(60):
+        slow = 0.19 if i == 30 else 0.13
+        clock.ready(1920 * i, i * FRAME_S + slow)
+        clock.fed(1920 * i, i * FRAME_S)
+        clock.shift(clock.gap())
+        delay = clock.leave_at(0)
+        assert delay is not None
+        if i in (30, 40, 54):
+            assert delay == pytest.approx(0.192)
+        if i in (29, 59):
+            assert delay == pytest.approx(0.132)
+
+
+def test_no_picture_delays_the_sound_beyond_the_bound() -> None:
+    clock = Clock(LOOKAHEAD_S)
+    clock.fed(0, 0.0)
+    clock.ready(0, 2.0)
+    clock.shift(clock.gap())
+    assert clock.leave_at(0) == pytest.approx(LOOKAHEAD_S + MAX_EXTRA_S)
+
+
+# An engine that keeps up
+
+
+def test_sound_and_pictures_leave_evenly_and_together() -> None:
+    line = Line()
+    line.run(4.0, on_time(90, 0.015))
+    assert np.abs(np.diff([s.at for s in line.sounds]) - PACKET_S).max() <= 0.08 * PACKET_S + 0.001
+    assert [s.place for s in line.sounds] == [PACKET * i for i in range(len(line.sounds))]
+    assert [p.place for p in line.pictures] == [1920 * i for i in range(len(line.pictures))]
+    assert max(map(abs, line.gaps())) <= 0.0011
+    assert line.playout.dropped == line.playout.replaced == 0
+
+
+def test_every_sample_leaves_unchanged() -> None:
+    line = Line()
+    line.run(2.0, on_time(45))
+    heard = np.concatenate(line.heard)
+    fed = np.concatenate([tone(i) for i in range(100)])
+    np.testing.assert_array_equal(heard, fed[: len(heard)])
+    assert len(heard) / 48_000 == pytest.approx(2.0 - LOOKAHEAD_S, abs=0.03)
+
+
+@given(st.lists(st.integers(1, 4000), min_size=1, max_size=40))
+def test_sound_leaves_whole_however_it_was_cut(cuts: list[int]) -> None:
+    playout, fed = Playout(25, 2), np.arange(sum(cuts), dtype=np.int16)
+    at = 0
+    for cut in cuts:
+        playout.hear(fed[at : at + cut], at / 48_000)
+        at += cut
+    left = []
+    now = 0.0
+    while now < at / 48_000 + LOOKAHEAD_S + FIRST_S + GRACE_S / 2:
+        while (taken := playout.take_sound(now)) is not None and taken[0].place is not None:
+            assert taken[0].place == sum(map(len, left))
+            left.append(taken[0].pcm)
+        now += 0.005
+    heard = np.concatenate(left) if left else fed[:0]
+    np.testing.assert_array_equal(heard, fed[: at // PACKET * PACKET])
 
 
 @pytest.mark.parametrize("drift", [0.97, 1.0, 1.03])
 def test_a_microphone_that_runs_slow_or_fast_gathers_no_delay(drift: float) -> None:
-    pacer = Pacer(FRAME)
-    delay = 0.0
-    for i in range(3000):
-        ready = i * FRAME * drift
-        delay = pacer.leave_at(ready) - ready
-    assert delay < 0.08
+    playout, delays = Playout(25, 2), []
+    next_feed, frame = 0.0, 0
+    for ms in range(60_000):
+        now = ms / 1000
+        if now >= next_feed:
+            fed = round(next_feed / PACKET_S / drift)
+            playout.hear(tone(fed), now)
+            next_feed += PACKET_S * drift
+            if fed % 2 == 1 and fed > 6:
+                playout.show(picture(frame), now)
+                frame += 1
+            delays.append((playout.sound_due() or now) - now)
+        while playout.take_sound(now) is not None:
+            pass
+        playout.take_picture(now)
+    waiting = playout.clock.leave_at(playout._fed)
+    assert waiting is not None
+    assert 0 <= waiting - 60.0 <= LOOKAHEAD_S + MAX_EXTRA_S
 
 
-def run(playout: Playout, ready: dict[int, float], until: float) -> tuple[list, list]:
-    """Play clips that become ready at the given times; look every ms. Times, values, time stamps."""
-    pictures, sounds = [], []
-    waiting = sorted(ready.items())
-    for now in np.arange(0, until, 0.001):
-        while waiting and waiting[0][1] <= now:
-            playout.push(clip(waiting.pop(0)[0]), float(now))
-        if taken := playout.take_frame(float(now)):
-            pictures.append((float(now), taken[0].index, taken[1]))
-        if heard := playout.take_sound(float(now)):
-            sounds.append((float(now), heard[0], heard[1]))
-    return pictures, sounds
+def test_both_lanes_have_one_line_of_time_stamps() -> None:
+    line = Line()
+    line.run(3.0, on_time(30) + on_time(40, 0.06, begin=30))
+    heard = {sound.place: sound.pts for sound in line.sounds}
+    stamped = [p.pts / 90_000 - heard[p.place] / 48_000 for p in line.pictures if p.place in heard]
+    assert stamped == pytest.approx(line.gaps(), abs=0.005)  # a late one is stamped late
+    assert stamped[-10:] == pytest.approx([0.0] * 10, abs=0.003)
+    assert [s.pts for s in line.sounds] == [PACKET * i for i in range(len(line.sounds))]
 
 
-def test_a_frame_and_its_sound_leave_together() -> None:
-    pictures, sounds = run(Playout(25), {i: 0.1 + i * FRAME for i in range(20)}, 0.9)
-    begins = {int(pcm[0]): now for now, pcm, _ in sounds if pcm[1] == 5000 and pcm[0] != 5000}
-    for now, index, _ in pictures:
-        assert abs(begins[index] - now) <= 0.0011
-    gaps = np.diff([now for now, _, _ in sounds[:40]])
-    assert gaps.max() <= PACKET_S + 0.0011
+# Pictures that do not come in time
 
 
-def test_time_stamps_of_picture_and_sound_share_one_line() -> None:
-    late = {i: 0.1 + i * FRAME + (0.1 if i >= 5 else 0) for i in range(20)}
-    pictures, sounds = run(Playout(25), late, 1.1)
-    heard = {int(pcm[0]): pts for _, pcm, pts in sounds if pcm[1] == 5000 and pcm[0] != 5000}
-    for _, index, pts in pictures:
-        if index in heard:
-            assert pts == heard[index] * 90 // 48
-    stamps = [pts for _, _, pts in sounds]
-    assert stamps == [960 * i for i in range(len(stamps))]
+def test_pictures_in_bursts_leave_evenly_with_their_sound() -> None:
+    """An engine that steps three frames at once."""
+    line = Line()
+    ready = [(at + (2 - i % 3) * FRAME_S, each) for i, (at, each) in enumerate(on_time(150))]
+    line.run(6.0, ready)
+    check_sound(line)
+    settled = [p for p in line.pictures if p.at > 1.5]
+    assert np.abs(np.diff([p.at for p in settled]) - FRAME_S).max() <= 0.08 * FRAME_S + 0.002
+    assert max(map(abs, line.gaps()[40:])) <= 0.0021
 
 
-def test_sound_waits_for_its_late_picture_and_packets_stay_even() -> None:
-    late = {i: 0.1 + i * FRAME + (0.1 if i >= 5 else 0) for i in range(20)}
-    playout = Playout(25)
-    pictures, sounds = run(playout, late, 1.0)
-    shown = {index: now for now, index, _ in pictures}
-    begins = {int(pcm[0]): now for now, pcm, _ in sounds if pcm[1] == 5000 and pcm[0] != 5000}
-    assert begins[5] >= late[5]
-    assert abs(begins[5] - shown[5]) < 0.0011
-    assert playout.replaced in (4, 5)
-    gaps = np.diff([now for now, _, _ in sounds])
-    assert gaps.max() <= PACKET_S + GRACE_S + 0.0021
+def test_in_silence_the_line_moves_by_whole_packets_at_once() -> None:
+    line = Line()
+    line.run(1.0, on_time(20, 0.1), silence)
+    late = line.delays[-1]
+    assert late >= LOOKAHEAD_S - PACKET_S + 0.1
+    made_up = sum(sound.place is None for sound in line.sounds)
+    assert 1 <= made_up <= 5
+    gaps = np.diff([s.at for s in line.sounds])
+    assert gaps.max() <= PACKET_S * 1.08 + 0.001
+    line.run(3.0, [(at, each) for at, each in on_time(70, 0.0, begin=25) if at > 1.0], silence)
+    assert line.delays[-1] < late - 0.05
+
+
+@given(st.lists(st.floats(0, 0.4), min_size=10, max_size=80))
+@settings(max_examples=25)
+def test_whatever_the_pictures_do_the_sound_stays_whole(lateness: list[float]) -> None:
+    line = Line()
+    ready = np.maximum.accumulate(
+        np.arange(len(lateness)) * FRAME_S + LOOKAHEAD_S - PACKET_S + np.array(lateness)
+    )
+    line.run(len(lateness) * FRAME_S, [(float(at), picture(i)) for i, at in enumerate(ready)])
+    check_sound(line)
+    places = [p.place for p in line.pictures if p.place is not None]
+    assert places == sorted(places)
+
+
+# Sound that does not come
+
+
+def test_sound_that_is_late_is_made_up_for_and_comes_whole() -> None:
+    line = Line()
+    line.run(1.0)
+    line.run(0.3, sound=None)
+    line.at_ms = 1300
+    stopped = len(line.sounds)
+    for i in range(50, 65):
+        line.playout.hear(tone(i), line.now)
+    line.run(1.0, sound=lambda packet: tone(packet))
+    assert line.playout.replaced >= 5
+    heard = [s.place for s in line.sounds if s.place is not None]
+    assert heard == [PACKET * i for i in range(len(heard))]
+    gaps = np.diff([s.at for s in line.sounds[:stopped]])
+    assert gaps.max() <= PACKET_S + GRACE_S + 0.0011
+    assert (np.diff([s.pts for s in line.sounds]) == PACKET).all()
 
 
 def test_made_up_sound_fades_away() -> None:
-    _, sounds = run(Playout(25), {0: 0.0}, 0.5)
-    peaks = [int(np.abs(pcm.astype(int)).max()) for _, pcm, _ in sounds[2:]]
+    line = Line()
+    line.run(0.1, sound=lambda packet: tone(0))
+    line.run(0.7, sound=None)
+    made_up = [pcm for pcm, left in zip(line.heard, line.sounds, strict=True) if left.place is None]
+    peaks = [int(np.abs(pcm.astype(int)).max()) for pcm in made_up]
     assert peaks[0] > 1000
     assert peaks == sorted(peaks, reverse=True)
     assert peaks[-1] < 10
 
 
+# Pictures
+
+
 def test_a_stale_picture_is_dropped_when_the_next_is_due() -> None:
-    playout = Playout(25)
+    line = Line()
+    line.run(0.1, sound=silence)
     for i in range(3):
-        playout.push(clip(i), 0.0)
-    assert playout.take_frame(0.085)[0].index == 2  # type: ignore[index]
-    assert playout.dropped == 2
-    assert playout.take_frame(0.086) is None
+        line.playout.show(picture(i), line.now)
+    line.run(0.04, sound=silence)
+    line.at_ms = 250  # 0 at .15, 1 at .19, 2 at .23
+    line.look()
+    assert [p.place for p in line.pictures] == [2 * 1920]
+    assert line.playout.dropped == 2
 
 
 def test_a_held_picture_is_sent_again_so_that_key_frames_can_be_had() -> None:
-    playout = Playout(25)
-    playout.push(clip(0), 0.0)
-    first = playout.take_frame(0.0)
+    playout = Playout(25, 2)
+    playout.hear(tone(0), 0.0)
+    playout.show(picture(0), 0.0)
+    first = playout.take_picture(0.15)
     assert first is not None
-    assert playout.frame_due() == pytest.approx(REPEAT_S)
-    assert playout.take_frame(REPEAT_S - 0.01) is None
-    again = playout.take_frame(REPEAT_S)
+    assert playout.picture_due() == pytest.approx(0.15 + REPEAT_S)
+    assert playout.take_picture(0.15 + REPEAT_S - 0.01) is None
+    again = playout.take_picture(0.16 + REPEAT_S)
     assert again is not None
     assert again[0] is first[0]
     assert again[1] > first[1]
 
 
-def test_too_much_ahead_is_dropped_and_the_newest_leaves_next() -> None:
-    playout = Playout(25, limit_s=0.2)
-    for i in range(7):
-        playout.push(clip(i), 0.0)
-    assert playout.dropped == 6
-    assert playout.take_frame(0.0)[0].index == 6  # type: ignore[index]
-    assert playout.take_sound(0.0)[0][0] == 6  # type: ignore[index]
-
-
-def test_quiet_frames_make_up_for_a_long_wait() -> None:
-    playout = Playout(25)
-    for i in range(4):
-        playout.push(clip(i), 0.0)
-    playout.push(clip(4, quiet=True), 0.0)
-    playout.push(clip(5), 0.0)
-    assert playout.dropped == 1
-    shown = [playout.take_frame(t / 1000) for t in range(0, 300, 10)]
-    assert [taken[0].index for taken in shown if taken] == [0, 1, 2, 3, 5]
-
-
-def shown_at(playout: Playout, times: list[float]) -> list[int]:
-    """Which frames are taken at these times."""
-    return [taken[0].index for now in times if (taken := playout.take_frame(now))]
-
-
-def every_fourth_drawn(playout: Playout, indices: range, now: float, **kind: bool | int) -> None:
-    for i in indices:
-        playout.push(clip(i, fresh=i % 4 == 0, **kind), now)  # type: ignore[arg-type]
-
-
 def test_a_repeated_frame_is_not_sent_again() -> None:
-    playout, shown = Playout(25), []
-    for i in range(12):
-        every_fourth_drawn(playout, range(i, i + 1), i * FRAME)
-        shown += shown_at(playout, [i * FRAME])
-    assert shown == [0, 4, 8]
+    line = Line()
+    line.run(
+        0.8, [(at, picture(each.index, fresh=each.index % 4 == 0)) for at, each in on_time(13)]
+    )
+    assert [p.place for p in line.pictures] == [0, 4 * 1920, 8 * 1920, 12 * 1920]
 
 
-def test_a_quiet_clip_is_left_out_without_its_fresh_frame() -> None:
-    playout = Playout(25)
-    every_fourth_drawn(playout, range(4), 0.0)  # 160 ms wait
-    playout.push(clip(4, quiet=True), 0.0)
-    every_fourth_drawn(playout, range(5, 8), 0.0)
-    assert playout.dropped == 1
-    # 5 repeats 4 and stands in for it at the time at which 4 would have been shown
-    assert shown_at(playout, [0.0, 0.161, 0.201, 0.241, 0.281]) == [0, 5]
+def test_a_fresh_frame_that_came_too_late_is_made_up_for_by_its_repeat() -> None:
+    line = Line()
+    ready = on_time(10)
+    ready[4] = (ready[4][0] + 0.25, picture(4))  # nobody sees it
+    ready[5:] = [(at + 0.25, picture(each.index, fresh=False)) for at, each in ready[5:]]
+    line.run(0.8, ready)
+    assert 4 * 1920 not in [p.place for p in line.pictures]
+    assert [p.place for p in line.pictures][:5][-1] > 4 * 1920
 
 
-def test_a_fresh_frame_made_before_an_interruption_is_seen_right_after_it() -> None:
-    playout = Playout(25)
-    playout.push(clip(0), 0.0)
-    assert shown_at(playout, [0.0]) == [0]
-    playout.interrupt(1, 0.01)
-    playout.push(clip(4), 0.02)  # its sound is stale, its picture the newest there is
-    every_fourth_drawn(playout, range(5, 8), 0.03, generation=1)
-    assert shown_at(playout, [0.03, 0.041, 0.081, 0.121]) == [5]
-    assert playout.take_sound(0.041)[0][0] == 5  # type: ignore[index]
+def test_a_late_picture_is_shown_when_there_was_none_for_long() -> None:
+    line = Line()
+    line.run(1.0, [(0.95, picture(2))])
+    assert [p.place for p in line.pictures] == [2 * 1920]
+    assert line.pictures[0].pts / 90_000 == pytest.approx(0.95 - LOOKAHEAD_S - FIRST_S, abs=0.01)
+
+
+# Interruptions
+
+
+def interrupted(line: Line) -> int:
+    """Interrupt; the place up to which all is cut off."""
+    line.playout.interrupt()
+    return len(line.delays) * PACKET
+
+
+def test_an_interruption_is_silent_within_one_packet() -> None:
+    line = Line()
+    line.run(1.0, on_time(20))
+    left = len(line.heard)
+    cut = interrupted(line)
+    line.run(0.3, sound=silence)
+    first, *rest = line.heard[left:]
+    assert np.abs(first[-20:].astype(int)).max() < 600
+    assert abs(int(first[0]) - int(line.heard[left - 1][-1])) < 600  # it fades from where it was
+    assert not np.concatenate(rest).any()
+    assert [s.place for s in line.sounds] == [PACKET * i for i in range(len(line.sounds))]
+    assert line.sounds[-1].place is not None
+    assert line.sounds[-1].place > cut
+
+
+def test_pictures_of_what_was_cut_off_never_come_out() -> None:
+    line = Line()
+    line.run(1.0, on_time(24))
+    cut = interrupted(line)
+    seen = len(line.pictures)
+    old = [(line.now + 0.001 * i, picture(i)) for i in range(20, cut // 1920)]
+    rest = (line.now + 0.03, picture(99, placed=False))
+    line.run(0.5, [*old, rest, *on_time(30, begin=cut // 1920)], silence)
+    after = line.pictures[seen:]
+    assert [p.place for p in after if p.place is not None and p.place < cut] == []
+    assert (after[0].place, after[0].at) == (None, pytest.approx(1.03, abs=0.002))
+    assert len(after) > 5
+
+
+def test_a_picture_of_rest_comes_out_at_once_though_others_wait() -> None:
+    line = Line()
+    line.run(0.5, on_time(9))
+    interrupted(line)
+    line.playout.show(picture(50, placed=False), line.now)
+    assert line.playout.picture_due() == -np.inf
+    line.look()
+    assert line.pictures[-1].place is None
 
 
 def test_a_fresh_frame_interrupted_while_it_waits_is_made_up_for_by_its_repeat() -> None:
-    playout = Playout(25)
-    every_fourth_drawn(playout, range(5), 0.0)
-    playout.interrupt(1, 0.0)
-    every_fourth_drawn(playout, range(5, 8), 0.0, generation=1)
-    assert shown_at(playout, [0.0, 0.17, 0.21, 0.25]) == [5]
+    line = Line()
+    line.run(0.48, on_time(8))
+    line.playout.show(picture(9), line.now)  # waits for its sound, and dies
+    cut = interrupted(line)
+    line.run(0.4, [(line.now, picture(cut // 1920 + i, fresh=False)) for i in range(3)], silence)
+    assert line.pictures[-1].place == cut
 
 
-def test_a_fresh_frame_dropped_for_too_much_ahead_is_made_up_for_by_its_repeat() -> None:
-    playout = Playout(25, limit_s=0.2)
-    every_fourth_drawn(playout, range(7), 0.0)  # 6 would wait 240 ms: all before it goes
-    assert shown_at(playout, [0.0]) == [6]
-    assert playout.take_sound(0.0)[0][0] == 6  # type: ignore[index]
+def test_the_engine_may_say_nothing_new_after_an_interruption() -> None:
+    line = Line()
+    line.run(0.5, on_time(9))
+    seen = line.playout.dropped
+    cut = interrupted(line)
+    line.playout.show(picture(cut // 1920 - 1), line.now)
+    assert line.playout.dropped > seen
 
 
-def test_a_frame_that_expired_untaken_is_made_up_for_by_its_repeat() -> None:
-    playout = Playout(25)
-    playout.push(clip(0), 0.0)
-    for i in range(1, 13):
-        playout.push(clip(i, fresh=False), i * FRAME)
-    assert shown_at(playout, [12.5 * FRAME]) == [12]
+# A pause
+
+
+def test_after_a_pause_the_line_goes_on_from_the_present() -> None:
+    line = Line()
+    line.run(1.0, on_time(22))
+    sent, began = line.sounds[-1], line.playout.began
+    line.at_ms += 60_000  # nobody received for a minute
+    line.playout.restart()
+    assert line.playout.sound_due() is None
+    resumed = len(line.sounds)
+    line.run(1.0, [(60 + at, each) for at, each in on_time(24, begin=25)])
+    after = line.sounds[resumed:]
+    assert after[0].pts == sent.pts + PACKET
+    assert [s.place for s in after] == [sent.place + PACKET * (i + 1) for i in range(len(after))]  # type: ignore[operator]
+    assert np.abs(np.diff([s.at for s in after]) - PACKET_S).max() <= 0.08 * PACKET_S + 0.001
+    assert after[0].at < 61.0 + LOOKAHEAD_S + FIRST_S + 0.001
+    assert max(map(abs, line.gaps())) <= 0.0021
+    assert (np.diff([p.pts for p in line.pictures]) > 0).all()
+    assert began is not None
+    assert line.playout.began is not None  # time stamps stand for the present again
+    assert line.playout.began + after[0].pts / 48_000 == pytest.approx(after[0].at, abs=0.001)
+
+
+# Bounds
 
 
 def test_queues_stay_bounded_when_nobody_takes() -> None:
-    playout = Playout(25)
-    for i in range(1000):
-        playout.push(clip(i), i * FRAME)
-    assert playout.dropped >= 1000 - 0.8 / FRAME - 1
-    late = 1000 * FRAME
-    sounds = iter(lambda: playout.take_sound(late), None)
-    assert sum(int(pcm[1]) == 5000 for pcm, _ in sounds) * PACKET_S <= 0.8 + FRAME
-    assert playout.take_frame(late)[0].index == 999  # type: ignore[index]
-
-
-def test_time_stamps_go_on_with_the_clock_when_sound_is_taken_late_or_not_at_all() -> None:
-    """An encoder gives a frame bits by its time stamp: two at the same moment would ruin it."""
-    playout, pts = Playout(25), []
-    for i in range(60):
-        playout.push(clip(i), i * FRAME)
-        taken = playout.take_frame(i * FRAME + 0.001)
-        assert taken is not None
-        pts.append(taken[1])
-    assert np.diff(pts) == pytest.approx(3600)
-    burst = [playout.take_sound(59 * FRAME + 0.03) for _ in range(30)]
-    heard = [sound for sound in burst if sound]
-    assert 15 <= len(heard) <= 22  # the last 400 ms, the rest was over
-    assert (heard[-1][1] - 960) * 90 // 48 == pts[-1]  # its second packet came last
-    playout.interrupt(1, 59 * FRAME + 0.031)
-    playout.push(clip(60, generation=1), 60 * FRAME)
-    taken = playout.take_frame(60 * FRAME + 0.001)
+    playout = Playout(25, 2)
+    for i in range(2000):
+        playout.hear(tone(i), i * PACKET_S)
+        if i % 2:
+            playout.show(picture(i // 2), i * PACKET_S)
+    now = 2000 * PACKET_S
+    packets = list(iter(lambda: playout.take_sound(now), None))
+    assert len(packets) * PACKET_S <= LIMIT_S + LOOKAHEAD_S + FIRST_S + PACKET_S
+    assert len(playout._sounds) <= (LOOKAHEAD_S + FIRST_S) / PACKET_S + 1
+    taken = playout.take_picture(now)
     assert taken is not None
-    assert taken[1] - pts[-1] >= 1800
+    assert taken[0].index >= 995
+    assert len(playout._pictures) <= 5
 
 
-def test_an_interruption_drops_what_waits_and_what_is_still_to_come() -> None:
-    playout = Playout(25)
-    for i in range(3):
-        playout.push(clip(i), 0.0)
-    playout.take_frame(0.0)
-    playout.take_sound(0.0)
-    playout.interrupt(1, 0.0)
-    assert playout.take_frame(0.2) is None
-    playout.push(clip(3), 0.2)  # made before the interruption, handed over after it
-    assert playout.take_frame(0.2) is None
-    assert playout.dropped == 3
-    playout.push(clip(4, generation=1), 0.21)
-    assert playout.take_frame(0.21)[0].index == 4  # type: ignore[index]
-    sound = playout.take_sound(0.21)
-    assert sound is not None
-    assert (sound[0][0], sound[1]) == (4, 960)
-
-
-@settings(max_examples=25)
-@given(
-    st.lists(st.floats(0, 0.25), min_size=5, max_size=40),
-    st.sets(st.integers(0, 39), max_size=2),
-)
-def test_whatever_happens_stamps_rise_and_sound_stays_with_its_picture(
-    lateness: list[float], interruptions: set[int]
-) -> None:
-    playout, generation = Playout(25), 0
-    ready = np.maximum.accumulate(np.arange(len(lateness)) * FRAME + np.array(lateness))
-    shown, heard, stamps, video = {}, {}, [], []
-    i = 0
-    for now in np.arange(0, float(ready[-1]) + 0.6, 0.002):
-        while i < len(ready) and ready[i] <= now:
-            if i in interruptions:
-                generation += 1
-                playout.interrupt(generation, float(now))
-            playout.push(clip(i, generation=generation), float(now))
-            i += 1
-        if taken := playout.take_frame(float(now)):
-            shown.setdefault(taken[0].index, float(now))
-            video.append(taken[1])
-        if sound := playout.take_sound(float(now)):
-            stamps.append(sound[1])
-            if sound[0][1] == 5000 and sound[0][0] != 5000:
-                heard[int(sound[0][0])] = float(now)
-    steps = np.diff(stamps)
-    assert ((steps == 960) | (steps == 1920)).all()  # a packet just due is stepped over, if cut
-    assert (steps == 1920).sum() <= len(interruptions)
-    assert all(step >= 1800 for step in np.diff(video))
-    for index in shown.keys() & heard.keys():
-        assert abs(shown[index] - heard[index]) <= 0.021
+def test_time_stamps_step_over_what_was_too_old_to_send() -> None:
+    line = Line()
+    line.run(1.0, on_time(20))
+    line.run(0.0)
+    for i in range(50, 100):  # the loop was blocked for a second
+        line.playout.hear(tone(i), i * PACKET_S)
+    sent = line.sounds[-1]
+    line.at_ms = 2000
+    line.look()
+    late = [s for s in line.sounds if s.at == 2.0]
+    assert len(late) * PACKET_S <= LIMIT_S + PACKET_S
+    assert late[0].pts - sent.pts == late[0].place - sent.place  # type: ignore[operator]

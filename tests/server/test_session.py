@@ -12,6 +12,7 @@ import weakref
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from client_example.headless import Viewer
 from engine.errors import PromptRefused
@@ -19,9 +20,13 @@ from engine.motion.expression import Prompt
 from server import frame_code
 from server.errors import ApiError
 from server.limits import ServerFull
+from server.outlet import Outlet
 from server.service import AvatarService
 from server.session import Session
 from server.settings import ServerSettings
+from server.signaling import BadSdp
+from server.sound_format import SoundFormat
+from server.surroundings import SessionOptions
 from tests.server.fake_engine import FakeEngine
 from tests.server.live import (
     PORTRAIT,
@@ -34,8 +39,14 @@ from tests.server.live import (
     until,
     watching,
 )
+from tests.server.pictures import encoded
 
 pytestmark = pytest.mark.timeout(90)
+
+
+def kinds(viewer: Viewer) -> list[str]:
+    """The types of what it was told."""
+    return [event["type"] for event in viewer.events]
 
 
 def only_session(live: Live) -> Session:
@@ -123,12 +134,13 @@ async def test_lost_packets_are_concealed_and_cost_no_lasting_delay() -> None:
         tamper(viewer, lossy)
         await asyncio.sleep(6)
         assert lost >= 10
-        intake = session.intake
+        intake = session.line.intake
         assert intake is not None
         assert intake.concealed + intake.late >= 0.5 * lost * 960
         events = live.service.beeps.events()  # type: ignore[union-attr]
         held = [e["pcm"] - e["mic_packet"] for e in events if e["mic_packet"]]
-        assert np.median(held[len(held) // 2 :]) < 0.060  # the library's own buffer: 0.280
+        delay = intake.target_delay_s  # 0, unless a busy machine makes the packets uneven
+        assert np.median(held[len(held) // 2 :]) < 0.060 + delay  # the library's own buffer: 0.280
         assert viewer.report.state == "connected"
 
 
@@ -156,17 +168,25 @@ async def test_ping_is_answered_and_nonsense_ignored() -> None:
         assert len(live.service.sessions) == 1
 
 
-async def test_an_interruption_drops_what_waits_and_the_face_goes_on() -> None:
+async def test_an_interruption_is_acknowledged_and_the_face_goes_on() -> None:
     async with serving() as live, watching(live, Beeper()) as viewer:
         session = only_session(live)
-        await until(lambda: viewer.control.readyState == "open", 5)
+        utterance = session.speech.begin("long", SoundFormat(48_000))
+        utterance.push(np.full(48_000 * 10, 9000, "<i2").tobytes())
+        utterance.end()
+        await until(lambda: "speaking_started" in kinds(viewer), 5)
+        await asyncio.sleep(0.3)
         viewer.control.send(json.dumps({"type": "interrupt"}))
-        await until(lambda: session.generation == 1, 5)
-        assert session.playout.generation == 1
-        # at least the two frames in the look-ahead die, as soon as they come
-        await until(lambda: session.playout.dropped >= 2, 5)
+        await until(lambda: "interrupted" in kinds(viewer), 5)
+        [told] = [event for event in viewer.events if event["type"] == "interrupted"]
+        assert told["utterance"] == "long"
+        assert 200 < told["position_ms"] < 5000
+        assert told["dropped"] == []
+        assert viewer.events[-1]["type"] != "speaking_started"
+        assert session.speech.buffered_s == 0
         shown = len(viewer.shown)
         await until(lambda: len(viewer.shown) > shown + 10, 10)
+        await until(lambda: session.mood == "idle", 5)
 
 
 async def test_a_viewer_that_hangs_up_is_gone_within_three_seconds() -> None:
@@ -176,11 +196,12 @@ async def test_a_viewer_that_hangs_up_is_gone_within_three_seconds() -> None:
         took = await until(lambda: len(live.service.sessions) == 0, 10)
         assert took < 3
         gone = session()
-        assert gone is None or gone.pc.connectionState == "closed"
+        assert gone is None or (gone.on_close == [] and gone.closed_for is not None)
 
 
 async def test_a_viewer_that_falls_silent_is_freed_by_the_watchdog() -> None:
-    async with serving(settings=ServerSettings(watchdog_s=1.5)) as live:
+    settings = ServerSettings(watchdog_s=1.5, resume_s=0)
+    async with serving(settings=settings) as live:
         async with watching(live) as viewer:
             fall_silent(viewer)
             took = await until(lambda: len(live.service.sessions) == 0, 10)
@@ -205,7 +226,7 @@ async def test_a_viewer_that_never_connects_is_freed() -> None:
         await viewer.close()
 
 
-async def test_an_engine_that_fails_ends_that_session_alone() -> None:
+async def test_an_engine_that_fails_ends_that_session_alone_and_says_why() -> None:
     engine = FakeEngine(side=128)
     async with serving(engine) as live, watching(live) as healthy:
         engine.fail_at = 15
@@ -213,6 +234,11 @@ async def test_an_engine_that_fails_ends_that_session_alone() -> None:
         await ill.connect(None)
         engine.fail_at = None
         await until(lambda: len(live.service.sessions) == 1, 15)
+        await until(lambda: "closing" in kinds(ill), 5)
+        error, closing = ill.events[-2:]
+        assert (error["type"], error["code"]) == ("error", "engine_failed")
+        assert "frame 15" in error["message"]
+        assert closing == {"type": "closing", "reason": "failed"}
         shown = len(healthy.shown)
         await until(lambda: len(healthy.shown) > shown + 20, 15)
         text = (await live.http.get("/metrics")).text
@@ -238,6 +264,18 @@ async def test_one_viewer_too_many_is_told_to_wait_until_a_place_is_free() -> No
             pass
 
 
+async def test_who_connects_when_the_last_place_was_just_taken_is_told_so() -> None:
+    async with serving(settings=ServerSettings(max_sessions=1)) as live:
+        made = await live.http.post("/api/sessions", json={})
+        async with watching(live):
+            late = Viewer(live.url, session=made.json()["session_id"])
+            await late.connect(None)
+            await until(lambda: {"type": "closing", "reason": "full"} in late.events, 10)
+            assert late.shown == []
+            await until(lambda: len(live.service.sessions) == 1, 5)
+            await late.close()
+
+
 async def test_a_full_server_refuses_before_it_does_any_work() -> None:
     class Counting(FakeEngine):
         read = 0
@@ -247,20 +285,23 @@ async def test_a_full_server_refuses_before_it_does_any_work() -> None:
             return super().read_prompt(text)
 
     engine = Counting(side=64)
-    service = AvatarService(engine, ServerSettings(max_sessions=1))
+    service = AvatarService(engine, ServerSettings(max_sessions=1, capacity=1))
     await service.start(PORTRAIT, "Test")
-    sdp = await offer_sdp()
-    session, _ = await service.open_session(sdp, "default", "smile")
+    session = await service.open_session(SessionOptions(prompt="smile"))
+    outlet = Outlet()
+    assert session.attach(outlet)
     assert engine.read == 1
     with pytest.raises(ServerFull):
-        await service.open_session(sdp, "default", "sad")
+        await service.open_session(SessionOptions(prompt="sad"))
     with pytest.raises(ApiError, match="not known"):
-        await service.open_session(sdp, "nobody", "sad")
+        await service.open_session(SessionOptions(portrait_id="nobody", prompt="sad"))
+    with pytest.raises(BadSdp):
+        await service.offer("v=0", SessionOptions(prompt="sad"), "")
     assert engine.read == 1
     await session.close()
     with pytest.raises(PromptRefused):  # and that costs no place
-        await service.open_session(sdp, "default", "older")
-    await service.open_session(sdp, "default", "sad")
+        await service.open_session(SessionOptions(prompt="older"))
+    await service.open_session(SessionOptions(prompt="sad"))
     await service.stop()
 
 
@@ -311,3 +352,105 @@ async def test_stopping_the_server_hangs_up_on_everybody() -> None:
     assert not worker.alive
     await until(lambda: viewer.pc.iceConnectionState in ("closed", "failed", "completed"), 5)
     await viewer.close()
+
+
+async def test_a_viewer_is_told_that_it_is_ready_and_what_happens() -> None:
+    async with serving() as live, watching(live) as viewer:
+        await until(lambda: "stats" in kinds(viewer), 10)
+        assert kinds(viewer)[:2] == ["ready", "viewers"]
+        assert viewer.events[0]["session_id"] == viewer.session_id
+        assert viewer.events[1]["count"] == 1
+        await live.http.patch(f"/api/sessions/{viewer.session_id}", json={"state": "thinking"})
+        await until(lambda: {"type": "state", "state": "thinking"} in viewer.events, 5)
+        await live.http.delete(f"/api/sessions/{viewer.session_id}")
+        await until(lambda: {"type": "closing", "reason": "client"} in viewer.events, 5)
+
+
+async def test_a_session_made_over_http_is_joined_and_speaks() -> None:
+    async with serving() as live:
+        made = await live.http.post("/api/sessions", json={"voice": "assistant"})
+        assert made.status_code == 201
+        path = made.headers["Location"]
+        assert (await live.http.get(path)).json()["viewers"] == 0
+        loudest = [0]
+        async with watching(live, Beeper(), session=made.json()["session_id"]) as viewer:
+            assert viewer.session_id == made.json()["session_id"]
+            viewer.on_sound.append(
+                lambda frame: loudest.append(int(np.abs(frame.to_ndarray().astype(int)).max()))
+            )
+            await asyncio.sleep(1.5)
+            assert max(loudest) < 300  # the microphone is not what the face says
+            utterance = only_session(live).speech.begin("hello", SoundFormat(16_000))
+            utterance.push((9000 * np.sin(np.arange(16_000) / 5)).astype("<i2").tobytes())
+            utterance.end()
+            await until(lambda: "speaking_stopped" in kinds(viewer), 10)
+            assert max(loudest) > 4000
+            started, stopped = (
+                next(e for e in viewer.events if e["type"] == f"speaking_{what}")
+                for what in ("started", "stopped")
+            )
+            assert started["utterance"] == stopped["utterance"] == "hello"
+            assert stopped["position_ms"] == pytest.approx(1000, abs=2)
+            assert stopped["interrupted"] is False
+
+
+async def test_a_viewer_whose_network_died_comes_back_to_the_same_face() -> None:
+    settings = ServerSettings(watchdog_s=30, max_sessions=1)  # the old connection is not missed
+    async with serving(settings=settings) as live, watching(live, Beeper()) as lost:
+        session = only_session(live)
+        state = session.stream._state
+        fall_silent(lost)
+        frames = state.next_frame
+        async with watching(live, Beeper(), resume=lost.token) as viewer:
+            assert (viewer.session_id, viewer.token) == (lost.session_id, lost.token)
+            assert only_session(live) is session
+            assert session.stream._state is state
+            assert state.next_frame > frames  # it goes on, it does not begin again
+            assert (live.service.sessions.live, len(session.broadcast.outlets)) == (1, 1)
+            assert session.on_close == [live.service.find_viewer(session.id).close]
+            assert session.microphone is live.service.find_viewer(session.id)
+            await until(lambda: len(viewer.shown) > 20, 10)
+        await until(lambda: len(live.service.sessions) == 0, 5)
+
+
+async def test_a_viewer_that_was_missed_may_come_back_for_a_while() -> None:
+    settings = ServerSettings(watchdog_s=0.7, resume_s=20)
+    async with serving(settings=settings) as live:
+        async with watching(live) as lost:
+            session = only_session(live)
+            fall_silent(lost)
+            await until(lambda: not session.live, 10)
+            frame = session.stream._state.next_frame
+            await asyncio.sleep(0.5)
+            assert session.stream._state.next_frame <= frame + 3  # nobody looks, nothing is drawn
+            async with watching(live, resume=lost.token):
+                assert only_session(live) is session
+
+
+async def test_an_unknown_token_or_session_is_said_so() -> None:
+    async with serving() as live:
+        for asked in ({"resume": "nobody"}, {"session": "nobody"}):
+            viewer = Viewer(live.url, **asked)
+            with pytest.raises(RuntimeError, match=r"HTTP 404.*unknown_session"):
+                await viewer.connect(None)
+            await viewer.close()
+
+
+async def test_another_face_appears_in_the_middle_of_a_stream() -> None:
+    async with serving() as live, watching(live) as viewer:
+        blue = encoded(Image.new("RGB", (96, 96), (40, 90, 200)))
+        answer = await live.http.post(
+            "/api/portraits", content=blue, headers={"Content-Type": "image/png"}
+        )
+        corners: list[np.ndarray] = []
+        viewer.on_frame.append(lambda frame: corners.append(frame.to_ndarray(format="rgb24")[4, 4]))
+        path = f"/api/sessions/{viewer.session_id}"
+        changed = await live.http.patch(path, json={"portrait_id": answer.json()["id"]})
+        assert changed.json()["portrait_id"] == answer.json()["id"]
+        await until(lambda: bool(corners) and int(corners[-1][2]) > 150, 10)
+        assert {"type": "portrait", "portrait_id": answer.json()["id"]} in viewer.events
+        session = only_session(live)
+        assert session.portrait_id == answer.json()["id"]
+        unknown = await live.http.patch(path, json={"portrait_id": "nobody"})
+        assert unknown.status_code == 404
+        assert session.portrait_id == answer.json()["id"]

@@ -13,7 +13,10 @@ SERVER = ROOT / "server"
 PRIVATES = SERVER / "aiortc_internals.py"
 PURE = {
     "server.pacing": {"server.clips", "server.intake"},
+    "server.arrivals": set(),
+    "server.intake": {"server.arrivals", "server.stretch"},
     "server.receive": set(),
+    "server.stretch": set(),
     "server.quality": set(),
 }
 # What aiortc documents, its errors, its own streams, and how it reads a session description.
