@@ -132,13 +132,20 @@ def test_an_unknown_voice_is_named() -> None:
 def test_the_ears_know_the_phrases_of_the_script(voice: Espeak) -> None:
     pytest.importorskip("pocketsphinx")
     ears = Pocketsphinx(Script.phrases())
-    spoken = voice.speak("Tell me a story.")
-    frame = av.AudioFrame.from_ndarray(np.frombuffer(spoken.pcm, "<i2")[None], "s16", "mono")
-    frame.sample_rate = spoken.rate_hz
     resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE_HZ)
-    parts = [part for each in (frame, None) for part in resampler.resample(each)]
-    sound = b"".join(part.to_ndarray().tobytes() for part in parts)
-    assert "story" in ears.words(bytes(9600) + sound + bytes(19_200))
+
+    def understood(text: str) -> str:
+        spoken = voice.speak(text)
+        pcm = np.pad(np.frombuffer(spoken.pcm, "<i2"), (6_000, 12_000))
+        frame = av.AudioFrame.from_ndarray(pcm[None], "s16", "mono")
+        frame.sample_rate = spoken.rate_hz
+        return ears.words(
+            b"".join(part.to_ndarray().tobytes() for part in resampler.resample(frame))
+        )
+
+    for phrase in ("What time is it?", "What is your name?", "Tell me a story."):
+        assert understood(phrase) == phrase[:-1].lower()
+    assert understood("I would like a car") == ""
     assert ears.words(noise(1, -60)) == ""
 
 
