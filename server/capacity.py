@@ -28,7 +28,7 @@ BUSIEST = 0.85  # share of the processors, and of the engine thread, that may be
 NETWORK_S = 0.003  # of processor time a frame: Opus, packets, encryption, the event loop
 SAME = 1.05  # a machine that is hardly slower is as it was
 LOOK_S = 5.0  # of the past that correct the measurement
-_CGROUP = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +40,45 @@ class FrameCost:
     engine_cpu_s: float  # of all processors
     encode_s: float
 
-    def places(self, cores: float, slower: float = 1.0) -> int:
-        """How many viewers so many processors carry, at least one, when all takes `slower` times as long."""
+    @property
+    def watch_s(self) -> float:
+        """Of all processors, for one who sees what is drawn for another."""
+        return self.encode_s + NETWORK_S
+
+    def places(self, cores: float, slower: float = 1.0, watchers: int = 0) -> int:
+        """How many viewers so many processors carry, at least one, when all takes `slower` times as long.
+
+        `watchers` is how many more see what is drawn for these.
+        """
         thread = BUSIEST / (FPS * self.engine_s * slower)
-        cpu_s = (self.engine_cpu_s + self.encode_s + NETWORK_S) * slower
-        return max(1, int(min(thread, BUSIEST * cores / (FPS * cpu_s))))
+        left_s = BUSIEST * cores / (FPS * slower) - watchers * self.watch_s
+        return max(1, int(min(thread, left_s / (self.engine_cpu_s + self.watch_s))))
+
+    def watchers(self, cores: float, live: int, slower: float = 1.0) -> int:
+        """How many more may see what is drawn for `live` viewers."""
+        left_s = BUSIEST * cores / (FPS * slower) - live * (self.engine_cpu_s + self.watch_s)
+        return max(0, int(left_s / self.watch_s))
 
 
 def processors() -> float:
     """How many processors this process may use: its affinity and the quota of its control group."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     cores = float(len(affinity(0)) if affinity else os.cpu_count() or 1)
-    if _CGROUP.is_file():
-        quota, _, period = _CGROUP.read_text().partition(" ")
-        if quota.isdigit() and period.strip().isdigit():
-            cores = min(cores, int(quota) / int(period))
+    quota, period = _quota()
+    if quota.isdigit() and period.isdigit():
+        cores = min(cores, int(quota) / int(period))
     return cores
+
+
+def _quota() -> tuple[str, str]:
+    """Microseconds of processor time in each period, as the control group says; no number: no limit."""
+    if (_CGROUP / "cpu.max").is_file():
+        quota, _, period = (_CGROUP / "cpu.max").read_text().strip().partition(" ")
+        return quota, period
+    files = [_CGROUP / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]  # version 1
+    if all(file.is_file() for file in files):
+        return files[0].read_text().strip(), files[1].read_text().strip()
+    return "", ""
 
 
 def measure(engine: Engine, identity: Any) -> FrameCost:
@@ -118,6 +141,7 @@ class Capacity:
 
     def __init__(self, most: int, fixed: int = 0) -> None:
         self.most, self._fixed = most, fixed
+        self.watching = 0  # who sees what is drawn for another
         self.cost: FrameCost | None = None
         self._cores = processors()
         self._slower = 1.0
@@ -128,7 +152,13 @@ class Capacity:
         """How many viewers are served at once."""
         if self._fixed or self.cost is None:
             return min(self.most, self._fixed or self.most)
-        return min(self.most, self.cost.places(self._cores, self._slower))
+        return min(self.most, self.cost.places(self._cores, self._slower, self.watching))
+
+    def watchers(self, live: int, most: int) -> int:
+        """How many more, up to `most`, may see what is drawn for `live` viewers."""
+        if self._fixed or self.cost is None:
+            return most
+        return min(most, self.cost.watchers(self._cores, live, self._slower))
 
     def measured(self, cost: FrameCost) -> None:
         """Take the measurement of the start."""

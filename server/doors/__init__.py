@@ -11,6 +11,18 @@ from server.doors import (
     smallwebrtc,
     speech_socket,
     twilio,
+    whep,
+    whip,
 )
 
-DOORS = (offer, sessions, speech_socket, media_socket, smallwebrtc, realtime, twilio)
+DOORS = (
+    offer,
+    sessions,
+    speech_socket,
+    media_socket,
+    smallwebrtc,
+    realtime,
+    twilio,
+    whep,
+    whip,
+)

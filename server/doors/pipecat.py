@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from engine.errors import AvatarError
+from server.doors.pipecat_played import Played
 from server.extras import extra
 from server.link import Link, LocalLink
 from server.pieces import Over, Piece, Said
@@ -47,8 +48,8 @@ class PortraitTalkVideoService(AIService):  # type: ignore[misc]
 
     TTS frames are held back: each `TTSStartedFrame`, its audio and its `TTSStoppedFrame`
     leave when the avatar says them. Pictures leave all the time. An interruption cuts off
-    everything that was taken; the event `on_interrupted` (service, context id, ms that were handed
-    on of it) tells where. Without a session, because the server cannot be reached or has ended it,
+    everything that was taken; the event `on_interrupted` (service, context id, ms of it that the
+    output had played) tells where. Without a session, because the server cannot be reached or has ended it,
     an error is pushed and the voice goes on without the face.
 
     Args:
@@ -84,6 +85,8 @@ class PortraitTalkVideoService(AIService):  # type: ignore[misc]
         self._contexts: dict[str, str | None] = {}
         self._rate_hz = 0  # of the pipeline's output
         self._voice: tuple[str, Encoder] | None = None  # the utterance that is being said
+        self._played = Played()
+        self._whole = 0  # utterances that were handed on to their `TTSStoppedFrame`
         self._register_event_handler("on_interrupted")
 
     def can_generate_metrics(self) -> bool:
@@ -94,6 +97,7 @@ class PortraitTalkVideoService(AIService):  # type: ignore[misc]
         """Make the session."""
         await super().setup(setup)
         self._rate_hz = setup.audio_out_sample_rate
+        setup.pipeline_worker.add_observer(self._played)
         try:
             await self._link.open()
             self._faced = True
@@ -181,7 +185,8 @@ class PortraitTalkVideoService(AIService):  # type: ignore[misc]
         return speaks
 
     async def _interrupt(self) -> None:
-        utterance, position_ms = await self._link.interrupt()
+        utterance, handed_ms = await self._link.interrupt()
+        position_ms = self._played.interrupt(handed_ms, self._whole)
         context = self._contexts.get(utterance) if utterance else None
         self._forget()
         await self._call_event_handler("on_interrupted", context, position_ms)
@@ -219,6 +224,7 @@ class PortraitTalkVideoService(AIService):  # type: ignore[misc]
             self._contexts.pop(piece.utterance, None)
             stopped = self._stopped.pop(piece.utterance, None)
             if stopped is not None:
+                self._whole += 1
                 await self.push_frame(stopped)
 
     async def _push_sound(self, utterance: str, data: bytes) -> None:

@@ -235,13 +235,15 @@ async def test_an_interruption_cuts_off_everything_and_tells_where(how: str) -> 
         [cut] = [at for at, x in pipeline.recorder.frames if isinstance(x, f.InterruptionFrame)]
         sound = [(at, x) for at, x in pipeline.recorder.frames if isinstance(x, f.TTSAudioRawFrame)]
         assert max(at for at, _ in sound) <= cut
-        heard_ms = 1000 * sum(len(x.audio) for _, x in sound) / 2 / RATE_HZ
-        assert abs(position_ms - heard_ms) <= 40
-        assert -20 <= position_ms - 1000 * pipeline.output.seconds() <= 120
+        handed_ms = 1000 * sum(len(x.audio) for _, x in sound) / 2 / RATE_HZ
+        assert position_ms <= handed_ms
+        # the output began to play so much; the last 40 ms of it not to their end
+        assert -100 <= position_ms - 1000 * pipeline.output.seconds() <= 1
         assert not only_session(live).speech.busy
 
         await pipeline.worker.queue_frames(speech("next", 0.4))
         await pipeline.end()
+        assert pipeline.output.seconds() > position_ms / 1000 + 0.3
         after = [x for x in pipeline.recorder.of(f.TTSAudioRawFrame) if x.context_id == "next"]
         assert abs(sum(len(x.audio) for x in after) / 2 / RATE_HZ - 0.4) < 0.005
 

@@ -334,7 +334,7 @@ async def test_the_avatar_stands_between_a_model_and_its_user(
                 assert not model.of("response.cancel")  # the model does that by itself
                 assert session.mood == "listening"
 
-                await model.speak("resp_1", "item_1")  # on its way when it was cut off
+                await model.speak("resp_1", "item_9")  # on its way when it was cut off
                 await told.until("response.output_audio.delta")
                 assert not session.speech.busy
                 await model.answer("resp_2", "item_2")

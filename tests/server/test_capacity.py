@@ -26,6 +26,30 @@ def test_the_places_fit_the_thread_and_the_processors(cost: FrameCost, cores: fl
     assert more * cost.engine_s > BUSIEST or more * cpu_s > BUSIEST * cores
 
 
+@pytest.mark.parametrize("cores", [1.0, 2.0, 8.0])
+@pytest.mark.parametrize("live", [1, 3])
+def test_who_only_watches_costs_no_engine_and_takes_from_the_places(
+    cores: float, live: int
+) -> None:
+    watch_s = CHEAP.encode_s + capacity.NETWORK_S
+    left_s = BUSIEST * cores / FPS - live * (CHEAP.engine_cpu_s + watch_s)
+    most = CHEAP.watchers(cores, live)
+    assert most * watch_s <= max(left_s, 0) < (most + 1) * watch_s
+    assert CHEAP.watchers(cores, live, slower=2) <= most / 2
+    assert CHEAP.places(cores, watchers=most) <= max(live, 1)
+
+
+def test_the_operators_limit_of_watchers_holds() -> None:
+    known = Capacity(most=100)
+    assert known.watchers(live=1, most=7) == 7  # not measured yet
+    known.measured(CHEAP)
+    assert known.watchers(live=1, most=1) == 1
+    assert 0 < known.watchers(live=1, most=10**6) < 10**6
+    before = known.places
+    known.watching = 10
+    assert known.places < before
+
+
 def test_one_viewer_is_always_served() -> None:
     assert DEAR.places(0.5, slower=10) == 1
 
@@ -80,12 +104,19 @@ def test_an_engine_that_takes_seconds_is_not_measured_for_long() -> None:
     assert cost.places(64) == 1
 
 
+@pytest.mark.parametrize("version", [1, 2])
 def test_a_quota_of_the_control_group_counts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    version: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    file = tmp_path / "cpu.max"
-    monkeypatch.setattr(capacity, "_CGROUP", file)
-    file.write_text("max 100000\n")
+    monkeypatch.setattr(capacity, "_CGROUP", tmp_path)
     free = processors()
-    file.write_text("50000 100000\n")
-    assert processors() == min(free, 0.5)
+    (tmp_path / "cpu").mkdir()
+    for quota, left in (("none", free), (50_000, 0.5), (10**9, free)):
+        if version == 2:
+            (tmp_path / "cpu.max").write_text(f"{'max' if quota == 'none' else quota} 100000\n")
+        else:
+            (tmp_path / "cpu/cpu.cfs_quota_us").write_text(
+                f"{'-1' if quota == 'none' else quota}\n"
+            )
+            (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
+        assert processors() == min(free, left)
