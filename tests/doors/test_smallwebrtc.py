@@ -106,7 +106,7 @@ def test_pipecats_client_goes_the_whole_way(
     say(server, session, "first", 6.0)
     wait_told(page, "botStartedSpeaking")
     assert hears_sound(page)
-    assert page.evaluate(MOTION, 150) > 0.1
+    wait_until(page, "the face moves", lambda: page.evaluate(MOTION, 150) > 0.1, 4)
     assert wait_told(page, "botOutput")[0]["text"] == "hello"
     levels = [m["data"]["value"] for m in page.evaluate("wire") if m["type"] == "bot-audio-level"]
     assert max(levels) > 0.5
