@@ -55,6 +55,14 @@ async def index(request: Request) -> Response:
     return FileResponse(path)
 
 
+async def embed(request: Request) -> Response:
+    """The avatar as a web component, for any page: a module beside the page's own."""
+    path = page_folder().parent / "embed.js"
+    if not path.is_file():
+        raise ApiError(404, "no_page", "the page is not installed")
+    return FileResponse(path, media_type="text/javascript")
+
+
 async def healthz(request: Request) -> Response:
     """Whether the engine thread lives."""
     service = service_of(request)
@@ -155,6 +163,7 @@ def create_app(engine: Engine, settings: ServerSettings, default: RgbImage, name
 
     routes = [
         Route("/", index),
+        Route("/embed.js", embed),
         Route("/healthz", healthz),
         Route("/metrics", metrics),
         Route("/api/config", config),

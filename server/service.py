@@ -44,6 +44,7 @@ class AvatarService:
         self.portraits = PortraitRegistry(settings.portraits_kept)
         self.sessions = SessionBook(settings.max_sessions, settings.offers_per_address)
         self._viewers: dict[str, Viewer] = {}  # who is heard in each session
+        self._leaving: set[asyncio.Future[None]] = set()  # viewers whose place was taken
         self._looking: asyncio.TimerHandle | None = None
         self._enrolling = 0
         # Pictures are read and enrolled beside the engine thread, one at a time: no stream waits.
@@ -201,8 +202,10 @@ class AvatarService:
             if session.closed_for is not None:  # while the offer was answered
                 raise ApiError(404, "unknown_session", "this session is over")
             before, self._viewers[session.id] = self._viewers.get(session.id), viewer
-            if before is not None:
-                await before.close(taken)
+            if before is not None:  # it hangs up beside: who comes back waits for nobody
+                leaving = asyncio.ensure_future(before.close(taken))
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
         return answer
 
     async def express(self, session: Session, prompt: str) -> str:

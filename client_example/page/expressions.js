@@ -22,6 +22,9 @@ export function startExpressions(connection, { expressions = [] }) {
     mark(detail.prompt);
     refused(detail.error);
   });
+  connection.addEventListener("message", ({ detail }) => {
+    if (detail.type === "prompt") mark(detail.prompt.replace(/ 1$/, "")); // by whomever it was changed
+  });
   $("expression").hidden = !expressions.length;
   mark("");
 }

@@ -64,8 +64,15 @@ async def offer(request: Request) -> Response:
     else:
         options = SessionOptions(portrait_id=body.portrait_id, prompt=body.prompt, voice=body.voice)
         session, sdp = await service.offer(body.sdp, options, address_of(request))
-    answer = {"sdp": sdp, "type": "answer", "session_id": session.id, "resume": session.token}
-    return JSONResponse(answer)
+    return JSONResponse(
+        {
+            "sdp": sdp,
+            "type": "answer",
+            "session_id": session.id,
+            "resume": session.token,
+            "voice": session.line.voice,
+        }
+    )
 
 
 async def candidates(request: Request) -> Response:
