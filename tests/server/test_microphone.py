@@ -14,7 +14,7 @@ from server.outlet import Outlet
 from server.service import AvatarService
 from server.session import Session, SessionOptions
 from server.settings import ServerSettings
-from server.sound_format import RATES_HZ, SpeechRefused
+from server.sound_format import SpeechRefused
 from tests.server.fake_engine import FakeEngine
 from tests.server.live import PORTRAIT, until
 
@@ -116,9 +116,8 @@ async def test_two_may_listen_and_one_that_does_not_read_is_bounded(session: Ses
         assert len(idle._packets) == len(other._packets) == KEPT
 
 
-@pytest.mark.parametrize("rate_hz", [0, 12_345, 96_000])
+@pytest.mark.parametrize("rate_hz", [0, 7999, 192_001])
 async def test_a_rate_that_is_not_given_is_said_so(session: Session, rate_hz: int) -> None:
-    assert rate_hz not in RATES_HZ
     with pytest.raises(SpeechRefused, match=str(rate_hz)):
         Listening(session, rate_hz)
 

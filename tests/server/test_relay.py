@@ -146,7 +146,7 @@ async def test_a_microphone_is_heard_whole_through_60_ms_of_jitter_and_its_losse
         speaking(live, relay, write_wav(tmp_path / "voice.wav", sound), monkeypatch),
     ):
         [session] = live.service.sessions
-        intake = session.intake
+        intake = session.line.intake
         assert intake is not None
         await until(lambda: line.passed > 100, 20)
         began, fed, stalls.seconds = time.monotonic(), intake.fed, 0.0

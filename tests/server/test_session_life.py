@@ -129,7 +129,7 @@ async def test_one_render_for_all_and_each_is_counted(serve: Serve) -> None:
     assert [m["type"] for m in messages].count("ready") == 1
     await session.close("client")
     for outlet in outlets:
-        assert outlet._closed
+        assert outlet.closed
     assert messages[-1] == {"type": "closing", "reason": "client"}
     assert not session.attach(Outlet())
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from server.events import EventHub
 from server.intake import Pcm48
-from server.sound_format import RATES_HZ, Decoder, SoundFormat, SpeechRefused
+from server.sound_format import Decoder, SoundFormat, SpeechRefused
 from server.speech import LIMIT_S, SpeechInput, Utterance, Word
 
 RATE_HZ, PACKET = 48_000, 960
@@ -73,7 +73,10 @@ def decoded(sound: SoundFormat, parts: list[bytes]) -> Pcm48:
     return np.concatenate([*(decoder.push(part) for part in parts), decoder.end()])
 
 
-FORMATS = [SoundFormat(rate) for rate in RATES_HZ] + [
+FORMATS = [
+    SoundFormat(rate)
+    for rate in (8000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
+] + [
     SoundFormat(8000, "ulaw"),
     SoundFormat(8000, "alaw"),
 ]
@@ -102,7 +105,7 @@ def test_half_a_sample_at_the_end_is_left_out() -> None:
     np.testing.assert_array_equal(decoded(SoundFormat(RATE_HZ), [b"\x01", b"\x00\x02"]), [1])
 
 
-@pytest.mark.parametrize(("rate", "encoding"), [(0, "pcm16"), (12_345, "pcm16"), (8000, "mp3")])
+@pytest.mark.parametrize(("rate", "encoding"), [(0, "pcm16"), (7999, "pcm16"), (8000, "mp3")])
 def test_a_format_that_is_not_taken_is_said_so(rate: int, encoding: Any) -> None:
     with pytest.raises(SpeechRefused) as caught:
         SoundFormat(rate, encoding)
