@@ -40,11 +40,24 @@ class FrameCost:
     engine_cpu_s: float  # of all processors
     encode_s: float
 
-    def places(self, cores: float, slower: float = 1.0) -> int:
-        """How many viewers so many processors carry, at least one, when all takes `slower` times as long."""
+    @property
+    def watch_s(self) -> float:
+        """Of all processors, for one who sees what is drawn for another."""
+        return self.encode_s + NETWORK_S
+
+    def places(self, cores: float, slower: float = 1.0, watchers: int = 0) -> int:
+        """How many viewers so many processors carry, at least one, when all takes `slower` times as long.
+
+        `watchers` is how many more see what is drawn for these.
+        """
         thread = BUSIEST / (FPS * self.engine_s * slower)
-        cpu_s = (self.engine_cpu_s + self.encode_s + NETWORK_S) * slower
-        return max(1, int(min(thread, BUSIEST * cores / (FPS * cpu_s))))
+        left_s = BUSIEST * cores / (FPS * slower) - watchers * self.watch_s
+        return max(1, int(min(thread, left_s / (self.engine_cpu_s + self.watch_s))))
+
+    def watchers(self, cores: float, live: int, slower: float = 1.0) -> int:
+        """How many more may see what is drawn for `live` viewers."""
+        left_s = BUSIEST * cores / (FPS * slower) - live * (self.engine_cpu_s + self.watch_s)
+        return max(0, int(left_s / self.watch_s))
 
 
 def processors() -> float:
@@ -118,6 +131,7 @@ class Capacity:
 
     def __init__(self, most: int, fixed: int = 0) -> None:
         self.most, self._fixed = most, fixed
+        self.watching = 0  # who sees what is drawn for another
         self.cost: FrameCost | None = None
         self._cores = processors()
         self._slower = 1.0
@@ -128,7 +142,13 @@ class Capacity:
         """How many viewers are served at once."""
         if self._fixed or self.cost is None:
             return min(self.most, self._fixed or self.most)
-        return min(self.most, self.cost.places(self._cores, self._slower))
+        return min(self.most, self.cost.places(self._cores, self._slower, self.watching))
+
+    def watchers(self, live: int, most: int) -> int:
+        """How many more, up to `most`, may see what is drawn for `live` viewers."""
+        if self._fixed or self.cost is None:
+            return most
+        return min(most, self.cost.watchers(self._cores, live, self._slower))
 
     def measured(self, cost: FrameCost) -> None:
         """Take the measurement of the start."""

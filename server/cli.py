@@ -60,6 +60,13 @@ class ServerOptions:
             "its key in AVATAR_REALTIME_KEY."
         ),
     ] = None
+    max_watchers: Annotated[
+        int | None, typer.Option(help="The most that only watch (WHEP), all sessions together.")
+    ] = None
+    bearer: Annotated[
+        str | None,
+        typer.Option(help="Token that WHIP and WHEP clients must send; better AVATAR_BEARER."),
+    ] = None
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Further name of this server; may be given again.")
     ] = None

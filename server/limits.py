@@ -56,8 +56,10 @@ class SessionBook:
         """Return the open session that this resume token belongs to."""
         return next((s for s in self if s.token == token), None)
 
-    def check_place(self) -> None:
-        """Raise `ServerFull` if there is none."""
+    def check_place(self, session: Session | None = None) -> None:
+        """Raise `ServerFull` if there is none for a new session, or for one that may have its own."""
+        if session is not None and session.id in self._live:
+            return
         if self.live >= self.max_sessions:
             raise ServerFull(f"all {self.max_sessions} places are taken; try again in a moment")
 

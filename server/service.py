@@ -22,9 +22,10 @@ from server.frame_log import FrameLog
 from server.limits import SessionBook
 from server.metrics import Metrics
 from server.portraits import Portrait, PortraitRegistry, make_portrait
+from server.resources import ResourceBook
 from server.session import Session
 from server.settings import ServerSettings
-from server.signaling import check_offer, configure_library
+from server.signaling import Role, check_offer, configure_library
 from server.surroundings import SessionOptions, Surroundings
 from server.viewer import Viewer
 from server.worker import EngineWorker, WorkerBusy, WorkerStopped
@@ -43,6 +44,7 @@ class AvatarService:
         self.metrics = Metrics()
         self.portraits = PortraitRegistry(settings.portraits_kept)
         self.sessions = SessionBook(settings.max_sessions, settings.offers_per_address)
+        self.resources = ResourceBook()
         self._viewers: dict[str, Viewer] = {}  # who is heard in each session
         self._leaving: set[asyncio.Future[None]] = set()  # viewers whose place was taken
         self._looking: asyncio.TimerHandle | None = None
@@ -84,11 +86,18 @@ class AvatarService:
 
     def _offer_places(self) -> None:
         """Adapt the number of places to what the engine takes; again and again while it runs."""
+        self.capacity.watching = self.watching
         self.capacity.look(time.monotonic(), self.worker.busy_s, self.worker.frames)
         self.sessions.max_sessions = self.capacity.places
         self.metrics.places.set(self.capacity.places)
         loop = asyncio.get_running_loop()
         self._looking = loop.call_later(CAPACITY_S, self._offer_places)
+
+    @property
+    def watching(self) -> int:
+        """How many receive what is drawn for another, or are about to."""
+        there = sum(max(0, len(session.broadcast.outlets) - 1) for session in self.sessions)
+        return there + sum(r.viewer.role == "watch" for r in self.resources.waiting())
 
     async def enroll(self, data: bytes) -> Portrait:
         """Register an image file.
@@ -148,14 +157,14 @@ class AvatarService:
         address: str,
         make: MakeViewer = Viewer,
         *,
-        sound_only: bool = False,
+        role: Role = "talk",
     ) -> tuple[Session, str]:
         """Open a session on the offer of its viewer; returns it with the answer.
 
         Raises:
             BadSdp, and what `open_session` raises: nothing is left behind.
         """
-        check_offer(sdp, sound_only=sound_only)
+        check_offer(sdp, role)
         session = await self.open_session(options, address)
         answered = False
         try:

@@ -15,6 +15,7 @@ from engine.errors import ConfigError
 PREFIX = "AVATAR_"
 _HOST = re.compile(r"\*|(\*\.)?[\w.-]+|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]+\]?")
 _ORIGIN = re.compile(r"\*|https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d+)?")
+_BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 VideoCodec = Literal["vp8", "h264"]
@@ -34,6 +35,8 @@ class ServerSettings:
     connect_timeout_s: float = 5.0  # an offer that leads to no connection for so long is dropped
     resume_s: float = 10.0  # a viewer that was lost may come back for so long
     offers_per_address: int = 4  # that may wait to be connected
+    max_watchers: int = 100  # the most that only watch (WHEP), all sessions together
+    bearer: str = dataclasses.field(default="", repr=False)  # token that WHIP and WHEP ask for
     ice_servers: tuple[str, ...] = ()  # stun:/turn: addresses; none is needed on one machine
     allow_host: tuple[str, ...] = ()  # further names that the server answers to; *.example.org, *
     allow_origin: tuple[str, ...] = ()  # other pages that may use the server: https://example.org
@@ -55,6 +58,7 @@ class ServerSettings:
             "connect_timeout_s": (0.5, 600),
             "resume_s": (0, 3600),
             "offers_per_address": (1, 1000),
+            "max_watchers": (0, 10_000),
             "video_bitrate_bps": (100_000, 20_000_000),
         }
         for name, (low, high) in limits.items():
@@ -67,6 +71,10 @@ class ServerSettings:
             raise ConfigError(
                 f"host={self.host!r} is no address; 127.0.0.1 for this machine alone, 0.0.0.0 for "
                 "every network"
+            )
+        if self.bearer and not _BEARER.fullmatch(self.bearer):
+            raise ConfigError(
+                "bearer: a token has letters, digits and -._~+/ alone, then = perhaps"
             )
         for address in self.ice_servers:
             if not address.startswith(("stun:", "turn:", "turns:")):

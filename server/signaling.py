@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 from aiortc import (
     RTCBundlePolicy,
@@ -35,8 +37,48 @@ _REFUSALS = (*_PARSER_ERRORS, InvalidAccessError, InvalidStateError, OperationEr
 _MDNS_LINE = re.compile(r"^a=candidate:[^\r\n]*\.local [^\r\n]*\r?\n", re.MULTILINE)
 
 
+Role = Literal["talk", "call", "watch", "publish"]  # of who offers
+
+
 class BadSdp(AvatarError):
     """A session description or candidate cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What an offer of a role must hold, and what is answered."""
+
+    said: str
+    counts: tuple[tuple[int, int], ...]  # of (audio, video) that will do
+    offered: tuple[str, str]  # directions of either
+    audio: str  # our direction, at most
+    video: str
+
+
+_RECEIVES, _SENDS = ("recvonly", "sendrecv"), ("sendonly", "sendrecv")
+# Video of theirs is never taken: it would pile up, unread.
+_TERMS: dict[Role, _Terms] = {
+    "talk": _Terms(
+        "ask for one video and one audio", ((1, 1), (1, 2)), _RECEIVES, "sendrecv", "sendonly"
+    ),
+    "call": _Terms(
+        "ask for one audio, and a video at most",
+        ((1, 0), (1, 1)),
+        _RECEIVES,
+        "sendrecv",
+        "sendonly",
+    ),
+    "watch": _Terms(
+        "ask for a video, an audio or one of each",
+        ((1, 1), (0, 1), (1, 0)),
+        _RECEIVES,
+        "sendonly",
+        "sendonly",
+    ),
+    "publish": _Terms(
+        "send one audio, and a video at most", ((1, 0), (1, 1)), _SENDS, "recvonly", "inactive"
+    ),
+}
 
 
 def configure_library(settings: ServerSettings) -> None:
@@ -57,31 +99,28 @@ def make_connection(settings: ServerSettings) -> RTCPeerConnection:
     return RTCPeerConnection(ice_configuration(settings))
 
 
-def check_offer(sdp: str, *, sound_only: bool = False) -> list[str]:
-    """Refuse an offer that cannot lead to a talking face; return its kinds of media, in order.
+def check_offer(sdp: str, role: Role = "talk") -> list[str]:
+    """Refuse an offer that does not fit its role; return its kinds of media, in order.
 
-    The first video and the first audio carry the face and its voice; more of them (a screen that the
-    viewer may share) are answered as inactive.
-
-    Args:
-        sound_only: an offer without any video will do.
+    The first video and the first audio carry the face and its voice; another video (a screen that the
+    viewer may share) is answered as inactive.
 
     Raises:
-        BadSdp: it cannot be read, or does not ask for a face and its voice.
+        BadSdp: it cannot be read, or does not ask for a face and its voice, or send sound.
     """
     try:
         offer = SessionDescription.parse(sdp)
     except _PARSER_ERRORS as error:
         what = f"{type(error).__name__} {error}"
         raise BadSdp(f"the offer is no session description: {what}") from None
-    kinds = [media.kind for media in offer.media]
-    for kind in ("audio",) if sound_only and "video" not in kinds else ("video", "audio"):
+    terms, kinds = _TERMS[role], [media.kind for media in offer.media]
+    if (kinds.count("audio"), kinds.count("video")) not in terms.counts:
+        raise BadSdp(f"the offer must {terms.said}, it has {kinds}")
+    for kind in ("audio", "video"):
         media = next((m for m in offer.media if m.kind == kind), None)
-        if media is None:
-            raise BadSdp(f"the offer must ask for a video and an audio, it has {kinds}")
-        if media.direction not in ("recvonly", "sendrecv"):
+        if media is not None and media.direction not in terms.offered:
             what = f"{kind} is {media.direction}"
-            raise BadSdp(f"the offer's {what}; it must be recvonly or sendrecv")
+            raise BadSdp(f"the offer's {what}; it must be {' or '.join(terms.offered)}")
     if any(media.dtls is None or not media.dtls.fingerprints for media in offer.media):
         raise BadSdp("the offer has media without a fingerprint; they could not be encrypted")
     return kinds
@@ -97,21 +136,26 @@ def _preferences(kind: str, codec: str) -> list[RTCRtpCodecCapability]:
 
 
 async def answer(
-    pc: RTCPeerConnection, sdp: str, tracks: Mapping[str, AvatarTrack], codec: str
+    pc: RTCPeerConnection,
+    sdp: str,
+    tracks: Mapping[str, AvatarTrack],
+    codec: str,
+    role: Role = "talk",
 ) -> str:
     """Apply an offer to a fresh connection and return the answer, candidates included.
 
     Raises:
         BadSdp: the library cannot use the offer; the connection is to be closed.
     """
-    kinds = dict.fromkeys(check_offer(sdp, sound_only=True))
+    kinds = dict.fromkeys(check_offer(sdp, role))
     for kind in kinds:  # in another order the library loses the bundled transport
         if kind in tracks:
             report_media_times(pc.addTrack(tracks[kind]), tracks[kind])
+        elif kind != "application":
+            pc.addTransceiver(kind)
     for transceiver in pc.getTransceivers():
         transceiver.setCodecPreferences(_preferences(transceiver.kind, codec))
-        if transceiver.kind == "video":
-            transceiver.direction = "sendonly"  # a viewer's own video would pile up, unread
+        transceiver.direction = getattr(_TERMS[role], transceiver.kind)
     return await answer_again(pc, sdp)
 
 
@@ -121,12 +165,12 @@ async def answer_again(pc: RTCPeerConnection, sdp: str) -> str:
     Raises:
         BadSdp: the library cannot use the offer.
     """
-    ours = set(filter(None, (sender.track for sender in pc.getSenders())))
+    ours = list(pc.getTransceivers())
     sdp = _MDNS_LINE.sub("", sdp)
     try:
         await pc.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
         for transceiver in pc.getTransceivers():
-            if transceiver.sender.track not in ours:
+            if transceiver not in ours:
                 transceiver.direction = "inactive"  # nobody would fetch what comes
         await pc.setLocalDescription(await pc.createAnswer())
     except _REFUSALS as error:

@@ -1,4 +1,4 @@
-"""One peer connection on a session: the face and its voice out, a microphone in, a data channel."""
+"""One peer connection on a session: the face and its voice out, a microphone in, or one of these."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from server.events import Event
 from server.intake import to_mono
 from server.outlet import Outlet
 from server.session import Session
+from server.signaling import Role
 from server.tracks import AvatarAudioTrack, AvatarTrack, AvatarVideoTrack
 
 log = logging.getLogger(__name__)
@@ -32,10 +33,11 @@ Leaving = Callable[[str], bool]
 
 
 class Viewer:
-    """Who receives a session over WebRTC, and may be heard by it.
+    """Who receives a session over WebRTC, is heard by it, or both.
 
     Args:
-        heard: whether its microphone becomes that of the session.
+        role: `talk`: it receives, and its microphone becomes that of the session; `call`: the same, if
+            need be without a picture; `watch`: it receives alone; `publish`: it is heard alone, and keeps the session while it is there.
         channels: offered every data channel first; True: it is one of a protocol of its own.
         on_leave: called with the reason before it hangs up; True: something was said that is to arrive.
     """
@@ -44,20 +46,21 @@ class Viewer:
         self,
         session: Session,
         *,
-        heard: bool = True,
+        role: Role = "talk",
         channels: Channels = lambda channel: False,
         on_leave: Leaving = lambda reason: False,
     ) -> None:
         self.session = session
         self.outlet = Outlet()
         self.pc = signaling.make_connection(session.settings)
-        self._heard = heard
+        self.role = role
+        self._talks = role in ("talk", "call")
         self._channels, self._on_leave = channels, on_leave
         self._reason = "closed"
-        self._tracks: dict[str, AvatarTrack] = {
-            "video": AvatarVideoTrack(self.outlet),
-            "audio": AvatarAudioTrack(self.outlet),
-        }
+        self._tracks: dict[str, AvatarTrack] = {}
+        if role != "publish":
+            self._tracks["video"] = AvatarVideoTrack(self.outlet)
+            self._tracks["audio"] = AvatarAudioTrack(self.outlet)
         self._control = DataChannel(self._on_message)
         self._mic: tuple[MediaStreamTrack, Any] | None = None
         self._connected = asyncio.Event()
@@ -71,7 +74,17 @@ class Viewer:
 
     async def answer(self, sdp: str) -> str:
         """Return the answer to the viewer's offer; raises `BadSdp`."""
-        return await signaling.answer(self.pc, sdp, self._tracks, self.session.settings.codec)
+        codec = self.session.settings.codec
+        return await signaling.answer(self.pc, sdp, self._tracks, codec, self.role)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it is still to connect."""
+        return not self._connected.is_set() and not self._over.is_set()
+
+    def when_gone(self, call: Callable[[], None]) -> None:
+        """Call `call` once it has hung up, whoever began."""
+        self._task.add_done_callback(lambda task: call())
 
     @property
     def over(self) -> bool:
@@ -96,7 +109,7 @@ class Viewer:
 
         @self.pc.on("track")
         def on_track(track: MediaStreamTrack) -> None:
-            if track.kind == "audio" and self._mic is None:
+            if track.kind == "audio" and self._mic is None and self.role != "watch":
                 receivers = [t.receiver for t in self.pc.getTransceivers()]
                 self._mic = (track, next(r for r in receivers if r.track is track))
 
@@ -119,8 +132,8 @@ class Viewer:
             self._over.set()
 
     def _on_message(self, body: dict[str, Any]) -> None:
-        """Understands `interrupt` and `ping`; anything else that a viewer says is ignored."""
-        if body.get("type") == "interrupt":
+        """Understands `ping`, and `interrupt` of who talks; anything else is ignored."""
+        if body.get("type") == "interrupt" and self._talks:
             self.session.interrupt()
         elif body.get("type") == "ping":
             self._control.send({"type": "pong", "t": body.get("t")})
@@ -130,7 +143,7 @@ class Viewer:
         try:
             await self._first(self._connected, self.session.settings.connect_timeout_s)
             if self._connected.is_set() and not self._over.is_set():
-                await self._watch_and_hear()
+                await self._exchange()
         finally:
             async with contextlib.AsyncExitStack() as stack:  # each whatever another raises
                 stack.push_async_callback(self._hang_up)
@@ -146,11 +159,18 @@ class Viewer:
         for wait in waits:
             wait.cancel()
 
-    async def _watch_and_hear(self) -> None:
-        if not self.session.attach(self.outlet):
+    async def _exchange(self) -> None:
+        """Receive and be heard, as the role is, until it is over."""
+        if self.role == "publish":  # it receives nothing and takes no place
+            with self.session.hold():
+                await self._watch_and_hear()
+        elif self.session.attach(self.outlet):
+            await self._watch_and_hear()
+        else:
             await self._say_why()
-            return
-        if self._heard and self._mic is not None:
+
+    async def _watch_and_hear(self) -> None:
+        if self._mic is not None:
             self.session.microphone = self
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(part) for part in (self._hear(), self._watch())]
@@ -179,6 +199,8 @@ class Viewer:
                 return
             if not isinstance(frame, av.AudioFrame) or frame.pts is None:
                 continue
+            if self.session.microphone is None:
+                self.session.microphone = self  # another one was heard meanwhile
             intake = self.session.line.intake
             if intake is not None and self.session.microphone is self:
                 packets.arrivals = intake.arrivals  # what is missing is waited for as it says
@@ -212,7 +234,8 @@ class Viewer:
             self.session.microphone = None
         if self.close in self.session.on_close:
             self.session.on_close.remove(self.close)
-        self.session.detach(self.outlet, for_good=self._hung_up)
+        # Of who only watched nobody can say that the session is not wanted any more.
+        self.session.detach(self.outlet, for_good=self._hung_up and self._talks)
 
     async def _last_words(self) -> None:
         """Let what was said last reach the viewer."""

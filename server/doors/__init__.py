@@ -3,6 +3,6 @@
 A door translates; it holds no logic. Those that are served over HTTP have their `ROUTES`.
 """
 
-from server.doors import offer, realtime, sessions, smallwebrtc, speech_socket
+from server.doors import offer, realtime, sessions, smallwebrtc, speech_socket, whep, whip
 
-DOORS = (offer, realtime, sessions, smallwebrtc, speech_socket)
+DOORS = (offer, realtime, sessions, smallwebrtc, speech_socket, whep, whip)

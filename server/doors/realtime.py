@@ -169,11 +169,11 @@ async def call(request: Request) -> Response:
 
     def make(session: Session) -> Viewer:
         conversation = _calls[session] = opening.begin(session)
-        return Viewer(session, channels=_Channel(conversation).take)
+        return Viewer(session, role="call", channels=_Channel(conversation).take)
 
     try:
         address = address_of(request)
-        session, answer = await service.offer(sdp, options, address, make, sound_only=True)
+        session, answer = await service.offer(sdp, options, address, make, role="call")
     finally:
         await opening.drop()
     if wanted:

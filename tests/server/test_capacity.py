@@ -26,6 +26,30 @@ def test_the_places_fit_the_thread_and_the_processors(cost: FrameCost, cores: fl
     assert more * cost.engine_s > BUSIEST or more * cpu_s > BUSIEST * cores
 
 
+@pytest.mark.parametrize("cores", [1.0, 2.0, 8.0])
+@pytest.mark.parametrize("live", [1, 3])
+def test_who_only_watches_costs_no_engine_and_takes_from_the_places(
+    cores: float, live: int
+) -> None:
+    watch_s = CHEAP.encode_s + capacity.NETWORK_S
+    left_s = BUSIEST * cores / FPS - live * (CHEAP.engine_cpu_s + watch_s)
+    most = CHEAP.watchers(cores, live)
+    assert most * watch_s <= max(left_s, 0) < (most + 1) * watch_s
+    assert CHEAP.watchers(cores, live, slower=2) <= most / 2
+    assert CHEAP.places(cores, watchers=most) <= max(live, 1)
+
+
+def test_the_operators_limit_of_watchers_holds() -> None:
+    known = Capacity(most=100)
+    assert known.watchers(live=1, most=7) == 7  # not measured yet
+    known.measured(CHEAP)
+    assert known.watchers(live=1, most=1) == 1
+    assert 0 < known.watchers(live=1, most=10**6) < 10**6
+    before = known.places
+    known.watching = 10
+    assert known.places < before
+
+
 def test_one_viewer_is_always_served() -> None:
     assert DEAR.places(0.5, slower=10) == 1
 

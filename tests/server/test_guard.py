@@ -146,9 +146,9 @@ async def test_a_page_that_is_allowed_can_use_everything() -> None:
         asks = {
             "Origin": PARTNER,
             "Access-Control-Request-Method": "POST",
-            "Access-Control-Request-Headers": "content-type",
+            "Access-Control-Request-Headers": "authorization, content-type, if-match",
         }
-        for path in ("/api/offer", "/api/portraits"):
+        for path in ("/api/offer", "/api/portraits", "/whip", "/whep/x", "/whep/x/y"):
             preflight = await http.options(path, headers=asks)
             assert preflight.status_code == 200
             assert preflight.headers["Access-Control-Allow-Origin"] == PARTNER
