@@ -102,7 +102,7 @@ async def test_an_upload_can_be_used_but_is_not_listed(http: httpx.AsyncClient) 
     body = {"sdp": await offer_sdp(), "type": "offer", "portrait_id": portrait["id"]}
     answer = await http.post("/api/offer", json=body)
     assert answer.status_code == 200
-    assert answer.json().keys() == {"sdp", "type", "session_id", "resume"}
+    assert answer.json().keys() == {"sdp", "type", "session_id", "resume", "voice"}
 
 
 async def test_old_uploads_are_forgotten(http: httpx.AsyncClient) -> None:
