@@ -13,6 +13,7 @@ from engine.cli import app as engine_commands
 from engine.errors import AvatarError
 from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, given, with_groups
 from engine.telemetry import silence
+from server.livekit_worker import app as livekit_commands
 from server.run import BUNDLED_PORTRAIT, run_server
 from server.settings import ServerSettings, VideoCodec
 
@@ -48,6 +49,18 @@ class ServerOptions:
     ] = None
     watchdog_s: Annotated[
         float | None, typer.Option("--watchdog", help="Seconds of silence before a viewer is gone.")
+    ] = None
+    connect_timeout_s: Annotated[
+        float | None,
+        typer.Option("--connect-timeout", help="Seconds that an offer may take to connect."),
+    ] = None
+    resume_s: Annotated[
+        float | None,
+        typer.Option("--resume", help="Seconds that a viewer who was lost may come back for."),
+    ] = None
+    offers_per_address: Annotated[
+        int | None,
+        typer.Option(help="Offers of one network address that may wait to be connected."),
     ] = None
     ice_servers: Annotated[
         list[str] | None,
@@ -94,7 +107,7 @@ def serve(
     On one machine nothing else is needed: no STUN server, no certificate. From another machine a
     browser gives its microphone only to https pages.
 
-    Host to watchdog, ICE servers, allowed hosts and origins, and frame code can be set as variables
+    Host to offers per address, ICE servers, allowed hosts and origins, and frame code can be set as variables
     too: `AVATAR_PORT=9000`, `AVATAR_MAX_SESSIONS=1`, `AVATAR_ALLOW_ORIGIN=https://a.example`. A flag
     wins over a variable.
     """
@@ -118,6 +131,7 @@ def serve(
 
 
 app.add_typer(engine_commands)
+app.add_typer(livekit_commands)
 
 
 def main() -> None:

@@ -25,6 +25,8 @@ EventType = Literal[
     "viewers",  # count
     "stats",  # fps, legs_ms, dropped; once a second
     "error",  # code, message
+    "pong",  # the answer to a door's ping, told to nobody else
+    "heard",  # utterance: a caller on the telephone has heard it to its end
     "closing",  # reason
 ]
 KEPT = 256  # events that a listener may leave unread; then the oldest go

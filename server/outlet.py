@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import av
 
-from server.clips import Picture
+from server.clips import Picture, Spoken
 from server.intake import Pcm48
 
 SOUND_KEPT = 25  # packets, 500 ms
@@ -24,11 +24,12 @@ class Shown(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """20 ms of sound that leave: `pcm` (960,) at 48 kHz, `pts` at 48 kHz."""
+    """20 ms of sound that leave: `pcm` (960,) at 48 kHz, `pts` at 48 kHz, and what of it is whose speech."""
 
     pcm: Pcm48
     pts: int
     wall: float | None
+    spoken: tuple[Spoken, ...] = ()
 
 
 class Outlet:
@@ -45,7 +46,7 @@ class Outlet:
         self._sound: deque[Heard] = deque(maxlen=SOUND_KEPT)
         self._picture_came = asyncio.Event()
         self._sound_came = asyncio.Event()
-        self._closed = False
+        self.closed = False  # nothing more comes
 
     def show(self, shown: Shown) -> None:
         """Offer a picture."""
@@ -62,14 +63,14 @@ class Outlet:
 
     def close(self) -> None:
         """Nothing more comes."""
-        self._closed = True
+        self.closed = True
         self._picture_came.set()
         self._sound_came.set()
 
     async def picture(self) -> Shown:
         """Wait for the next picture; raises `EOFError` once it is closed."""
         while self._picture is None:
-            if self._closed:
+            if self.closed:
                 raise EOFError
             self._picture_came.clear()
             await self._picture_came.wait()
@@ -79,7 +80,7 @@ class Outlet:
     async def sound(self) -> Heard:
         """Wait for the next packet of sound; raises `EOFError` once it is closed."""
         while not self._sound:
-            if self._closed:
+            if self.closed:
                 raise EOFError
             self._sound_came.clear()
             await self._sound_came.wait()

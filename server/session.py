@@ -74,6 +74,7 @@ class Session:
             self.playout,
             shown=self.figures.left,
             heard=self.speech.played,
+            spoken=self.speech.spoken,
             coded=partial(frames.add, self.id) if frames is not None else None,
         )
         self.line = SoundLine(
@@ -149,7 +150,9 @@ class Session:
             self._expires = max(self._expires, time.monotonic() + self._patience_s)
 
     def hear(self, pts: int, pcm: Pcm48, arrived: float | None, *, by: object) -> None:
-        """Take a decoded packet (N,) of the microphone of `by`, if that is who is heard."""
+        """Take a decoded packet (N,) of the microphone of `by`: who is heard, or is first to speak."""
+        if self.microphone is None:
+            self.microphone = by
         if by is not self.microphone:
             return
         self.line.hear(pts, pcm, arrived)

@@ -36,8 +36,9 @@ class Viewer:
     """Who receives a session over WebRTC, is heard by it, or both.
 
     Args:
-        role: `talk`: it receives, and its microphone becomes that of the session; `call`: the same, if
-            need be without a picture; `watch`: it receives alone; `publish`: it is heard alone, and keeps the session while it is there.
+        role: `talk`: it receives, and its microphone becomes that of the session; `call`: the same,
+            perhaps without a picture; `watch`: it receives alone; `publish`: it is heard alone, and
+            keeps the session while it is there.
         channels: offered every data channel first; True: it is one of a protocol of its own.
         on_leave: called with the reason before it hangs up; True: something was said that is to arrive.
     """
@@ -54,7 +55,6 @@ class Viewer:
         self.outlet = Outlet()
         self.pc = signaling.make_connection(session.settings)
         self.role = role
-        self._talks = role in ("talk", "call")
         self._channels, self._on_leave = channels, on_leave
         self._reason = "closed"
         self._tracks: dict[str, AvatarTrack] = {}
@@ -199,7 +199,7 @@ class Viewer:
                 return
             if not isinstance(frame, av.AudioFrame) or frame.pts is None:
                 continue
-            if self.session.microphone is None:
+            if self.session.microphone is None and self.role != "watch":
                 self.session.microphone = self  # another one was heard meanwhile
             intake = self.session.line.intake
             if intake is not None and self.session.microphone is self:
@@ -235,7 +235,7 @@ class Viewer:
         if self.close in self.session.on_close:
             self.session.on_close.remove(self.close)
         # Of who only watched nobody can say that the session is not wanted any more.
-        self.session.detach(self.outlet, for_good=self._hung_up and self._talks)
+        self.session.detach(self.outlet, for_good=self._hung_up and self.role in ("talk", "call"))
 
     async def _last_words(self) -> None:
         """Let what was said last reach the viewer."""

@@ -264,7 +264,7 @@ async def test_it_greets_is_interrupted_and_answers(voice: Espeak) -> None:
             talk = asyncio.create_task(
                 Conversation(socket, Script(), voice, tell=lines.append).run()
             )
-            viewer, mouth = Viewer(live.url, session=session_id), Mouth()
+            viewer, mouth = Viewer(live.url, session_id=session_id), Mouth()
 
             def told(kind: str) -> list[dict[str, object]]:
                 return [event for event in seen if event["type"] == kind]
