@@ -133,7 +133,7 @@ class Viewer:
 
     def _on_message(self, body: dict[str, Any]) -> None:
         """Understands `ping`, and `interrupt` of who talks; anything else is ignored."""
-        if body.get("type") == "interrupt" and self._talks:
+        if body.get("type") == "interrupt" and self.role == "talk":
             self.session.interrupt()
         elif body.get("type") == "ping":
             self._control.send({"type": "pong", "t": body.get("t")})
