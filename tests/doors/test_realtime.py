@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import asyncio
 import base64
+import gc
 import json
 import logging
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -425,6 +427,7 @@ async def test_a_call_has_a_face_where_its_offer_has_a_video() -> None:
                 ear.channel.send(json.dumps({"type": "input_audio_buffer.commit"}))
                 await told.until("error")
                 await until(lambda: ear.events[-1]["type"] == "error", 2)
+            session = weakref.ref(live.service.find_session(calls[0].removeprefix("rtc_")))
             await client.realtime.calls.hangup(calls[0])
             await until(lambda: ear.pc.connectionState == "closed", 5)
             assert not len(live.service.sessions)
@@ -434,5 +437,7 @@ async def test_a_call_has_a_face_where_its_offer_has_a_video() -> None:
 
         async with viewing(plain, video=False) as ear:
             assert "m=video" not in ear.pc.remoteDescription.sdp
+            gc.collect()
+            assert session() is None  # nothing is kept of a call that is over
         with pytest.raises(openai.NotFoundError):
             await client.realtime.calls.hangup(calls[0])
