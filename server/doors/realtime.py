@@ -19,7 +19,6 @@ from contextlib import suppress
 from email.message import Message
 from email.parser import BytesParser
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from aiortc import RTCDataChannel
 from pydantic import BaseModel, Field
@@ -46,7 +45,7 @@ MAX_EVENT = 256 * 1024  # of a data channel
 MAX_UNREAD = 2048  # events that a client may leave unread; then it is hung up
 SUBPROTOCOL = "realtime"
 KEY_PROTOCOL = "openai-insecure-api-key."  # how a browser sends its key
-_calls: WeakKeyDictionary[Session, Conversation] = WeakKeyDictionary()
+_calls: dict[str, Conversation] = {}  # by session, as long as it lives
 
 
 class Query(BaseModel):
@@ -97,7 +96,7 @@ async def talk(socket: WebSocket) -> None:
     """A client's WebSocket: on a call, on an open session, or on one of its own."""
     query, service = check(dict(socket.query_params), Query), service_of(socket)
     if query.call_id is not None:
-        await _serve(socket, _call(service, query.call_id))
+        await _serve(socket, _call(query.call_id))
         return
     opening = Opening(service, query.model)
     await opening.reach(socket)
@@ -168,7 +167,12 @@ async def call(request: Request) -> Response:
     options = SessionOptions(portrait_id=query.portrait_id, prompt=query.prompt, voice=voice)
 
     def make(session: Session) -> Viewer:
-        conversation = _calls[session] = opening.begin(session)
+        conversation = _calls[session.id] = opening.begin(session)
+
+        async def forget() -> None:
+            _calls.pop(session.id, None)
+
+        session.on_close.append(forget)
         return Viewer(session, role="call", channels=_Channel(conversation).take)
 
     try:
@@ -177,7 +181,7 @@ async def call(request: Request) -> Response:
     finally:
         await opening.drop()
     if wanted:
-        await _calls[session].take({"type": "session.update", "session": wanted})
+        await _calls[session.id].take({"type": "session.update", "session": wanted})
     headers = {"Location": f"/v1/realtime/calls/rtc_{session.id}"}
     return Response(answer, 201, headers, media_type="application/sdp")
 
@@ -239,9 +243,8 @@ def _name(part: Message) -> object:
     return part.get_param("name", header="Content-Disposition")
 
 
-def _call(service: AvatarService, call_id: str) -> Conversation:
-    session = service.sessions.get(call_id.removeprefix("rtc_"))
-    conversation = _calls.get(session) if session is not None else None
+def _call(call_id: str) -> Conversation:
+    conversation = _calls.get(call_id.removeprefix("rtc_"))
     if conversation is None:
         raise ApiError(404, "unknown_call", "this call is over")
     return conversation
@@ -249,7 +252,7 @@ def _call(service: AvatarService, call_id: str) -> Conversation:
 
 async def hang_up(request: Request) -> Response:
     """End a call."""
-    conversation = _call(service_of(request), request.path_params["id"])
+    conversation = _call(request.path_params["id"])
     await conversation.session.close("client")
     return Response()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import asyncio
 import base64
+import gc
 import json
 import logging
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -146,7 +148,7 @@ async def test_what_a_client_appends_is_said_and_can_be_cut_off() -> None:
         say = told.connection
         created = await told.until("session.created")
         async with viewing(joining(live, created.session.avatar["session_id"])) as ear:
-            await say.input_audio_buffer.append(audio=tone(5))
+            await say.input_audio_buffer.append(audio=tone(8))
             await say.input_audio_buffer.commit()
             await say.response.create()
             response = (await told.until("response.created")).response.id
@@ -157,11 +159,11 @@ async def test_what_a_client_appends_is_said_and_can_be_cut_off() -> None:
             await asyncio.sleep(0.5)
             await say.response.cancel()
             cleared = await told.until("output_audio_buffer.cleared")
-            assert 400 < cleared.audio_end_ms < 4000
+            assert 400 < cleared.audio_end_ms < 7000
             done = (await told.until("response.done")).response
             assert (done.id, done.status) == (response, "cancelled")
-            await until(lambda: not ear.hears, 1)
-            await say.conversation.item.truncate(item_id=item, content_index=0, audio_end_ms=5000)
+            await until(lambda: not ear.hears, 2)
+            await say.conversation.item.truncate(item_id=item, content_index=0, audio_end_ms=8000)
             cut = await told.until("conversation.item.truncated")
             assert abs(cut.audio_end_ms - cleared.audio_end_ms) <= 1  # what was really played
 
@@ -325,8 +327,8 @@ async def test_the_avatar_stands_between_a_model_and_its_user(
                 await model.hear_the_user()
                 cleared = await told.until("output_audio_buffer.cleared")
                 assert told.types()[-2] == "input_audio_buffer.speech_started"
-                assert 300 < cleared.audio_end_ms < 3000
-                await until(lambda: not ear.hears, 1)
+                assert 300 < cleared.audio_end_ms < 3500
+                await until(lambda: not ear.hears, 2)
                 await until(lambda: bool(model.of("conversation.item.truncate")), 2)
                 [cut] = model.of("conversation.item.truncate")
                 assert cut.item_id == "item_1"
@@ -425,6 +427,7 @@ async def test_a_call_has_a_face_where_its_offer_has_a_video() -> None:
                 ear.channel.send(json.dumps({"type": "input_audio_buffer.commit"}))
                 await told.until("error")
                 await until(lambda: ear.events[-1]["type"] == "error", 2)
+            session = weakref.ref(live.service.find_session(calls[0].removeprefix("rtc_")))
             await client.realtime.calls.hangup(calls[0])
             await until(lambda: ear.pc.connectionState == "closed", 5)
             assert not len(live.service.sessions)
@@ -434,5 +437,7 @@ async def test_a_call_has_a_face_where_its_offer_has_a_video() -> None:
 
         async with viewing(plain, video=False) as ear:
             assert "m=video" not in ear.pc.remoteDescription.sdp
+            gc.collect()
+            assert session() is None  # nothing is kept of a call that is over
         with pytest.raises(openai.NotFoundError):
             await client.realtime.calls.hangup(calls[0])
