@@ -187,6 +187,9 @@ async def test_a_full_server_says_when_to_come_again() -> None:
                 assert code_of(full) == (503, "server_full")
                 assert int(full.headers["Retry-After"]) > 0
             assert other.closed_for is None
+            publishing = await one_way_offer("audio sendonly")
+            full = await live.http.post("/whip", content=publishing, headers=SDP)
+            assert code_of(full) == (503, "server_full")
         finally:
             for player in watching:
                 await player.close()
