@@ -94,8 +94,12 @@ class AvatarService:
     @property
     def watching(self) -> int:
         """How many receive what is drawn for another, or are about to."""
-        there = sum(max(0, len(session.broadcast.outlets) - 1) for session in self.sessions)
-        return there + sum(r.viewer.role == "watch" for r in self.resources.waiting())
+        return sum(max(0, self.receivers(session) - 1) for session in self.sessions)
+
+    def receivers(self, session: Session) -> int:
+        """How many receive a session, or are about to by an address of their own."""
+        coming = (r.viewer for r in self.resources.waiting() if r.viewer.role == "watch")
+        return len(session.broadcast.outlets) + sum(v.session is session for v in coming)
 
     async def enroll(self, data: bytes) -> Portrait:
         """Register an image file.
