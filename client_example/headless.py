@@ -153,23 +153,11 @@ def allow_loopback() -> None:
 
 
 class Viewer:
-    """One aiortc viewer. `on_frame` and `on_sound` are called with every decoded frame.
+    """`on_frame`, `on_sound` get all that is decoded; `asked`: `session_id` or `resume` of the offer."""
 
-    Args:
-        session: a session that was made before, to join.
-        resume: the token of a viewer that was lost, to take its place.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        portrait: str = "default",
-        session: str | None = None,
-        resume: str | None = None,
-    ) -> None:
+    def __init__(self, url: str, *, portrait: str = "default", **asked: str) -> None:
         self.url = url.rstrip("/")
-        self._asked = {"portrait_id": portrait, "session_id": session, "resume": resume}
+        self._asked = {"portrait_id": portrait, **asked}
         self.report = Report()
         self.session_id: str | None = None
         self.token: str | None = None  # to come back with
@@ -211,6 +199,7 @@ class Viewer:
     def finish(self) -> Report:
         """Compute the figures of the frames received so far."""
         self.report.frames = len(self.shown)
+        self.report.server_stats = [e for e in self.events if e["type"] == "stats"]
         if len(gaps := np.diff(self.shown)):
             self.report.fps = round(1 / float(gaps.mean()), 2)
             self.report.longest_gap_s = round(float(gaps.max()), 3)
@@ -222,10 +211,7 @@ class Viewer:
             self.report.connected_s = round(time.monotonic() - self._began, 3)
 
     def _on_message(self, message: str) -> None:
-        body = json.loads(message)
-        self.events.append(body)
-        if body.get("type") == "stats":
-            self.report.server_stats.append(body)
+        self.events.append(json.loads(message))
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         take = self._frame if track.kind == "video" else self._sound
@@ -259,8 +245,7 @@ def post_json(url: str, body: dict[str, Any]) -> dict[str, Any]:
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     try:
         with urllib.request.urlopen(request, timeout=15) as response:
-            answer: dict[str, Any] = json.load(response)
-            return answer
+            return dict(json.load(response))
     except urllib.error.HTTPError as error:
         with error:
             raise RuntimeError(f"HTTP {error.code}: {error.read().decode()}") from None

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket, WebSocketState
 
 from engine.errors import AvatarError
 from engine.motion.expression import WORDS
@@ -26,6 +27,7 @@ from server.http import check_type, read_body, service_of
 from server.service import AvatarService
 from server.settings import ServerSettings
 
+REFUSED, INTERNAL = 1008, 1011  # why a WebSocket is closed
 _HERE = Path(__file__).parent
 
 
@@ -53,6 +55,14 @@ async def index(request: Request) -> Response:
     if not path.is_file():
         raise ApiError(404, "no_page", "the page is not installed")
     return FileResponse(path)
+
+
+async def embed(request: Request) -> Response:
+    """The avatar as a web component, for any page: a module beside the page's own."""
+    path = page_folder().parent / "embed.js"
+    if not path.is_file():
+        raise ApiError(404, "no_page", "the page is not installed")
+    return FileResponse(path, media_type="text/javascript")
 
 
 async def healthz(request: Request) -> Response:
@@ -126,11 +136,17 @@ async def test_frames(request: Request) -> Response:
     return JSONResponse({"frames": frames.rows()})
 
 
-async def _refuse(request: HTTPConnection, error: Exception) -> Response:
-    """Answer any error of ours, or of the router, as JSON."""
+async def _refuse(request: HTTPConnection, error: Exception) -> Response | None:
+    """Answer any error of ours, or of the router, as JSON; an open socket is told and closed."""
     if isinstance(error, ClientDisconnect):
         return Response(status_code=400)
-    return refuse(request, refusal(error))
+    api = refusal(error)
+    answer = refuse(request, api)
+    if isinstance(request, WebSocket) and request.application_state is WebSocketState.CONNECTED:
+        await request.send_json({"type": "error", "code": api.code, "message": str(api)})
+        await request.close(INTERNAL if api.status >= 500 else REFUSED)
+        return None
+    return answer
 
 
 def refuse(request: HTTPConnection, api: ApiError) -> Response:
@@ -155,6 +171,7 @@ def create_app(engine: Engine, settings: ServerSettings, default: RgbImage, name
 
     routes = [
         Route("/", index),
+        Route("/embed.js", embed),
         Route("/healthz", healthz),
         Route("/metrics", metrics),
         Route("/api/config", config),

@@ -12,9 +12,9 @@ import numpy as np
 
 from engine.types import RgbImage
 from server import frame_code
-from server.clips import Picture
+from server.clips import Picture, Spoken
 from server.outlet import Heard, Outlet, Shown
-from server.pacing import VIDEO_RATE_HZ, Playout
+from server.pacing import VIDEO_RATE_HZ, Playout, SoundPacket
 
 VIDEO_TIME_BASE = Fraction(1, VIDEO_RATE_HZ)
 SOUND_RATE_HZ = 48_000
@@ -26,6 +26,7 @@ class Broadcast:
     Args:
         shown: hears of every picture that left, with the monotonic time.
         heard: hears of the place on the line before which all sound has left.
+        spoken: says which utterances are between two places on the line.
         coded: test mode: draws the frame code strip, and hears of the number of each frame.
     """
 
@@ -35,11 +36,12 @@ class Broadcast:
         *,
         shown: Callable[[Picture, float], None],
         heard: Callable[[int], None],
+        spoken: Callable[[int, int], tuple[Spoken, ...]] = lambda begin, end: (),
         coded: Callable[[int, Picture], None] | None = None,
     ) -> None:
         self.outlets: list[Outlet] = []
         self._playout = playout
-        self._shown, self._heard = shown, heard
+        self._shown, self._heard, self._spoken = shown, heard, spoken
         self._coded = coded
         self._counter = 0
         self._last: Picture | None = None
@@ -55,15 +57,21 @@ class Broadcast:
             self._changed.clear()
             now = time.monotonic()
             while (sound := self._playout.take_sound(now)) is not None:
-                packet, pts = sound
-                heard = Heard(packet.pcm, pts, self._wall(pts / SOUND_RATE_HZ))
-                for outlet in self.outlets:
-                    outlet.hear(heard)
-                if packet.place is not None:
-                    self._heard(packet.place + len(packet.pcm))
+                self._hear(*sound)
             if (taken := self._playout.take_picture(now)) is not None:
                 self._show(*taken, now)
             await self._sleep()
+
+    def _hear(self, packet: SoundPacket, pts: int) -> None:
+        spoken: tuple[Spoken, ...] = ()
+        end = 0 if packet.place is None else packet.place + len(packet.pcm)
+        if packet.place is not None:
+            spoken = self._spoken(packet.place, end)
+        heard = Heard(packet.pcm, pts, self._wall(pts / SOUND_RATE_HZ), spoken)
+        for outlet in self.outlets:
+            outlet.hear(heard)
+        if packet.place is not None:
+            self._heard(end)
 
     def _show(self, picture: Picture, pts: int, now: float) -> None:
         repeated, self._last = picture is self._last, picture

@@ -13,6 +13,7 @@ from engine.cli import app as engine_commands
 from engine.errors import AvatarError
 from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, given, with_groups
 from engine.telemetry import silence
+from server.livekit_worker import app as livekit_commands
 from server.run import BUNDLED_PORTRAIT, run_server
 from server.settings import ServerSettings, VideoCodec
 
@@ -49,9 +50,28 @@ class ServerOptions:
     watchdog_s: Annotated[
         float | None, typer.Option("--watchdog", help="Seconds of silence before a viewer is gone.")
     ] = None
+    connect_timeout_s: Annotated[
+        float | None,
+        typer.Option("--connect-timeout", help="Seconds that an offer may take to connect."),
+    ] = None
+    resume_s: Annotated[
+        float | None,
+        typer.Option("--resume", help="Seconds that a viewer who was lost may come back for."),
+    ] = None
+    offers_per_address: Annotated[
+        int | None,
+        typer.Option(help="Offers of one network address that may wait to be connected."),
+    ] = None
     ice_servers: Annotated[
         list[str] | None,
         typer.Option("--ice-server", help="stun: or turn: address; may be given again."),
+    ] = None
+    realtime_upstream: Annotated[
+        str | None,
+        typer.Option(
+            help="wss: address of a realtime model that speaks through the avatar at /v1/realtime; "
+            "its key in AVATAR_REALTIME_KEY."
+        ),
     ] = None
     max_watchers: Annotated[
         int | None, typer.Option(help="The most that only watch (WHEP), all sessions together.")
@@ -87,8 +107,8 @@ def serve(
     On one machine nothing else is needed: no STUN server, no certificate. From another machine a
     browser gives its microphone only to https pages.
 
-    Host to watchdog, ICE servers, watchers, token, allowed hosts and origins, and frame code can be
-    set as variables too: `AVATAR_PORT=9000`, `AVATAR_MAX_SESSIONS=1`,
+    Host to offers per address, ICE servers, watchers, token, allowed hosts and origins, and frame code
+    can be set as variables too: `AVATAR_PORT=9000`, `AVATAR_MAX_SESSIONS=1`,
     `AVATAR_ALLOW_ORIGIN=https://a.example`. A flag wins over a variable.
     """
     settings = ServerSettings.merge(os.environ, {**given(server), "frame_code": frame_code})
@@ -111,6 +131,7 @@ def serve(
 
 
 app.add_typer(engine_commands)
+app.add_typer(livekit_commands)
 
 
 def main() -> None:

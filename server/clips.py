@@ -1,8 +1,9 @@
-"""What passes between inputs, engine and outlets: sound going in, pictures coming out."""
+"""What passes between inputs, engine and outlets: sound going in, pictures and speech coming out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from engine.types import FaceMotion, RgbImage
 from server.beeps import Beep
@@ -36,3 +37,11 @@ class Picture:
     beep: Beep | None = None
     fresh: bool = True  # False: the picture before it again
     motion: FaceMotion | None = None
+
+
+class Spoken(NamedTuple):
+    """The samples `begin` to `end` of a packet of sound are of this utterance."""
+
+    utterance: str
+    begin: int
+    end: int

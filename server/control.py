@@ -11,7 +11,7 @@ from typing import Any
 from aiortc import RTCDataChannel
 
 LABEL = "control"
-MAX_MESSAGE = 4096  # characters of a message; a longer one is ignored
+MAX_MESSAGE = 4096  # characters of a message, as a rule; a longer one is ignored
 MAX_UNREAD = 64 * 1024  # bytes of our own messages that may wait for the viewer
 KEPT = 64  # messages that wait until the viewer has opened its channel
 
@@ -25,8 +25,8 @@ class DataChannel:
     oldest go; after, a viewer that has stopped listening is told no more.
     """
 
-    def __init__(self, take: Callable[[dict[str, Any]], None]) -> None:
-        self._take = take
+    def __init__(self, take: Callable[[dict[str, Any]], None], *, limit: int = MAX_MESSAGE) -> None:
+        self._take, self._limit = take, limit
         self.opened = asyncio.Event()
         self._channel: RTCDataChannel | None = None
         self._early: deque[dict[str, Any]] = deque(maxlen=KEPT)
@@ -55,7 +55,7 @@ class DataChannel:
         channel.send(json.dumps(body))
 
     def _on_message(self, message: Any) -> None:
-        if not isinstance(message, str) or len(message) > MAX_MESSAGE:
+        if not isinstance(message, str) or len(message) > self._limit:
             return
         try:
             body = json.loads(message)

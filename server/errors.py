@@ -44,10 +44,16 @@ def refusal(error: Exception) -> ApiError:
     if isinstance(error, PortraitRefused):
         return ApiError(422, error.code, str(error))
     if isinstance(error, SpeechRefused):
-        return ApiError(429 if error.code == "speech_full" else 409, error.code, str(error))
+        return _speech_refusal(error)
     if isinstance(error, HTTPException):
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
         return ApiError(error.status_code, code, error.detail, dict(error.headers or {}))
     status, code = _TABLE.get(type(error), (500, "internal"))
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else None
     return ApiError(status, code, str(error), headers)
+
+
+def _speech_refusal(error: SpeechRefused) -> ApiError:
+    status = {"speech_full": 429, "bad_format": 422}.get(error.code, 409)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 429 else None
+    return ApiError(status, error.code, str(error), headers)

@@ -19,11 +19,14 @@ EventType = Literal[
     "buffer",  # buffered_ms of speech that waits
     "caption",  # utterance, text, start_ms, end_ms
     "quality",  # level: 0 is full quality
+    "text",  # text: typed by a viewer, for the assistant
     "prompt",  # prompt: what the face expresses from now on
     "portrait",  # portrait_id
     "viewers",  # count
     "stats",  # fps, legs_ms, dropped; once a second
     "error",  # code, message
+    "pong",  # the answer to a door's ping, told to nobody else
+    "heard",  # utterance: a caller on the telephone has heard it to its end
     "closing",  # reason
 ]
 KEPT = 256  # events that a listener may leave unread; then the oldest go

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import HTTPConnection, Request
@@ -56,12 +57,16 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 async def read_json(request: Request, kind: type[Body]) -> Body:
     """Read and check a JSON body; raises `ApiError` unsupported_type, bad_json or bad_request."""
+    return check(await read_raw(request), kind)
+
+
+async def read_raw(request: Request) -> object:
+    """Read a JSON body, whatever it holds; raises `ApiError` unsupported_type or bad_json."""
     check_type(request, lambda kind: kind == "application/json", "application/json")
     try:
-        raw = json.loads(await read_body(request, MAX_JSON_BYTES))
+        return json.loads(await read_body(request, MAX_JSON_BYTES))
     except (ValueError, RecursionError):
         raise ApiError(400, "bad_json", "the body is not JSON") from None
-    return check(raw, kind)
 
 
 def check(raw: object, kind: type[Body]) -> Body:
@@ -76,4 +81,21 @@ def unfit(error: ValidationError) -> ApiError:
     """The first thing that is wrong with a message, in words."""
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "body"
-    return ApiError(422, "bad_request", f"{where}: {first['msg']}")
+    return ApiError(422, "bad_request", f"{where[:100]}: {first['msg'][:300]}")
+
+
+async def first_of(*parts: Coroutine[Any, Any, None]) -> None:
+    """Run the parts of a connection side by side until one ends; the others are cancelled.
+
+    Raises:
+        Exception: whatever the part that ended raised.
+    """
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from fractions import Fraction
 from types import TracebackType
 from typing import Self
 
-import av
-
 from server.events import Event
-from server.intake import SOUND_RATE_HZ, Pcm48
+from server.intake import Pcm48
 from server.session import Session
-from server.sound_format import RATES_HZ, SpeechRefused
+from server.sound_format import Encoder, SoundFormat
 
 KEPT = 250  # packets that may wait for the listener, 5 s
 
@@ -31,12 +28,8 @@ class Listening:
     """
 
     def __init__(self, session: Session, rate_hz: int) -> None:
-        if rate_hz not in RATES_HZ:
-            known = ", ".join(map(str, RATES_HZ))
-            raise SpeechRefused("bad_format", f"{rate_hz} Hz is not given; {known} are")
         self._session = session
-        self._resampler = av.AudioResampler(format="s16", layout="mono", rate=rate_hz)
-        self._pts = 0
+        self._encoder = Encoder(SoundFormat(rate_hz).rate_hz)
         self._packets: deque[bytes] = deque(maxlen=KEPT)
         self._changed = asyncio.Event()
         self._over = False
@@ -70,10 +63,6 @@ class Listening:
             self._changed.set()
 
     def _take(self, pcm: Pcm48) -> None:
-        frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
-        frame.sample_rate, frame.pts = SOUND_RATE_HZ, self._pts
-        frame.time_base = Fraction(1, SOUND_RATE_HZ)
-        self._pts += len(pcm)
-        for part in self._resampler.resample(frame):
-            self._packets.append(part.to_ndarray().tobytes())
+        if data := self._encoder.push(pcm):
+            self._packets.append(data)
         self._changed.set()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import av
 
-from server.clips import Picture
+from server.clips import Picture, Spoken
 from server.intake import Pcm48
 
 SOUND_KEPT = 25  # packets, 500 ms
@@ -23,11 +24,12 @@ class Shown(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """20 ms of sound that leave: `pcm` (960,) at 48 kHz, `pts` at 48 kHz."""
+    """20 ms of sound that leave: `pcm` (960,) at 48 kHz, `pts` at 48 kHz, and what of it is whose speech."""
 
     pcm: Pcm48
     pts: int
     wall: float | None
+    spoken: tuple[Spoken, ...] = ()
 
 
 class Outlet:
@@ -39,11 +41,12 @@ class Outlet:
 
     def __init__(self) -> None:
         self.missed = 0  # pictures that were not fetched in time
+        self.taps: list[Callable[[Heard], None]] = []  # hear what is given to this receiver
         self._picture: Shown | None = None
         self._sound: deque[Heard] = deque(maxlen=SOUND_KEPT)
         self._picture_came = asyncio.Event()
         self._sound_came = asyncio.Event()
-        self._closed = False
+        self.closed = False  # nothing more comes
 
     def show(self, shown: Shown) -> None:
         """Offer a picture."""
@@ -54,18 +57,20 @@ class Outlet:
     def hear(self, heard: Heard) -> None:
         """Offer a packet of sound."""
         self._sound.append(heard)
+        for tap in self.taps:
+            tap(heard)
         self._sound_came.set()
 
     def close(self) -> None:
         """Nothing more comes."""
-        self._closed = True
+        self.closed = True
         self._picture_came.set()
         self._sound_came.set()
 
     async def picture(self) -> Shown:
         """Wait for the next picture; raises `EOFError` once it is closed."""
         while self._picture is None:
-            if self._closed:
+            if self.closed:
                 raise EOFError
             self._picture_came.clear()
             await self._picture_came.wait()
@@ -75,7 +80,7 @@ class Outlet:
     async def sound(self) -> Heard:
         """Wait for the next packet of sound; raises `EOFError` once it is closed."""
         while not self._sound:
-            if self._closed:
+            if self.closed:
                 raise EOFError
             self._sound_came.clear()
             await self._sound_came.wait()

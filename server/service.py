@@ -25,12 +25,13 @@ from server.portraits import Portrait, PortraitRegistry, make_portrait
 from server.resources import ResourceBook
 from server.session import Session
 from server.settings import ServerSettings
-from server.signaling import check_offer, configure_library
+from server.signaling import Role, check_offer, configure_library
 from server.surroundings import SessionOptions, Surroundings
 from server.viewer import Viewer
 from server.worker import EngineWorker, WorkerBusy, WorkerStopped
 
 CAPACITY_S = 1.0
+MakeViewer = Callable[[Session], Viewer]  # a door's own kind, with its data channels
 MAX_ENROLLING = 4  # uploads being worked on; one more is asked to come again
 
 
@@ -45,6 +46,7 @@ class AvatarService:
         self.sessions = SessionBook(settings.max_sessions, settings.offers_per_address)
         self.resources = ResourceBook()
         self._viewers: dict[str, Viewer] = {}  # who is heard in each session
+        self._leaving: set[asyncio.Future[None]] = set()  # viewers whose place was taken
         self._looking: asyncio.TimerHandle | None = None
         self._enrolling = 0
         # Pictures are read and enrolled beside the engine thread, one at a time: no stream waits.
@@ -84,22 +86,12 @@ class AvatarService:
 
     def _offer_places(self) -> None:
         """Adapt the number of places to what the engine takes; again and again while it runs."""
-        self.capacity.watching = self.watching
+        self.capacity.watching = self.resources.watching(self.sessions)
         self.capacity.look(time.monotonic(), self.worker.busy_s, self.worker.frames)
         self.sessions.max_sessions = self.capacity.places
         self.metrics.places.set(self.capacity.places)
         loop = asyncio.get_running_loop()
         self._looking = loop.call_later(CAPACITY_S, self._offer_places)
-
-    @property
-    def watching(self) -> int:
-        """How many receive what is drawn for another, or are about to."""
-        return sum(max(0, self.receivers(session) - 1) for session in self.sessions)
-
-    def receivers(self, session: Session) -> int:
-        """How many receive a session, or are about to by an address of their own."""
-        coming = (r.viewer for r in self.resources.waiting() if r.viewer.role == "watch")
-        return len(session.broadcast.outlets) + sum(v.session is session for v in coming)
 
     async def enroll(self, data: bytes) -> Portrait:
         """Register an image file.
@@ -152,24 +144,34 @@ class AvatarService:
                 await viewer.close()
         return answer
 
-    async def offer(self, sdp: str, options: SessionOptions, address: str) -> tuple[Session, str]:
+    async def offer(
+        self,
+        sdp: str,
+        options: SessionOptions,
+        address: str,
+        make: MakeViewer = Viewer,
+        *,
+        role: Role = "talk",
+    ) -> tuple[Session, str]:
         """Open a session on the offer of its viewer; returns it with the answer.
 
         Raises:
             BadSdp, and what `open_session` raises: nothing is left behind.
         """
-        check_offer(sdp)
+        check_offer(sdp, role)
         session = await self.open_session(options, address)
         answered = False
         try:
-            answer = await self._see(session, sdp)
+            answer = await self._see(session, sdp, make)
             answered = True
         finally:
             if not answered:
                 await session.close("failed")
         return session, answer
 
-    async def join(self, session_id: str, sdp: str) -> tuple[Session, str]:
+    async def join(
+        self, session_id: str, sdp: str, make: MakeViewer = Viewer
+    ) -> tuple[Session, str]:
         """Connect the viewer of a session that was made before.
 
         Raises:
@@ -178,9 +180,9 @@ class AvatarService:
         """
         check_offer(sdp)
         session = self.find_session(session_id)
-        return session, await self._see(session, sdp)
+        return session, await self._see(session, sdp, make)
 
-    async def resume(self, token: str, sdp: str) -> tuple[Session, str]:
+    async def resume(self, token: str, sdp: str, make: MakeViewer = Viewer) -> tuple[Session, str]:
         """Connect the viewer of a session anew, in the place of the one that was lost.
 
         Raises:
@@ -191,18 +193,22 @@ class AvatarService:
         session = self.sessions.by_token(token)
         if session is None:
             raise ApiError(404, "unknown_session", "this session is over")
-        return session, await self._see(session, sdp)
+        return session, await self._see(session, sdp, make, taken="resumed")
 
-    async def _see(self, session: Session, sdp: str) -> str:
-        """Connect the viewer whose microphone is heard; one before it has to go."""
+    async def _see(
+        self, session: Session, sdp: str, make: MakeViewer, *, taken: str = "replaced"
+    ) -> str:
+        """Connect the viewer whose microphone is heard; one before it has to go, as `taken`."""
         with session.hold():
-            viewer = Viewer(session)
+            viewer = make(session)
             answer = await self.connect(viewer, sdp)
             if session.closed_for is not None:  # while the offer was answered
                 raise ApiError(404, "unknown_session", "this session is over")
             before, self._viewers[session.id] = self._viewers.get(session.id), viewer
-            if before is not None:
-                await before.close()
+            if before is not None:  # it hangs up beside: who comes back waits for nobody
+                leaving = asyncio.ensure_future(before.close(taken))
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
         return answer
 
     async def express(self, session: Session, prompt: str) -> str:
@@ -237,6 +243,11 @@ class AvatarService:
         if session is None:
             raise ApiError(404, "unknown_session", "this session is over")
         return session
+
+    def connected(self, session: Session) -> bool:
+        """Whether the viewer that is heard is there, or on its way."""
+        viewer = self._viewers.get(session.id)
+        return viewer is not None and not viewer.over
 
     def find_viewer(self, session_id: str) -> Viewer:
         """Return the viewer of an open session that is heard; raises `ApiError` unknown_session."""

@@ -74,6 +74,7 @@ class Session:
             self.playout,
             shown=self.figures.left,
             heard=self.speech.played,
+            spoken=self.speech.spoken,
             coded=partial(frames.add, self.id) if frames is not None else None,
         )
         self.line = SoundLine(
@@ -88,7 +89,7 @@ class Session:
         self._worker, self._metrics = shared.worker, shared.metrics
         self._admit, self._on_closed = admit, on_closed
         self._loop = asyncio.get_running_loop()
-        self._failed, self._was_live, self._holds = False, False, 0
+        self._failed, self._was_live, self.holds = False, False, 0  # `holds`: doors that keep it
         asked_s = options.expires_s
         self._patience_s = self.settings.connect_timeout_s if asked_s is None else asked_s
         self._expires = time.monotonic() + self._patience_s
@@ -141,15 +142,17 @@ class Session:
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
         """Keep the session inside the block though nobody receives it."""
-        self._holds += 1
+        self.holds += 1
         try:
             yield
         finally:
-            self._holds -= 1
+            self.holds -= 1
             self._expires = max(self._expires, time.monotonic() + self._patience_s)
 
     def hear(self, pts: int, pcm: Pcm48, arrived: float | None, *, by: object) -> None:
-        """Take a decoded packet (N,) of the microphone of `by`, if that is who is heard."""
+        """Take a decoded packet (N,) of the microphone of `by`: who is heard, or is first to speak."""
+        if self.microphone is None:
+            self.microphone = by
         if by is not self.microphone:
             return
         self.line.hear(pts, pcm, arrived)
@@ -214,7 +217,7 @@ class Session:
     async def _somebody(self) -> bool:
         """Wait until somebody receives; False if it is over or nobody came in time."""
         while not self._over.is_set() and not self.live:
-            if not self._holds and time.monotonic() >= self._expires:
+            if not self.holds and time.monotonic() >= self._expires:
                 self._end("expired")
             self._look.clear()
             with contextlib.suppress(TimeoutError):

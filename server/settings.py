@@ -40,6 +40,8 @@ class ServerSettings:
     ice_servers: tuple[str, ...] = ()  # stun:/turn: addresses; none is needed on one machine
     allow_host: tuple[str, ...] = ()  # further names that the server answers to; *.example.org, *
     allow_origin: tuple[str, ...] = ()  # other pages that may use the server: https://example.org
+    realtime_upstream: str = ""  # ws: or wss: address of a realtime model behind /v1/realtime
+    realtime_key: str = dataclasses.field(default="", repr=False)  # for it; never shown
     allow_loopback: bool = True  # offer 127.0.0.1 as a candidate
     video_bitrate_bps: int = 1_200_000  # fixed: every change of bitrate costs a key frame
     codec: VideoCodec = "vp8"
@@ -77,6 +79,10 @@ class ServerSettings:
         for address in self.ice_servers:
             if not address.startswith(("stun:", "turn:", "turns:")):
                 raise ConfigError(f"ice_servers: {address!r} does not start with stun: or turn:")
+        if self.realtime_upstream and not self.realtime_upstream.startswith(("ws://", "wss://")):
+            raise ConfigError(
+                f"realtime_upstream={self.realtime_upstream!r} is not like wss://host/v1/realtime"
+            )
         for host in self.allow_host:
             if not _HOST.fullmatch(host):
                 raise ConfigError(

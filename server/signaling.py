@@ -37,7 +37,9 @@ _REFUSALS = (*_PARSER_ERRORS, InvalidAccessError, InvalidStateError, OperationEr
 _MDNS_LINE = re.compile(r"^a=candidate:[^\r\n]*\.local [^\r\n]*\r?\n", re.MULTILINE)
 
 
-Role = Literal["talk", "watch", "publish"]  # of who offers
+# Of who offers: to see and be heard, the same but perhaps without a picture, to see or hear alone, to be
+# heard alone.
+Role = Literal["talk", "call", "watch", "publish"]
 
 
 class BadSdp(AvatarError):
@@ -46,29 +48,29 @@ class BadSdp(AvatarError):
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """What an offer of a role must hold, and what is answered."""
+    """What an offer of a role must hold, and what is answered.
+
+    The first audio and the first video count; more of them (a screen that a viewer may share) are
+    answered as inactive.
+    """
 
     said: str
-    counts: tuple[tuple[int, int], ...]  # of (audio, video) that will do
+    needed: tuple[tuple[str, ...], ...]  # the offer has all kinds of one of these
     offered: tuple[str, str]  # directions of either
     audio: str  # our direction, at most
     video: str
 
 
+_BOTH = ("audio", "video")
 _RECEIVES, _SENDS = ("recvonly", "sendrecv"), ("sendonly", "sendrecv")
 # Video of theirs is never taken: it would pile up, unread.
 _TERMS: dict[Role, _Terms] = {
-    "talk": _Terms("ask for one video and one audio", ((1, 1),), _RECEIVES, "sendrecv", "sendonly"),
+    "talk": _Terms("ask for a video and an audio", (_BOTH,), _RECEIVES, "sendrecv", "sendonly"),
+    "call": _Terms("ask for an audio", (("audio",),), _RECEIVES, "sendrecv", "sendonly"),
     "watch": _Terms(
-        "ask for a video, an audio or one of each",
-        ((1, 1), (0, 1), (1, 0)),
-        _RECEIVES,
-        "sendonly",
-        "sendonly",
+        "ask for a video or an audio", (("video",), ("audio",)), _RECEIVES, "sendonly", "sendonly"
     ),
-    "publish": _Terms(
-        "send one audio, and a video at most", ((1, 0), (1, 1)), _SENDS, "recvonly", "inactive"
-    ),
+    "publish": _Terms("send an audio", (("audio",),), _SENDS, "recvonly", "inactive"),
 }
 
 
@@ -102,11 +104,12 @@ def check_offer(sdp: str, role: Role = "talk") -> list[str]:
         what = f"{type(error).__name__} {error}"
         raise BadSdp(f"the offer is no session description: {what}") from None
     terms, kinds = _TERMS[role], [media.kind for media in offer.media]
-    if (kinds.count("audio"), kinds.count("video")) not in terms.counts:
+    if not any(set(needed) <= set(kinds) for needed in terms.needed):
         raise BadSdp(f"the offer must {terms.said}, it has {kinds}")
-    for media in offer.media:
-        if media.kind != "application" and media.direction not in terms.offered:
-            what = f"{media.kind} is {media.direction}"
+    for kind in _BOTH:
+        media = next((m for m in offer.media if m.kind == kind), None)
+        if media is not None and media.direction not in terms.offered:
+            what = f"{kind} is {media.direction}"
             raise BadSdp(f"the offer's {what}; it must be {' or '.join(terms.offered)}")
     if any(media.dtls is None or not media.dtls.fingerprints for media in offer.media):
         raise BadSdp("the offer has media without a fingerprint; they could not be encrypted")
@@ -134,17 +137,31 @@ async def answer(
     Raises:
         BadSdp: the library cannot use the offer; the connection is to be closed.
     """
-    for kind in check_offer(sdp, role):  # in another order the library loses the bundled transport
+    kinds = dict.fromkeys(check_offer(sdp, role))
+    for kind in kinds:  # in another order the library loses the bundled transport
         if kind in tracks:
             report_media_times(pc.addTrack(tracks[kind]), tracks[kind])
-        elif kind != "application":
+        elif kind in _BOTH:
             pc.addTransceiver(kind)
     for transceiver in pc.getTransceivers():
         transceiver.setCodecPreferences(_preferences(transceiver.kind, codec))
         transceiver.direction = getattr(_TERMS[role], transceiver.kind)
+    return await answer_again(pc, sdp)
+
+
+async def answer_again(pc: RTCPeerConnection, sdp: str) -> str:
+    """Apply an offer to a connection that has its tracks; return the answer, candidates included.
+
+    Raises:
+        BadSdp: the library cannot use the offer.
+    """
+    ours = list(pc.getTransceivers())
     sdp = _MDNS_LINE.sub("", sdp)
     try:
         await pc.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
+        for transceiver in pc.getTransceivers():
+            if transceiver not in ours:
+                transceiver.direction = "inactive"  # nobody would fetch what comes
         await pc.setLocalDescription(await pc.createAnswer())
     except _REFUSALS as error:
         raise BadSdp(f"the offer cannot be used: {type(error).__name__} {error}") from None

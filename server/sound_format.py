@@ -1,4 +1,4 @@
-"""The sound that doors take: PCM16 or G.711, at any usual rate, cut anyhow, to 48 kHz."""
+"""The sound that doors take and give: PCM16 or G.711, at any rate; in here it is at 48 kHz."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.errors import AvatarError
 from server.intake import SOUND_RATE_HZ, Pcm48
 
 Encoding = Literal["pcm16", "ulaw", "alaw"]
-RATES_HZ = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+LOWEST_HZ, HIGHEST_HZ = 8_000, 192_000
 _CODECS = {"ulaw": "pcm_mulaw", "alaw": "pcm_alaw"}
 
 
@@ -40,9 +40,14 @@ class SoundFormat:
         if self.encoding not in ("pcm16", "ulaw", "alaw"):
             said = f"encoding {self.encoding!r} is unknown; pcm16, ulaw or alaw"
             raise SpeechRefused("bad_format", said)
-        if self.rate_hz not in RATES_HZ:
-            known = ", ".join(map(str, RATES_HZ))
-            raise SpeechRefused("bad_format", f"{self.rate_hz} Hz is not taken; {known} are")
+        if not LOWEST_HZ <= self.rate_hz <= HIGHEST_HZ:
+            said = f"{self.rate_hz} Hz is not taken; {LOWEST_HZ} to {HIGHEST_HZ} are"
+            raise SpeechRefused("bad_format", said)
+
+    @property
+    def bytes_per_second(self) -> int:
+        """Of its sound."""
+        return self.rate_hz * (2 if self.encoding == "pcm16" else 1)
 
 
 class Decoder:
@@ -84,9 +89,45 @@ class Decoder:
     def _resample(self, pcm: Pcm48) -> Pcm48:
         if len(pcm) == 0 or self._rate == SOUND_RATE_HZ:
             return pcm
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(pcm)[None], "s16", "mono")
-        frame.sample_rate, frame.pts = self._rate, self._pts
-        frame.time_base = Fraction(1, self._rate)
+        frame = _frame(pcm, self._rate, self._pts)
         self._pts += len(pcm)
         parts = [part.to_ndarray()[0] for part in self._resampler.resample(frame)]
         return np.concatenate(parts) if parts else np.zeros(0, np.int16)
+
+
+class Encoder:
+    """Sound at 48 kHz to mono PCM16 or G.711 at another rate, as it comes."""
+
+    def __init__(self, rate_hz: int, encoding: Encoding = "pcm16") -> None:
+        self._plain = rate_hz == SOUND_RATE_HZ and encoding == "pcm16"
+        codec = _CODECS.get(encoding)
+        self._codec = av.CodecContext.create(codec, "w") if codec else None
+        if isinstance(self._codec, av.AudioCodecContext):
+            self._codec.sample_rate, self._codec.layout = rate_hz, "mono"
+            self._codec.format = av.AudioFormat("s16")
+        self._resampler = av.AudioResampler(format="s16", layout="mono", rate=rate_hz)
+        self._pts = 0
+
+    def push(self, pcm: Pcm48) -> bytes:
+        """Return what the samples (N,) complete."""
+        if self._plain:
+            return pcm.tobytes()
+        frame = _frame(pcm, SOUND_RATE_HZ, self._pts)
+        self._pts += len(pcm)
+        return b"".join(self._write(part) for part in self._resampler.resample(frame))
+
+    def end(self) -> bytes:
+        """Return what the filter held back."""
+        parts = self._resampler.resample(None) if self._pts else []
+        return b"".join(self._write(part) for part in parts)
+
+    def _write(self, frame: av.AudioFrame) -> bytes:
+        if isinstance(self._codec, av.AudioCodecContext):
+            return b"".join(bytes(packet) for packet in self._codec.encode(frame))
+        return frame.to_ndarray().tobytes()
+
+
+def _frame(pcm: Pcm48, rate_hz: int, pts: int) -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(pcm)[None], "s16", "mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate_hz, pts, Fraction(1, rate_hz)
+    return frame

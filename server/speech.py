@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from server.clips import Spoken
 from server.events import EventHub
 from server.intake import SOUND_RATE_HZ, Pcm48
 from server.sound_format import Decoder, SoundFormat, SpeechRefused
@@ -179,6 +180,14 @@ class SpeechInput:
             if not any(span.utterance is first for span in self._spans):
                 self._stop(first, interrupted=False)
         return out
+
+    def spoken(self, begin: int, end: int) -> tuple[Spoken, ...]:
+        """Which utterances are on the line of sound between two places, counted from the first."""
+        return tuple(
+            Spoken(span.utterance.id, max(span.begin, begin) - begin, min(span.end, end) - begin)
+            for span in self._spans
+            if span.begin < end and span.end > begin
+        )
 
     def played(self, place: int) -> None:
         """Take note that the sound before `place` has left; tells what began and ended by it."""

@@ -51,7 +51,14 @@ class AvatarVideoTrack(AvatarTrack):
             raise MediaStreamError from None
         self.media_time = shown.wall
         self._sent(shown)
-        return shown.frame
+        return _copy(shown.frame)
+
+
+def _copy(frame: av.VideoFrame) -> av.VideoFrame:
+    """A frame of one's own: the library notes in it that its encoder is to make a key frame."""
+    copy = av.VideoFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name)
+    copy.pts, copy.time_base = frame.pts, frame.time_base
+    return copy
 
 
 class AvatarAudioTrack(AvatarTrack):

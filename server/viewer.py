@@ -29,25 +29,34 @@ CLOSE_S = 3.0
 OPEN_S = 1.0  # for a viewer that just connected to open its data channel
 LAST_WORDS_S = 0.1  # for the reason of the end to reach the viewer
 Channels = Callable[[RTCDataChannel], bool]
+Leaving = Callable[[str], bool]
 
 
 class Viewer:
     """Who receives a session over WebRTC, is heard by it, or both.
 
     Args:
-        role: `talk`: it receives, and its microphone becomes that of the session; `watch`: it
-            receives alone; `publish`: it is heard alone, and keeps the session while it is there.
+        role: `talk`: it receives, and its microphone becomes that of the session; `call`: the same,
+            perhaps without a picture; `watch`: it receives alone; `publish`: it is heard alone, and
+            keeps the session while it is there.
         channels: offered every data channel first; True: it is one of a protocol of its own.
+        on_leave: called with the reason before it hangs up; True: something was said that is to arrive.
     """
 
     def __init__(
-        self, session: Session, *, role: Role = "talk", channels: Channels = lambda channel: False
+        self,
+        session: Session,
+        *,
+        role: Role = "talk",
+        channels: Channels = lambda channel: False,
+        on_leave: Leaving = lambda reason: False,
     ) -> None:
         self.session = session
         self.outlet = Outlet()
         self.pc = signaling.make_connection(session.settings)
         self.role = role
-        self._channels = channels
+        self._channels, self._on_leave = channels, on_leave
+        self._reason = "closed"
         self._tracks: dict[str, AvatarTrack] = {}
         if role != "publish":
             self._tracks["video"] = AvatarVideoTrack(self.outlet)
@@ -77,8 +86,21 @@ class Viewer:
         """Call `call` once it has hung up, whoever began."""
         self._task.add_done_callback(lambda task: call())
 
-    async def close(self) -> None:
+    @property
+    def over(self) -> bool:
+        """Whether it has hung up, or is about to."""
+        return self._over.is_set()
+
+    async def renegotiate(self, sdp: str) -> str:
+        """Return the answer to another offer of the same connection; raises `BadSdp`."""
+        return await signaling.answer_again(self.pc, sdp)
+
+    async def close(self, reason: str = "closed") -> None:
         """Hang up and wait until it is done. May be called again."""
+        if not self._over.is_set():
+            self._reason = reason
+            if reason != "closed":  # another viewer is heard now
+                self._control.send(Event("closing", {"reason": "replaced"}).message())
         self._over.set()
         await asyncio.wait([self._task])
 
@@ -127,6 +149,7 @@ class Viewer:
                 stack.push_async_callback(self._hang_up)
                 for track in self._tracks.values():
                     stack.callback(track.stop)
+                stack.push_async_callback(self._last_words)
                 stack.callback(self._leave)
 
     async def _first(self, event: asyncio.Event, limit_s: float) -> None:
@@ -154,7 +177,6 @@ class Viewer:
             await self._over.wait()
             for task in tasks:
                 task.cancel()
-        await asyncio.sleep(LAST_WORDS_S if self._control.open else 0)
 
     async def _say_why(self) -> None:
         """Let a viewer that is sent away open its data channel, where the reason waits."""
@@ -177,7 +199,7 @@ class Viewer:
                 return
             if not isinstance(frame, av.AudioFrame) or frame.pts is None:
                 continue
-            if self.session.microphone is None:
+            if self.session.microphone is None and self.role != "watch":
                 self.session.microphone = self  # another one was heard meanwhile
             intake = self.session.line.intake
             if intake is not None and self.session.microphone is self:
@@ -213,7 +235,12 @@ class Viewer:
         if self.close in self.session.on_close:
             self.session.on_close.remove(self.close)
         # Of who only watched nobody can say that the session is not wanted any more.
-        self.session.detach(self.outlet, for_good=self._hung_up and self.role == "talk")
+        self.session.detach(self.outlet, for_good=self._hung_up and self.role in ("talk", "call"))
+
+    async def _last_words(self) -> None:
+        """Let what was said last reach the viewer."""
+        said = self._on_leave(self._reason)
+        await asyncio.sleep(LAST_WORDS_S if said or self._control.open else 0)
 
     async def _hang_up(self) -> None:
         try:

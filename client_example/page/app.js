@@ -1,25 +1,28 @@
 // Ties the page together: the connection, what is spoken, the portrait and the live figures.
 
+import { Captions } from "./captions.js";
 import { Connection } from "./connection.js";
 import { startExpressions } from "./expressions.js";
 import { startFigures } from "./figures.js";
 import { PortraitChooser } from "./portraits.js";
-import { getConfig, getPortraits, portraitImage } from "./server.js";
-import { notice, quiet, showState } from "./status.js";
+import { Server } from "./server.js";
+import { notice, quiet, showLive, showState } from "./status.js";
 import { FILE_LIMIT_BYTES, Microphone, SoundFile, audioContext, silence } from "./voices.js";
-import { LOST_PORTRAIT, NOT_A_MEDIA_FILE, NO_WEBRTC, REFUSED, SOUND, microphoneWords } from "./words.js";
+import { ASSISTANT, LOST_PORTRAIT, NOT_A_MEDIA_FILE, NO_WEBRTC, REFUSED, SOUND, microphoneWords, stateWords } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const video = $("video");
 
-const connection = new Connection();
-const chooser = new PortraitChooser();
+const server = new Server();
+const connection = new Connection(server);
+const chooser = new PortraitChooser(server);
+const captions = new Captions($("captions"));
 
 let voice = null; // {kind: "microphone" | "file", microphone?, file?}
 let resting = null; // the silent track; none before the first touch
 let touched = false; // a browser plays sound only after the visitor has touched the page
 let portraitId = "default";
-const soundWanted = { none: true, file: true, microphone: false }; // the visitor's choice, kept for each kind
+const soundWanted = { none: true, file: true, microphone: false, assistant: true }; // the visitor's choice for each kind
 
 // ---------------------------------------------------------------- picture and sound
 
@@ -33,17 +36,19 @@ async function playVideo() {
   }
 }
 
+/** What is heard: an assistant answers, everything else comes back as it was said. */
+const heard = () => (connection.voice === "assistant" ? "assistant" : (voice?.kind ?? "none"));
+
 function applySound() {
-  const wanted = soundWanted[voice?.kind ?? "none"];
+  const wanted = soundWanted[heard()];
   video.muted = !(wanted && touched);
   $("sound").setAttribute("aria-pressed", String(wanted));
   $("sound-label").textContent = wanted ? "Sound on" : "Sound off";
-  $("hint").hidden = voice?.kind !== "microphone" || wanted;
+  $("hint").hidden = heard() !== "microphone" || wanted;
 }
 
 function toggleSound() {
-  const kind = voice?.kind ?? "none";
-  soundWanted[kind] = !soundWanted[kind];
+  soundWanted[heard()] = !soundWanted[heard()];
   playVideo();
 }
 
@@ -58,9 +63,7 @@ function firstTouch() {
 }
 
 function showPoster(id) {
-  const poster = $("poster");
-  poster.src = portraitImage(id);
-  $("stage").classList.remove("playing");
+  $("poster").src = server.portraitImage(id);
 }
 
 function fitStage(width, height) {
@@ -116,7 +119,7 @@ async function stopVoice({ cut = true } = {}) {
   await connection.speak(resting);
   microphone?.stop();
   file?.stop();
-  if (cut && file) connection.tell({ type: "interrupt" });
+  if (cut && file) connection.interrupt();
   $("source").hidden = true;
   $("mute").setAttribute("aria-pressed", "false");
   $("mute").textContent = "Mute";
@@ -213,30 +216,50 @@ function listen() {
   $("tap").addEventListener("click", playVideo);
   $("notice-close").addEventListener("click", quiet);
   video.addEventListener("resize", () => fitStage(video.videoWidth, video.videoHeight));
-  video.addEventListener("playing", () => $("stage").classList.add("playing"));
   acceptDrops();
 
-  connection.addEventListener("state", ({ detail }) => {
-    showState(detail);
-    if (detail.name !== "live") $("stage").classList.remove("playing");
-    if (detail.name === "refused") notice(REFUSED, { label: "Try again", run: () => connection.connect() });
-  });
+  connection.addEventListener("state", ({ detail }) => follow(detail));
+  connection.addEventListener("message", ({ detail }) => take(detail));
   connection.addEventListener("lost", () => {
     notice(LOST_PORTRAIT);
     chooser.forget();
     usePortrait({ id: "default" });
   });
-  connection.addEventListener("stream", (event) => {
-    video.srcObject = event.detail;
+  connection.addEventListener("stream", () => {
+    video.srcObject ??= connection.stream;
     playVideo();
+    const seen = () => $("stage").classList.add("playing");
+    if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(seen);
+    else seen();
   });
   chooser.addEventListener("chosen", (event) => {
     usePortrait(event.detail);
-    connection.connect(event.detail.id);
+    connection.show(event.detail.id);
   });
   addEventListener("pagehide", () => connection.close());
   addEventListener("pageshow", (event) => event.persisted && connection.connect()); // back from the history
-  addEventListener("online", () => document.documentElement.dataset.state === "waiting" && connection.connect());
+}
+
+function follow(state) {
+  if (state.name !== "live" && state.name !== "stalled") showLive({ level: 0, mood: "idle", slow: false }); // until told anew
+  showState(state);
+  if (state.name === "ended") captions.clear();
+  if (state.name === "connecting") $("stage").classList.remove("playing"); // not what another session showed
+  if (state.name === "refused") notice(REFUSED, { label: "Try again", run: () => connection.connect() });
+  if (state.name === "ended") notice(stateWords(state) + ".", { label: "Start again", run: () => startAgain(state) });
+  if (state.name === "live" && connection.voice === "assistant") $("lead").textContent = ASSISTANT;
+}
+
+/** A session that is over cannot be joined again: the page starts one of its own. */
+function startAgain({ reason }) {
+  connection.connect(reason === "replaced" ? {} : { sessionId: null });
+}
+
+function take(message) {
+  captions.take(message);
+  if (message.type === "quality") showLive({ level: message.level });
+  if (message.type === "state") showLive({ mood: message.state });
+  if (message.type === "portrait" && message.portrait_id !== portraitId) usePortrait({ id: message.portrait_id });
 }
 
 function usePortrait({ id, width, height }) {
@@ -250,11 +273,12 @@ async function main() {
   if (!window.RTCPeerConnection) return notice(NO_WEBRTC);
   listen();
   showPoster(portraitId);
-  const config = await getConfig().catch(() => ({ fps: 25, ice_servers: [] }));
+  const config = await server.config().catch(() => ({ fps: 25, ice_servers: [] }));
   startFigures(connection, config);
   startExpressions(connection, config);
-  connection.connect(portraitId, config.ice_servers);
-  const portraits = await getPortraits().catch(() => []);
+  const sessionId = new URLSearchParams(location.search).get("session"); // one that an assistant has made
+  connection.connect({ portraitId, sessionId, iceServers: config.ice_servers });
+  const portraits = await server.portraits().catch(() => []);
   const shown = portraits.find((portrait) => portrait.id === portraitId);
   if (shown) fitStage(shown.width, shown.height);
 }

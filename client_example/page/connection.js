@@ -1,63 +1,93 @@
-// One live session with the server, kept alive: connects, notices trouble, tries again.
+// One avatar kept alive: connects, notices within a second that nothing comes, takes its place again.
 
-import { ServerError, deleteSession, patchCandidates, patchPrompt, postOffer } from "./server.js";
+import { Link } from "./link.js";
+import { onNetworkChange } from "./network.js";
+import { Place } from "./place.js";
+import { ServerError } from "./server.js";
 
-const BACK_OFF_S = [1, 2, 4, 8, 15];
-const GATHERING_LIMIT_MS = 500; // later candidates are sent by PATCH
-const CONNECT_LIMIT_MS = 12_000;
-const DISCONNECT_GRACE_MS = 4_000;
+const BACK_OFF_S = [0.2, 0.4, 0.8, 1.6, 3.2, 5];
+const COUNTED_S = 2; // a shorter pause is not counted down
+const FIRST_LIMIT_MS = 12_000; // until the first frame
+const AGAIN_LIMIT_MS = 5_000;
+const STEADY_MS = 3_000; // live for so long: what failed before is forgotten
+const HURRY_MS = 400; // without a frame, when the network has changed
+// Ends after which a session is looked for anew, after so many seconds; null: a growing pause.
+const RETURN_S = { full: 5, failed: 1, expired: 0, server_stopping: null };
 
 /**
+ * The face and its voice are `stream`, one object for good; its tracks change with every connection, and only when
+ * the new one shows frames.
+ *
  * Events (all CustomEvent, values in `detail`):
- *   state    {name: "connecting"|"live"|"waiting"|"refused", reason?, seconds?}
- *   stream   MediaStream with the portrait's picture and voice
+ *   state    {name, reason?, seconds?}: "connecting", "live" (frames arrive), "stalled" (sound, but no frames),
+ *            "reconnecting" (nothing arrives), "waiting" (`seconds` until the next try), "refused" or "ended" (`reason`)
+ *   stream   there is something to show in `stream`
  *   message  one parsed JSON message of the control channel
  *   lost     the server does not know the portrait any more
  *   unexpressed  {prompt, error}: words kept for this connection could not be shown; `prompt` is shown instead
  */
 export class Connection extends EventTarget {
-  pc = null;
-  #attempt = 0; // raised by every (re)connect and close: older callbacks see it and stop
-  #failures = 0;
-  #portraitId = "default";
+  stream = new MediaStream();
+  #place;
   #iceServers = [];
-  #prompt = ""; // wanted
-  #asked = ""; // what the last offer asked for
-  #sessionId = null;
-  #channel = null;
-  #sender = null;
+  #attempt = 0; // raised by every attempt and its end: older callbacks see it and stop
+  #failures = 0;
+  #shown = null; // the link whose frames are seen, or were last
+  #coming = null; // the one being made
+  #asking = false; // whether its offer is sent
   #track = null;
   #timers = new Set();
+  #state = "";
+  #unwatch = null;
 
-  /** Connect, or reconnect at once, with the given portrait. */
-  async connect(portraitId = this.#portraitId, iceServers = this.#iceServers) {
-    this.#portraitId = portraitId;
+  constructor(server) {
+    super();
+    this.#place = new Place(server);
+  }
+
+  get pc() {
+    return this.#shown?.pc ?? this.#coming?.pc ?? null;
+  }
+
+  get sessionId() {
+    return this.#place.sessionId;
+  }
+
+  /** Who is spoken by the face: "microphone", "assistant" or "both". */
+  get voice() {
+    return this.#place.voice;
+  }
+
+  /**
+   * Connect anew, or for the first time. Wishes stay until others come: portraitId and voice for a session of our own,
+   * or the sessionId of one to join; iceServers.
+   */
+  async connect({ iceServers = this.#iceServers, ...wishes } = {}) {
     this.#iceServers = iceServers;
     this.#failures = 0;
     const closing = this.close();
+    Object.assign(this.#place.wishes, wishes);
     const attempt = this.#attempt;
     await closing;
-    if (attempt === this.#attempt) await this.#open();
+    if (attempt !== this.#attempt) return;
+    this.#unwatch ??= onNetworkChange(() => this.#hurry());
+    await this.#open();
   }
 
-  /** End the session on both sides. Safe to call twice, and while the page goes away. */
+  /** Hang up; a session of our own ends. Safe to call twice, and while the page goes away. */
   async close() {
-    this.#attempt += 1;
-    for (const timer of this.#timers) clearTimeout(timer);
-    this.#timers.clear();
-    this.pc?.close();
-    this.pc = null;
-    this.#channel = null;
-    this.#sender = null;
-    const sessionId = this.#sessionId;
-    this.#sessionId = null;
-    if (sessionId) await deleteSession(sessionId);
+    this.#stop();
+    this.#unwatch?.();
+    this.#shown?.close();
+    this.#unwatch = this.#shown = null;
+    this.#state = "";
+    await this.#place.leave();
   }
 
   /** Send this audio track from now on, also after a reconnect; null sends nothing. */
   async speak(track) {
     this.#track = track;
-    await this.#sender?.replaceTrack(track);
+    await Promise.all([this.#shown?.speak(track), this.#coming?.speak(track)]);
   }
 
   /**
@@ -65,18 +95,38 @@ export class Connection extends EventTarget {
    * Without a session the words are kept and sent when the connection stands: see "unexpressed".
    */
   async express(prompt) {
-    const before = this.#prompt;
-    this.#prompt = prompt;
-    await this.#sendPrompt(before);
+    this.#place.prompt = prompt;
+    await this.#place.express();
+  }
+
+  /** Show another portrait from now on: in the session that is live, else in the next one. */
+  async show(portraitId) {
+    if (this.#state !== "live" && !this.#place.joined) return this.connect({ portraitId });
+    try {
+      await this.#place.show(portraitId);
+    } catch (error) {
+      if (error.code === "unknown_portrait") this.#emit("lost");
+      else await this.connect();
+    }
+  }
+
+  /** Cut off what the avatar says. */
+  interrupt() {
+    this.tell({ type: "interrupt" });
   }
 
   /** Send a JSON message if the control channel is open. */
   tell(message) {
-    if (this.#channel?.readyState === "open") this.#channel.send(JSON.stringify(message));
+    this.#shown?.tell(message);
   }
 
   #emit(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  #become(name, more = {}) {
+    this.#state = name;
+    this.#emit("state", { name, ...more });
   }
 
   #later(ms, action) {
@@ -87,149 +137,164 @@ export class Connection extends EventTarget {
     this.#timers.add(timer);
   }
 
-  async #open() {
-    const attempt = ++this.#attempt;
-    this.#emit("state", { name: "connecting", again: this.#failures > 0 });
-    this.#later(CONNECT_LIMIT_MS, () => this.#retry(attempt, "no-answer"));
+  /** Give up what is being tried. */
+  #stop() {
+    this.#attempt += 1;
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers.clear();
+    this.#coming?.close();
+    this.#coming = null;
+    this.#asking = false;
+  }
+
+  async #open(reason) {
+    this.#stop();
+    const attempt = this.#attempt;
+    this.#becomeTrying(reason);
+    this.#later(this.#shown ? AGAIN_LIMIT_MS : FIRST_LIMIT_MS, () => this.#retry(attempt, "no-answer"));
     try {
-      await this.#negotiate(attempt);
+      await this.#negotiate(() => attempt === this.#attempt);
     } catch (error) {
       if (attempt === this.#attempt) this.#failed(attempt, error);
     }
   }
 
-  async #negotiate(attempt) {
-    const pc = new RTCPeerConnection({ iceServers: this.#iceServers, bundlePolicy: "max-bundle" });
-    this.pc = pc;
-    pc.addTransceiver("video", { direction: "recvonly" });
-    this.#sender = pc.addTransceiver("audio", { direction: "sendrecv" }).sender;
-    await this.#sender.replaceTrack(this.#track);
-    this.#openChannel(pc);
-    pc.addEventListener("track", (event) => {
-      if (event.track.kind === "video") this.#emit("stream", event.streams[0] ?? new MediaStream([event.track]));
-    });
-    pc.addEventListener("connectionstatechange", () => this.#follow(attempt, pc));
+  #becomeTrying(reason) {
+    this.#become(this.#shown ? "reconnecting" : "connecting", { reason, again: this.#failures > 0 });
+  }
 
+  async #negotiate(wanted) {
+    const link = (this.#coming = new Link(this.#iceServers));
     const late = [];
+    let answered = false;
     const sendLate = () => {
-      if (!this.#sessionId || attempt !== this.#attempt || !late.length) return;
-      patchCandidates(this.#sessionId, late.splice(0)).catch(() => {}); // the connect limit judges the outcome
+      if (!answered || !late.length) return;
+      this.#place.addCandidates(late.splice(0)).catch(() => {}); // the limit judges the outcome
     };
-    let offered = false;
-    pc.addEventListener("icecandidate", ({ candidate }) => {
-      if (!offered || !candidate?.candidate) return;
-      late.push(candidate.toJSON());
+    link.addEventListener("candidate", ({ detail }) => {
+      late.push(detail);
       sendLate();
     });
-    await pc.setLocalDescription();
-    await gathered(pc, GATHERING_LIMIT_MS);
-    if (attempt !== this.#attempt) return;
-    offered = true;
-    const asked = (this.#asked = this.#prompt);
-    const answer = await postOffer(pc.localDescription, this.#portraitId, asked);
-    if (attempt !== this.#attempt) {
-      await deleteSession(answer.session_id);
-      return;
-    }
-    this.#sessionId = answer.session_id;
-    if (this.#prompt !== asked) this.#sendPrompt(asked).catch((error) => this.#unexpressed(error));
-    await pc.setRemoteDescription({ type: answer.type, sdp: answer.sdp });
+    link.addEventListener("message", ({ detail }) => this.#heard(link, detail));
+    link.addEventListener("media", () => this.#judge(link));
+    link.addEventListener("over", () => this.#lost(link));
+    const description = await link.offer(this.#track);
+    if (!wanted()) return;
+    this.#asking = true;
+    const answer = await this.#place.take(description, wanted);
+    if (!answer) return;
+    this.#place.express().catch((error) => this.#unexpressed(error));
+    await link.accept(answer);
+    answered = wanted();
     sendLate();
   }
 
-  /** Send the wanted words to the session, if there is one; `before` are wanted again if it refuses them. */
-  async #sendPrompt(before) {
-    const sessionId = this.#sessionId;
-    const wanted = this.#prompt;
-    if (!sessionId) return;
-    try {
-      await patchPrompt(sessionId, wanted);
-    } catch (error) {
-      if (sessionId !== this.#sessionId) return; // the session is over: the next offer carries them
-      if (this.#prompt === wanted) this.#prompt = before;
-      throw error;
+  #unexpressed(error) {
+    this.#emit("unexpressed", { prompt: this.#place.prompt, error });
+  }
+
+  #heard(link, message) {
+    if (link !== this.#shown && link !== this.#coming) return;
+    if (message.type === "closing") this.#ended(message.reason);
+    else this.#emit("message", message);
+  }
+
+  /** Media began to arrive on a link, or ceased to. */
+  #judge(link) {
+    if (link === this.#coming && link.frames) return this.#take(link);
+    if (link !== this.#shown || this.#asking || this.#state === "ended") return;
+    if (!this.#standing) {
+      if (!link.frames) return;
+      this.#stop(); // it is back before another one was asked for
+    } else if (!link.frames && !link.sound) return this.#lost(link);
+    this.#become(link.frames ? "live" : "stalled");
+  }
+
+  get #standing() {
+    return this.#state === "live" || this.#state === "stalled";
+  }
+
+  /** Show what comes on this link, in the place of what was shown. */
+  #take(link) {
+    const before = this.#shown;
+    const old = this.stream.getTracks();
+    this.#coming = null;
+    this.#stop();
+    this.#shown = link;
+    for (const track of link.tracks) this.stream.addTrack(track);
+    for (const track of old) this.stream.removeTrack(track);
+    before?.close();
+    this.#emit("stream");
+    this.#later(STEADY_MS, () => (this.#failures = 0));
+    this.#become("live");
+  }
+
+  #lost(link) {
+    if (link === this.#coming) this.#retry(this.#attempt, "lost");
+    else if (link === this.#shown && this.#standing) {
+      if (this.#failures) this.#retry(this.#attempt, "lost");
+      else this.#open("lost");
     }
   }
 
-  #unexpressed(error) {
-    this.#emit("unexpressed", { prompt: this.#prompt, error });
+  /** The network may be another one: look, and wait no longer. */
+  #hurry() {
+    if (this.#state === "waiting") this.#open("lost");
+    else this.#shown?.look(HURRY_MS);
   }
 
-  #openChannel(pc) {
-    const channel = pc.createDataChannel("control");
-    channel.addEventListener("message", (event) => {
-      if (channel === this.#channel) this.#emit("message", JSON.parse(event.data));
-    });
-    this.#channel = channel;
-  }
-
-  #follow(attempt, pc) {
-    if (attempt !== this.#attempt) return;
-    if (pc.connectionState === "connected") {
-      for (const timer of this.#timers) clearTimeout(timer);
-      this.#timers.clear();
-      this.#failures = 0;
-      this.#emit("state", { name: "live" });
-    } else if (pc.connectionState === "disconnected") {
-      this.#later(DISCONNECT_GRACE_MS, () => {
-        if (pc.connectionState !== "connected") this.#retry(attempt, "lost");
-      });
-    } else if (pc.connectionState === "failed" || pc.connectionState === "closed") {
-      this.#retry(attempt, "lost");
+  /** The session has ended, and the server said why. */
+  #ended(reason) {
+    if (reason === "replaced" && this.#asking) return; // by ourselves
+    this.#place.forget();
+    if (reason in RETURN_S && (!this.#place.joined || reason === "server_stopping")) {
+      this.#retry(this.#attempt, reason, RETURN_S[reason]);
+    } else {
+      this.#stop();
+      this.#become("ended", { reason });
     }
   }
 
   #failed(attempt, error) {
+    const { joined, wishes, prompt, asked } = this.#place;
     if (!(error instanceof ServerError)) {
-      this.#retry(attempt, "unreachable");
-    } else if (error.code === "unknown_portrait" && this.#portraitId !== "default") {
+      this.#retry(attempt, navigator.onLine ? "unreachable" : "offline");
+    } else if (error.code === "unknown_session" && joined) {
+      this.#ended("unknown_session");
+    } else if (error.code === "unknown_portrait" && wishes.portraitId !== "default") {
       this.#emit("lost");
-      this.connect("default");
-    } else if (error.code === "bad_prompt" && this.#asked) {
-      if (this.#prompt === this.#asked) {
-        this.#prompt = "";
+      wishes.portraitId = "default";
+      this.#open();
+    } else if (error.code === "bad_prompt" && asked) {
+      if (prompt === asked) {
+        this.#place.prompt = "";
         this.#unexpressed(error);
       }
-      this.connect();
-    } else if (error.code === "server_full") {
+      this.#open();
+    } else if (["server_full", "too_many_offers"].includes(error.code)) {
       this.#retry(attempt, "full", error.retryAfter);
     } else if (error.status >= 500) {
       this.#retry(attempt, "unreachable");
     } else {
       this.close();
-      this.#emit("state", { name: "refused", reason: error.message });
+      this.#become("refused", { reason: error.message });
     }
   }
 
-  /** Close what is left and try again, after `seconds` or a growing pause. */
-  async #retry(attempt, reason, seconds = null) {
+  /** Try again after `seconds` or a growing pause; what was shown last stays. */
+  #retry(attempt, reason, seconds = null) {
     if (attempt !== this.#attempt) return;
     const pause = seconds ?? BACK_OFF_S[Math.min(this.#failures, BACK_OFF_S.length - 1)];
     this.#failures += 1;
-    const closing = this.close();
-    const waiting = this.#attempt;
-    await closing;
-    if (waiting === this.#attempt) this.#countDown(waiting, reason, Math.max(1, Math.ceil(pause)));
+    this.#stop();
+    if (pause >= COUNTED_S) return this.#countDown(reason, Math.ceil(pause));
+    this.#becomeTrying(reason);
+    this.#later(pause * 1000, () => this.#open(reason));
   }
 
-  #countDown(attempt, reason, seconds) {
-    if (attempt !== this.#attempt) return;
-    if (seconds <= 0) {
-      this.#open();
-      return;
-    }
-    this.#emit("state", { name: "waiting", reason, seconds });
-    this.#later(1000, () => this.#countDown(attempt, reason, seconds - 1));
+  #countDown(reason, seconds) {
+    if (seconds <= 0) return this.#open(reason);
+    this.#become("waiting", { reason, seconds });
+    this.#later(1000, () => this.#countDown(reason, seconds - 1));
   }
-}
-
-/** Wait until ICE gathering is complete, at most `limit` ms. */
-function gathered(pc, limit) {
-  if (pc.iceGatheringState === "complete") return Promise.resolve();
-  return new Promise((resolve) => {
-    setTimeout(resolve, limit);
-    pc.addEventListener("icegatheringstatechange", () => {
-      if (pc.iceGatheringState === "complete") resolve();
-    });
-  });
 }

@@ -2,7 +2,7 @@
 
 import { Plot } from "./plot.js";
 import { Meter } from "./stats.js";
-import { showSlow } from "./status.js";
+import { showLive } from "./status.js";
 
 const SLOW_SHARE = 0.8; // of the frame rate
 const SLOW_AFTER_S = 5;
@@ -28,7 +28,7 @@ export function startFigures(connection, config) {
     fpsPlot.push(fps);
     if (legs.length) showLegs(legs);
     slowSeconds = fps !== null && fps < config.fps * SLOW_SHARE ? slowSeconds + 1 : 0;
-    if (fps !== null) showSlow(slowSeconds >= SLOW_AFTER_S);
+    if (fps !== null) showLive({ slow: slowSeconds >= SLOW_AFTER_S });
   }, 1000);
 }
 

@@ -1,6 +1,6 @@
 // The dialog for choosing a portrait: the ones on the server, a picture file, or the phone's camera.
 
-import { ServerError, getPortraits, portraitImage, postPortrait } from "./server.js";
+import { ServerError } from "./server.js";
 import { portraitWords } from "./words.js";
 
 const LIMIT_BYTES = 10e6;
@@ -13,10 +13,12 @@ const $ = (id) => document.getElementById(id);
 export class PortraitChooser extends EventTarget {
   #chosen = "default";
   #busy = false;
+  #server;
   #own = []; // uploads of this visit; the server lists them to nobody
 
-  constructor() {
+  constructor(server) {
     super();
+    this.#server = server;
     this.dialog = $("chooser");
     $("chooser-close").addEventListener("click", () => this.dialog.close());
     $("upload").addEventListener("click", () => $("picture-input").click());
@@ -62,7 +64,7 @@ export class PortraitChooser extends EventTarget {
     picture.onerror = () => (picture.hidden = true);
     picture.src = url;
     try {
-      const portrait = await postPortrait(await fitting(file));
+      const portrait = await this.#server.addPortrait(await fitting(file));
       say("There you are.", "good");
       this.#own.push({ ...portrait, name: "Yours" });
       this.#choose(portrait);
@@ -76,12 +78,12 @@ export class PortraitChooser extends EventTarget {
   }
 
   async #fillGallery() {
-    const portraits = [...(await getPortraits().catch(() => [])), ...this.#own];
+    const portraits = [...(await this.#server.portraits().catch(() => [])), ...this.#own];
     $("gallery").replaceChildren(...portraits.map((portrait) => this.#card(portrait)));
   }
 
   #card(portrait) {
-    const picture = Object.assign(new Image(), { src: portraitImage(portrait.id), alt: "", loading: "lazy" });
+    const picture = Object.assign(new Image(), { src: this.#server.portraitImage(portrait.id), alt: "", loading: "lazy" });
     const name = Object.assign(document.createElement("span"), { textContent: portrait.name });
     const button = Object.assign(document.createElement("button"), { type: "button" });
     button.setAttribute("aria-pressed", String(portrait.id === this.#chosen));

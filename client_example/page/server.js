@@ -1,4 +1,7 @@
-// The HTTP side of the server: one function a route. Paths are relative, so a proxy may add a prefix.
+// The HTTP side of the server: one method a route. Without a base, paths are relative, so a proxy may add a prefix.
+
+const RESUME_LIMIT_MS = 3_000; // taking a place again is quick, or it is not to be
+const LIMIT_MS = 15_000;
 
 /** A refusal by the server: `code` is stable, `retryAfter` is seconds or null. */
 export class ServerError extends Error {
@@ -22,47 +25,61 @@ async function check(response) {
   );
 }
 
-async function get(path) {
-  return (await check(await fetch(path, { signal: AbortSignal.timeout(10_000) }))).json();
-}
+export class Server {
+  #base;
 
-function json(method, path, body) {
-  const headers = { "Content-Type": "application/json" };
-  return fetch(path, { method, headers, body: JSON.stringify(body), signal: AbortSignal.timeout(15_000) });
-}
+  /** `base`: the address of another server; "" is the one that the page came from. */
+  constructor(base = "") {
+    this.#base = base && new URL(base, document.baseURI).href.replace(/\/*$/, "/");
+  }
 
-export const getConfig = () => get("api/config");
-export const getPortraits = async () => (await get("api/portraits")).portraits;
-export const portraitImage = (id) => `api/portraits/${encodeURIComponent(id)}/image`;
+  config = () => this.#get("api/config");
+  portraits = async () => (await this.#get("api/portraits")).portraits;
+  portraitImage = (id) => `${this.#base}api/portraits/${encodeURIComponent(id)}/image`;
 
-/** Register a picture (a Blob); resolves to {id, width, height}. */
-export async function postPortrait(picture) {
-  const type = picture.type.startsWith("image/") ? picture.type : "application/octet-stream"; // all that the server takes
-  const headers = { "Content-Type": type };
-  const signal = AbortSignal.timeout(60_000);
-  return (await check(await fetch("api/portraits", { method: "POST", headers, body: picture, signal }))).json();
-}
+  /** Register a picture (a Blob); resolves to {id, width, height}. */
+  async addPortrait(picture) {
+    const type = picture.type.startsWith("image/") ? picture.type : "application/octet-stream"; // all that the server takes
+    const headers = { "Content-Type": type };
+    const signal = AbortSignal.timeout(60_000);
+    const url = `${this.#base}api/portraits`;
+    return (await check(await fetch(url, { method: "POST", headers, body: picture, signal }))).json();
+  }
 
-/** Send an offer; resolves to {sdp, type, session_id}. */
-export async function postOffer(description, portraitId, prompt) {
-  const body = { sdp: description.sdp, type: description.type, portrait_id: portraitId, prompt };
-  return (await check(await json("POST", "api/offer", body))).json();
-}
+  /**
+   * Send an offer; resolves to {sdp, type, session_id, resume, voice}. `wishes` are further fields: portrait_id, prompt
+   * and voice of a new session, or session_id to join one, or resume to take one's place in it again.
+   */
+  async offer(description, wishes) {
+    const body = { sdp: description.sdp, type: description.type, ...wishes };
+    const limit = wishes.resume ? RESUME_LIMIT_MS : LIMIT_MS;
+    return (await check(await this.#json("POST", "api/offer", body, limit))).json();
+  }
 
-/** Send ICE candidates found after the offer left. */
-export async function patchCandidates(sessionId, candidates) {
-  await check(await json("PATCH", "api/offer", { session_id: sessionId, candidates }));
-}
+  /** Send ICE candidates found after the offer left. */
+  async addCandidates(sessionId, candidates) {
+    await check(await this.#json("PATCH", "api/offer", { session_id: sessionId, candidates }));
+  }
 
-/** Change what a session's portrait expresses; resolves to the prompt as the server understood it. */
-export async function patchPrompt(sessionId, prompt) {
-  const path = `api/sessions/${encodeURIComponent(sessionId)}`;
-  return (await (await check(await json("PATCH", path, { prompt }))).json()).prompt;
-}
+  /** Change the prompt or portrait_id of a session from its next frame on. */
+  async change(sessionId, changes) {
+    await check(await this.#json("PATCH", `api/sessions/${encodeURIComponent(sessionId)}`, changes));
+  }
 
-/** Free a session. `keepalive` lets the request outlive the page. */
-export async function deleteSession(sessionId) {
-  const path = `api/sessions/${encodeURIComponent(sessionId)}`;
-  const signal = AbortSignal.timeout(3_000);
-  await fetch(path, { method: "DELETE", keepalive: true, signal }).catch(() => {}); // else its watchdog frees it
+  /** Free a session. `keepalive` lets the request outlive the page. */
+  async end(sessionId) {
+    const url = `${this.#base}api/sessions/${encodeURIComponent(sessionId)}`;
+    const signal = AbortSignal.timeout(3_000);
+    await fetch(url, { method: "DELETE", keepalive: true, signal }).catch(() => {}); // else its watchdog frees it
+  }
+
+  async #get(path) {
+    return (await check(await fetch(this.#base + path, { signal: AbortSignal.timeout(10_000) }))).json();
+  }
+
+  #json(method, path, body, limit = LIMIT_MS) {
+    const headers = { "Content-Type": "application/json" };
+    const signal = AbortSignal.timeout(limit);
+    return fetch(this.#base + path, { method, headers, body: JSON.stringify(body), signal });
+  }
 }

@@ -1,6 +1,6 @@
 // What the page says: the state of the connection, and messages.
 
-import { SLOW } from "./words.js";
+import { liveWords, stateWords } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -23,19 +23,12 @@ export function quiet() {
   $("notice").hidden = true;
 }
 
-const WAITING = {
-  full: (s) => `The server is full, trying again in ${s} s`,
-  lost: (s) => `Connection lost, trying again in ${s} s`,
-  unreachable: (s) => `The server cannot be reached, trying again in ${s} s`,
-  "no-answer": (s) => `No video arrived, trying again in ${s} s`,
-};
-
 /** Show a state of the connection, as its "state" event describes it. */
-export function showState({ name, reason, seconds, again }) {
-  document.documentElement.dataset.state = name;
-  $("pill").dataset.state = name;
-  if (name === "waiting") announceWaiting(WAITING[reason](seconds));
-  else $("state").textContent = { connecting: again ? "Connecting again" : "Connecting", live: "Live", refused: "Not connected" }[name];
+export function showState(state) {
+  for (const place of [document.documentElement, $("pill"), $("stage")]) place.dataset.state = state.name;
+  if (state.name === "live") showLive();
+  else if (state.name === "waiting") announceWaiting(stateWords(state));
+  else $("state").textContent = stateWords(state);
 }
 
 /** A countdown is shown every second but spoken once: the number is not part of the live region. */
@@ -47,9 +40,12 @@ function announceWaiting(text) {
   else $("state").lastChild.textContent = match[2];
 }
 
-/** Say so when the picture stays slow, and take it back; a screen reader hears only changes. */
-export function showSlow(slow) {
+const live = { level: 0, mood: "idle", slow: false };
+
+/** What is to be said of the live picture from now on: see `liveWords`. A screen reader hears only changes. */
+export function showLive(changes = {}) {
+  Object.assign(live, changes);
   if (document.documentElement.dataset.state !== "live") return;
-  const text = slow ? SLOW : "Live";
+  const text = liveWords(live);
   if ($("state").textContent !== text) $("state").textContent = text;
 }

@@ -37,9 +37,53 @@ export const SOUND = {
   tooLarge: "This sound file is too big. Files up to 100 MB work.",
 };
 
+export const ASSISTANT = "Press Talk and speak with it.";
 export const EXPRESSION_LOST = "The expression could not be sent. Try again.";
 export const LOST_PORTRAIT = "The server no longer has that portrait, so here is the first one. You can upload it again.";
 export const NO_WEBRTC = "This browser cannot show live video. A recent Chrome, Edge, Firefox or Safari can.";
-export const SLOW = "Live, but the computer or the connection is slow";
 export const NOT_A_MEDIA_FILE = "Drop a picture or a sound file.";
 export const REFUSED = "The server could not agree on a video connection with this browser.";
+
+// Why there is no connection right now; some are reasons of `closing`.
+const TROUBLE = {
+  lost: "Connection lost",
+  offline: "This computer is offline",
+  unreachable: "The server cannot be reached",
+  "no-answer": "No video arrived",
+  full: "The server is full",
+  server_stopping: "The server is stopping",
+  failed: "The portrait failed on the server",
+  expired: "The session has expired",
+};
+
+// Reasons of `closing` after which nothing is tried.
+const ENDED = {
+  client: "The session was ended",
+  door_closed: "The assistant has left",
+  replaced: "Shown in another window now",
+  unknown_session: "This conversation is over",
+  full: "The server is full",
+  failed: "The portrait failed on the server",
+  expired: "The session has expired",
+};
+
+/** Words for a state of a connection, as its "state" event describes it. */
+export function stateWords({ name, reason, seconds, again }) {
+  const trouble = TROUBLE[reason] ?? TROUBLE.lost;
+  if (name === "waiting") return `${trouble}, trying again in ${seconds} s`;
+  if (name === "reconnecting") return `${trouble}, reconnecting`;
+  if (name === "connecting") return again ? "Connecting again" : "Connecting";
+  if (name === "stalled") return "The picture stands still";
+  if (name === "ended") return ENDED[reason] ?? "The session has ended";
+  return name === "live" ? liveWords({}) : "Not connected";
+}
+
+const MOODS = { listening: "Live, listening", thinking: "Live, thinking", speaking: "Live, speaking" };
+
+/** Words for a live picture: the server's quality level (0 is full), the assistant's mood, whether frames are few. */
+export function liveWords({ level = 0, mood = "idle", slow = false }) {
+  if (level >= 2) return "Live with fewer frames, the server is busy";
+  if (slow) return "Live, but the computer or the connection is slow";
+  if (level === 1) return "Live with fewer details, the server is busy";
+  return MOODS[mood] ?? "Live";
+}

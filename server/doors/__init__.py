@@ -3,6 +3,26 @@
 A door translates; it holds no logic. Those that are served over HTTP have their `ROUTES`.
 """
 
-from server.doors import offer, sessions, speech_socket, whep, whip
+from server.doors import (
+    media_socket,
+    offer,
+    realtime,
+    sessions,
+    smallwebrtc,
+    speech_socket,
+    twilio,
+    whep,
+    whip,
+)
 
-DOORS = (offer, sessions, speech_socket, whep, whip)
+DOORS = (
+    offer,
+    sessions,
+    speech_socket,
+    media_socket,
+    smallwebrtc,
+    realtime,
+    twilio,
+    whep,
+    whip,
+)

@@ -1,4 +1,7 @@
-"""A viewer's WebRTC offer, as our own page sends it: a session is opened, or resumed."""
+"""A viewer's WebRTC offer, as our own page sends it: a session is opened, or resumed.
+
+An offer of Pipecat's clients comes to the same address; `server.doors.smallwebrtc` answers it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from engine.motion.expression import MAX_PROMPT
-from server.http import address_of, read_json, service_of
+from server.doors import smallwebrtc
+from server.http import address_of, check, read_raw, service_of
 from server.line import Voice
 from server.signaling import add_candidate
 from server.surroundings import SessionOptions
@@ -49,8 +53,10 @@ class CandidatesBody(BaseModel):
 
 async def offer(request: Request) -> Response:
     """Answer an offer."""
-    body = await read_json(request, OfferBody)
-    service = service_of(request)
+    raw = await read_raw(request)
+    if smallwebrtc.meant(raw):
+        return await smallwebrtc.offer(request, raw)
+    body, service = check(raw, OfferBody), service_of(request)
     if body.resume is not None:
         session, sdp = await service.resume(body.resume, body.sdp)
     elif body.session_id is not None:
@@ -58,13 +64,23 @@ async def offer(request: Request) -> Response:
     else:
         options = SessionOptions(portrait_id=body.portrait_id, prompt=body.prompt, voice=body.voice)
         session, sdp = await service.offer(body.sdp, options, address_of(request))
-    answer = {"sdp": sdp, "type": "answer", "session_id": session.id, "resume": session.token}
-    return JSONResponse(answer)
+    return JSONResponse(
+        {
+            "sdp": sdp,
+            "type": "answer",
+            "session_id": session.id,
+            "resume": session.token,
+            "voice": session.line.voice,
+        }
+    )
 
 
 async def candidates(request: Request) -> Response:
     """Trickled ICE candidates of an open session."""
-    body = await read_json(request, CandidatesBody)
+    raw = await read_raw(request)
+    if smallwebrtc.meant(raw):
+        return await smallwebrtc.candidates(request, raw)
+    body = check(raw, CandidatesBody)
     viewer = service_of(request).find_viewer(body.session_id)
     for each in body.candidates:
         await add_candidate(viewer.pc, each.candidate, each.sdpMid, each.sdpMLineIndex)

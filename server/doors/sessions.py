@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from typing import Literal
+from collections.abc import AsyncIterator, Mapping
+from typing import Literal, Self
 
-from pydantic import BaseModel, Field
-from starlette.requests import Request
+from pydantic import BaseModel, Field, model_validator
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from engine.audio.sound_file import read_voice
 from engine.motion.expression import MAX_PROMPT
+from server.errors import ApiError
 from server.http import address_of, read_body, read_json, service_of, session_of
 from server.line import Voice
 from server.session import Session
@@ -40,6 +41,12 @@ class Changes(BaseModel):
     portrait_id: str | None = Field(None, max_length=100)
     state: Literal["idle", "listening", "thinking"] | None = None
 
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("nothing is to be changed; give prompt, portrait_id or state")
+        return self
+
 
 async def create(request: Request) -> Response:
     """Make a session; its viewer comes by POST /api/offer with this `session_id`."""
@@ -52,11 +59,25 @@ async def create(request: Request) -> Response:
     return JSONResponse({"session_id": session.id}, 201, headers)
 
 
+def spoken_session_of(connection: HTTPConnection) -> Session:
+    """The session that the path names, if what an assistant says is heard there.
+
+    Raises:
+        ApiError: unknown_session, or microphone_only.
+    """
+    session = session_of(connection)
+    if session.line.voice == "microphone":
+        said = "this session speaks with its microphone alone: make it with voice assistant or both"
+        raise ApiError(409, "microphone_only", said)
+    return session
+
+
 def described(session: Session) -> dict[str, object]:
     """A session as JSON."""
     return {
         "session_id": session.id,
         "state": session.mood,
+        "voice": session.line.voice,
         "viewers": len(session.broadcast.outlets),
         "buffered_ms": round(1000 * session.speech.buffered_s),
         "portrait_id": session.portrait_id,
@@ -74,9 +95,11 @@ async def change(request: Request) -> Response:
     service, session = service_of(request), session_of(request)
     answer: dict[str, object] = {}
     if body.portrait_id is not None:
-        service.show_portrait(session, body.portrait_id)
+        service.find_portrait(body.portrait_id)  # all is changed, or nothing
     if body.prompt is not None:
         answer["prompt"] = await service.express(session, body.prompt)
+    if body.portrait_id is not None:
+        service.show_portrait(session, body.portrait_id)
     if body.state is not None:
         session.set_mood(body.state)
     return JSONResponse({**described(session), **answer})
@@ -97,10 +120,14 @@ async def interrupt(request: Request) -> Response:
 
 
 async def say(request: Request) -> Response:
-    """Say a sound file of any usual kind."""
-    session = session_of(request)
+    """Say a sound file of any usual kind, up to a minute; `?utterance=` names it.
+
+    It is queued behind what is being said; several at a time are queued as they were read.
+    """
+    session = spoken_session_of(request)
     data = await read_body(request, MAX_SOUND_BYTES)
     pcm = await asyncio.to_thread(read_voice, data)
+    session.speech.check_room(len(pcm) / 48_000)
     utterance = session.speech.begin(request.query_params.get("utterance"), SoundFormat(48_000))
     utterance.push(pcm.tobytes())
     utterance.end()
@@ -109,7 +136,10 @@ async def say(request: Request) -> Response:
 
 
 async def events(request: Request) -> Response:
-    """The session's events as they happen, server-sent."""
+    """The session's events as they happen, server-sent; the session is kept while somebody listens.
+
+    The first is `session`. A reader that is too slow loses the oldest, and is told `events_missed`.
+    """
     session = session_of(request)
     return StreamingResponse(
         _stream(session), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
@@ -117,13 +147,24 @@ async def events(request: Request) -> Response:
 
 
 async def _stream(session: Session) -> AsyncIterator[str]:
+    missed = 0
     with session.events.listen() as listener, session.hold():
-        yield f"event: session\ndata: {json.dumps(described(session))}\n\n"
+        yield _sent({"type": "session", **described(session)})
         while (event := await listener.next(KEEP_ALIVE_S)) is not None or not listener.over:
-            if event is None:
-                yield ": still here\n\n"
-            else:
-                yield f"event: {event.type}\ndata: {json.dumps(event.message())}\n\n"
+            if listener.missed > missed:
+                missed = listener.missed
+                yield _sent(told_missed(missed))
+            yield ": still here\n\n" if event is None else _sent(event.message())
+
+
+def told_missed(count: int) -> dict[str, object]:
+    """What is said to who reads events too slowly."""
+    said = f"{count} events were not read in time and are gone"
+    return {"type": "error", "code": "events_missed", "message": said}
+
+
+def _sent(message: Mapping[str, object]) -> str:
+    return f"event: {message['type']}\ndata: {json.dumps(message)}\n\n"
 
 
 ROUTES: list[BaseRoute] = [

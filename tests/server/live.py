@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import uvicorn
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from starlette.applications import Starlette
 
 from client_example.headless import Viewer
 from engine.types import Engine
@@ -30,7 +31,12 @@ PORTRAIT = np.full((96, 96, 3), (200, 150, 90), dtype=np.uint8)
 class Live:
     url: str
     http: httpx.AsyncClient
-    service: AvatarService
+    app: Starlette
+
+    @property
+    def service(self) -> AvatarService:
+        service: AvatarService = self.app.state.service
+        return service
 
 
 @asynccontextmanager
@@ -53,7 +59,7 @@ async def serving(
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     try:
         async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as http:
-            yield Live(url, http, app.state.service)
+            yield Live(url, http, app)
     finally:
         server.should_exit = True
         await task
@@ -61,10 +67,10 @@ async def serving(
 
 @asynccontextmanager
 async def watching(
-    live: Live, microphone: MediaStreamTrack | None = None, **asked: str | None
+    live: Live, microphone: MediaStreamTrack | None = None, **asked: str
 ) -> AsyncIterator[Viewer]:
     """Watch until the block ends; the picture is there when it begins."""
-    viewer = Viewer(live.url, **asked)  # type: ignore[arg-type]
+    viewer = Viewer(live.url, **asked)
     try:
         await viewer.connect(microphone)
         await until(lambda: viewer.report.first_frame_s is not None, 15)

@@ -11,11 +11,17 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from server.app import create_app
+from server.errors import ApiError
 from server.settings import ServerSettings
+from server.worker import WorkerStopped
 from tests.server.fake_engine import FakeEngine
-from tests.server.live import PORTRAIT, offer_sdp
+from tests.server.live import PORTRAIT, offer_sdp, serving
 from tests.server.pictures import ACCEPTED, REFUSED, encoded, photo
 
 JSON = {"Content-Type": "application/json"}
@@ -346,3 +352,25 @@ async def test_the_portraits_pixels_reach_the_engine() -> None:
     app = create_app(Watching(side=64), ServerSettings(), PORTRAIT, "Test")
     async with app.router.lifespan_context(app):
         np.testing.assert_array_equal(seen[0], PORTRAIT)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "closed"),
+    [(ApiError(404, "unknown_session", "it is over"), "unknown_session", 1008)]
+    + [(WorkerStopped("the engine has stopped"), "engine_stopped", 1011)],
+)
+async def test_an_open_socket_is_told_what_is_wrong_and_closed(
+    error: Exception, code: str, closed: int
+) -> None:
+    async def late(socket: WebSocket) -> None:
+        await socket.accept()
+        raise error
+
+    async with serving() as live:
+        live.app.router.routes.insert(0, WebSocketRoute("/late", late))
+        async with connect(live.url.replace("http", "ws") + "/late", proxy=None) as socket:
+            told = json.loads(await socket.recv())
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+        assert (told["type"], told["code"]) == ("error", code)
+        assert socket.close_code == closed

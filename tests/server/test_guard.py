@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,12 +11,16 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
 from engine.errors import ConfigError
 from server.app import create_app
 from server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
 from tests.server.live import PORTRAIT, offer_sdp
+from tests.server.live import serving as live_server
 from tests.server.pictures import encoded, photo
 
 pytestmark = pytest.mark.timeout(30)
@@ -236,3 +241,41 @@ def test_names_and_origins_can_be_set_by_variables() -> None:
     settings = ServerSettings.merge(environ, {})
     assert settings.allow_host == ("faces.example", "*.a.example", "fd00::1")
     assert settings.allow_origin[1:] == ("http://[::1]:3000", "http://localhost:3000")
+
+
+SOCKETS = ("/api/speech", "/api/sessions/x/speech")
+
+
+@pytest.mark.parametrize("path", SOCKETS)
+async def test_a_foreign_page_opens_no_socket(path: str) -> None:
+    async with live_server() as live:
+        url = live.url.replace("http", "ws") + path
+        for origin in ("http://evil.example", "null", "http://localhost:9999"):
+            with pytest.raises(InvalidStatus) as caught:
+                await connect(url, origin=Origin(origin), proxy=None)
+            answer = caught.value.response
+            assert answer.status_code == 403, origin
+            assert json.loads(answer.body or b"{}")["error"]["code"] == "foreign_origin"
+        assert len(live.service.sessions) == 0
+        text = (await live.http.get("/metrics")).text
+        assert 'portraittalk_refused_total{code="foreign_origin"} 3.0' in text
+
+
+async def test_a_socket_on_a_foreign_name_is_not_answered() -> None:
+    async with live_server() as live:
+        port = int(live.url.rpartition(":")[2])
+        url = "ws://evil.example/api/speech"  # a name that was made to lead here
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(url, host="127.0.0.1", port=port, proxy=None)
+        assert caught.value.response.status_code == 400
+        assert json.loads(caught.value.response.body or b"{}")["error"]["code"] == "unknown_host"
+        assert len(live.service.sessions) == 0
+
+
+async def test_our_own_page_an_allowed_one_and_no_browser_at_all_open_a_socket() -> None:
+    async with live_server(settings=ServerSettings(allow_origin=(PARTNER,))) as live:
+        url = live.url.replace("http", "ws") + "/api/speech"
+        for origin in (None, live.url, PARTNER):
+            asked = None if origin is None else Origin(origin)
+            async with connect(url, origin=asked, proxy=None) as socket:
+                assert json.loads(await socket.recv())["type"] == "session"

@@ -13,12 +13,14 @@ import pytest
 
 from server import viewer as viewer_module
 from server.clips import Chunk
+from server.errors import ApiError
 from server.limits import SessionBook
 from server.metrics import Metrics
 from server.outlet import Outlet
 from server.service import AvatarService
 from server.session import Session
 from server.settings import ServerSettings
+from server.signaling import BadSdp
 from server.surroundings import SessionOptions, Surroundings
 from server.viewer import Viewer
 from server.worker import EngineWorker
@@ -242,6 +244,20 @@ async def test_a_session_that_ends_while_its_offer_is_answered_leaves_nothing(
     with pytest.raises(Exception, match=r"over|closed|used"):
         await service.join(session.id, await offer_sdp())
     assert (len(service.sessions), service._viewers) == (0, {})
+
+
+async def test_of_viewers_that_come_back_at_the_same_time_one_stays(
+    service: AvatarService,
+) -> None:
+    session, _ = await service.offer(await offer_sdp(), SessionOptions(), "")
+    offers = [await offer_sdp() for _ in range(3)]
+    await asyncio.gather(*(service.resume(session.token, sdp) for sdp in offers))
+    assert session.on_close == [service.find_viewer(session.id).close]
+    with pytest.raises(ApiError, match="over"):
+        await service.resume("nobody", offers[0])
+    with pytest.raises(BadSdp):
+        await service.resume(session.token, "v=0")
+    assert session.on_close == [service.find_viewer(session.id).close]
 
 
 async def test_the_place_is_free_even_if_the_service_fails_to_take_note(

@@ -268,7 +268,7 @@ async def test_who_connects_when_the_last_place_was_just_taken_is_told_so() -> N
     async with serving(settings=ServerSettings(max_sessions=1)) as live:
         made = await live.http.post("/api/sessions", json={})
         async with watching(live):
-            late = Viewer(live.url, session=made.json()["session_id"])
+            late = Viewer(live.url, session_id=made.json()["session_id"])
             await late.connect(None)
             await until(lambda: {"type": "closing", "reason": "full"} in late.events, 10)
             assert late.shown == []
@@ -373,7 +373,7 @@ async def test_a_session_made_over_http_is_joined_and_speaks() -> None:
         path = made.headers["Location"]
         assert (await live.http.get(path)).json()["viewers"] == 0
         loudest = [0]
-        async with watching(live, Beeper(), session=made.json()["session_id"]) as viewer:
+        async with watching(live, Beeper(), session_id=made.json()["session_id"]) as viewer:
             assert viewer.session_id == made.json()["session_id"]
             viewer.on_sound.append(
                 lambda frame: loudest.append(int(np.abs(frame.to_ndarray().astype(int)).max()))
@@ -397,11 +397,12 @@ async def test_a_session_made_over_http_is_joined_and_speaks() -> None:
 async def test_a_viewer_whose_network_died_comes_back_to_the_same_face() -> None:
     settings = ServerSettings(watchdog_s=30, max_sessions=1)  # the old connection is not missed
     async with serving(settings=settings) as live, watching(live, Beeper()) as lost:
-        session = only_session(live)
+        session, token = only_session(live), lost.token
+        assert token is not None
         state = session.stream._state
         fall_silent(lost)
         frames = state.next_frame
-        async with watching(live, Beeper(), resume=lost.token) as viewer:
+        async with watching(live, Beeper(), resume=token) as viewer:
             assert (viewer.session_id, viewer.token) == (lost.session_id, lost.token)
             assert only_session(live) is session
             assert session.stream._state is state
@@ -417,19 +418,20 @@ async def test_a_viewer_that_was_missed_may_come_back_for_a_while() -> None:
     settings = ServerSettings(watchdog_s=0.7, resume_s=20)
     async with serving(settings=settings) as live:
         async with watching(live) as lost:
-            session = only_session(live)
+            session, token = only_session(live), lost.token
+            assert token is not None
             fall_silent(lost)
             await until(lambda: not session.live, 10)
             frame = session.stream._state.next_frame
             await asyncio.sleep(0.5)
             assert session.stream._state.next_frame <= frame + 3  # nobody looks, nothing is drawn
-            async with watching(live, resume=lost.token):
+            async with watching(live, resume=token):
                 assert only_session(live) is session
 
 
 async def test_an_unknown_token_or_session_is_said_so() -> None:
     async with serving() as live:
-        for asked in ({"resume": "nobody"}, {"session": "nobody"}):
+        for asked in ({"resume": "nobody"}, {"session_id": "nobody"}):
             viewer = Viewer(live.url, **asked)
             with pytest.raises(RuntimeError, match=r"HTTP 404.*unknown_session"):
                 await viewer.connect(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import aioice.ice
 import aiortc.codecs.vpx
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
 
 from server import signaling
@@ -106,6 +106,31 @@ async def test_hidden_addresses_are_not_looked_up() -> None:
             pc, sdp, {"video": VideoStreamTrack(), "audio": AudioStreamTrack()}, "vp8"
         )
         assert ".local" not in pc.remoteDescription.sdp
+    finally:
+        await viewer.close()
+        await pc.close()
+
+
+async def test_a_screen_that_a_viewer_may_share_is_left_alone_in_every_offer() -> None:
+    viewer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    pc = signaling.make_connection(ServerSettings())
+    tracks = {"audio": AudioStreamTrack(), "video": VideoStreamTrack()}
+    try:
+        for kind, direction in (
+            ("audio", "sendrecv"),
+            ("video", "sendrecv"),
+            ("video", "sendonly"),
+        ):
+            viewer.addTransceiver(kind, direction=direction)
+        await viewer.setLocalDescription(await viewer.createOffer())
+        answer = await signaling.answer(pc, viewer.localDescription.sdp, tracks, "vp8")
+        for _ in range(2):
+            _, face, screen = answer.split("m=video")
+            assert "a=sendonly" in face
+            assert "a=inactive" in screen
+            await viewer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+            await viewer.setLocalDescription(await viewer.createOffer())
+            answer = await signaling.answer_again(pc, viewer.localDescription.sdp)
     finally:
         await viewer.close()
         await pc.close()

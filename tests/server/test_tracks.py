@@ -43,6 +43,18 @@ async def test_a_picture_leaves_as_it_comes_and_is_told() -> None:
     assert [each.picture.index for each in sent] == [3]
 
 
+async def test_a_key_frame_for_one_viewer_is_none_for_another() -> None:
+    outlets = [Outlet() for _ in range(2)]
+    tracks = [AvatarVideoTrack(outlet) for outlet in outlets]
+    same = shown(3)
+    for outlet in outlets:
+        outlet.show(same)
+    one, two = [await track.recv() for track in tracks]
+    one.pict_type = av.video.frame.PictureType.I  # as the library does in its encoders
+    assert two.pict_type != av.video.frame.PictureType.I
+    np.testing.assert_array_equal(one.to_ndarray(), two.to_ndarray())
+
+
 async def test_sound_leaves_in_packets_of_20_ms() -> None:
     outlet = Outlet()
     track = AvatarAudioTrack(outlet)

@@ -1,0 +1,193 @@
+"""Sound that can be told apart from any other, and an ear that hears what leaves a session."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import time
+import wave
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from websockets.asyncio.client import ClientConnection, connect
+
+from server.outlet import Outlet
+from server.session import Session
+from tests.server.live import Live
+
+RATE = 48_000
+Sound = NDArray[np.int16]
+
+
+def babble(seconds: float, rate_hz: int, seed: int = 0) -> Sound:
+    """Noise of the voice's band: no stretch of it is like another."""
+    count = int(seconds * rate_hz)
+    spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(count))
+    hz = np.fft.rfftfreq(count, 1 / rate_hz)
+    spectrum[(hz < 200) | (hz > 3000)] = 0
+    noise = np.fft.irfft(spectrum, count)
+    return np.asarray(noise / np.abs(noise).max() * 12_000, dtype=np.int16)
+
+
+def place_of(part: NDArray[Any], whole: NDArray[Any]) -> tuple[int, float]:
+    """Where `part` is in `whole`, in samples, and how alike they are there (1: the same)."""
+    size = 1 << (len(part) + len(whole)).bit_length()
+    a, b = (np.fft.rfft(x.astype(float), size) for x in (whole, part))
+    lags = np.fft.irfft(a * b.conj(), size)[: max(1, len(whole) - len(part) + 1)]
+    at = int(np.argmax(lags))
+    there = whole[at : at + len(part)].astype(float)
+    norm = np.linalg.norm(there) * np.linalg.norm(part.astype(float))
+    return at, float(lags[at] / norm) if norm else 0.0
+
+
+def wholeness(said: Sound, heard: Sound) -> tuple[float, float]:
+    """How much of `said` (48 kHz) is in `heard` in order, and by how many ms it is too long or short.
+
+    Looked for in pieces of 200 ms, each up to 500 ms too soon or too late after the one before: a busy
+    machine makes up sound where its own came too late.
+    """
+    piece = RATE // 5
+    at, _ = place_of(said[:piece], heard)
+    found = []
+    for begin in range(0, len(said) - piece + 1, piece):
+        low = max(0, at - RATE // 2)
+        place, alike = place_of(said[begin : begin + piece], heard[low : at + piece + RATE // 2])
+        if alike > 0.9:
+            at = low + place
+            found.append(at - begin)
+        at += piece
+    off_ms = (found[-1] - found[0]) / 48 if found else np.inf
+    return len(found) / (len(said) // piece), off_ms
+
+
+def at_48k(pcm: Sound, rate_hz: int) -> Sound:
+    """The sound (N,) of another rate at 48 kHz, as a decoder makes it."""
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+    frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+    frame.sample_rate = rate_hz
+    parts = [*resampler.resample(frame), *resampler.resample(None)]
+    return np.concatenate([part.to_ndarray()[0] for part in parts])
+
+
+def wav(pcm: Sound, rate_hz: int) -> bytes:
+    """A sound file of it."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((1, 2, rate_hz, len(pcm), "NONE", ""))
+        file.writeframes(pcm.tobytes())
+    return out.getvalue()
+
+
+def loud(pcm: NDArray[Any]) -> bool:
+    return bool(np.abs(pcm.astype(np.int32)).max(initial=0) > 600)
+
+
+class Ear:
+    """All sound that leaves a session, with the time of each 20 ms."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.packets: list[Sound] = []
+
+    def hear(self, pcm: Sound) -> None:
+        self.times.append(time.monotonic())
+        self.packets.append(pcm)
+
+    @property
+    def sound(self) -> Sound:
+        return np.concatenate([np.zeros(0, np.int16), *self.packets])
+
+    def loud_times(self) -> list[float]:
+        return [at for at, pcm in zip(self.times, self.packets, strict=True) if loud(pcm)]
+
+
+@contextmanager
+def listening(session: Session) -> Iterator[Ear]:
+    """Receive the session's sound inside the block, as any receiver does."""
+    ear, outlet = Ear(), Outlet()
+
+    async def follow() -> None:
+        try:
+            while True:
+                ear.hear((await outlet.sound()).pcm)
+        except EOFError:
+            return
+
+    task = asyncio.ensure_future(follow())
+    assert session.attach(outlet)
+    try:
+        yield ear
+    finally:
+        session.detach(outlet)
+        task.cancel()
+
+
+class Door:
+    """A client of the speech WebSocket; `events` are all that came so far."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.events: list[dict[str, Any]] = []
+        self.times: list[float] = []
+        self.microphone: list[bytes] = []
+        self.came = asyncio.Event()
+
+    async def follow(self) -> None:
+        async for message in self.socket:
+            if isinstance(message, bytes):
+                self.microphone.append(message)
+            else:
+                self.events.append(json.loads(message))
+                self.times.append(time.monotonic())
+            self.came.set()
+        self.came.set()
+
+    async def say(self, type: str, **fields: Any) -> None:
+        await self.socket.send(json.dumps({"type": type, **fields}))
+
+    async def event(
+        self, type: str, *, nth: int = 1, limit_s: float = 5.0, **fields: Any
+    ) -> dict[str, Any]:
+        """Wait for the nth event of that type with these fields."""
+        seen = 0
+        async with asyncio.timeout(limit_s):
+            while True:
+                for event in self.events[seen:]:
+                    nth -= event["type"] == type and fields.items() <= event.items()
+                    if nth == 0:
+                        return event
+                seen = len(self.events)
+                self.came.clear()
+                await self.came.wait()
+
+    def when(self, event: dict[str, Any]) -> float:
+        """When that event came, monotonic."""
+        return self.times[self.events.index(event)]
+
+    def types(self, *wanted: str) -> list[str]:
+        return [e["type"] for e in self.events if e["type"] in wanted]
+
+
+@asynccontextmanager
+async def door(live: Live, path: str, **options: Any) -> AsyncIterator[Door]:
+    url = live.url.replace("http", "ws", 1) + path
+    async with connect(url, proxy=None, **options) as socket:
+        opened = Door(socket)
+        task = asyncio.ensure_future(opened.follow())
+        try:
+            await opened.event("session")
+            yield opened
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def new_session(live: Live, **wishes: Any) -> Session:
+    made = await live.http.post("/api/sessions", json=wishes)
+    assert made.status_code == 201, made.text
+    return live.service.find_session(made.json()["session_id"])
