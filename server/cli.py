@@ -107,9 +107,9 @@ def serve(
     On one machine nothing else is needed: no STUN server, no certificate. From another machine a
     browser gives its microphone only to https pages.
 
-    Host to offers per address, ICE servers, allowed hosts and origins, and frame code can be set as variables
-    too: `AVATAR_PORT=9000`, `AVATAR_MAX_SESSIONS=1`, `AVATAR_ALLOW_ORIGIN=https://a.example`. A flag
-    wins over a variable.
+    Host to offers per address, ICE servers, watchers, token, allowed hosts and origins, and frame code
+    can be set as variables too: `AVATAR_PORT=9000`, `AVATAR_MAX_SESSIONS=1`,
+    `AVATAR_ALLOW_ORIGIN=https://a.example`. A flag wins over a variable.
     """
     settings = ServerSettings.merge(os.environ, {**given(server), "frame_code": frame_code})
     from engine.profiles import load_profile

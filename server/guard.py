@@ -179,6 +179,5 @@ class BearerCheck:
     def _guarded(self, scope: Scope) -> bool:
         if scope["type"] not in ASKING or scope.get("method") == "OPTIONS":
             return False
-        return any(
-            scope["path"] == door or scope["path"].startswith(f"{door}/") for door in GUARDED
-        )
+        path = scope["path"].removeprefix(scope.get("root_path", "")) + "/"
+        return any(path.startswith(f"{door}/") for door in GUARDED)

@@ -26,9 +26,9 @@ async def watch(
     """
     check_offer(sdp, "watch")
     service.sessions.check_place(session)
-    live, watching = service.sessions.live, service.watching
-    most = service.capacity.watchers(live, service.settings.max_watchers)
-    if session.live and watching >= most:
+    watching = service.resources.watching(service.sessions)
+    most = service.capacity.watchers(service.sessions.live, service.settings.max_watchers)
+    if watching >= most and service.resources.receivers(session):
         raise ServerFull(f"{watching} watch already, this server carries no more; try again")
     return await _connect(service, session, "watch", sdp, address)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import secrets
 from collections import deque
+from collections.abc import Iterable
 
 from server.errors import ApiError
+from server.session import Session
 from server.viewer import Viewer
 
 _UFRAG = re.compile(r"^a=ice-ufrag:(\S+)", re.MULTILINE)
@@ -89,6 +91,15 @@ class ResourceBook:
     def waiting(self) -> list[Resource]:
         """Those that are still to connect."""
         return [resource for resource in self._open.values() if resource.viewer.waiting]
+
+    def receivers(self, session: Session) -> int:
+        """How many receive a session, or are about to by an address of their own."""
+        coming = (r.viewer for r in self.waiting() if r.viewer.role == "watch")
+        return len(session.broadcast.outlets) + sum(v.session is session for v in coming)
+
+    def watching(self, sessions: Iterable[Session]) -> int:
+        """How many receive what is drawn for another, or are about to."""
+        return sum(max(0, self.receivers(session) - 1) for session in sessions)
 
     def publishers(self, session_id: str) -> list[Resource]:
         """Those that publish a microphone to a session."""

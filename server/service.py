@@ -86,18 +86,12 @@ class AvatarService:
 
     def _offer_places(self) -> None:
         """Adapt the number of places to what the engine takes; again and again while it runs."""
-        self.capacity.watching = self.watching
+        self.capacity.watching = self.resources.watching(self.sessions)
         self.capacity.look(time.monotonic(), self.worker.busy_s, self.worker.frames)
         self.sessions.max_sessions = self.capacity.places
         self.metrics.places.set(self.capacity.places)
         loop = asyncio.get_running_loop()
         self._looking = loop.call_later(CAPACITY_S, self._offer_places)
-
-    @property
-    def watching(self) -> int:
-        """How many receive what is drawn for another, or are about to."""
-        there = sum(max(0, len(session.broadcast.outlets) - 1) for session in self.sessions)
-        return there + sum(r.viewer.role == "watch" for r in self.resources.waiting())
 
     async def enroll(self, data: bytes) -> Portrait:
         """Register an image file.

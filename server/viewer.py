@@ -132,8 +132,8 @@ class Viewer:
             self._over.set()
 
     def _on_message(self, body: dict[str, Any]) -> None:
-        """Understands `ping`, and `interrupt` of who talks; anything else is ignored."""
-        if body.get("type") == "interrupt" and self.role == "talk":
+        """Understands `ping`, and `interrupt` of who is heard; anything else is ignored."""
+        if body.get("type") == "interrupt" and self.role != "watch":
             self.session.interrupt()
         elif body.get("type") == "ping":
             self._control.send({"type": "pong", "t": body.get("t")})

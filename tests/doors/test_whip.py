@@ -200,7 +200,7 @@ async def test_sound_is_taken_and_video_is_answered_as_inactive() -> None:
         for wrong in (
             ("audio recvonly",),
             ("video sendonly",),
-            ("audio sendonly", "audio sendonly"),
+            ("audio sendonly", "video recvonly"),
         ):
             refused = await live.http.post(
                 "/whip", content=await one_way_offer(*wrong), headers=SDP

@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
@@ -167,6 +169,21 @@ async def test_a_page_that_is_allowed_can_use_everything() -> None:
         refused = await http.post("/api/offer", json={}, headers={"Origin": PARTNER})
         assert code_of(refused) == (422, "bad_request")
         assert refused.headers["Access-Control-Allow-Origin"] == PARTNER  # it can read why
+
+
+async def test_the_token_is_asked_for_under_a_prefix_too() -> None:
+    app = create_app(FakeEngine(side=64), ServerSettings(bearer="secret"), PORTRAIT, "Test")
+    outer = Starlette(routes=[Mount("/faces", app)])
+    transport = httpx.ASGITransport(app=outer)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost:8080") as http,
+    ):
+        assert (await http.get("/faces/healthz")).status_code == 200
+        assert code_of(await http.get("/faces/whip")) == (401, "unauthorized")
+        bearer = {"Authorization": "Bearer secret"}
+        assert (await http.get("/faces/whip", headers=bearer)).status_code == 204
+        assert (await http.get("/faces/whipped")).status_code == 404
 
 
 async def test_allowing_one_page_allows_no_other() -> None:
