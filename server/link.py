@@ -87,12 +87,14 @@ class Link(ABC):
             self.utterance, self._rate_hz = f"a-{secrets.token_urlsafe(6)}", rate_hz
             self._ahead[self.utterance] = 0.0
             await self._begin(self.utterance, rate_hz)
-        mine = self.utterance
-        while self.waiting_s > AHEAD_S and mine in self._ahead:
-            await self._wait()
-        if mine in self._ahead:  # else it was cut off meanwhile
-            self._ahead[mine] += len(data) / 2 / self._rate_hz
-            await self._push(data)
+        mine, second = self.utterance, 2 * self._rate_hz
+        for begin in range(0, len(data), second):
+            part = data[begin : begin + second]
+            while self.waiting_s > AHEAD_S and mine in self._ahead:
+                await self._wait()
+            if mine in self._ahead:  # else it was cut off meanwhile
+                self._ahead[mine] += len(part) / second
+                await self._push(part)
         return mine
 
     async def end(self) -> None:
