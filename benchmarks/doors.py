@@ -81,6 +81,9 @@ def arguments() -> argparse.Namespace:
         default=list(SERVE),
         help="program to measure; gets --port N --frame-code (default: this checkout's server)",
     )
+    parser.add_argument(
+        "--cores", type=float, help="hold the server to so many processors (needs root on Linux)"
+    )
     parser.add_argument("--out", type=Path, help="also write the JSON to this file")
     return parser.parse_args()
 
@@ -113,18 +116,16 @@ def trial(
     )
 
 
-def measure(
-    kind: type[DoorClient], trials: int, command: list[str], folder: Path
-) -> dict[str, Any]:
+def measure(kind: type[DoorClient], options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One door in a fresh server and browser."""
     rng = random.Random(0)
     door, loop = kind(), Loop()
     found: list[felt.Felt] = []
-    log = folder / f"{kind.name}.txt"
+    command, log = tuple(options.server_command), folder / f"{kind.name}.txt"
     args = ("--autoplay-policy=no-user-gesture-required",)
     try:
         with (
-            ServerProcess(log, tuple(command), ("--frame-code",)) as server,
+            ServerProcess(log, command, ("--frame-code",), cores=options.cores) as server,
             launch(extra=args) as browser,
         ):
             page = new_page(browser)
@@ -136,7 +137,7 @@ def measure(
             page.wait_for_timeout(3000)
             found += [
                 trial(door, loop, page, server, session, rng.uniform(1.5, 3.0))
-                for _ in range(trials)
+                for _ in range(options.trials)
             ]
             loop.run(door.close())
     finally:
@@ -166,10 +167,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for kind in DOORS:
             if kind.name in options.doors:
-                rows.append(measure(kind, options.trials, options.server_command, Path(name)))
+                rows.append(measure(kind, options, Path(name)))
                 print_table(rows[-1:])
     print_table(rows)
     result = {"benchmark": "doors", "rows": rows, **about}
+    result["server_cores"] = options.cores
     result["server_command"] = shlex.join(Path(part).name for part in options.server_command)
     print_json(result, options.out)
 

@@ -25,6 +25,7 @@ filters are off, because they take beeps for noise.
 Examples:
   python -m benchmarks.end_to_end
   python -m benchmarks.end_to_end --seconds 20 --out runs/end_to_end.json
+  python -m benchmarks.end_to_end --cores 1 --out runs/one_core.json
   python -m benchmarks.end_to_end --server-command "python -m tests.server.fake_server"
 """
 
@@ -65,6 +66,9 @@ def arguments() -> argparse.Namespace:
         type=shlex.split,
         default=list(SERVE),
         help="program to measure; gets --port N --frame-code (default: this checkout's server)",
+    )
+    parser.add_argument(
+        "--cores", type=float, help="hold the server to so many processors (needs root on Linux)"
     )
     parser.add_argument("--out", type=Path, help="also write the JSON to this file")
     return parser.parse_args()
@@ -222,7 +226,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         for attempt in range(1, options.attempts + 1):
             log = folder / f"server_{attempt}.txt"
-            with ServerProcess(log, tuple(options.server_command), ("--frame-code",)) as server:
+            command = tuple(options.server_command)
+            with ServerProcess(log, command, ("--frame-code",), cores=options.cores) as server:
                 noted = record(server, options.seconds, options.warm_up, folder)
                 figures = judge(noted)
                 figures["server_start_s"] = round(server.started_in_s, 2)
@@ -246,6 +251,7 @@ def main() -> None:
     figures = measure(options)
     about["versions"]["chromium"] = figures.pop("chromium")
     result = {"benchmark": "end_to_end", **figures, **about}
+    result["server_cores"] = options.cores
     result["server_command"] = shlex.join(Path(part).name for part in options.server_command)
     if not figures["valid"]:
         print("machine too busy: no valid run; do not use these figures")

@@ -9,11 +9,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from benchmarks.environment import ROOT
+from benchmarks.quota import held_to
 
 SERVE = (sys.executable, "-m", "server.cli", "serve")
 
@@ -48,6 +50,7 @@ class ServerProcess:
         log: file that takes the output of the server.
         port: port to use; a free one by default.
         ready_s: seconds the server may take until it answers.
+        cores: processors that it is held to once it answers, if any limit.
     """
 
     def __init__(
@@ -58,11 +61,13 @@ class ServerProcess:
         *,
         port: int | None = None,
         ready_s: float = 120.0,
+        cores: float | None = None,
     ) -> None:
         self.log = log
         self.port = port or free_port()
         self.command = (*command, "--port", str(self.port), *args)
-        self.ready_s = ready_s
+        self.ready_s, self.cores = ready_s, cores
+        self._held = ExitStack()
         self.started_in_s = 0.0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -94,6 +99,8 @@ class ServerProcess:
                 raise ServerDied(f"no answer in {self.ready_s:.0f} s:\n{self.tail()}")
             time.sleep(0.05)
         self.started_in_s = time.monotonic() - begun
+        if self.cores is not None:
+            self._held.enter_context(held_to(self._process.pid, self.cores))
         return self
 
     def __exit__(
@@ -108,6 +115,7 @@ class ServerProcess:
         """End the server: politely, then for good after 5 s."""
         if self._process is None:
             return
+        self._held.close()
         self._process.terminate()
         try:
             self._process.wait(5)

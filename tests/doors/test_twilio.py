@@ -151,10 +151,10 @@ async def test_a_caller_is_heard_by_the_assistant_and_hears_the_avatar(live: Liv
     assert twilio.marks == ["answer"]
     there, off_ms = wholeness(at_48k(asked, 8000), at_48k(microphone, 16_000))
     assert there > 0.6
-    assert abs(off_ms) <= 50
+    assert abs(off_ms) <= 150
     there, off_ms = wholeness(at_48k(answered, 24_000), at_48k(twilio.sound, 8000))
-    assert there > 0.7
-    assert abs(off_ms) <= 50
+    assert there > 0.6
+    assert abs(off_ms) <= 150
 
 
 async def test_who_speaks_over_the_avatar_hears_it_stop(live: Live) -> None:

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from client_example.headless import FileMicrophone
+from client_example.headless import FileMicrophone, Viewer
 from engine.errors import ConfigError
 from server.settings import ServerSettings
 from tests.doors.one_way import SDP, Peer, heard_share, one_way_offer
@@ -51,47 +51,71 @@ def code_of(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
 
 
-async def push(url: str, sound: Path, *more: str) -> tuple[int, str]:
-    """Push a sound and a picture as ffmpeg does; its exit status and what it said."""
+async def push(url: str, sound: Path, *, picture: bool) -> tuple[int | None, str]:
+    """Push a sound, and a picture, as ffmpeg does; its exit status and what it said."""
     ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
-    picture = ("-re", "-f", "lavfi", "-i", "testsrc2=size=128x128:rate=25")
-    coded = "-c:v libx264 -preset ultrafast -tune zerolatency -profile:v baseline -pix_fmt yuv420p"
-    spoken = "-bf 0 -c:a libopus -ar 48000 -ac 2 -b:a 64k -shortest -whip_flags dtls_active"
+    words = ["-hide_banner", "-re", "-i", str(sound)]
+    if picture:
+        words += [
+            "-re",
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=128x128:rate=25",
+            "-t",
+            "4",
+            "-bf",
+            "0",
+        ]
+        words += "-c:v libx264 -preset ultrafast -tune zerolatency -profile:v baseline".split()
+        words += ["-pix_fmt", "yuv420p"]
+    words += ["-c:a", "libopus", "-ar", "48000", "-ac", "2", "-authorization", TOKEN]
     process = await asyncio.create_subprocess_exec(
-        *(ffmpeg, "-hide_banner", *picture, "-re", "-i", sound, *coded.split(), *spoken.split()),
-        *(*more, "-f", "whip", url),
+        *(ffmpeg, *words, "-whip_flags", "dtls_active", "-f", "whip", url),
         stdin=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    _, said = await process.communicate()
-    assert process.returncode is not None
+    try:
+        _, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     return process.returncode, said.decode()
 
 
 async def test_the_avatar_speaks_what_ffmpeg_pushes(babble: Path) -> None:
-    """Into a session of its own: nobody but the publisher knows of it until it is told."""
-    settings = ServerSettings(capacity=4, bearer=TOKEN)
-    async with serving(settings=settings) as live:
-        pushing = asyncio.ensure_future(push(f"{live.url}/whip", babble, "-authorization", TOKEN))
-        player = Peer(live.http)
+    """With a picture into a session of its own, without one into a session that is there."""
+    async with serving(settings=ServerSettings(capacity=4, bearer=TOKEN)) as live:
+        made = await live.http.post("/api/sessions", json={"voice": "microphone"})
+        there = live.service.find_session(made.json()["session_id"])
+        players = [Peer(live.http), Peer(live.http)]
+        pushing = [
+            asyncio.ensure_future(push(f"{live.url}/whip/{there.id}", babble, picture=False)),
+            asyncio.ensure_future(push(f"{live.url}/whip", babble, picture=True)),
+        ]
         try:
-            await until(lambda: len(live.service.sessions) == 1 or pushing.done(), 20)
-            [session] = live.service.sessions
-            await until(lambda: session.microphone is not None, 10)
-            await player.open(
-                f"/whep/{session.id}", "video recvonly", "audio recvonly", headers=BEARER
-            )
-            status, said = await pushing
-            assert status == 0, said
-            await until(lambda: session.closed_for is not None, 5)  # it deletes what it made
-            assert session.closed_for == "door_closed"
-            await until(lambda: player.pc.connectionState == "closed", 5)
+            await until(lambda: len(live.service.sessions) == 2 or pushing[1].done(), 20)
+            [own] = [session for session in live.service.sessions if session is not there]
+            for player, session in zip(players, (there, own), strict=True):
+                media = ("video recvonly", "audio recvonly")
+                await player.open(f"/whep/{session.id}", *media, headers=BEARER)
+            for status, said in await asyncio.gather(*pushing):
+                assert status == 0, said
+            await until(lambda: own.closed_for is not None, 5)  # ffmpeg deletes what it made
+            await until(lambda: players[1].pc.connectionState == "closed", 5)
+            assert there.closed_for is None
+            assert there.microphone is None
         finally:
-            pushing.cancel()
-            await player.close()
-        assert heard_share(samples(babble)[72_000:168_000], player.sound) > 0.3  # chance gives none
-        assert len(player.shown) > 20
-        assert not live.service.resources.publishers(session.id)
+            for task in pushing:
+                task.cancel()
+            await asyncio.gather(*pushing, return_exceptions=True)
+            for player in players:
+                await player.close()
+        for player in players:
+            share = heard_share(samples(babble)[72_000:168_000], player.sound)
+            assert share > 0.5
+            assert len(player.shown) > 20
 
 
 def pitch_hz(sound: np.ndarray) -> float:
@@ -101,44 +125,47 @@ def pitch_hz(sound: np.ndarray) -> float:
     return float(np.argmax(np.abs(np.fft.rfft(last))))
 
 
-async def test_a_session_that_is_there_gets_a_microphone_and_outlives_it(tmp_path: Path) -> None:
-    hums = (500, 1500)
-    files = [
-        write_wave(tmp_path / f"{hz}.wav", np.sin(np.arange(48_000) * hz * 2 * np.pi / 48_000))
-        for hz in hums
-    ]
+async def test_who_publishes_is_heard_in_the_place_of_others_until_it_leaves(
+    tmp_path: Path,
+) -> None:
+    hums = {}
+    for hz in (800, 500, 1500):
+        sound = np.sin(np.arange(48_000) * hz * 2 * np.pi / 48_000)
+        hums[hz] = FileMicrophone(write_wave(tmp_path / f"{hz}.wav", sound), loop=True)
     async with serving(settings=PLAIN) as live:
-        made = await live.http.post("/api/sessions", json={"voice": "both"})
-        session = live.service.find_session(made.json()["session_id"])
-        player, first, second = (Peer(live.http) for _ in range(3))
+        talker, player, first, second = Viewer(live.url), *(Peer(live.http) for _ in range(3))
+
+        async def heard(hz: int) -> None:
+            await until(lambda: abs(pitch_hz(player.sound) - hz) < 10, 15)
+
         try:
-            await player.open(f"/whep/{session.id}", "audio recvonly")
-            path = f"/whip/{session.id}"
-            for hz, publisher, file in zip(hums, (first, second), files, strict=True):
-                await publisher.open(path, microphone=FileMicrophone(file, loop=True))
-                assert publisher.location.startswith(f"{path}/")
-                await until(lambda hz=hz: abs(pitch_hz(player.sound) - hz) < 10, 15)
-            assert first.pc.connectionState == "closed"  # one is heard
+            await talker.connect(hums[800])
+            await player.open(f"/whep/{talker.session_id}", "audio recvonly")
+            await heard(800)
+            path = f"/whip/{talker.session_id}"
+            await first.open(path, microphone=hums[500])
+            await heard(500)
+            await second.open(path, microphone=hums[1500])
+            await heard(1500)
+            await until(lambda: first.pc.connectionState == "closed", 5)
+            assert second.location.startswith(f"{path}/")
             assert (await live.http.delete(second.location)).status_code == 200
             await until(lambda: second.pc.connectionState == "closed", 5)
-            assert session.microphone is None
-            before = player.report.sound_packets
-            await until(lambda: player.report.sound_packets > before + 20, 5)
-            assert session.closed_for is None
+            await heard(800)
         finally:
-            for peer in (player, first, second):
+            for peer in (player, first, second, talker):
                 await peer.close()
 
 
 async def test_a_lost_publisher_takes_its_session_along_and_an_idle_offer_too(babble: Path) -> None:
-    async with serving(settings=ServerSettings(capacity=4, connect_timeout_s=1)) as live:
+    async with serving(settings=ServerSettings(capacity=4, connect_timeout_s=0.5)) as live:
         publisher = Peer(live.http)
         await publisher.open(
             "/whip?prompt=smile&voice=microphone", microphone=FileMicrophone(babble)
         )
         [session] = live.service.sessions
         assert f"</whep/{session.id}>" in publisher.response.headers["Link"]
-        await asyncio.sleep(1.5)  # nobody watches yet
+        await asyncio.sleep(0.8)  # nobody watches yet
         assert session.closed_for is None
         assert session.line.voice == "microphone"
         await publisher.close()

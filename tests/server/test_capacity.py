@@ -104,12 +104,19 @@ def test_an_engine_that_takes_seconds_is_not_measured_for_long() -> None:
     assert cost.places(64) == 1
 
 
+@pytest.mark.parametrize("version", [1, 2])
 def test_a_quota_of_the_control_group_counts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    version: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    file = tmp_path / "cpu.max"
-    monkeypatch.setattr(capacity, "_CGROUP", file)
-    file.write_text("max 100000\n")
+    monkeypatch.setattr(capacity, "_CGROUP", tmp_path)
     free = processors()
-    file.write_text("50000 100000\n")
-    assert processors() == min(free, 0.5)
+    (tmp_path / "cpu").mkdir()
+    for quota, left in (("none", free), (50_000, 0.5), (10**9, free)):
+        if version == 2:
+            (tmp_path / "cpu.max").write_text(f"{'max' if quota == 'none' else quota} 100000\n")
+        else:
+            (tmp_path / "cpu/cpu.cfs_quota_us").write_text(
+                f"{'-1' if quota == 'none' else quota}\n"
+            )
+            (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
+        assert processors() == min(free, left)

@@ -18,7 +18,7 @@ async def test_a_viewer_whose_place_is_taken_is_told_and_hung_up() -> None:
     async with serving() as live, watching(live) as first:
         told: list[str] = []
         first.control.on("message", told.append)
-        second = Viewer(live.url, session=first.session_id)
+        second = Viewer(live.url, session_id=first.session_id)
         try:
             await second.connect()
             await until(lambda: second.report.first_frame_s is not None, 10)

@@ -19,7 +19,7 @@ PURE = {
     "server.stretch": set(),
     "server.quality": set(),
     "server.sound_format": {"server.intake"},
-    "server.speech": {"server.events", "server.intake", "server.sound_format"},
+    "server.speech": {"server.clips", "server.events", "server.intake", "server.sound_format"},
 }
 # What aiortc documents, its errors, its own streams, and how it reads a session description.
 DOCUMENTED = {"aiortc", "aiortc.mediastreams", "aiortc.exceptions", "aiortc.sdp"}
