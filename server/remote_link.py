@@ -58,6 +58,7 @@ class RemoteLink(Link):
             raise LinkFailed(f"url={url!r} is not like http://localhost:8080")
         self._base = f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._query = {"voice": "assistant", "portrait_id": portrait_id, "prompt": prompt}
+        self.session_id: str | None = None  # others may join it as viewers
         self._speech: ClientConnection | None = None
         self._media: ClientConnection | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -67,8 +68,8 @@ class RemoteLink(Link):
         try:
             self._speech = await self._connect(f"/api/speech?{urlencode(self._query)}")
             first = json.loads(await asyncio.wait_for(self._speech.recv(), OPEN_S))
-            session = quote(first["session_id"])
-            self._media = await self._connect(f"/api/sessions/{session}/media")
+            self.session_id = str(first["session_id"])
+            self._media = await self._connect(f"/api/sessions/{quote(self.session_id)}/media")
         except (OSError, TimeoutError, ConnectionClosed) as error:
             await self.close()
             raise LinkFailed(f"{self._base} cannot be reached: {error}") from None
