@@ -93,7 +93,7 @@ class PipecatDoor:
         await runner.add_workers(self._worker)
         self._run = asyncio.create_task(runner.run())
         await started.wait()
-        session: str | None = avatar._link.session_id
+        session = avatar.session_id
         assert session is not None
         return session
 

@@ -34,6 +34,7 @@ class Link(ABC):
 
     def __init__(self) -> None:
         self.pieces = Pieces()
+        self.session_id: str | None = None  # once it is open; viewers may join it
         self.utterance: str | None = None  # what is pushed now
         self.closed_for: str | None = None  # why the session ended
         self.over = asyncio.Event()  # nothing more comes
@@ -167,6 +168,7 @@ class LocalLink(Link):
             AvatarError: what `AvatarService.open_session` raises.
         """
         session = self._session = await self._service.open_session(self._options)
+        self.session_id = session.id
         self.pieces = self._stack.enter_context(receiving(session))
         self._stack.callback(session.events.subscribe(self._follow))
 

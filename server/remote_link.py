@@ -58,7 +58,6 @@ class RemoteLink(Link):
             raise LinkFailed(f"url={url!r} is not like http://localhost:8080")
         self._base = f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._query = {"voice": "assistant", "portrait_id": portrait_id, "prompt": prompt}
-        self.session_id: str | None = None  # others may join it as viewers
         self._speech: ClientConnection | None = None
         self._media: ClientConnection | None = None
         self._tasks: list[asyncio.Task[None]] = []
