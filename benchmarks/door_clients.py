@@ -18,6 +18,8 @@ import numpy as np
 import websockets
 from numpy.typing import NDArray
 
+from benchmarks.framework_clients import LiveKitDoor, PipecatDoor
+
 Pcm = NDArray[np.int16]  # (N,) at 48 kHz
 CHUNK_S = 0.1  # of speech in one message
 FASTER = 10  # than it is spoken
@@ -126,4 +128,4 @@ class HttpDoor:
         await self._http.aclose()
 
 
-DOORS: tuple[type[DoorClient], ...] = (WebSocketDoor, HttpDoor)
+DOORS: tuple[type[DoorClient], ...] = (WebSocketDoor, HttpDoor, PipecatDoor, LiveKitDoor)

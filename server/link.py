@@ -34,6 +34,7 @@ class Link(ABC):
 
     def __init__(self) -> None:
         self.pieces = Pieces()
+        self.session_id: str | None = None  # once it is open; viewers may join it
         self.utterance: str | None = None  # what is pushed now
         self.closed_for: str | None = None  # why the session ended
         self.over = asyncio.Event()  # nothing more comes
@@ -87,12 +88,14 @@ class Link(ABC):
             self.utterance, self._rate_hz = f"a-{secrets.token_urlsafe(6)}", rate_hz
             self._ahead[self.utterance] = 0.0
             await self._begin(self.utterance, rate_hz)
-        mine = self.utterance
-        while self.waiting_s > AHEAD_S and mine in self._ahead:
-            await self._wait()
-        if mine in self._ahead:  # else it was cut off meanwhile
-            self._ahead[mine] += len(data) / 2 / self._rate_hz
-            await self._push(data)
+        mine, second = self.utterance, 2 * self._rate_hz
+        for begin in range(0, len(data), second):
+            part = data[begin : begin + second]
+            while self.waiting_s > AHEAD_S and mine in self._ahead:
+                await self._wait()
+            if mine in self._ahead:  # else it was cut off meanwhile
+                self._ahead[mine] += len(part) / second
+                await self._push(part)
         return mine
 
     async def end(self) -> None:
@@ -165,6 +168,7 @@ class LocalLink(Link):
             AvatarError: what `AvatarService.open_session` raises.
         """
         session = self._session = await self._service.open_session(self._options)
+        self.session_id = session.id
         self.pieces = self._stack.enter_context(receiving(session))
         self._stack.callback(session.events.subscribe(self._follow))
 

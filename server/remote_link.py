@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 from urllib.parse import quote, urlencode, urlsplit
@@ -17,6 +18,7 @@ from engine.errors import AvatarError
 from server.link import Link
 from server.pieces import Over, Piece, Said
 
+log = logging.getLogger(__name__)
 OPEN_S = 10.0
 CLOSE_S = 2.0
 
@@ -65,8 +67,8 @@ class RemoteLink(Link):
         try:
             self._speech = await self._connect(f"/api/speech?{urlencode(self._query)}")
             first = json.loads(await asyncio.wait_for(self._speech.recv(), OPEN_S))
-            session = quote(first["session_id"])
-            self._media = await self._connect(f"/api/sessions/{session}/media")
+            self.session_id = str(first["session_id"])
+            self._media = await self._connect(f"/api/sessions/{quote(self.session_id)}/media")
         except (OSError, TimeoutError, ConnectionClosed) as error:
             await self.close()
             raise LinkFailed(f"{self._base} cannot be reached: {error}") from None
@@ -137,6 +139,8 @@ class RemoteLink(Link):
             event = json.loads(message)
             if event["type"] == "closing":
                 self.closed_for = event["reason"]
+            elif event["type"] == "error":
+                log.warning("%s: %s", self._base, event["message"])
 
 
 async def _messages(socket: ClientConnection) -> AsyncIterator[Any]:

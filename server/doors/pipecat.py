@@ -89,6 +89,11 @@ class PortraitTalkVideoService(AIService):  # type: ignore[misc]
         self._whole = 0  # utterances that were handed on to their `TTSStoppedFrame`
         self._register_event_handler("on_interrupted")
 
+    @property
+    def session_id(self) -> str | None:
+        """The avatar's session, once there is one: a page joins it as a viewer by that id."""
+        return self._link.session_id
+
     def can_generate_metrics(self) -> bool:
         """Whether it measures: the time from a TTS's start to the first of its sound with a face."""
         return True

@@ -120,7 +120,8 @@ async def test_who_is_interrupted_elsewhere_learns_the_end_of_both(how: str) -> 
 async def test_pushing_waits_while_much_is_ahead_and_an_interruption_frees_it() -> None:
     async with talking("process") as (_, link, _pieces):
         await link.push(sound(AHEAD_S + 1), RATE_HZ)
-        waiting = asyncio.create_task(link.push(sound(5), RATE_HZ))
+        assert AHEAD_S < link.waiting_s <= AHEAD_S + 1
+        waiting = asyncio.create_task(link.push(sound(70), RATE_HZ))  # more than a session takes
         await asyncio.sleep(0.1)
         assert not waiting.done()
         await link.interrupt()

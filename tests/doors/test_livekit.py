@@ -319,10 +319,14 @@ async def test_an_avatar_whose_server_is_gone_leaves_and_says_so(
     room = rooms()
     await room.connect("", livekit_hub.token("agent-1", kind="agent"))
     avatar = door.AvatarSession(url="http://127.0.0.1:9")
-    await avatar.start(AgentSession(), room)
+    session: AgentSession = AgentSession()
+    await avatar.start(session, room)
     with caplog.at_level(logging.ERROR):
         await until(lambda: "127.0.0.1:9 cannot be reached" in caplog.text, 5)
     await until(lambda: door.IDENTITY not in rooms.hub, 5)
+    assert session.output.audio is not None
+    with pytest.raises(RuntimeError, match="disconnected while waiting"):  # so the agent learns it
+        await session.output.audio.capture_frame(tone(0.02)[0])
     await avatar.aclose()
     await avatar.aclose()
 

@@ -270,6 +270,7 @@ async def test_a_cancelled_pipeline_ends_the_session_at_once() -> None:
 async def test_the_face_follows_the_conversation() -> None:
     async with serving() as live, running(drawn("server", live)) as pipeline:
         session = only_session(live)
+        assert pipeline.avatar.session_id == session.id
         for frame, mood in (
             (f.UserStartedSpeakingFrame(), "listening"),
             (f.UserStoppedSpeakingFrame(), "thinking"),

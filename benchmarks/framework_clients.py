@@ -1,0 +1,184 @@
+"""The doors that are frameworks: real pipelines of Pipecat and LiveKit Agents around an avatar of the server.
+
+What the browser receives is another view of the session that they speak through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pcm = NDArray[np.int16]  # (N,) at 48 kHz
+CHUNK_S = 0.1  # of speech in one frame
+FASTER = 10  # than it is spoken
+
+
+def installed(package: str) -> str:
+    """Name and version of a package."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package} (not installed)"
+
+
+def chunks(pcm: Pcm) -> list[bytes]:
+    """An utterance (N,) as a TTS would give it."""
+    step = int(CHUNK_S * 48_000)
+    return [pcm[at : at + step].tobytes() for at in range(0, len(pcm), step)]
+
+
+class PipecatDoor:
+    """`PortraitTalkVideoService` before an output that plays in real time."""
+
+    name = "Pipecat"
+    client = installed("pipecat-ai")
+
+    async def open(self, url: str) -> str:
+        """Open a session at the server; returns its id."""
+        from loguru import logger
+        from pipecat.pipeline.pipeline import Pipeline
+        from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+        from pipecat.transports.base_output import BaseOutputTransport
+        from pipecat.transports.base_transport import TransportParams
+        from pipecat.workers.runner import WorkerRunner
+
+        from server.doors.pipecat import PortraitTalkVideoService
+
+        class Output(BaseOutputTransport):  # type: ignore[misc]
+            free = 0.0
+
+            async def start(self, frame: Any) -> None:
+                await super().start(frame)
+                await self.set_transport_ready(frame)
+
+            async def write_audio_frame(self, frame: Any) -> bool:
+                now = time.monotonic()
+                self.free = max(self.free, now) + len(frame.audio) / 2 / self.sample_rate
+                await asyncio.sleep(self.free - now)
+                return True
+
+            async def write_video_frame(self, frame: Any) -> bool:
+                return True
+
+        logger.remove()
+        avatar = PortraitTalkVideoService(url=url)
+        screen = TransportParams(
+            audio_out_enabled=True,
+            video_out_enabled=True,
+            video_out_is_live=True,
+            video_out_width=512,
+            video_out_height=512,
+            video_out_framerate=25,
+        )
+        self._worker = PipelineWorker(
+            Pipeline([avatar, Output(screen)]),
+            params=PipelineParams(audio_out_sample_rate=48_000),
+            cancel_on_idle_timeout=False,
+            enable_rtvi=False,
+        )
+        self._positions: asyncio.Queue[float] = asyncio.Queue()
+        avatar.add_event_handler("on_interrupted", self._note)
+        started = asyncio.Event()
+
+        async def begun(worker: Any, frame: Any) -> None:
+            started.set()
+
+        self._worker.add_event_handler("on_pipeline_started", begun)
+        runner = WorkerRunner(handle_sigint=False)
+        await runner.add_workers(self._worker)
+        self._run = asyncio.create_task(runner.run())
+        await started.wait()
+        session = avatar.session_id
+        assert session is not None
+        return session
+
+    async def _note(self, avatar: Any, context: str | None, ms: float) -> None:
+        self._positions.put_nowait(ms)
+
+    async def say(self, pcm: Pcm) -> float:
+        """Send an utterance (N,); returns when its first sound left."""
+        from pipecat.frames.frames import TTSAudioRawFrame, TTSStartedFrame, TTSStoppedFrame
+
+        await self._worker.queue_frame(TTSStartedFrame())
+        began = time.time()
+        for data in chunks(pcm):
+            await self._worker.queue_frame(TTSAudioRawFrame(data, 48_000, 1))
+            await asyncio.sleep(CHUNK_S / FASTER)
+        await self._worker.queue_frame(TTSStoppedFrame())
+        return began
+
+    async def interrupt(self) -> tuple[float, float | None]:
+        """Cut it off; returns when, and the acknowledged position."""
+        from pipecat.frames.frames import InterruptionFrame
+
+        asked = time.time()
+        await self._worker.queue_frame(InterruptionFrame())
+        return asked, await self._positions.get()
+
+    async def close(self) -> None:
+        """End the session."""
+        await self._worker.cancel()
+        await self._run
+
+
+class LiveKitDoor:
+    """`PortraitTalkGenerator` driven by the real `AvatarRunner`, with real tracks in a room without a server."""
+
+    name = "LiveKit"
+    client = installed("livekit-agents")
+
+    async def open(self, url: str) -> str:
+        """Open a session at the server; returns its id."""
+        from livekit import rtc
+        from livekit.agents.voice.avatar import QueueAudioOutput
+
+        from server.doors.livekit import make_runner
+        from server.remote_link import RemoteLink
+
+        class Me:
+            async def publish_track(self, track: Any, options: Any) -> Any:
+                return self
+
+            async def wait_for_subscription(self) -> None:
+                """There is nobody else."""
+
+        class Room(rtc.Room):  # type: ignore[misc]
+            local_participant = Me()
+
+            def isconnected(self) -> bool:
+                return True
+
+        self._output = QueueAudioOutput(sample_rate=48_000)
+        self._link = RemoteLink(url)
+        await self._link.open()
+        self._runner = await make_runner(Room(), self._link, self._output)
+        await self._runner.start()
+        assert self._link.session_id is not None
+        return self._link.session_id
+
+    async def say(self, pcm: Pcm) -> float:
+        """Send an utterance (N,); returns when its first sound left."""
+        from livekit import rtc
+
+        began = time.time()
+        for data in chunks(pcm):
+            await self._output.capture_frame(rtc.AudioFrame(data, 48_000, 1, len(data) // 2))
+            await asyncio.sleep(CHUNK_S / FASTER)
+        self._output.flush()
+        return began
+
+    async def interrupt(self) -> tuple[float, float | None]:
+        """Cut it off; returns when, and the acknowledged position."""
+        asked = time.time()
+        self._output.clear_buffer()
+        return asked, 1000 * float((await self._output.wait_for_playout()).playback_position)
+
+    async def close(self) -> None:
+        """End the session."""
+        await self._runner.aclose()
+        await self._link.close()
