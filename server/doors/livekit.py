@@ -48,7 +48,6 @@ class PortraitTalkGenerator(agents.VideoGenerator):  # type: ignore[misc]
     """
 
     def __init__(self, link: Link) -> None:
-        self.synchronizer: rtc.AVSynchronizer | None = None  # emptied by an interruption too
         self._link = link
         self._back = asyncio.Event()  # what was given has been taken and counted
 
@@ -67,10 +66,8 @@ class PortraitTalkGenerator(agents.VideoGenerator):  # type: ignore[misc]
             log.error("the avatar does not say it: %s", error)
 
     async def clear_buffer(self) -> None:
-        """Cut off everything that was pushed and is not yet heard."""
+        """Cut off everything but what was given already: that is played, and the runner has counted it."""
         await self._link.interrupt()
-        if self.synchronizer is not None:
-            await self.synchronizer.clear_queue()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(BACK_S):
                 await self._back.wait()
@@ -110,9 +107,7 @@ async def make_runner(
         audio_channels=1,
     )
     generator = PortraitTalkGenerator(link)
-    runner = agents.AvatarRunner(room, audio_recv=receiver, video_gen=generator, options=options)
-    generator.synchronizer = runner.av_sync
-    return runner
+    return agents.AvatarRunner(room, audio_recv=receiver, video_gen=generator, options=options)
 
 
 @contextlib.asynccontextmanager
