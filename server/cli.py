@@ -60,6 +60,13 @@ class ServerOptions:
         list[str] | None,
         typer.Option(help="Other page that may use this server, https://site; may be given again."),
     ] = None
+    publish_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Folder, or begin of an address (rtmp://host/app, srt://host:port, livelink://host,"
+            " osc://host), that a session may be sent to; may be given again."
+        ),
+    ] = None
 
 
 @app.command()

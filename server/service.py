@@ -22,6 +22,7 @@ from server.frame_log import FrameLog
 from server.limits import SessionBook
 from server.metrics import Metrics
 from server.portraits import Portrait, PortraitRegistry, make_portrait
+from server.senders import Senders
 from server.session import Session
 from server.settings import ServerSettings
 from server.signaling import check_offer, configure_library
@@ -42,6 +43,7 @@ class AvatarService:
         self.metrics = Metrics()
         self.portraits = PortraitRegistry(settings.portraits_kept)
         self.sessions = SessionBook(settings.max_sessions, settings.offers_per_address)
+        self.senders = Senders()
         self._viewers: dict[str, Viewer] = {}  # who is heard in each session
         self._looking: asyncio.TimerHandle | None = None
         self._enrolling = 0

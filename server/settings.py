@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from engine.config import from_mapping
 from engine.errors import ConfigError
+from server.targets import TargetRefused, Targets
 
 PREFIX = "AVATAR_"
 _HOST = re.compile(r"\*|(\*\.)?[\w.-]+|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]+\]?")
@@ -40,6 +41,7 @@ class ServerSettings:
     allow_loopback: bool = True  # offer 127.0.0.1 as a candidate
     video_bitrate_bps: int = 1_200_000  # fixed: every change of bitrate costs a key frame
     codec: VideoCodec = "vp8"
+    publish_to: tuple[str, ...] = ()  # folders and prefixes of addresses a session may be sent to
     frame_code: bool = False  # test mode: the code strip on every frame, /api/test/events
 
     def __post_init__(self) -> None:
@@ -69,6 +71,10 @@ class ServerSettings:
         for address in self.ice_servers:
             if not address.startswith(("stun:", "turn:", "turns:")):
                 raise ConfigError(f"ice_servers: {address!r} does not start with stun: or turn:")
+        try:
+            Targets(self.publish_to)
+        except TargetRefused as error:
+            raise ConfigError(f"publish_to: {error}") from None
         for host in self.allow_host:
             if not _HOST.fullmatch(host):
                 raise ConfigError(
