@@ -3,6 +3,6 @@
 A door translates; it holds no logic. Those that are served over HTTP have their `ROUTES`.
 """
 
-from server.doors import offer, publish, sessions, speech_socket
+from server.doors import livelink, offer, publish, sessions, speech_socket
 
-DOORS = (offer, publish, sessions, speech_socket)
+DOORS = (livelink, offer, publish, sessions, speech_socket)

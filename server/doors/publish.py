@@ -105,6 +105,7 @@ class Publisher(Sender):
         """Encode until the outlet is closed, or the other side takes nothing any more."""
         thread = ThreadPoolExecutor(1, thread_name_prefix="publish")
         encoding = asyncio.get_running_loop().run_in_executor(thread, self._encode)
+        encoding.add_done_callback(lambda done: done.exception())  # once given up, nobody asks
         feeding = asyncio.gather(self._feed_pictures(), self._feed_sounds())
         try:
             while not (encoding.done() or feeding.done()):

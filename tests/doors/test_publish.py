@@ -1,0 +1,287 @@
+"""Sessions sent out: files that play, RTMP and SRT as ffmpeg receives them, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import av
+import httpx
+import numpy as np
+import pytest
+
+from benchmarks.server_process import ServerProcess, free_port
+from engine.offline.mark import MARK
+from server.carriers import ffmpeg
+from server.muxing import Muxer
+from server.settings import ServerSettings
+from server.targets import TargetRefused, Targets
+from tests.doors.recordings import beeps, heard, seen, sound_file
+from tests.server.live import PORTRAIT, Live, serving, until
+
+FAKE = (sys.executable, "-m", "tests.server.fake_server", "--step-ms", "2")
+
+
+@asynccontextmanager
+async def session_to(*allowed: str) -> AsyncIterator[tuple[Live, str]]:
+    settings = ServerSettings(port=0, publish_to=allowed)
+    async with serving(settings=settings) as live:
+        made = await live.http.post("/api/sessions", json={})
+        yield live, f"/api/sessions/{made.json()['session_id']}"
+
+
+def told(live: Live) -> list[tuple[str, str]]:
+    """State and message of each sender's events from now on."""
+    states: list[tuple[str, str]] = []
+    (session,) = live.service.sessions.all()
+    session.events.subscribe(
+        lambda e: (
+            states.append((e.data["state"], e.data["message"])) if e.type == "sender" else None
+        )
+    )
+    return states
+
+
+def in_step(path: Path, count: int) -> float:
+    """How much later beeps are heard than the mouth opens, in s."""
+    sounds, (times, mouths) = heard(path), seen(path)
+    assert len(sounds) == len(mouths) == count
+    assert 0 <= times[0] < 0.05
+    return float(np.median(sounds - mouths))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+async def test_a_file_is_whole_when_it_is_ended(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"talk.{suffix}"
+    async with session_to(str(tmp_path)) as (live, session):
+        states = told(live)
+        body = {"url": path.as_uri()}
+        began = await live.http.post(f"{session}/publish", json=body)
+        assert began.status_code == 201, began.text
+        assert str(tmp_path) not in began.text
+        again = await live.http.post(f"{session}/publish", json=body)
+        assert (again.status_code, again.json()["error"]["code"]) == (409, "target_exists")
+        await live.http.post(f"{session}/say", content=sound_file(beeps(3)))
+        await asyncio.sleep(4)
+        assert (await live.http.delete(began.headers["Location"])).status_code == 204
+        assert [state for state, _ in states] == ["started", "ended"]
+    assert abs(in_step(path, 3)) <= 0.04
+    with av.open(str(path)) as source:
+        comments = {value for key, value in source.metadata.items() if key.lower() == "comment"}
+        frame = next(source.decode(video=0))
+        video = source.streams.video[0].codec_context
+    assert comments == {MARK}
+    codes = (video.color_primaries, video.color_trc, video.colorspace, video.color_range)
+    assert codes == (1, 1, 1, 1)
+    luma = frame.to_ndarray()[frame.height // 8, frame.width // 8]
+    red, green, blue = PORTRAIT[0, 0] / 255
+    assert abs(luma - (16 + 219 * (0.2126 * red + 0.7152 * green + 0.0722 * blue))) < 3
+
+
+def test_files_play_after_a_kill_and_after_an_end(tmp_path: Path) -> None:
+    """What the system has of a file that is being written is what a SIGKILL leaves."""
+    names = [f"{kind}.{suffix}" for kind in ("cut", "whole") for suffix in ("mp4", "mkv")]
+    with (
+        ServerProcess(
+            tmp_path / "log.txt", FAKE, ("--publish-to", str(tmp_path), "--max-sessions", "1")
+        ) as server,
+        httpx.Client(base_url=server.url, timeout=20, trust_env=False) as http,
+    ):
+        session = f"/api/sessions/{http.post('/api/sessions', json={}).json()['session_id']}"
+        for name in names[2:]:
+            began = http.post(f"{session}/publish", json={"url": (tmp_path / name).as_uri()})
+            assert began.status_code == 201, began.text
+        time.sleep(4)
+        for cut, whole in zip(names[:2], names[2:], strict=True):
+            shutil.copy(tmp_path / whole, tmp_path / cut)
+        # SIGTERM at the end of the block
+    for name, least_s in zip(names, (1.5, 1.5, 3.5, 3.5), strict=True):
+        times, _ = seen(tmp_path / name)
+        assert times[-1] > least_s, name
+
+
+async def test_rtmp_arrives_in_step(tmp_path: Path) -> None:
+    port, got = free_port(), tmp_path / "got.mkv"
+    receiver = listen(f"rtmp://127.0.0.1:{port}/live/key", got, "-listen", "1")
+    try:
+        async with session_to(f"rtmp://127.0.0.1:{port}/live") as (live, session):
+            states = told(live)
+            began = await live.http.post(
+                f"{session}/publish", json={"url": f"rtmp://127.0.0.1:{port}/live/key"}
+            )
+            assert began.json()["target"] == f"rtmp://127.0.0.1:{port}"
+            await live.http.post(f"{session}/say", content=sound_file(beeps(3)))
+            await asyncio.sleep(4.5)
+            assert (await live.http.delete(f"{session}/publish")).status_code == 204
+            assert states == [("started", ""), ("ended", "")]
+        receiver.wait(10)
+    finally:
+        receiver.kill()
+        receiver.wait()
+    assert abs(in_step(got, 3)) <= 0.04
+
+
+async def test_srt_arrives(tmp_path: Path) -> None:
+    protocols = subprocess.run([ffmpeg(), "-protocols"], capture_output=True, text=True).stdout
+    if " srt\n" not in protocols:
+        pytest.skip("this ffmpeg speaks no SRT")
+    port, got = free_port(), tmp_path / "got.mkv"
+    receiver = listen(f"srt://127.0.0.1:{port}?mode=listener", got)
+    try:
+        async with session_to(f"srt://127.0.0.1:{port}") as (live, session):
+            states = told(live)
+            url = f"srt://127.0.0.1:{port}?latency=200000"
+            assert (await live.http.post(f"{session}/publish", json={"url": url})).is_success
+            await asyncio.sleep(5)
+            assert (await live.http.delete(f"{session}/publish")).status_code == 204
+            assert states == [("started", ""), ("ended", "")]
+        receiver.wait(10)
+    finally:
+        receiver.kill()
+        receiver.wait()
+    times, _ = seen(got)
+    assert times[-1] - times[0] > 2
+
+
+def listen(url: str, out: Path, *options: str) -> subprocess.Popen[bytes]:
+    words = [ffmpeg(), "-loglevel", "error", "-nostdin", *options, "-i", url, "-c", "copy", out]
+    program = subprocess.Popen(words)
+    time.sleep(0.5)  # it opens its port; trying would be taken for the sender
+    return program
+
+
+async def test_who_does_not_answer_stops_nobody_and_is_told() -> None:
+    """A server that takes the connection and then says nothing, and one that is not there."""
+    with socket.socket() as silent, socket.socket() as absent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        absent.bind(("127.0.0.1", 0))
+        urls = [f"rtmp://127.0.0.1:{s.getsockname()[1]}/live/secret" for s in (silent, absent)]
+        async with session_to(*urls) as (live, session):
+            states = told(live)
+            for url in urls:
+                assert (await live.http.post(f"{session}/publish", json={"url": url})).is_success
+            await until(lambda: len(states) == 3, 10)
+            assert states[2][0] == "failed"
+            assert "refused" in states[2][1]
+            assert "secret" not in str(states)
+            worst = 0.0
+            for _ in range(20):
+                began = time.monotonic()
+                await live.http.get(session)
+                worst = max(worst, time.monotonic() - began)
+                await asyncio.sleep(0.02)
+            assert worst < 1
+            began = time.monotonic()
+            await live.http.delete(session)
+            assert time.monotonic() - began < 15
+
+
+ALLOWED = ("/srv/talks", "rtmp://live.example.org/app", "srt://10.0.0.9:9000", "rtmps://a.example")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rtmp://live.example.org/app",
+        "rtmp://LIVE.example.org:1935/app/key?token=a%20b",
+        "rtmps://a.example/any/thing",
+        "srt://10.0.0.9:9000?streamid=publish:a&passphrase=0123456789",
+    ],
+)
+def test_what_is_allowed_may_be_sent_to(url: str) -> None:
+    assert Targets(ALLOWED).address(url, "rtmp", "rtmps", "srt").port
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("rtmp://live.example.org/apple/key", "target_not_allowed"),
+        ("rtmp://live.example.org/", "target_not_allowed"),
+        ("rtmp://live.example.org:1936/app/key", "target_not_allowed"),
+        ("rtmp://live.example.org.evil.example/app/key", "target_not_allowed"),
+        ("rtmps://live.example.org/app/key", "target_not_allowed"),
+        ("rtmp://live.example.org/app/../other", "bad_target"),
+        ("rtmp://live.example.org/app/%2e%2e/other", "bad_target"),
+        ("rtmp://live.example.org@evil.example/app/key", "bad_target"),
+        ("rtmp://live.example.org\\@evil.example/app", "bad_target"),
+        ("rtmp://live.example.org/app/key swfUrl=x", "bad_target"),
+        ("rtmp://live.example.org/app/key\nx", "bad_target"),
+        ("srt://10.0.0.9:9000?mode=listener", "bad_target"),
+        ("srt://10.0.0.9", "bad_target"),
+        ("livelink://10.0.0.9:9000", "bad_target"),
+        ("http://live.example.org/app", "bad_target"),
+        ("concat:rtmp://live.example.org/app", "bad_target"),
+        ("rtmp://live.example.org:99999/app", "bad_target"),
+    ],
+)
+def test_other_addresses_are_refused(url: str, code: str) -> None:
+    with pytest.raises(TargetRefused) as caught:
+        Targets(ALLOWED).address(url, "rtmp", "rtmps", "srt")
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("file:{0}/out/../other/a.mp4", "target_not_allowed"),
+        ("file://{0}/out/%2e%2e/other/a.mp4", "target_not_allowed"),
+        ("file:{0}/out/link/a.mp4", "target_not_allowed"),
+        ("file:{0}/outside/a.mp4", "target_not_allowed"),
+        ("file:out/a.mp4", "bad_target"),
+        ("file://evil.example{0}/out/a.mp4", "bad_target"),
+        ("file:{0}/out/a.sh", "bad_target"),
+        ("file:{0}/out/.mp4", "bad_target"),
+        ("file:{0}/out/a%00.mp4", "bad_target"),
+    ],
+)
+def test_files_elsewhere_are_refused(tmp_path: Path, url: str, code: str) -> None:
+    for folder in ("out", "other", "outside"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path / "other")
+    targets = Targets([f"{tmp_path}/out"])
+    assert targets.file(f"file:{tmp_path}/out/a%20b.mp4") == tmp_path / "out" / "a b.mp4"
+    with pytest.raises(TargetRefused) as caught:
+        targets.file(url.format(tmp_path))
+    assert caught.value.code == code
+
+
+async def test_nothing_is_allowed_unless_the_operator_says_so(tmp_path: Path) -> None:
+    async with session_to() as (live, session):
+        for url in ((tmp_path / "a.mp4").as_uri(), "rtmp://127.0.0.1/live"):
+            answer = await live.http.post(f"{session}/publish", json={"url": url})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (
+                403,
+                "target_not_allowed",
+            )
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_size_is_fitted_in(tmp_path: Path) -> None:
+    path = tmp_path / "two.mkv"
+    white = np.full((64, 64, 3), 255, np.uint8)
+    with av.open(str(path), "w") as container:
+        first = picture(np.zeros((64, 128, 3), np.uint8), 900)
+        muxer = Muxer(container, first)
+        muxer.show(first)
+        muxer.show(picture(white, 4500))
+        muxer.hear(480, np.zeros(960, np.int16))
+        muxer.finish()
+    with av.open(str(path)) as source:
+        last = list(source.decode(video=0))[-1].to_ndarray(format="rgb24")
+    assert last.shape == (64, 128, 3)
+    assert last[:, 40:88].min() > 235
+    assert max(last[:, :24].max(), last[:, 104:].max()) < 20
+
+
+def picture(rgb: np.ndarray, pts: int) -> av.VideoFrame:
+    frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")
+    frame.pts = pts
+    return frame
