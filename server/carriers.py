@@ -30,7 +30,7 @@ class FileCarrier:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file = path.open("xb")
+            self._file = path.open("xb", buffering=0)
         except FileExistsError:
             raise TargetRefused("target_exists", f"{path.name} is there already") from None
         except OSError as error:
@@ -77,10 +77,7 @@ class ProgramCarrier:
             bufsize=0,
             start_new_session=True,
         )
-        assert self._program.stderr is not None
-        self._reader = threading.Thread(
-            target=self._said.extend, args=[self._program.stderr], daemon=True
-        )
+        self._reader = threading.Thread(target=self._listen, daemon=True)
         self._reader.start()
         self._greeting = greeting
 
@@ -108,16 +105,22 @@ class ProgramCarrier:
         """End it at once: it takes nothing any more."""
         self._program.kill()
 
+    def _listen(self) -> None:
+        assert self._program.stderr is not None
+        with self._program.stderr as lines:
+            self._said.extend(lines)
+
     def _ended(self) -> int:
         try:
-            return self._program.wait(END_S)
+            code = self._program.wait(END_S)
         except subprocess.TimeoutExpired:
             self._program.kill()
-            return self._program.wait()
+            code = self._program.wait()
+        self._reader.join()
+        return code
 
     def _last_words(self) -> str:
         self._ended()
-        self._reader.join(1)
         lines = [line.decode(errors="replace").strip() for line in self._said]
         return self._hide(next((line for line in reversed(lines) if line), ""))[:300]
 
@@ -149,7 +152,7 @@ def network_carrier(target: Address) -> ProgramCarrier:
         command = [sys.executable, "-P", "-m", "server.rtmp_out"]
         return ProgramCarrier(command, "flv", f"{target.url}\n".encode(), hide)
     quiet = ["-hide_banner", "-loglevel", "error", "-nostdin"]
-    live = ["-probesize", "65536", "-analyzeduration", "500000", "-fflags", "nobuffer"]
+    live = ["-probesize", "65536", "-analyzeduration", "500000"]
     out = ["-c", "copy", "-f", "mpegts", target.url]
     command = [ffmpeg(), *quiet, *live, "-f", "mpegts", "-i", "pipe:0", *out]
     return ProgramCarrier(command, "mpegts", b"", hide)

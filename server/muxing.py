@@ -8,7 +8,7 @@ import av
 import numpy as np
 from av.container import OutputContainer
 from av.video.frame import PictureType
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from engine.config import FPS
 from engine.offline.mark import MARK
@@ -21,19 +21,22 @@ X264 = {"preset": "veryfast", "tune": "zerolatency", "crf": "20"}
 BT709 = 1  # primaries, transfer curve and matrix have the same number
 
 
-def fitted(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
-    """`frame` (yuv420p) as large as it fits into that size, black around it."""
+def fitted(
+    frame: av.VideoFrame, width: int, height: int, reformatter: VideoReformatter
+) -> av.VideoFrame:
+    """`frame` (yuv420p) as large as it fits into that size, black around it, no time stamp.
+
+    A frame's own `reformat` keeps its state in the frame, which other threads use as well.
+    """
     if (frame.width, frame.height) == (width, height):
         return frame
     scale = min(width / frame.width, height / frame.height)
     inner = [max(2, round(n * scale) // 2 * 2) for n in (frame.width, frame.height)]
-    small = frame.reformat(inner[0], inner[1], format="rgb24").to_ndarray()
+    small = reformatter.reformat(frame, inner[0], inner[1], "rgb24").to_ndarray()
     canvas = np.zeros((height, width, 3), np.uint8)
     top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
     canvas[top : top + inner[1], left : left + inner[0]] = small
-    whole = av.VideoFrame.from_ndarray(canvas, format="rgb24").reformat(format="yuv420p")
-    whole.pts, whole.time_base = frame.pts, frame.time_base
-    return whole
+    return av.VideoFrame.from_ndarray(canvas, format="rgb24").reformat(format="yuv420p")
 
 
 class Muxer:
@@ -48,6 +51,7 @@ class Muxer:
         self._origin = first.pts  # at 90 kHz
         self._heard = 0  # samples encoded
         self._key_at = 0
+        self._reformatter = VideoReformatter()
         limits = {"maxrate": str(most_bps), "bufsize": str(most_bps)} if most_bps else {}
         self._video = container.add_stream("libx264", rate=FPS, options={**X264, **limits})
         self._video.width, self._video.height = first.width, first.height
@@ -65,8 +69,10 @@ class Muxer:
         """Encode a picture (yuv420p, BT.601, pts at 90 kHz); later than the one before."""
         assert frame.pts is not None
         pts = frame.pts - self._origin
-        whole = fitted(frame, self._video.width, self._video.height)
-        coded = whole.reformat(src_colorspace=Colorspace.ITU601, dst_colorspace=Colorspace.ITU709)
+        whole = fitted(frame, self._video.width, self._video.height, self._reformatter)
+        coded = self._reformatter.reformat(
+            whole, src_colorspace=Colorspace.ITU601, dst_colorspace=Colorspace.ITU709
+        )
         coded.pts, coded.time_base = pts, Fraction(1, VIDEO_RATE_HZ)
         coded.pict_type = PictureType.NONE
         if pts >= self._key_at:

@@ -12,7 +12,7 @@ import sys
 
 import av
 
-LIVE = {"fflags": "nobuffer", "probesize": "65536", "analyzeduration": "500000"}
+LIVE = {"probesize": "65536", "analyzeduration": "500000"}  # that much is waited for at the begin
 
 
 def carry(url: str, source: object) -> None:

@@ -28,7 +28,7 @@ from server.targets import Targets
 
 STALLED_S = 10.0  # who takes nothing for so long is given up
 LOOK_S = 0.5
-FINISH_S = 8.0  # for what is left in the end
+FINISH_S = 4.0  # for what is left in the end
 
 
 class Publication(BaseModel):
