@@ -67,6 +67,18 @@ class ServerOptions:
             " osc://host), that a session may be sent to; may be given again."
         ),
     ] = None
+    camera: Annotated[
+        str | None,
+        typer.Option(help="Show a session on this virtual camera: auto, or [backend:]device."),
+    ] = None
+    microphone: Annotated[
+        str | None,
+        typer.Option(help="Sound device that the face in the call repeats: default, or its name."),
+    ] = None
+    loopback: Annotated[
+        str | None,
+        typer.Option(help="Sound device that gets its voice, which the call takes as microphone."),
+    ] = None
 
 
 @app.command()
@@ -92,6 +104,10 @@ def serve(
     wins over a variable.
     """
     settings = ServerSettings.merge(os.environ, {**given(server), "frame_code": frame_code})
+    if settings.camera:
+        from server.doors.camera import CallDevices, check_devices
+
+        check_devices(CallDevices.chosen(settings))
     from engine.profiles import load_profile
     from engine.profiles.choose import how_slow, make_config, seconds_a_frame
 

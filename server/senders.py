@@ -15,7 +15,7 @@ from server.session import Session
 
 log = logging.getLogger(__name__)
 MOST = 4  # senders of one session
-Kind = Literal["publish", "livelink"]
+Kind = Literal["publish", "livelink", "camera"]
 
 
 class SendingFailed(AvatarError):

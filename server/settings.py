@@ -42,6 +42,9 @@ class ServerSettings:
     video_bitrate_bps: int = 1_200_000  # fixed: every change of bitrate costs a key frame
     codec: VideoCodec = "vp8"
     publish_to: tuple[str, ...] = ()  # folders and prefixes of addresses a session may be sent to
+    camera: str = ""  # virtual camera of a video call: auto, or [backend:]device
+    microphone: str = ""  # whose sound the face in the call says: default, or a part of its name
+    loopback: str = ""  # sound device that the call takes for a microphone
     frame_code: bool = False  # test mode: the code strip on every frame, /api/test/events
 
     def __post_init__(self) -> None:
@@ -71,6 +74,8 @@ class ServerSettings:
         for address in self.ice_servers:
             if not address.startswith(("stun:", "turn:", "turns:")):
                 raise ConfigError(f"ice_servers: {address!r} does not start with stun: or turn:")
+        if (self.microphone or self.loopback) and not self.camera:
+            raise ConfigError("microphone and loopback are those of a call: give a camera too")
         try:
             Targets(self.publish_to)
         except TargetRefused as error:

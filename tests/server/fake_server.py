@@ -16,7 +16,6 @@ def main() -> None:
     parser.add_argument("--max-sessions", type=int, dest="max_sessions")
     parser.add_argument("--frame-code", action="store_true", default=None, dest="frame_code")
     parser.add_argument("--allow-origin", action="append", dest="allow_origin")
-    parser.add_argument("--publish-to", action="append", dest="publish_to")
     parser.add_argument("--step-ms", type=float, default=20.0, help="time spent on each frame")
     flags = vars(parser.parse_args())
     engine = FakeEngine(step_seconds=flags.pop("step_ms") / 1000)
