@@ -15,11 +15,11 @@ import av
 LIVE = {"probesize": "65536", "analyzeduration": "500000"}  # that much is waited for at the begin
 
 
-def carry(url: str, source: object) -> None:
+def carry(url: str, source: io.FileIO) -> None:
     """Copy every packet of the FLV file `source` to `url` until it ends."""
     options = {"flush_packets": "1", "flvflags": "no_duration_filesize"}
     with (
-        av.open(source, format="flv", options=LIVE) as incoming,
+        av.open(source, "r", format="flv", options=LIVE) as incoming,
         av.open(url, "w", format="flv", options=options) as outgoing,
     ):
         streams = {s.index: outgoing.add_stream_from_template(s) for s in incoming.streams}

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import av
 from pydantic import BaseModel, Field
@@ -107,11 +108,10 @@ class Publisher(Sender):
         encoding = asyncio.get_running_loop().run_in_executor(thread, self._encode)
         encoding.add_done_callback(lambda done: done.exception())  # once given up, nobody asks
         feeding = asyncio.gather(self._feed_pictures(), self._feed_sounds())
+        both: list[asyncio.Future[Any]] = [encoding, feeding]
         try:
             while not (encoding.done() or feeding.done()):
-                await asyncio.wait(
-                    [encoding, feeding], timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED
-                )
+                await asyncio.wait(both, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
                 if self._backlog.stalled_s() > STALLED_S:
                     self._carrier.kill()
                     raise SendingFailed(f"it took nothing for {STALLED_S:.0f} s")
