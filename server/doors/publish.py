@@ -114,7 +114,7 @@ class Publisher(Sender):
                 await asyncio.wait(both, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
                 if self._backlog.stalled_s() > STALLED_S:
                     self._carrier.kill()
-                    raise SendingFailed(f"it took nothing for {STALLED_S:.0f} s")
+                    raise SendingFailed(f"it took nothing for {STALLED_S:g} s")
             self._backlog.close()
             await asyncio.wait([encoding], timeout=FINISH_S)
             if not encoding.done():

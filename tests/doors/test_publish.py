@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import shutil
 import socket
 import subprocess
@@ -14,8 +15,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.server_process import free_port
+from engine.errors import ConfigError
 from engine.offline.mark import MARK
 from server.carriers import ffmpeg
 from server.muxing import Muxer
@@ -150,34 +153,52 @@ def listen(url: str, out: Path, *options: str) -> subprocess.Popen[bytes]:
     return program
 
 
-async def test_who_does_not_answer_stops_nobody_and_is_told() -> None:
-    """A server that takes the connection and then says nothing, and one that is not there."""
+async def test_who_does_not_answer_stops_nobody_and_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that is not there, and one that takes the connection and then says nothing."""
     with socket.socket() as silent, socket.socket() as absent:
-        silent.bind(("127.0.0.1", 0))
+        for server in (silent, absent):
+            server.bind(("127.0.0.1", 0))
         silent.listen()
-        absent.bind(("127.0.0.1", 0))
-        urls = [f"rtmp://127.0.0.1:{s.getsockname()[1]}/live/secret" for s in (silent, absent)]
+        urls = [f"rtmp://127.0.0.1:{s.getsockname()[1]}/live/secret" for s in (absent, silent)]
         async with session_to(*urls) as (live, session):
             states = told(live)
-            for url in urls:
-                assert (await live.http.post(f"{session}/publish", json={"url": url})).is_success
-            await until(lambda: len(states) == 3, 10)
-            assert states[2][0] == "failed"
-            assert "refused" in states[2][1]
-            assert "secret" not in str(states)
-            worst = 0.0
-            for _ in range(20):
-                began = time.monotonic()
-                await live.http.get(session)
-                worst = max(worst, time.monotonic() - began)
+            publish = f"{session}/publish"
+            assert (await live.http.post(publish, json={"url": urls[0]})).is_success
+            await until(lambda: len(states) == 2, 20)
+            assert states[1] == ("failed", "Connection refused")
+            monkeypatch.setattr("server.doors.publish.STALLED_S", 0.5)
+            await live.http.patch(session, json={"portrait_id": await noisy_portrait(live)})
+            assert (await live.http.post(publish, json={"url": urls[1]})).is_success
+            worst, began = 0.0, time.monotonic()
+            while len(states) < 4 and began > time.monotonic() - 20:
+                asked = time.monotonic()
+                assert (await live.http.get(session)).json()["viewers"] <= 1
+                worst = max(worst, time.monotonic() - asked)
                 await asyncio.sleep(0.02)
+            assert states[3] == ("failed", "it took nothing for 0.5 s")
             assert worst < 1
-            began = time.monotonic()
-            await live.http.delete(session)
-            assert time.monotonic() - began < 15
+        assert "secret" not in str(states)
+
+
+async def noisy_portrait(live: Live) -> str:
+    """One whose pictures do not fit into a pipe."""
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    headers = {"Content-Type": "image/png"}
+    answer = await live.http.post("/api/portraits", content=file.getvalue(), headers=headers)
+    return str(answer.json()["id"])
 
 
 ALLOWED = ("/srv/talks", "rtmp://live.example.org/app", "srt://10.0.0.9:9000", "rtmps://a.example")
+
+
+@pytest.mark.parametrize("entry", ["talks", "http://a.example", "rtmp://", "srt://a.example"])
+def test_the_operator_is_told_what_cannot_be_allowed(entry: str) -> None:
+    with pytest.raises(ConfigError, match="publish_to"):
+        ServerSettings(publish_to=(entry,))
 
 
 @pytest.mark.parametrize(
