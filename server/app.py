@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from engine.errors import AvatarError
 from engine.motion.expression import WORDS
 from engine.types import Engine, RgbImage
 from server.doors import DOORS
+from server.doors.camera import CallDevices, in_call
 from server.errors import ApiError, refusal
 from server.guard import guards
 from server.http import check_type, read_body, service_of
@@ -165,7 +166,10 @@ def create_app(engine: Engine, settings: ServerSettings, default: RgbImage, name
         service = app.state.service = AvatarService(engine, settings)
         try:
             await service.start(default, name)
-            yield
+            async with AsyncExitStack() as stack:
+                if settings.camera:
+                    await stack.enter_async_context(in_call(service, CallDevices.chosen(settings)))
+                yield
         finally:
             await asyncio.shield(service.stop())
 

@@ -87,6 +87,25 @@ class ServerOptions:
         list[str] | None,
         typer.Option(help="Other page that may use this server, https://site; may be given again."),
     ] = None
+    publish_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Folder, or begin of an address (rtmp://host/app, srt://host:port, livelink://host,"
+            " osc://host), that a session may be sent to; may be given again."
+        ),
+    ] = None
+    camera: Annotated[
+        str | None,
+        typer.Option(help="Show a session on this virtual camera: auto, or [backend:]device."),
+    ] = None
+    microphone: Annotated[
+        str | None,
+        typer.Option(help="Sound device that the face in the call repeats: default, or its name."),
+    ] = None
+    loopback: Annotated[
+        str | None,
+        typer.Option(help="Sound device that gets its voice, which the call takes as microphone."),
+    ] = None
 
 
 @app.command()
@@ -112,6 +131,10 @@ def serve(
     `AVATAR_ALLOW_ORIGIN=https://a.example`. A flag wins over a variable.
     """
     settings = ServerSettings.merge(os.environ, {**given(server), "frame_code": frame_code})
+    if settings.camera:
+        from server.doors.camera import CallDevices, check_devices
+
+        check_devices(CallDevices.chosen(settings))
     from engine.profiles import load_profile
     from engine.profiles.choose import how_slow, make_config, seconds_a_frame
 

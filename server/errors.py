@@ -9,6 +9,7 @@ from engine.face.image_file import BadImage, ImageTooLarge
 from server.limits import RETRY_AFTER_S, ServerFull, TooManyOffers
 from server.signaling import BadSdp
 from server.sound_format import SpeechRefused
+from server.targets import TargetRefused
 from server.worker import WorkerBusy, WorkerStopped
 
 
@@ -45,6 +46,9 @@ def refusal(error: Exception) -> ApiError:
         return ApiError(422, error.code, str(error))
     if isinstance(error, SpeechRefused):
         return _speech_refusal(error)
+    if isinstance(error, TargetRefused):
+        status = {"target_not_allowed": 403, "target_exists": 409}.get(error.code, 422)
+        return ApiError(status, error.code, str(error))
     if isinstance(error, HTTPException):
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
         return ApiError(error.status_code, code, error.detail, dict(error.headers or {}))

@@ -23,6 +23,7 @@ EventType = Literal[
     "prompt",  # prompt: what the face expresses from now on
     "portrait",  # portrait_id
     "viewers",  # count
+    "sender",  # id, kind (publish, livelink, camera), target, state: started, ended or failed, message
     "stats",  # fps, legs_ms, dropped; once a second
     "error",  # code, message
     "pong",  # the answer to a door's ping, told to nobody else

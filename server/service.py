@@ -23,6 +23,7 @@ from server.limits import SessionBook
 from server.metrics import Metrics
 from server.portraits import Portrait, PortraitRegistry, make_portrait
 from server.resources import ResourceBook
+from server.senders import Senders
 from server.session import Session
 from server.settings import ServerSettings
 from server.signaling import Role, check_offer, configure_library
@@ -45,6 +46,7 @@ class AvatarService:
         self.portraits = PortraitRegistry(settings.portraits_kept)
         self.sessions = SessionBook(settings.max_sessions, settings.offers_per_address)
         self.resources = ResourceBook()
+        self.senders = Senders()
         self._viewers: dict[str, Viewer] = {}  # who is heard in each session
         self._leaving: set[asyncio.Future[None]] = set()  # viewers whose place was taken
         self._looking: asyncio.TimerHandle | None = None

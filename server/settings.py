@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from engine.config import from_mapping
 from engine.errors import ConfigError
+from server.targets import TargetRefused, Targets
 
 PREFIX = "AVATAR_"
 _HOST = re.compile(r"\*|(\*\.)?[\w.-]+|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]+\]?")
@@ -45,6 +46,10 @@ class ServerSettings:
     allow_loopback: bool = True  # offer 127.0.0.1 as a candidate
     video_bitrate_bps: int = 1_200_000  # fixed: every change of bitrate costs a key frame
     codec: VideoCodec = "vp8"
+    publish_to: tuple[str, ...] = ()  # folders and prefixes of addresses a session may be sent to
+    camera: str = ""  # virtual camera of a video call: auto, or [backend:]device
+    microphone: str = ""  # whose sound the face in the call says: default, or a part of its name
+    loopback: str = ""  # sound device that the call takes for a microphone
     frame_code: bool = False  # test mode: the code strip on every frame, /api/test/events
 
     def __post_init__(self) -> None:
@@ -83,6 +88,12 @@ class ServerSettings:
             raise ConfigError(
                 f"realtime_upstream={self.realtime_upstream!r} is not like wss://host/v1/realtime"
             )
+        if (self.microphone or self.loopback) and not self.camera:
+            raise ConfigError("microphone and loopback are those of a call: give a camera too")
+        try:
+            Targets(self.publish_to)
+        except TargetRefused as error:
+            raise ConfigError(f"publish_to: {error}") from None
         for host in self.allow_host:
             if not _HOST.fullmatch(host):
                 raise ConfigError(

@@ -152,7 +152,7 @@ def write_npz(path: Path, result: MotionTrack) -> None:
 def write_csv(path: Path, result: MotionTrack) -> None:
     """Write the columns of the Live Link Face app, one row a frame at 25 frames a second."""
     order = arkit.indices(*_LIVE_LINK)
-    turns = np.concatenate([result.pose[:, :3], _eye_turns(result.coefficients)], 1)
+    turns = np.concatenate([result.pose[:, :3], eye_turns(result.coefficients)], 1)
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(CSV_COLUMNS)
@@ -167,7 +167,7 @@ def timecode(frame: int) -> str:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}:{rest:02d}.000"
 
 
-def _eye_turns(v: F32) -> F32:
+def eye_turns(v: F32) -> F32:
     """Yaw, pitch and roll (always 0) of left and right eye (T, 6) in radians from the gaze."""
 
     def get(name: str) -> F32:

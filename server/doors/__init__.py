@@ -4,8 +4,10 @@ A door translates; it holds no logic. Those that are served over HTTP have their
 """
 
 from server.doors import (
+    livelink,
     media_socket,
     offer,
+    publish,
     realtime,
     sessions,
     smallwebrtc,
@@ -25,4 +27,6 @@ DOORS = (
     twilio,
     whep,
     whip,
+    publish,
+    livelink,
 )
