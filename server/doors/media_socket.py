@@ -17,6 +17,7 @@ import asyncio
 import json
 
 import av
+from av.video.reformatter import VideoReformatter
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -32,6 +33,7 @@ class Jpeg:
 
     def __init__(self) -> None:
         self._codec: av.VideoCodecContext | None = None
+        self._reformatter = VideoReformatter()
 
     def encode(self, frame: av.VideoFrame) -> bytes:
         """Return the picture as a file."""
@@ -43,7 +45,8 @@ class Jpeg:
             codec.width, codec.height, codec.pix_fmt = frame.width, frame.height, "yuvj420p"
             codec.qmin = codec.qmax = QUALITY
             codec.time_base = VIDEO_TIME_BASE
-        full = frame.reformat(format="yuvj420p")
+        # Other threads read the frame too: its own reformatter is not for two of them at once.
+        full = self._reformatter.reformat(frame, format="yuvj420p")
         return b"".join(bytes(packet) for packet in codec.encode(full))
 
 
