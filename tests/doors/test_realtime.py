@@ -220,7 +220,7 @@ async def test_a_pause_ends_an_utterance_and_what_cannot_be_is_said() -> None:
 
 
 async def test_the_readmes_example_is_heard() -> None:
-    blocks = (ROOT / "README.md").read_text().split("```python\n")
+    blocks = (ROOT / "server/doors/README.md").read_text().split("```python\n")
     [code] = [block.partition("```")[0] for block in blocks if "AsyncOpenAI(" in block]
     heard = []
 
@@ -234,7 +234,7 @@ async def test_the_readmes_example_is_heard() -> None:
         code += "    await seen(session_id, live)\n"
         names = {"AsyncOpenAI": openai.AsyncOpenAI, "pcm16_24khz_base64": tone(3)}
         names |= {"seen": seen, "live": live}
-        await eval(compile(code, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+        await eval(compile(code, "server/doors/README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
         await names["client"].close()
     assert heard
 

@@ -1,0 +1,223 @@
+"""Minutes of an assistant's speech through two doors in turn: does sound drift from picture, does memory grow?
+
+Starts the server in test mode; a viewer without a browser watches one session, which says beeps for ever:
+one utterance over the WebSocket, the next as a file over HTTP. For each beep the frame that shows it and its sound
+are received: their distance is the skew. The server's own memory is read once a second.
+
+  skew        sound after picture as received, ms: median, p95 of the magnitude, and its slope over
+              the run. A decoder gives a frame when the next one begins: about one frame is in it
+  memory      slope of the server's private memory after the first two minutes, MiB an hour
+
+Examples:
+  python -m benchmarks.soak --minutes 10 --out benchmarks/results/soak.json
+  python -m benchmarks.soak --minutes 1 --server-command "python -m tests.server.fake_server"
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import shlex
+import tempfile
+import time
+import wave
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import httpx
+import numpy as np
+import psutil
+import websockets
+from numpy.typing import NDArray
+
+from benchmarks.beeps import BEEP_HZ, BEEP_S, FLAG_BEEP
+from benchmarks.environment import describe, print_header, print_json
+from benchmarks.server_process import SERVE, ServerProcess
+from client_example.headless import Viewer
+from server import frame_code
+
+RATE_HZ = 48_000
+UTTERANCE_S = 8.0
+SETTLED_S = 120.0  # memory grows while caches fill
+LOUD = 0.1
+QUIET_S = 0.2
+
+
+@dataclass
+class Received:
+    """When beeps were heard and seen, monotonic seconds."""
+
+    heard: list[float] = field(default_factory=list)
+    seen: list[float] = field(default_factory=list)
+    frames: int = 0
+    _loud_at: float = -1.0
+    _last_id: int = 0
+
+    def frame(self, frame: av.VideoFrame) -> None:
+        """Note a frame whose code says that it shows a beep."""
+        now = time.monotonic()
+        self.frames += 1
+        code = frame_code.read(frame.to_ndarray(format="rgb24"))
+        if code is not None and code.flags & FLAG_BEEP and code.id != self._last_id:
+            self._last_id = code.id
+            self.seen.append(now)
+
+    def sound(self, frame: av.AudioFrame) -> None:
+        """Note the begin of a beep in a packet of sound."""
+        now = time.monotonic()
+        pcm = frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0] / 32768
+        loud = np.flatnonzero(np.abs(pcm) > LOUD)
+        if len(loud) == 0:
+            return
+        if now - self._loud_at > QUIET_S:
+            self.heard.append(now + loud[0] / RATE_HZ)
+        self._loud_at = now
+
+
+def beeps(seed: int) -> NDArray[np.int16]:
+    """An utterance (N,) of bursts at random distances of 1.0 to 1.2 s."""
+    rng, pcm, at = np.random.default_rng(seed), np.zeros(int(UTTERANCE_S * RATE_HZ)), 0.3
+    burst = 0.5 * np.sin(2 * np.pi * BEEP_HZ * np.arange(int(BEEP_S * RATE_HZ)) / RATE_HZ)
+    while at + 0.5 < UTTERANCE_S:
+        begin = int(at * RATE_HZ)
+        pcm[begin : begin + len(burst)] = burst
+        at += rng.uniform(1.0, 1.2)
+    return np.asarray(pcm * 32767, dtype=np.int16)
+
+
+def skews(received: Received) -> NDArray[np.float64]:
+    """Pairs (time, sound after picture) in s, (N, 2), of beeps that came both ways."""
+    seen = np.array(received.seen)
+    found = []
+    for heard in received.heard:
+        if len(seen):
+            nearest = float(seen[np.argmin(np.abs(seen - heard))])
+            if abs(heard - nearest) < 0.45:
+                found.append((heard, heard - nearest))
+    return np.array(found).reshape(-1, 2)
+
+
+async def speak(url: str, session: str, until: float) -> int:
+    """Say utterances through both doors in turn; returns how many."""
+    address = f"{url.replace('http', 'ws', 1)}/api/sessions/{session}/speech?rate_hz={RATE_HZ}"
+    said = 0
+    async with (
+        websockets.connect(address, proxy=None) as socket,
+        httpx.AsyncClient(base_url=url, trust_env=False) as http,
+    ):
+        reading = asyncio.create_task(_drain(socket))
+        while time.monotonic() < until:
+            pcm = beeps(said)
+            if said % 2:
+                answer = await http.post(f"/api/sessions/{session}/say", content=_wav(pcm))
+                answer.raise_for_status()
+            else:
+                await socket.send(json.dumps({"type": "begin"}))
+                await socket.send(pcm.tobytes())
+                await socket.send(json.dumps({"type": "end"}))
+            said += 1
+            await asyncio.sleep(UTTERANCE_S)
+        reading.cancel()
+    return said
+
+
+async def _drain(socket: websockets.ClientConnection) -> None:
+    async for _ in socket:
+        pass
+
+
+def _wav(pcm: NDArray[np.int16]) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(RATE_HZ)
+        out.writeframes(pcm.tobytes())
+    return file.getvalue()
+
+
+async def watch_memory(pid: int, until: float) -> NDArray[np.float64]:
+    """Pairs (seconds, MiB) of a process's private memory, (N, 2)."""
+    process, began, rows = psutil.Process(pid), time.monotonic(), []
+    while time.monotonic() < until:
+        rows.append((time.monotonic() - began, process.memory_full_info().uss / 2**20))
+        await asyncio.sleep(1.0)
+    return np.array(rows)
+
+
+def slope(rows: NDArray[np.float64]) -> float | None:
+    """Of the second column over the first, (N, 2), by the median of pairwise slopes; None: too few."""
+    if len(rows) < 10:
+        return None
+    half = len(rows) // 2
+    first, second = rows[:half], rows[half : 2 * half]
+    return float(np.median((second[:, 1] - first[:, 1]) / (second[:, 0] - first[:, 0])))
+
+
+async def run(server: ServerProcess, minutes: float) -> dict[str, Any]:
+    """Watch, speak and measure."""
+    viewer, received = Viewer(server.url), Received()
+    viewer.on_frame.append(received.frame)
+    viewer.on_sound.append(received.sound)
+    await viewer.connect(None)
+    await asyncio.sleep(3)
+    assert viewer.session_id is not None
+    began, received.frames = time.monotonic(), 0
+    until = began + 60 * minutes
+    said, memory = await asyncio.gather(
+        speak(server.url, viewer.session_id, until), watch_memory(server.pid, until)
+    )
+    await viewer.close()
+    pairs = skews(received)
+    if not len(pairs):
+        raise SystemExit("no beep came both ways: the machine is too busy, or nothing is heard")
+    centred = pairs[:, 1] - np.median(pairs[:, 1])
+    drift, grown = slope(pairs), slope(memory[memory[:, 0] > min(SETTLED_S, 20 * minutes)])
+    return {
+        "minutes": minutes,
+        "utterances": said,
+        "frames_a_second": round(received.frames / (60 * minutes), 2),
+        "beeps_heard": len(received.heard),
+        "beeps_paired": len(pairs),
+        "skew_ms_median": round(1000 * float(np.median(pairs[:, 1])), 1),
+        "skew_ms_p95_about_median": round(1000 * float(np.percentile(np.abs(centred), 95)), 1),
+        "skew_ms_an_hour": None if drift is None else round(1000 * 3600 * drift, 1),
+        "memory_mib_begin": round(float(memory[0, 1]), 1),
+        "memory_mib_end": round(float(memory[-1, 1]), 1),
+        "memory_mib_an_hour": None if grown is None else round(3600 * grown, 2),
+    }
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.soak",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--minutes", type=float, default=10, help="length (10)")
+    parser.add_argument(
+        "--server-command",
+        type=shlex.split,
+        default=list(SERVE),
+        help="program to measure; gets --port N --frame-code (default: this checkout's server)",
+    )
+    parser.add_argument("--out", type=Path, help="also write the JSON to this file")
+    options = parser.parse_args()
+    about = describe()
+    print_header("soak: speech through two doors in turn", about)
+    with tempfile.TemporaryDirectory() as name:
+        log = Path(name) / "server.txt"
+        with ServerProcess(log, tuple(options.server_command), ("--frame-code",)) as server:
+            figures = asyncio.run(run(server, options.minutes))
+    for key, value in figures.items():
+        print(f"  {key:28} {value}")
+    print_json({"benchmark": "soak", **figures, **about}, options.out)
+
+
+if __name__ == "__main__":
+    main()
