@@ -18,7 +18,7 @@ import numpy as np
 import websockets
 from numpy.typing import NDArray
 
-from benchmarks.framework_clients import LiveKitDoor, PipecatDoor
+from benchmarks.framework_clients import LiveKitDoor, PipecatDoor, RealtimeDoor
 
 Pcm = NDArray[np.int16]  # (N,) at 48 kHz
 CHUNK_S = 0.1  # of speech in one message
@@ -128,4 +128,10 @@ class HttpDoor:
         await self._http.aclose()
 
 
-DOORS: tuple[type[DoorClient], ...] = (WebSocketDoor, HttpDoor, PipecatDoor, LiveKitDoor)
+DOORS: tuple[type[DoorClient], ...] = (
+    WebSocketDoor,
+    HttpDoor,
+    RealtimeDoor,
+    PipecatDoor,
+    LiveKitDoor,
+)

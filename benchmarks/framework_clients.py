@@ -6,6 +6,7 @@ What the browser receives is another view of the session that they speak through
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -30,6 +31,57 @@ def chunks(pcm: Pcm) -> list[bytes]:
     """An utterance (N,) as a TTS would give it."""
     step = int(CHUNK_S * 48_000)
     return [pcm[at : at + step].tobytes() for at in range(0, len(pcm), step)]
+
+
+class RealtimeDoor:
+    """`/v1/realtime`, without a model behind it: what is appended is said."""
+
+    name = "Realtime"
+    client = installed("openai")
+
+    async def open(self, url: str) -> str:
+        """Open a session at the server; returns its id."""
+        from openai import AsyncOpenAI
+
+        address = url.replace("http", "ws", 1) + "/v1"
+        self._client = AsyncOpenAI(
+            api_key="-", base_url=f"{url}/v1", websocket_base_url=address, max_retries=0
+        )
+        self._manager = self._client.realtime.connect(model="portraittalk")
+        self._connection = await self._manager.__aenter__()
+        created: Any = await self._connection.recv()
+        self._cleared: asyncio.Queue[float] = asyncio.Queue()
+        self._reading = asyncio.create_task(self._read())
+        return str(created.session.avatar["session_id"])
+
+    async def say(self, pcm: Pcm) -> float:
+        """Append an utterance (N,) at 24 kHz; returns when its first sound left."""
+        began = time.time()
+        for chunk in chunks(pcm):
+            halved = np.frombuffer(chunk, "<i2").reshape(-1, 2).mean(axis=1).astype("<i2")
+            await self._connection.input_audio_buffer.append(
+                audio=base64.b64encode(halved.tobytes()).decode()
+            )
+            await asyncio.sleep(CHUNK_S / FASTER)
+        await self._connection.input_audio_buffer.commit()
+        return began
+
+    async def interrupt(self) -> tuple[float, float | None]:
+        """Cancel it; returns when, and the acknowledged position."""
+        asked = time.time()
+        await self._connection.response.cancel()
+        return asked, await asyncio.wait_for(self._cleared.get(), 10)
+
+    async def close(self) -> None:
+        """End the session."""
+        self._reading.cancel()
+        await self._manager.__aexit__(None, None, None)
+        await self._client.close()
+
+    async def _read(self) -> None:
+        async for event in self._connection:
+            if event.type == "output_audio_buffer.cleared":
+                self._cleared.put_nowait(float(event.to_dict()["audio_end_ms"]))
 
 
 class PipecatDoor:

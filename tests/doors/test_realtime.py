@@ -234,7 +234,9 @@ async def test_the_readmes_example_is_heard() -> None:
         code += "    await seen(session_id, live)\n"
         names = {"AsyncOpenAI": openai.AsyncOpenAI, "pcm16_24khz_base64": tone(3)}
         names |= {"seen": seen, "live": live}
-        await eval(compile(code, "server/doors/README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+        await eval(
+            compile(code, "server/doors/README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names
+        )
         await names["client"].close()
     assert heard
 
