@@ -21,6 +21,7 @@ from server.errors import ApiError
 from server.frame_log import FrameLog
 from server.limits import SessionBook
 from server.metrics import Metrics
+from server.moods import MoodFollower
 from server.portraits import Portrait, PortraitRegistry, make_portrait
 from server.resources import ResourceBook
 from server.senders import Senders
@@ -221,7 +222,7 @@ class AvatarService:
             WorkerBusy, WorkerStopped: the engine cannot be asked.
         """
         expressed = await self._read_prompt(prompt)
-        session.express(expressed)
+        session.express(expressed, prompt)
         return str(expressed)
 
     def show_portrait(self, session: Session, portrait_id: str) -> None:
@@ -269,8 +270,9 @@ class AvatarService:
             admit=self.sessions.admit,
             on_closed=self._session_closed,
         )
+        MoodFollower(session, self._read_prompt)
         if expressed is not None:
-            session.express(expressed)
+            session.express(expressed, options.prompt)
         return session
 
     def _session_closed(self, session: Session) -> None:

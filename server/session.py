@@ -49,6 +49,7 @@ class Session:
         self.id = secrets.token_urlsafe(12)
         self.token = secrets.token_urlsafe(24)  # who has it may take the viewer's place
         self.settings, self.portrait_id = shared.settings, options.portrait_id
+        self.prompt = ""  # in words
         self.mood: Mood = "idle"
         self.closed_for: str | None = None  # why it ended
         self._microphone: object | None = None
@@ -167,8 +168,9 @@ class Session:
             self.mood = mood
             self.events.emit("state", state=mood)
 
-    def express(self, prompt: Any) -> None:
-        """Express `prompt` (the engine's) from the next frame on."""
+    def express(self, prompt: Any, words: str) -> None:
+        """Express `prompt` (the engine's, read from these words) from the next frame on."""
+        self.prompt = words
         self.stream.set_prompt(prompt)
         self.events.emit("prompt", prompt=str(prompt))
 

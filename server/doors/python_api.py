@@ -169,7 +169,7 @@ class Avatar:
         read = await service.worker.call(lambda: engine.read_prompt(prompt))
         self._prompt = prompt
         if self._session is not None:
-            self._session.express(read)
+            self._session.express(read, prompt)
         if (recording := self._recording) is not None:
             await service.worker.call(lambda: recording.express(read))
         return str(read)
