@@ -13,6 +13,7 @@ from engine.motion.retarget import (
     neutral_face,
     retarget,
     sealed,
+    speak,
     turn_head,
     uncross_lips,
 )
@@ -108,7 +109,7 @@ def test_pressed_lips_touch_although_the_jaw_is_a_little_open(
 ) -> None:
     neutral = neutral_face(laughing, coefficients(), basis)
     jaw = {"jawOpen": 0.08, "mouthLowerDownLeft": 0.06, "mouthLowerDownRight": 0.06}
-    press = {"mouthPressLeft": 0.3, "mouthPressRight": 0.3, "mouthRollUpper": 0.15}
+    press = {"mouthPressLeft": 0.1, "mouthPressRight": 0.1, "mouthRollUpper": 0.06}
 
     def gap(**values: float) -> float:
         return float(lip_gap(retarget(neutral, basis, coefficients(**values), STILL)))
@@ -120,6 +121,22 @@ def test_pressed_lips_touch_although_the_jaw_is_a_little_open(
 
 
 def test_a_lip_under_the_teeth_leaves_the_mouth_open() -> None:
-    assert sealed(coefficients(mouthRollLower=0.34, mouthUpperUpLeft=0.2, mouthPressLeft=0.04)) == 0
+    assert sealed(coefficients(mouthRollLower=0.16, mouthUpperUpLeft=0.2, mouthPressLeft=0.02)) == 0
     assert sealed(coefficients()) == 0
-    assert sealed(coefficients(mouthPressLeft=0.34, mouthPressRight=0.34)) == 1
+    assert sealed(coefficients(mouthPressLeft=0.14, mouthPressRight=0.14)) == 1
+
+
+def test_rounding_narrows_the_mouth_and_leaves_the_rest_of_the_face(basis: FaceBasis) -> None:
+    face = np.tile(np.array([0.5, 0.5], np.float32), (478, 1))
+    face[[61, 291, 33, 263]] = [(0.3, 0.6), (0.7, 0.6), (0.1, -0.4), (0.9, -0.4)]
+    face[[INNER_UPPER_LIP[0], INNER_UPPER_LIP[-1]]] = [(0.32, 0.6), (0.68, 0.6)]
+    face[[234, 454]] = [(-0.2, 0.1), (1.2, 0.1)]
+
+    def width(a: int, b: int, **values: float) -> float:
+        moved = face + speak(face, basis, coefficients(**values))
+        return float((moved[b] - moved[a])[0] / (face[b] - face[a])[0])
+
+    assert width(61, 291, mouthPucker=0.3) < 0.92
+    assert width(61, 291, mouthPucker=0.6) < width(61, 291, mouthPucker=0.3)
+    assert width(61, 291, mouthFunnel=0.3) < 0.97
+    assert width(234, 454, mouthPucker=0.6) > 0.97
