@@ -41,7 +41,7 @@ def loss_of(
     scale = spread["mouth_var"][batch["real"].long()][:, None]
     animated, groups = batch["real"] > 0, torch.from_numpy(group_matrix())
     sums = (batch["mouth"] @ groups)[animated, WARM:]
-    ruled = batch["mouth"][~animated, WARM:, FOLLOWED]
+    ruled = batch["mouth"][~animated][:, WARM:, FOLLOWED]
 
     def miss(answer: Decoded) -> Tensor:
         error = (answer.channels - batch["mouth"])[:, WARM:]
@@ -50,7 +50,7 @@ def loss_of(
         apart = (answer.columns - batch["columns"]) ** 2 / spread["columns_var"] * real
         columns = apart[:, WARM:].mean() / real.mean().clamp_min(0.05)
         agreed = concordance((answer.channels @ groups)[animated, WARM:], sums)
-        followed = concordance(answer.channels[~animated, WARM:, FOLLOWED], ruled)
+        followed = concordance(answer.channels[~animated][:, WARM:, FOLLOWED], ruled)
         misses = 3 * (1 - agreed).mean() + 3 * (1 - followed).mean()
         return channels + 0.2 * motion + columns + misses
 

@@ -20,6 +20,7 @@ from engine.training.motion.examples import (
     MotionTraining,
     batch_of,
     energy_of,
+    prepare,
     shares,
 )
 from engine.training.motion.loss import concordance, loss_of
@@ -112,6 +113,48 @@ def test_features_are_heard_two_frames_after_their_mouth() -> None:
     torch.testing.assert_close(heard[:, :-2], batch["mouth"][:, 2:, 0])
     assert batch["features"].shape == (4, 60, 6)
     assert {0.0, 1.0} >= set(batch["real"].tolist())
+
+
+def talking() -> Clip:
+    """A sound of 11 s whose jaw opens by its level."""
+    frames = 550
+    jaw = np.repeat(np.random.default_rng(3).random(frames // 10), 10).astype(np.float32)
+    hiss = np.random.default_rng(4).standard_normal(frames * 320)
+    mouth = np.zeros((frames, len(CHANNELS)), np.float32)
+    mouth[:, 0] = jaw
+    pcm = (0.1 * np.repeat(jaw, 320) * hiss).astype(np.float32)
+    return Clip("made", pcm, np.zeros(frames, np.int8), mouth, np.zeros((0, 28), np.float32))
+
+
+def test_kept_features_outlast_a_change_of_the_mouths_but_not_of_the_sound(tmp_path: Path) -> None:
+    heard = []
+
+    def encoder(pcm: np.ndarray) -> np.ndarray:
+        heard.append(len(pcm))
+        return np.repeat(pcm[PAST:].reshape(-1, 320).std(1)[:, None], 6, 1)
+
+    config = MotionTraining(animated_pieces=0, synthetic_pieces=2, noise_pieces=1)
+    clip = talking()
+    first = prepare([clip], encoder, config, tmp_path)
+    assert len(heard) == 3
+    clip.mouth[:, 1] = 0.7
+    again = prepare([clip], encoder, config, tmp_path)
+    assert len(heard) == 3
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.features, b.features)
+    assert again[0].mouth[:, 1].max() > 0.6 > first[0].mouth[:, 1].max()
+    clip.pcm = clip.pcm[::-1].copy()
+    prepare([clip], encoder, config, tmp_path)
+    assert len(heard) == 5  # the piece of noise is the same
+
+
+def test_a_lead_moves_the_mouth_ahead_of_its_sound() -> None:
+    def jaws(lead: int) -> np.ndarray:
+        config = MotionTraining(animated_pieces=0, synthetic_pieces=1, noise_pieces=0, lead=lead)
+        one = prepare([talking()], lambda pcm: np.zeros((2 * PIECE, 6)), config)[0]
+        return one.mouth[:, 0].astype(np.float32)
+
+    np.testing.assert_allclose(jaws(4)[:-2], jaws(0)[2:], atol=1e-3)
 
 
 SPREAD = {"mouth_var": torch.full((2, 12), 0.05), "columns_var": torch.full((28,), 0.05)}
