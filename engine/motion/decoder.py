@@ -39,11 +39,7 @@ MOTION = GraphSpec(
 # recordings) to a mean (second number) that is 1.15 times that of a filmed English speaker, since
 # drawn lips part less than they are asked to.
 STRETCH = 1.1
-_MEANS = {
-    "jawOpen": (0.089, 0.08),
-    "mouthLowerDown": (0.151, 0.115),
-    "mouthUpperUp": (0.133, 0.104),
-}
+_MEANS = {"jawOpen": (0.089, 0.08)}
 _STRETCHED = {
     column: filmed - STRETCH * ours
     for column, name in enumerate(arkit.NAMES)
