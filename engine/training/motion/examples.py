@@ -35,15 +35,15 @@ PIECE = 250  # motion frames of one prepared piece
 class MotionTraining:
     """One training run."""
 
-    steps: int = 600
+    steps: int = 700
     batch: int = 20
     frames: int = 100
     rate: float = 1.5e-3
-    animated_share: float = 0.7  # of the pieces
-    animated_pieces: int = 300  # prepared pieces of 10 s
-    synthetic_pieces: int = 500
+    animated_share: float = 0.5  # of the pieces
+    animated_pieces: int = 150  # prepared pieces of 10 s
+    synthetic_pieces: int = 313
     noise_pieces: int = 30
-    lead: int = 0  # frames of 20 ms by which mouths are learnt to come earlier than they do
+    lead: int = 1  # frames of 20 ms by which mouths by rule are learnt to come early
     kl: float = 0.05
     seed: int = 0
 
@@ -179,8 +179,8 @@ def _spoken(clip: Clip, encoder: SpeechFeatures, rng: np.random.RandomState, lea
     energy = energy_of(piece.pcm, PIECE).astype(np.float16)
     clean = piece.pcm * np.float32(10 ** rng.uniform(-0.7, 0.3))
     features = encoder(clean if rng.rand() < 0.4 else roughen(piece.pcm, rng)).astype(np.float16)
-    mouth, columns = (_early(track, lead) for track in (piece.mouth, piece.columns))
-    return Example(features, _pairs(mouth), _pairs(columns), energy, clip.real)
+    mouth = piece.mouth if clip.real else _early(piece.mouth, lead)
+    return Example(features, _pairs(mouth), _pairs(piece.columns), energy, clip.real)
 
 
 def _early(track: F32, frames: int) -> F32:
