@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engine.errors import WeightsError
 from engine.face import arkit
+from engine.face.landmarks import lip_gap
 from engine.face.topology import (
     INNER_LOWER_LIP,
     INNER_UPPER_LIP,
@@ -59,6 +60,8 @@ _ROUNDED = 0.7  # widths of the mouth over which rounding lips draw the cheeks w
 # own coefficients p, b and m stay open by .003-.012 of the face. From the first number to the
 # second, of press + roll of the upper lip + close, the lips are brought together.
 SEAL = (0.07, 0.13)
+# Lips that are nearer than this share of the face's height cling to each other, the more the nearer.
+CLING = 0.012
 _SEALS = np.array(
     [
         0.5 if n.startswith("mouthPress") else float(n in ("mouthRollUpper", "mouthClose"))
@@ -169,7 +172,7 @@ def retarget(
         expression: displacement (478, 2) that an expression adds to the neutral face.
     """
     face = uncross_lips(neutral + speak(neutral, basis, coefficients) + expression)
-    shut = sealed(coefficients)
+    shut = max(sealed(coefficients), 1 - _eased(float(lip_gap(face)) / CLING))
     if shut:
         face = face + np.float32(shut) * (close_lips(face) - face)
     return turn_head(face, basis.depth, pose)
@@ -189,6 +192,10 @@ def speak(neutral: F32, basis: FaceBasis, coefficients: F32) -> F32:
 
 def sealed(coefficients: F32) -> float:
     """How far coefficients (52,) shut the lips, in [0, 1]."""
-    asked = (float(_SEALS @ coefficients) - SEAL[0]) / (SEAL[1] - SEAL[0])
-    shut = min(max(asked, 0.0), 1.0)
-    return shut * shut * (3 - 2 * shut)
+    return _eased((float(_SEALS @ coefficients) - SEAL[0]) / (SEAL[1] - SEAL[0]))
+
+
+def _eased(share: float) -> float:
+    """0 below 0, 1 above 1, smooth between."""
+    within = min(max(share, 0.0), 1.0)
+    return within * within * (3 - 2 * within)

@@ -40,7 +40,7 @@ class MotionTraining:
     frames: int = 100
     rate: float = 1.5e-3
     animated_share: float = 0.5  # of the pieces
-    animated_pieces: int = 150  # prepared pieces of 10 s
+    animated_pieces: int = 103  # prepared pieces of 10 s
     synthetic_pieces: int = 313
     noise_pieces: int = 30
     lead: int = 1  # frames of 20 ms by which mouths by rule are learnt to come early

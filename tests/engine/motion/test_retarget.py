@@ -9,6 +9,7 @@ from engine.face import arkit
 from engine.face.landmarks import lip_gap
 from engine.face.topology import INNER_LOWER_LIP, INNER_UPPER_LIP
 from engine.motion.retarget import (
+    CLING,
     FaceBasis,
     neutral_face,
     retarget,
@@ -118,6 +119,25 @@ def test_pressed_lips_touch_although_the_jaw_is_a_little_open(
     assert gap(**jaw, **press) < 0.002
     slight = {name: value / 2 for name, value in press.items()}
     assert gap(**jaw, **press) < gap(**jaw, **slight) < gap(**jaw)
+
+
+def test_lips_that_nearly_touch_cling_and_parted_ones_are_left(
+    basis: FaceBasis, laughing: np.ndarray
+) -> None:
+    neutral = neutral_face(laughing, coefficients(), basis)
+
+    def gaps(jaw: float) -> tuple[float, float]:
+        row = coefficients(jawOpen=jaw)
+        free = uncross_lips(neutral + speak(neutral, basis, row))
+        return float(lip_gap(free)), float(lip_gap(retarget(neutral, basis, row, STILL)))
+
+    seen = [gaps(jaw) for jaw in np.linspace(0, 0.15, 40)]
+    assert all(0 <= shown <= free + 1e-6 for free, shown in seen)
+    assert [shown for _, shown in seen] == sorted(shown for _, shown in seen)
+    near = [shown / free for free, shown in seen if 0 < free < CLING / 2]
+    assert near
+    assert max(near) < 0.6
+    assert all(shown == pytest.approx(free) for free, shown in seen if free > CLING)
 
 
 def test_a_lip_under_the_teeth_leaves_the_mouth_open() -> None:
