@@ -13,13 +13,8 @@ from engine.nets.motion_vae import Decoded, MotionVae
 from engine.training.motion.dataset import Clip
 
 # Channels by rule whose size matters as much as their course.
-FOLLOWED = [
-    CHANNELS.index(name)
-    for name in (
-        *("jawOpen", "mouthFunnel", "mouthPucker", "mouthStretch", "mouthRollLower"),
-        *("mouthPress", "mouthLowerDown", "mouthUpperUp"),
-    )
-]
+_FOLLOWED = "jawOpen mouthFunnel mouthPucker mouthStretch mouthRollLower mouthPress mouthLowerDown"
+FOLLOWED = [CHANNELS.index(name) for name in f"{_FOLLOWED} mouthUpperUp".split()]
 WARM = 12  # frames of a piece whose answers do not count
 
 
@@ -42,6 +37,7 @@ def loss_of(
     animated, groups = batch["real"] > 0, torch.from_numpy(group_matrix())
     sums = (batch["mouth"] @ groups)[animated, WARM:]
     ruled = batch["mouth"][~animated][:, WARM:, FOLLOWED]
+    moving = (ruled != 0).flatten(0, 1).any(0)
 
     def miss(answer: Decoded) -> Tensor:
         error = (answer.channels - batch["mouth"])[:, WARM:]
@@ -51,8 +47,8 @@ def loss_of(
         columns = apart[:, WARM:].mean() / real.mean().clamp_min(0.05)
         agreed = concordance((answer.channels @ groups)[animated, WARM:], sums)
         followed = concordance(answer.channels[~animated][:, WARM:, FOLLOWED], ruled)
-        misses = 3 * (1 - agreed).mean() + 3 * (1 - followed).mean()
-        return channels + 0.2 * motion + columns + misses
+        astray = ((1 - followed) * moving).sum() / moving.sum().clamp_min(1)
+        return channels + 0.2 * motion + columns + 3 * (1 - agreed).mean() + 3 * astray
 
     energy = ((prior.energy[..., 0] - batch["energy"])[:, WARM:] ** 2).mean()
     return {
