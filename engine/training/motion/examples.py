@@ -35,13 +35,13 @@ PIECE = 250  # motion frames of one prepared piece
 class MotionTraining:
     """One training run."""
 
-    steps: int = 700
+    steps: int = 900
     batch: int = 20
     frames: int = 100
     rate: float = 1.5e-3
     animated_share: float = 0.5  # of the pieces
-    animated_pieces: int = 103  # prepared pieces of 10 s
-    synthetic_pieces: int = 313
+    animated_pieces: int = 100  # prepared pieces of 10 s
+    synthetic_pieces: int = 310
     noise_pieces: int = 30
     lead: int = 1  # frames of 20 ms by which mouths by rule are learnt to come early
     kl: float = 0.05
