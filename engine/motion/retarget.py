@@ -53,15 +53,15 @@ _GAINED = {
     if n.startswith(stem)
 }
 _GAINED_ROWS = list(_GAINED)
-_MORE_ACROSS, _MORE_DOWN = np.array(list(_GAINED.values())).T
-_ROUNDED = 0.7  # widths of the mouth over which rounding lips draw the cheeks with them
+_MORE = np.array(list(_GAINED.values()))
+_REACH = 0.7  # widths of the mouth over which what is more fades, towards cheeks and collar
 
 # Pressing lips means that they touch, which a sum of displacements does not say: with the phone rules'
 # own coefficients p, b and m stay open by .003-.012 of the face. From the first number to the
 # second, of press + roll of the upper lip + close, the lips are brought together.
 SEAL = (0.07, 0.13)
 # Lips that are nearer than this share of the face's height cling to each other, the more the nearer.
-CLING = 0.012
+CLING = 0.015
 _SEALS = np.array(
     [
         0.5 if n.startswith("mouthPress") else float(n in ("mouthRollUpper", "mouthClose"))
@@ -183,10 +183,9 @@ def speak(neutral: F32, basis: FaceBasis, coefficients: F32) -> F32:
     moved = basis.move(coefficients)
     rows, given = basis.basis[_GAINED_ROWS], coefficients[_GAINED_ROWS]
     corners = neutral[[INNER_UPPER_LIP[0], INNER_UPPER_LIP[-1]]]
-    reach = _ROUNDED * np.linalg.norm(corners[1] - corners[0]) + 1e-6
-    away = np.square(neutral - corners.mean(0)).sum(1) / reach**2
-    moved[:, 0] += np.exp(-0.5 * away) * ((given * _MORE_ACROSS) @ rows[:, :, 0])
-    moved[:, 1] += (given * _MORE_DOWN) @ rows[:, :, 1]
+    reach = np.float32(_REACH * np.linalg.norm(corners[1] - corners[0]) + 1e-6)
+    away = np.square((neutral - corners.mean(0)) / reach).sum(1, keepdims=True)
+    moved += np.exp(-0.5 * away) * np.einsum("c,ca,cpa->pa", given, _MORE, rows)
     return moved
 
 
