@@ -185,7 +185,7 @@ def speak(neutral: F32, basis: FaceBasis, coefficients: F32) -> F32:
     corners = neutral[[INNER_UPPER_LIP[0], INNER_UPPER_LIP[-1]]]
     reach = np.float32(_REACH * np.linalg.norm(corners[1] - corners[0]) + 1e-6)
     away = np.square((neutral - corners.mean(0)) / reach).sum(1, keepdims=True)
-    moved += np.exp(-0.5 * away) * np.einsum("c,ca,cpa->pa", given, _MORE, rows)
+    moved += np.exp(-0.5 * away) * np.einsum("ca,cpa->pa", given[:, None] * _MORE, rows)
     return moved
 
 
