@@ -15,6 +15,9 @@ from engine.training.speech.phones import BILABIAL, Phone
 
 F32 = NDArray[np.float32]
 FPS = 25
+# Lips count as closed when the gap read back is at most this. Real talkers' closed lips measure
+# .0005-.002 and the landmark net adds about as much again; an open vowel is .03-.08.
+CLOSED = 0.006
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,42 @@ def span_minima(gap: F32, phones: Sequence[Phone]) -> list[float]:
         if phone.name in BILABIAL and first < len(gap):
             minima.append(float(gap[first:last].min()))
     return minima
+
+
+def meeting_offset(gap: F32, phones: Sequence[Phone], reach: int = 12) -> float:
+    """Frames by which lips trail their sound: the shift at which p, b, m find the smallest gaps (T,) on average.
+
+    Lips meet while a p, b or m is said, so this needs no other model of speech. Raises `ValueError` when
+    none is said.
+    """
+    middles = [FPS * (p.start + p.end) / 2 - 0.5 for p in phones if p.name in BILABIAL]
+    if not middles:
+        raise ValueError("no p, b or m is said")
+    shifts = np.arange(-reach, reach + 0.01, 0.25)
+    at = np.array(middles)[:, None] + shifts
+    return float(shifts[np.interp(at, np.arange(len(gap)), gap).mean(0).argmin()])
+
+
+def agreement(own: F32, given: F32, offset: int) -> dict[str, float]:
+    """How lips `given` follow a talker's `own`, both (T, 2): gap and width of the mouth.
+
+    Args:
+        offset: frames by which the talker's lips trail his sound.
+    """
+    report: dict[str, float] = {}
+    for i, name in enumerate(("gap", "width")):
+        lag, r = best_lag(given[:, i], own[:, i])
+        report[f"r {name}"] = round(correlation_at(given[:, i], own[:, i], offset), 3)
+        report[f"r {name} at its best lag"] = round(r, 3)
+        report[f"{name} late by frames"] = offset - lag
+        report[f"spread of {name}, of his own"] = round(
+            float(given[:, i].std() / own[:, i].std()), 2
+        )
+    for name, track in (("his", own[:, 0]), ("given", given[:, 0])):
+        five = [track[t : t + 5].min() for t in range(0, len(track) - 5, 5)]
+        report[f"closed frames, {name}"] = round(float((track <= CLOSED).mean()), 3)
+        report[f"closed in five, {name}"] = round(float((np.array(five) <= CLOSED).mean()), 3)
+    return report
 
 
 def log_energy(pcm: F32) -> F32:

@@ -1,4 +1,4 @@
-"""Reads how far the lips are apart, frame by frame."""
+"""Reads how far the lips are apart and how wide the mouth is, frame by frame."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from engine.errors import DataError
 from engine.face.detector import FaceReader, aligned_crop
-from engine.face.landmarks import lip_gap
+from engine.face.landmarks import lip_gap, mouth_width
 from engine.training.data.labeller import Labeller
 from engine.types import RgbImage
 
@@ -20,7 +20,7 @@ F32 = NDArray[np.float32]
 
 
 class LipReader:
-    """Reads the lip gap of one face from frame to frame.
+    """Reads the lips of one face from frame to frame.
 
     Args:
         reader: the project's own landmark net.
@@ -30,20 +30,31 @@ class LipReader:
     def __init__(self, reader: FaceReader, label: Labeller | None = None) -> None:
         self._reader, self._label = reader, label
         self._at: F32 | None = None
-        self._last = 0.0
 
     def gap(self, rgb: RgbImage) -> float:
         """Lip gap of the face in `rgb` (H, W, 3); that of the frame before when none is found."""
+        points = self._points(rgb)
+        return 0.0 if points is None else float(lip_gap(points))
+
+    def read(self, rgb: RgbImage) -> tuple[float, float]:
+        """Lip gap and width of the mouth in `rgb` (H, W, 3); as before when no face is found."""
+        points = self._points(rgb)
+        if points is None:
+            return 0.0, 0.0
+        return float(lip_gap(points)), float(mouth_width(points))
+
+    def _points(self, rgb: RgbImage) -> F32 | None:
+        """Landmarks (478, 2) in pixels; None as long as no face was found."""
         if self._label is not None:
             found = self._label(enlarge(rgb))
             if found is not None:
                 size = np.array([rgb.shape[1], rgb.shape[0]], np.float32)
-                self._last = float(lip_gap(found.landmarks[:, :2] * size))
-            return self._last
+                self._at = found.landmarks[:, :2] * size
+            return self._at
         if self._at is None:
             self._at = self._reader.read(rgb).landmarks
         self._at = self._reader.look(Image.fromarray(rgb), aligned_crop(self._at)).landmarks
-        return float(lip_gap(self._at))
+        return self._at
 
 
 def enlarge(rgb: RgbImage, side: int = 512) -> RgbImage:

@@ -80,3 +80,9 @@ def lip_gap(landmarks: NDArray[Any]) -> Any:
     """Inner lip gap over face height, landmarks 13-14 over 10-152: (..., 478, 2) -> (...)."""
     gap = np.linalg.norm(landmarks[..., 13, :2] - landmarks[..., 14, :2], axis=-1)
     return gap / np.linalg.norm(landmarks[..., 10, :2] - landmarks[..., 152, :2], axis=-1)
+
+
+def mouth_width(landmarks: NDArray[Any]) -> Any:
+    """Distance of the lip corners over that of the outer eye corners, 61-291 over 33-263: (..., 478, 2) -> (...)."""
+    wide = np.linalg.norm(landmarks[..., 61, :2] - landmarks[..., 291, :2], axis=-1)
+    return wide / np.linalg.norm(landmarks[..., 33, :2] - landmarks[..., 263, :2], axis=-1)

@@ -20,6 +20,7 @@ from engine.face import arkit
 
 F32 = NDArray[np.float32]
 _JAW = arkit.index("jawOpen")
+_FIRM = 0.05  # how firmly lips are pressed when nothing else may part them
 EASE_FRAMES = 8  # 320 ms from one expression to the next
 MAX_PROMPT = 400  # characters
 MAX_PENDING = 64  # changes of one stream that may wait for their frame
@@ -269,7 +270,7 @@ class ExpressionState:
         speaks = energy > 0.02
         self.silence = max(0.0, self.silence - 0.5) if speaks else min(1.0, self.silence + 0.08)
         shown = self._at(frame)
-        shown[_JAW] *= self.silence * (1 - min(1.0, pressed / 0.1))
+        shown[_JAW] *= self.silence * (1 - min(1.0, pressed / _FIRM))
         return shown
 
     def _at(self, frame: int) -> F32:

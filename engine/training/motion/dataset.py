@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from engine.training.motion.rules import mouth
 from engine.training.speech.data import Utterance, read_shard
 from engine.training.speech.phones import INDEX, Phone
 from engine.training.speech.teacher import FRAME_HZ, Moonshine
+from engine.training.speech.voice import RATE
 
 F32 = NDArray[np.float32]
 HELD_OUT = ("2_04", "3_16")
@@ -118,6 +120,30 @@ def load_synthetic(folder: Path) -> Iterator[Clip]:
     for path in sorted(folder.glob("*_[0-9][0-9][0-9][0-9].npz")):
         for said in read_shard(path):
             yield from_utterance(said)
+
+
+def load_talks(folder: Path, seed: int = 0, sentences: int = 5) -> Iterator[Clip]:
+    """The synthetic sentences of `folder`, some at a time, with pauses between them."""
+    for path in sorted(folder.glob("*_[0-9][0-9][0-9][0-9].npz")):
+        rng = np.random.RandomState([seed, zlib.crc32(path.stem.encode())])
+        said = list(read_shard(path))
+        for i in range(0, len(said), sentences):
+            yield from_utterance(_talk(said[i : i + sentences], rng))
+
+
+def _talk(said: Sequence[Utterance], rng: np.random.RandomState) -> Utterance:
+    """Sentences one after another, 0.1 to 1.5 s apart."""
+    pieces: list[F32] = []
+    phones: list[Phone] = []
+    length = 0
+    for one in said:
+        pause = int(RATE * np.exp(rng.uniform(np.log(0.1), np.log(1.5))))
+        at, end = length / RATE, (length + len(one.pcm)) / RATE
+        phones += [Phone(p.name, at + p.start, at + p.end) for p in one.phones]
+        phones.append(Phone("sil", end, end + pause / RATE))
+        pieces += [one.pcm, np.zeros(pause, np.float32)]
+        length += len(one.pcm) + pause
+    return Utterance(said[0].name, np.concatenate(pieces), tuple(phones))
 
 
 def add_teacher(clips: Sequence[Clip], cache: Path, store: Path) -> None:

@@ -6,6 +6,7 @@ every sound.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from engine.nets.moonshine import PAST, SpeechSettings, StreamingMoonshine
 from engine.training.data.speech_features import hubert_features
 from engine.training.motion.dataset import Clip
 from engine.training.speech.augment import cut, noise_only, roughen
+from engine.training.speech.exported_encoder import load_exported
 
 F16 = NDArray[np.float16]
 F32 = NDArray[np.float32]
@@ -33,14 +35,15 @@ PIECE = 250  # motion frames of one prepared piece
 class MotionTraining:
     """One training run."""
 
-    steps: int = 600
+    steps: int = 900
     batch: int = 20
     frames: int = 100
     rate: float = 1.5e-3
-    animated_share: float = 0.7  # of the pieces
-    animated_pieces: int = 700  # prepared pieces of 10 s
-    synthetic_pieces: int = 320
+    animated_share: float = 0.5  # of the pieces
+    animated_pieces: int = 100  # prepared pieces of 10 s
+    synthetic_pieces: int = 310
     noise_pieces: int = 30
+    lead: int = 1  # frames of 20 ms by which mouths by rule are learnt to come early
     kl: float = 0.05
     seed: int = 0
 
@@ -65,14 +68,22 @@ def load_speech_encoder(path: Path, settings: SpeechSettings | None = None) -> S
     return model.eval()
 
 
-def choose_encoder(name: str, work: Path, models_dir: Path) -> SpeechFeatures:
-    """The speech encoder of `speech.pt` in `work` for "tiny", else the public HuBERT out of `models_dir`.
+def choose_encoder(
+    name: str, work: Path, models_dir: Path, weights: Path | None = None
+) -> SpeechFeatures:
+    """The speech encoder that a mouth is trained for.
+
+    Args:
+        name: "tiny" is that of `speech.pt` in `work` or, with `weights`, the graph in that folder;
+            others are public HuBERTs out of `models_dir`.
 
     Raises:
         WeightsError: HuBERT is missing; the message says how to bring it.
+        DataError: the graph is missing or another one.
     """
     if name == "tiny":
-        model = load_speech_encoder(work / "speech.pt")
+        path = work / "speech.pt" if weights is None else weights / "speech.onnx"
+        model = load_speech_encoder(path) if weights is None else load_exported(path)
         return lambda pcm: model(torch.from_numpy(pcm)[None])[0].numpy()
     hubert = hubert_features(name, models_dir)
     return lambda pcm: hubert(pcm[PAST:])
@@ -94,25 +105,58 @@ def energy_of(pcm: F32, frames: int) -> F32:
 
 @torch.no_grad()
 def prepare(
-    clips: Sequence[Clip], encoder: SpeechFeatures, config: MotionTraining
+    clips: Sequence[Clip],
+    encoder: SpeechFeatures,
+    config: MotionTraining,
+    store: Path | None = None,
 ) -> list[Example]:
-    """Cut pieces of the clips, degrade them and compute their features; noise alone as well."""
-    rng = np.random.RandomState(config.seed)
-    plan = [(True, config.animated_pieces), (False, config.synthetic_pieces)]
-    total = config.animated_pieces + config.synthetic_pieces + config.noise_pieces
+    """Cut pieces of the clips, degrade them and compute their features; noise alone as well.
+
+    Args:
+        store: folder that keeps the features of each piece, by number and sound: a stopped run goes
+            on there, and a change of the mouths leaves them as they are.
+    """
+    plan = [
+        ("animated", [c for c in clips if c.real], config.animated_pieces),
+        ("synthetic", [c for c in clips if not c.real], config.synthetic_pieces),
+        ("noise", [], config.noise_pieces),
+    ]
     examples = []
-    with tqdm(total=total, desc="speech features", unit="piece") as bar:
-        for real, count in plan:
-            group = [c for c in clips if c.real == real]
-            share = shares(group)
-            for _ in range(count):
-                clip = group[rng.choice(len(group), p=share)]
-                examples.append(_spoken(clip, encoder, rng))
+    with tqdm(total=sum(n for *_, n in plan), desc="speech features", unit="piece") as bar:
+        for kind, group, count in plan:
+            share = shares(group) if group else None
+            for i in range(count):
+                rng = np.random.RandomState([config.seed, zlib.crc32(kind.encode()), i])
+                path = store / f"{kind}_{i:04d}.npz" if store is not None else None
+                hear = kept(encoder, path)
+                if share is None:
+                    examples.append(_noise(hear, rng))
+                else:
+                    clip = group[rng.choice(len(group), p=share)]
+                    examples.append(_spoken(clip, hear, rng, config.lead))
                 bar.update()
-        for _ in range(config.noise_pieces):
-            examples.append(_noise(encoder, rng))
-            bar.update()
     return examples
+
+
+def kept(encoder: SpeechFeatures, path: Path | None) -> SpeechFeatures:
+    """`encoder`, whose answer for one sound is kept in the file `path`."""
+    if path is None:
+        return encoder
+
+    def hear(pcm: F32) -> F32:
+        sound = zlib.crc32(pcm.tobytes())
+        if path.exists():
+            with np.load(path) as file:
+                if int(file["sound"]) == sound:
+                    return np.asarray(file["features"], np.float32)
+        features = encoder(pcm)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part.npz")
+        np.savez(part, sound=sound, features=features.astype(np.float16))
+        part.rename(path)
+        return features
+
+    return hear
 
 
 def shares(clips: Sequence[Clip]) -> NDArray[np.float64]:
@@ -130,12 +174,18 @@ def _pairs(track: F32) -> F16:
     return track.reshape(-1, 2, track.shape[1]).mean(1).astype(np.float16)
 
 
-def _spoken(clip: Clip, encoder: SpeechFeatures, rng: np.random.RandomState) -> Example:
+def _spoken(clip: Clip, encoder: SpeechFeatures, rng: np.random.RandomState, lead: int) -> Example:
     piece = cut(clip, 2 * PIECE, rng, 0)
     energy = energy_of(piece.pcm, PIECE).astype(np.float16)
     clean = piece.pcm * np.float32(10 ** rng.uniform(-0.7, 0.3))
     features = encoder(clean if rng.rand() < 0.4 else roughen(piece.pcm, rng)).astype(np.float16)
-    return Example(features, _pairs(piece.mouth), _pairs(piece.columns), energy, clip.real)
+    mouth = piece.mouth if clip.real else _early(piece.mouth, lead)
+    return Example(features, _pairs(mouth), _pairs(piece.columns), energy, clip.real)
+
+
+def _early(track: F32, frames: int) -> F32:
+    """`track` (T, N), each row `frames` rows earlier; the last one stays."""
+    return track[np.minimum(np.arange(len(track)) + frames, len(track) - 1)]
 
 
 def _noise(encoder: SpeechFeatures, rng: np.random.RandomState) -> Example:

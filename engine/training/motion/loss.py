@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.motion.channels import group_matrix
+from engine.motion.channels import CHANNELS, group_matrix
 from engine.nets.motion_vae import Decoded, MotionVae
 from engine.training.motion.dataset import Clip
 
+# Channels by rule whose size matters as much as their course.
+_FOLLOWED = "jawOpen mouthFunnel mouthPucker mouthStretch mouthRollLower mouthPress mouthLowerDown"
+FOLLOWED = [CHANNELS.index(name) for name in f"{_FOLLOWED} mouthUpperUp".split()]
 WARM = 12  # frames of a piece whose answers do not count
 
 
@@ -21,7 +24,8 @@ def loss_of(
     """Parts of the loss: the answers decoded from prior and posterior, their KL, and the energy.
 
     An answer's part is the error of its channels and of their changes in time, that of the
-    animators' columns, and how well the animators' mouths are followed.
+    animators' columns, and how well the mouths are followed: those by rule channel by channel, those of
+    the animators in the sums that they agree on.
 
     Args:
         batch: see `engine.training.motion.examples.batch_of`.
@@ -32,6 +36,8 @@ def loss_of(
     scale = spread["mouth_var"][batch["real"].long()][:, None]
     animated, groups = batch["real"] > 0, torch.from_numpy(group_matrix())
     sums = (batch["mouth"] @ groups)[animated, WARM:]
+    ruled = batch["mouth"][~animated][:, WARM:, FOLLOWED]
+    moving = (ruled != 0).flatten(0, 1).any(0)
 
     def miss(answer: Decoded) -> Tensor:
         error = (answer.channels - batch["mouth"])[:, WARM:]
@@ -39,8 +45,10 @@ def loss_of(
         motion = (error.diff(dim=1) ** 2 / scale).mean()
         apart = (answer.columns - batch["columns"]) ** 2 / spread["columns_var"] * real
         columns = apart[:, WARM:].mean() / real.mean().clamp_min(0.05)
-        followed = concordance((answer.channels @ groups)[animated, WARM:], sums)
-        return channels + 0.2 * motion + columns + 3 * (1 - followed).mean()
+        agreed = concordance((answer.channels @ groups)[animated, WARM:], sums)
+        followed = concordance(answer.channels[~animated][:, WARM:, FOLLOWED], ruled)
+        astray = ((1 - followed) * moving).sum() / moving.sum().clamp_min(1)
+        return channels + 0.2 * motion + columns + 3 * (1 - agreed).mean() + 3 * astray
 
     energy = ((prior.energy[..., 0] - batch["energy"])[:, WARM:] ** 2).mean()
     return {

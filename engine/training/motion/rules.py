@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.motion.channels import CHANNELS
-from engine.training.speech.phones import BILABIAL, LABIODENTAL, VISEMES, VOWELS, Phone
+from engine.training.speech.phones import (
+    BILABIAL,
+    DIPHTHONGS,
+    FIRST_VOWEL,
+    LABIODENTAL,
+    VISEMES,
+    VOWELS,
+    Phone,
+)
 
 F32 = NDArray[np.float32]
 
@@ -28,11 +36,9 @@ _OPENERS = [
 _ROUND = [_AT["mouthFunnel"], _AT["mouthPucker"]]
 RATE_HZ = 100  # grid of the rules; the answer is asked for at `rate`
 
-# Multiplies every channel so that English speech by rule has the spread of captured English
-# speech (jawOpen std .09, funnel .11, pucker .10, lower lip .12, upper lip .11, stretch .06).
-_MATCH = {"jawOpen": 0.9, "mouthPucker": 0.85, "mouthStretch": 1.4, "mouthLowerDown": 1.35}
-_MATCH |= {"mouthUpperUp": 1.35, "mouthSmile": 1.5}
-MATCH = np.array([_MATCH.get(name, 1.0) for name in CHANNELS], np.float32)
+# Between words and in short pauses real lips rest apart; in a longer silence they close.
+REST = {"jawOpen": 0.04, "mouthLowerDown": 0.09, "mouthUpperUp": 0.07}
+RESTS, CLOSED = 0.6, 1.2  # s of silence after which lips begin to close, and have closed
 
 
 def mouth(phones: Sequence[Phone], pcm: F32, rate: int = 50) -> F32:
@@ -48,10 +54,10 @@ def mouth(phones: Sequence[Phone], pcm: F32, rate: int = 50) -> F32:
     """
     steps = int(np.ceil(len(pcm) / 16_000 * RATE_HZ)) + 1
     time = (np.arange(steps) + 0.5) / RATE_HZ
-    phones = _merge_silence(phones)
+    phones = _split_diphthongs(_merge_silence(phones))
     track = _smooth(_blend(phones, _vowel_gain(phones, pcm), time), 0.02)
     _close(track, phones, time)
-    track = _smooth(track, 0.008) * MATCH
+    track = _smooth(track, 0.008)
     out = len(pcm) * rate // 16_000
     when = (np.arange(out) + 0.5) / rate
     return np.stack([np.interp(when, time, c) for c in track.T], 1).astype(np.float32)
@@ -75,6 +81,18 @@ def _merge_silence(phones: Sequence[Phone], shortest: float = 0.15) -> list[Phon
     return out
 
 
+def _split_diphthongs(phones: Sequence[Phone]) -> list[Phone]:
+    out: list[Phone] = []
+    for p in phones:
+        if p.name not in DIPHTHONGS:
+            out.append(p)
+            continue
+        first, second = DIPHTHONGS[p.name]
+        turn = p.start + FIRST_VOWEL * (p.end - p.start)
+        out += [Phone(first, p.start, turn), Phone(second, turn, p.end)]
+    return out
+
+
 def _vowel_gain(phones: Sequence[Phone], pcm: F32) -> list[float]:
     rms = []
     for p in phones:
@@ -95,8 +113,10 @@ def _strength(name: str) -> F32:
         strength[:] = 1.0
     elif name in BILABIAL or name in LABIODENTAL:
         strength[_OPENERS] = 1.0
-        strength[_ROUND] = 0.3
-    elif name in ("SH", "ZH", "CH", "JH", "W", "R"):
+        strength[_ROUND] = 0.15
+    elif name in ("W", "R"):
+        strength[_ROUND] = 2.0
+    elif name in ("SH", "ZH", "CH", "JH"):
         strength[_ROUND] = 1.2
     elif name in ("S", "Z", "T", "D", "N", "L", "TH", "DH"):
         strength[_AT["jawOpen"]] = 0.7
@@ -109,8 +129,8 @@ def _strength(name: str) -> F32:
 def _blend(phones: Sequence[Phone], gains: Sequence[float], time: NDArray[np.float64]) -> F32:
     above = np.zeros((len(time), len(CHANNELS)))
     below = np.full((len(time), len(CHANNELS)), 1e-4)
-    for phone, gain in zip(phones, gains, strict=True):
-        target = np.zeros(len(CHANNELS))
+    for number, (phone, gain) in enumerate(zip(phones, gains, strict=True)):
+        target: NDArray[np.float64] = np.zeros(len(CHANNELS))
         for name, value in VISEMES[phone.name].items():
             target[_AT[name]] = value
         target[[_AT["jawOpen"], _AT["mouthLowerDown"], _AT["mouthUpperUp"]]] *= gain
@@ -118,6 +138,8 @@ def _blend(phones: Sequence[Phone], gains: Sequence[float], time: NDArray[np.flo
         half = max(phone.end - phone.start, 0.02) / 2
         if phone.name == "sil":  # rests from 60 ms after the last sound to 60 ms before the next
             half = max(half - 0.06, 0.02)
+            if number:
+                target = _at_rest(time - phone.start)
         distance = np.maximum(np.abs(time - (phone.start + phone.end) / 2) - half * 0.5, 0)
         early = time < (phone.start + phone.end) / 2
         reach = np.where(early, 0.055, 0.065)  # s; rounding is felt about 120 ms before
@@ -127,14 +149,22 @@ def _blend(phones: Sequence[Phone], gains: Sequence[float], time: NDArray[np.flo
     return (above / below).astype(np.float32)
 
 
+def _at_rest(silent: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where the mouth rests (T, channels) after `silent` (T,) seconds of silence."""
+    rest = np.zeros(len(CHANNELS))
+    for name, value in REST.items():
+        rest[_AT[name]] = value
+    return np.clip((CLOSED - silent) / (CLOSED - RESTS), 0, 1)[:, None] * rest
+
+
 def _close(track: F32, phones: Sequence[Phone], time: NDArray[np.float64]) -> None:
     """Make lips meet on p, b, m and the lower lip meet the teeth on f, v, whatever surrounds."""
     for phone in phones:
         if phone.name not in BILABIAL | LABIODENTAL:
             continue
         middle = (phone.start + phone.end) / 2 - 0.005
-        half = max(phone.end - phone.start, 0.06) / 2 - 0.005
-        shut = np.clip(1.5 - (np.abs(time - middle) - half) / 0.035, 0, 1).astype(np.float32)
+        half = float(np.clip(phone.end - phone.start, 0.06, 0.11)) / 2
+        shut = np.clip(1 - (np.abs(time - middle) - half) / 0.04, 0, 1).astype(np.float32)
         target = VISEMES[phone.name]
         lips = phone.name in BILABIAL
         for i in _OPENERS:
@@ -142,7 +172,7 @@ def _close(track: F32, phones: Sequence[Phone], time: NDArray[np.float64]) -> No
                 target.get(CHANNELS[i], 0.0) if not lips else (0.02 if i == _AT["jawOpen"] else 0)
             )
             track[:, i] += shut * (wanted - track[:, i])
-        track[:, _ROUND] *= 1 - (0.35 if lips else 0.7) * shut[:, None]
+        track[:, _ROUND] *= 1 - (0.25 if lips else 0.5) * shut[:, None]
         for i in _CLOSERS:
             track[:, i] = np.maximum(track[:, i], shut * target.get(CHANNELS[i], 0.0))
 

@@ -18,7 +18,7 @@ from engine.nets.motion_vae import MotionSettings, MotionVae
 from engine.outputs import own_folder
 from engine.training.data.speech_features import SPEECH_ENCODERS
 from engine.training.loop import LoopSettings, run_loop
-from engine.training.motion.dataset import HELD_OUT, load_animated, load_synthetic
+from engine.training.motion.dataset import HELD_OUT, load_animated, load_talks
 from engine.training.motion.examples import (
     Example,
     MotionTraining,
@@ -97,6 +97,10 @@ def main() -> None:
         "--work", type=Path, required=True, help="folder of motion.pt, and of speech.pt when tiny"
     )
     parser.add_argument("--speech-encoder", choices=SPEECH_ENCODERS, default="tiny")
+    parser.add_argument(
+        "--speech-weights", type=Path, help="folder of speech.onnx, in place of speech.pt"
+    )
+    parser.add_argument("--features", type=Path, help="folder that keeps the speech features")
     parser.add_argument("--models-dir", type=Path, default=Path("models"), help="where HuBERT is")
     parser.add_argument("--steps", type=int, default=MotionTraining().steps)
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long")
@@ -104,9 +108,9 @@ def main() -> None:
     torch.set_num_threads(1)
     config = MotionTraining(steps=args.steps)
     clips = [c for c in load_animated(args.animated)[0] if c.name not in HELD_OUT]
-    clips += load_synthetic(args.speech)
-    encoder = choose_encoder(args.speech_encoder, args.work, args.models_dir)
-    examples = prepare(clips, encoder, config)
+    clips += load_talks(args.speech)
+    encoder = choose_encoder(args.speech_encoder, args.work, args.models_dir, args.speech_weights)
+    examples = prepare(clips, encoder, config, args.features)
     train(examples, spreads(clips), config, args.work, args.minutes)
 
 

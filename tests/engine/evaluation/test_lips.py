@@ -9,9 +9,11 @@ import pytest
 
 from engine.evaluation.lip_figures import (
     Said,
+    agreement,
     best_lag,
     correlation_at,
     log_energy,
+    meeting_offset,
     rule_coefficients,
     span_minima,
 )
@@ -47,6 +49,30 @@ def test_the_smallest_gap_is_looked_for_within_a_frame_of_p_b_m_only() -> None:
     assert span_minima(gap, [Phone("B", 9.0, 9.1)]) == []
 
 
+@pytest.mark.parametrize("offset", [-6, 0, 2.5])
+def test_lips_that_meet_on_p_b_m_tell_how_late_they_are(offset: float) -> None:
+    rng = np.random.default_rng(1)
+    middles = np.sort(rng.uniform(1, 19, 24))
+    time = (np.arange(500) + 0.5) / 25 - offset / 25
+    near = np.abs(time[:, None] - middles).min(1)
+    gap = np.clip(near / 0.12, 0, 1) * rng.uniform(0.03, 0.08, 500)
+    phones = [Phone("B", m - 0.04, m + 0.04) for m in middles] + [Phone("AA", 0.2, 0.4)]
+    assert meeting_offset(gap.astype(np.float32), phones) == pytest.approx(offset, abs=0.3)
+    with pytest.raises(ValueError, match="no p, b or m"):
+        meeting_offset(gap, phones[-1:])
+
+
+def test_lips_are_compared_where_the_talkers_lips_are_at_their_sound(wave: np.ndarray) -> None:
+    own = np.stack([0.05 + 0.02 * wave, 0.6 + 0.05 * wave[::-1]], 1)
+    late = np.roll(own, 7, axis=0) * 0.5  # the film's sound is 6 frames late, these lips 1 more
+    report = agreement(own, late, -6)
+    assert report["gap late by frames"] == report["width late by frames"] == 1
+    assert report["r gap at its best lag"] > 0.95 > report["r gap"]
+    assert report["spread of width, of his own"] == 0.5
+    own[:250, 0] = 0.001
+    assert agreement(own, late, -6)["closed frames, his"] > 0.6
+
+
 def test_energy_is_counted_by_frames_of_640_samples() -> None:
     pcm = np.zeros(640 * 3 + 100, np.float32)
     pcm[640:1280] = 0.5
@@ -69,7 +95,7 @@ def test_the_rules_open_on_a_vowel_and_press_on_p() -> None:
     assert track.shape == (25, arkit.COUNT)
     jaw, press = (track[:, arkit.index(n)] for n in ("jawOpen", "mouthPressLeft"))
     assert jaw[8] > 0.2 > 0.1 > jaw[13]
-    assert press[13] > 0.2 > press[8]
+    assert press[13] > 0.07 > press[8]
 
 
 def test_small_pictures_are_enlarged_for_the_public_landmarker_and_large_ones_left() -> None:

@@ -9,10 +9,12 @@ from engine.face import arkit
 from engine.face.landmarks import lip_gap
 from engine.face.topology import INNER_LOWER_LIP, INNER_UPPER_LIP
 from engine.motion.retarget import (
+    CLING,
     FaceBasis,
     neutral_face,
     retarget,
     sealed,
+    speak,
     turn_head,
     uncross_lips,
 )
@@ -108,7 +110,7 @@ def test_pressed_lips_touch_although_the_jaw_is_a_little_open(
 ) -> None:
     neutral = neutral_face(laughing, coefficients(), basis)
     jaw = {"jawOpen": 0.08, "mouthLowerDownLeft": 0.06, "mouthLowerDownRight": 0.06}
-    press = {"mouthPressLeft": 0.3, "mouthPressRight": 0.3, "mouthRollUpper": 0.15}
+    press = {"mouthPressLeft": 0.1, "mouthPressRight": 0.1, "mouthRollUpper": 0.06}
 
     def gap(**values: float) -> float:
         return float(lip_gap(retarget(neutral, basis, coefficients(**values), STILL)))
@@ -119,7 +121,42 @@ def test_pressed_lips_touch_although_the_jaw_is_a_little_open(
     assert gap(**jaw, **press) < gap(**jaw, **slight) < gap(**jaw)
 
 
+def test_lips_that_nearly_touch_cling_and_parted_ones_are_left(
+    basis: FaceBasis, laughing: np.ndarray
+) -> None:
+    neutral = neutral_face(laughing, coefficients(), basis)
+
+    def gaps(jaw: float) -> tuple[float, float]:
+        row = coefficients(jawOpen=jaw)
+        free = uncross_lips(neutral + speak(neutral, basis, row))
+        return float(lip_gap(free)), float(lip_gap(retarget(neutral, basis, row, STILL)))
+
+    seen = [gaps(jaw) for jaw in np.linspace(0, 0.15, 40)]
+    assert all(0 <= shown <= free + 1e-6 for free, shown in seen)
+    assert [shown for _, shown in seen] == sorted(shown for _, shown in seen)
+    near = [shown / free for free, shown in seen if 0 < free < CLING / 2]
+    assert near
+    assert max(near) < 0.6
+    assert all(shown == pytest.approx(free) for free, shown in seen if free > CLING)
+
+
 def test_a_lip_under_the_teeth_leaves_the_mouth_open() -> None:
-    assert sealed(coefficients(mouthRollLower=0.34, mouthUpperUpLeft=0.2, mouthPressLeft=0.04)) == 0
+    assert sealed(coefficients(mouthRollLower=0.16, mouthUpperUpLeft=0.2, mouthPressLeft=0.02)) == 0
     assert sealed(coefficients()) == 0
-    assert sealed(coefficients(mouthPressLeft=0.34, mouthPressRight=0.34)) == 1
+    assert sealed(coefficients(mouthPressLeft=0.14, mouthPressRight=0.14)) == 1
+
+
+def test_rounding_narrows_the_mouth_and_leaves_the_rest_of_the_face(basis: FaceBasis) -> None:
+    face = np.tile(np.array([0.5, 0.5], np.float32), (478, 1))
+    face[[61, 291, 33, 263]] = [(0.3, 0.6), (0.7, 0.6), (0.1, -0.4), (0.9, -0.4)]
+    face[[INNER_UPPER_LIP[0], INNER_UPPER_LIP[-1]]] = [(0.32, 0.6), (0.68, 0.6)]
+    face[[234, 454]] = [(-0.2, 0.1), (1.2, 0.1)]
+
+    def width(a: int, b: int, **values: float) -> float:
+        moved = face + speak(face, basis, coefficients(**values))
+        return float((moved[b] - moved[a])[0] / (face[b] - face[a])[0])
+
+    assert width(61, 291, mouthPucker=0.3) < 0.92
+    assert width(61, 291, mouthPucker=0.6) < width(61, 291, mouthPucker=0.3)
+    assert width(61, 291, mouthFunnel=0.3) < 0.97
+    assert width(234, 454, mouthPucker=0.6) > 0.97

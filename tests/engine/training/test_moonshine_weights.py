@@ -12,7 +12,12 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper, numpy_helper
 
+from engine.audio.speech_encoder import SPEECH
+from engine.backends import load_backend
+from engine.config import EngineConfig
 from engine.errors import DataError
+from engine.nets.moonshine import Memory
+from engine.training.speech.exported_encoder import load_exported
 from engine.training.speech.moonshine_weights import load_moonshine
 
 pytestmark = pytest.mark.train
@@ -85,3 +90,24 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "encoder.onnx", layers=5)
     with pytest.raises(DataError, match="not Moonshine tiny's encoder"):
         load_moonshine(tmp_path / "encoder.onnx")
+
+
+def test_the_exported_encoder_hears_as_its_graph_does(tmp_path: Path) -> None:
+    """The weights read back out of `speech.onnx` give what the graph gives."""
+    weights = EngineConfig().weights
+    model = load_exported(weights / "speech.onnx")
+    graph = load_backend("openvino", threads=1).load(SPEECH, weights / "speech.onnx")
+    rng = np.random.default_rng(0)
+    feeds = {
+        t.name: np.abs(0.1 * rng.standard_normal(t.sized(1))).astype(np.float32)
+        for t in graph.spec.inputs
+    }
+    memory = Memory(*(torch.from_numpy(feeds[k]) for k in ("level", "pending", "keys", "values")))
+    with torch.no_grad():
+        heard, after = model.step(torch.from_numpy(feeds["window"]), memory)
+    wanted = graph(**feeds)
+    np.testing.assert_allclose(heard.numpy(), wanted["features"], atol=1e-3)
+    np.testing.assert_allclose(after.keys.numpy(), wanted["keys_after"], atol=1e-3)
+    for other in (tmp_path / "missing.onnx", weights / "motion.onnx"):
+        with pytest.raises(DataError, match="is not an exported speech encoder"):
+            load_exported(other)

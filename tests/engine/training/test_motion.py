@@ -2,7 +2,9 @@
 
 # ruff: noqa: E402  torch may be missing
 
+import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,17 +15,20 @@ from engine.motion.channels import CHANNELS
 from engine.nets.moonshine import PAST
 from engine.nets.motion_vae import MotionSettings, MotionVae
 from engine.training.loop import LoopSettings, run_loop
-from engine.training.motion.dataset import MAPPING, Clip, map_columns
+from engine.training.motion.dataset import MAPPING, Clip, load_talks, map_columns
 from engine.training.motion.examples import (
     PIECE,
     Example,
     MotionTraining,
     batch_of,
     energy_of,
+    prepare,
     shares,
 )
 from engine.training.motion.loss import concordance, loss_of
 from engine.training.motion.train import load_motion, motion_trainer
+from engine.training.speech.data import write_shard
+from engine.training.speech.phones import INDEX, Phone
 
 pytestmark = pytest.mark.train
 TINY = MotionSettings(features=6, words=2, hidden=16, latent=4, prior=(1, 2), decoder=(1,))
@@ -112,6 +117,68 @@ def test_features_are_heard_two_frames_after_their_mouth() -> None:
     torch.testing.assert_close(heard[:, :-2], batch["mouth"][:, 2:, 0])
     assert batch["features"].shape == (4, 60, 6)
     assert {0.0, 1.0} >= set(batch["real"].tolist())
+
+
+def talking() -> Clip:
+    """A sound of 11 s whose jaw opens by its level."""
+    frames = 550
+    jaw = np.repeat(np.random.default_rng(3).random(frames // 10), 10).astype(np.float32)
+    hiss = np.random.default_rng(4).standard_normal(frames * 320)
+    mouth = np.zeros((frames, len(CHANNELS)), np.float32)
+    mouth[:, 0] = jaw
+    pcm = (0.1 * np.repeat(jaw, 320) * hiss).astype(np.float32)
+    return Clip("made", pcm, np.zeros(frames, np.int8), mouth, np.zeros((0, 28), np.float32))
+
+
+def test_kept_features_outlast_a_change_of_the_mouths_but_not_of_the_sound(tmp_path: Path) -> None:
+    heard = []
+
+    def encoder(pcm: np.ndarray) -> np.ndarray:
+        heard.append(len(pcm))
+        return np.repeat(pcm[PAST:].reshape(-1, 320).std(1)[:, None], 6, 1)
+
+    config = MotionTraining(animated_pieces=0, synthetic_pieces=2, noise_pieces=1)
+    clip = talking()
+    first = prepare([clip], encoder, config, tmp_path)
+    assert len(heard) == 3
+    clip.mouth[:, 1] = 0.7
+    again = prepare([clip], encoder, config, tmp_path)
+    assert len(heard) == 3
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.features, b.features)
+    assert again[0].mouth[:, 1].max() > 0.6 > first[0].mouth[:, 1].max()
+    clip.pcm = clip.pcm[::-1].copy()
+    prepare([clip], encoder, config, tmp_path)
+    assert len(heard) == 5  # the piece of noise is the same
+
+
+def test_sentences_of_a_talk_keep_their_phones_at_their_sound(tmp_path: Path) -> None:
+    def one(rng: random.Random) -> tuple[np.ndarray, list[Phone]]:
+        sound = np.zeros(8_000, np.float32)
+        sound[3_200:6_400] = 0.2 * np.random.default_rng(rng.randint(0, 99)).standard_normal(3_200)
+        return sound, [Phone("sil", 0, 0.2), Phone("AA", 0.2, 0.4), Phone("sil", 0.4, 0.5)]
+
+    write_shard(tmp_path / "hiss_0000.npz", SimpleNamespace(say=one), "a")
+    talks = list(load_talks(tmp_path))
+    assert len(talks) == 4
+    for talk in talks:
+        level = talk.pcm.reshape(-1, 320).std(1)
+        said = talk.phone == INDEX["AA"]
+        assert said.sum() == 5 * 10
+        assert level[said].min() > 0.05
+        assert (level[~said] < 0.01).mean() > 0.95
+        assert 5 * 0.6 <= len(talk.pcm) / 16_000 <= 5 * 2.0
+        jaw = talk.mouth[:, CHANNELS.index("jawOpen")]
+        assert jaw[said].mean() > 2 * jaw[~said].mean()
+
+
+def test_a_lead_moves_the_mouth_ahead_of_its_sound() -> None:
+    def jaws(lead: int) -> np.ndarray:
+        config = MotionTraining(animated_pieces=0, synthetic_pieces=1, noise_pieces=0, lead=lead)
+        one = prepare([talking()], lambda pcm: np.zeros((2 * PIECE, 6)), config)[0]
+        return one.mouth[:, 0].astype(np.float32)
+
+    np.testing.assert_allclose(jaws(4)[:-2], jaws(0)[2:], atol=1e-3)
 
 
 SPREAD = {"mouth_var": torch.full((2, 12), 0.05), "columns_var": torch.full((28,), 0.05)}
