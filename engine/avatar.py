@@ -158,6 +158,13 @@ class AvatarEngine:
         state.cache = self._renderer.cold(identity.face)
         state.painted, state.shown = None, None
 
+    def settle(self, state: StreamState) -> None:
+        """Bring the mouth to rest from the next frame on; speech that begins afterwards moves it again.
+
+        Frames that still hear what was cut off move it as before: nobody sees them.
+        """
+        state.settling.begin(self.config.stream.lookahead_frames)
+
     def set_quality(self, state: StreamState, quality: Quality) -> None:
         """Draw the frames of a stream at another quality from the next one on."""
         state.quality = quality
@@ -248,6 +255,7 @@ class AvatarEngine:
         """Coefficients (T, 52) of speech with the life of a face that is at rest."""
         energy = state.motion.energy
         pose, alive = self._idle.step(state.idle, len(spoken), energy)
+        spoken = state.settling.step(spoken, energy)
         rows = zip(spoken + alive, pose, energy, strict=True)
         return [(coefficients, placed, float(loud)) for coefficients, placed, loud in rows]
 

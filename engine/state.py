@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.enroll import Identity
 from engine.motion.decoder import MotionState
 from engine.motion.expression import ExpressionState
 from engine.motion.idle import IdleState
+from engine.motion.settle import Settling
 from engine.motion.speech_context import SpeechContext
 from engine.types import Quality, RgbImage
 
@@ -29,6 +30,7 @@ class StreamState:
     next_index: int = 0
     draw_from: int = 0  # frames before this one were drawn by an earlier run
     quality: Quality = Quality()
+    settling: Settling = field(default_factory=Settling)
     painted: int | None = None  # the last frame whose mouth was painted afresh
     parted: float = 0.0  # its lip gap over the face height
     shown: RgbImage | None = None  # the last picture drawn

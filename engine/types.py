@@ -72,6 +72,9 @@ class Engine(Protocol):
     def set_identity(self, state: Any, identity: Any) -> None:
         """Show another portrait in a stream from its next frame on."""
 
+    def settle(self, state: Any) -> None:
+        """The speaker was cut off: close the mouth from the next frame on, until speech begins anew."""
+
     def set_quality(self, state: Any, quality: Quality) -> None:
         """Draw the frames of a stream at another quality from the next one on."""
 

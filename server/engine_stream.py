@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 LIMIT_S = 0.4  # of sound that may wait for the engine
 TOO_LATE_S = 0.06  # a picture is not drawn if it would be done so long after its sound
 BLIND_S = 0.5  # but one is drawn after so long without any
-RELEASE_FRAMES = 2  # of a mouth that comes to rest after an interruption: it is seen in the third
+SETTLING_FRAMES = 6  # after an interruption each mouth is painted: one that closes is not carried
+PAINTED = Quality(paint_every=1)
 UNDRAWN = 1 << 30  # `Quality.draw_every` of a step whose pictures nobody would see
 
 
@@ -40,6 +41,7 @@ class Change(NamedTuple):
 
     prompt: Any = None
     identity: Any = None
+    settle: bool = False  # the mouth comes to rest
 
 
 class EngineStream:
@@ -124,17 +126,17 @@ class EngineStream:
     def interrupt(self, cut: int) -> None:
         """Drop the sound that waits, and draw no picture of places before `cut` any more.
 
-        The engine hears silence at once, as much as it takes to let go of what it has heard, so
-        that the face is nearly at rest in the next picture and not when the look-ahead has run out.
+        The engine hears silence at once, as much as it takes to let go of what it has heard, and
+        the mouth comes to rest in the next pictures and not when the look-ahead has run out.
         """
         now = time.monotonic()
         silence = np.zeros(self._frame, dtype=np.int16)
         with self._lock:
             if not self._open:
                 return
-            self._cut = cut
+            self._cut, self._change = cut, self._change._replace(settle=True)
             self._chunks.clear()
-            count = self._lookahead + RELEASE_FRAMES + 1
+            count = self._lookahead + 1
             self._chunks.extend([Chunk(silence, None, None, now)] * count)
             self._waiting = count * self._frame
 
@@ -167,6 +169,8 @@ class EngineStream:
         if not chunks or state is None:
             return None
         now = time.monotonic()
+        if change.settle:
+            self._engine.settle(state)
         if change.identity is not None:
             self._engine.set_identity(state, change.identity)
         if change.prompt is not None:
@@ -215,11 +219,12 @@ class EngineStream:
     def _choose_quality(self, state: Any, cut: int, now: float) -> None:
         """Draw the coming frame as the ladder says, or not at all if nobody would see it."""
         place, on_line = self._place(self._next)
-        stale = place < (cut if on_line else RELEASE_FRAMES * self._frame)
+        stale = on_line and place < cut
         leaves = self._leaves_at(place) if on_line else None
         takes = sorted(self._drawing)[len(self._drawing) // 2] if self._drawing else 0.0
         late = leaves is not None and now + takes > leaves + TOO_LATE_S
-        quality = self._ladder.quality
+        settling = 0 < cut <= place < cut + SETTLING_FRAMES * self._frame
+        quality = PAINTED if settling or not on_line else self._ladder.quality
         if stale or (late and now - self._drawn_at < BLIND_S):
             quality = replace(quality, draw_every=UNDRAWN)
         if quality != self._quality:

@@ -80,11 +80,17 @@ class Espeak:
                 "espeak-ng is not installed: `apt-get install espeak-ng` on Debian, "
                 "`brew install espeak-ng` on a Mac"
             ) from None
+        self._name, self._words_a_minute = name, words_a_minute
         with self._lock:
             self.rate_hz = int(self._library.espeak_Initialize(_SYNCHRONOUS, 0, None, 0))
-            if self.rate_hz <= 0 or self._library.espeak_SetVoiceByName(name.encode()) != 0:
+            if self.rate_hz <= 0 or not self._choose():
                 raise NoVoice(f"espeak-ng has no voice {name!r}; `espeak-ng --voices` lists them")
-            self._library.espeak_SetParameter(_RATE, words_a_minute, 0)
+
+    def _choose(self) -> bool:
+        """Make the library speak with this voice, whoever used it before; False: it has none."""
+        found: int = self._library.espeak_SetVoiceByName(self._name.encode())
+        self._library.espeak_SetParameter(_RATE, self._words_a_minute, 0)
+        return found == 0
 
     def speak(self, text: str) -> Spoken:
         """Speak a text; blocks for a few ms."""
@@ -104,6 +110,7 @@ class Espeak:
         callback = _Callback(take)
         data = text.encode() + b"\0"
         with self._lock:
+            self._choose()
             self._library.espeak_SetSynthCallback(callback)
             self._library.espeak_Synth(
                 data, ctypes.c_size_t(len(data)), 0, _BY_CHARACTER, 0, _UTF8, None, None

@@ -24,6 +24,7 @@ class FakeState:
     fail_at: int | None = None
     prompts: list[tuple[int, str]] = field(default_factory=list)
     quality: Quality = Quality()
+    settled: list[int] = field(default_factory=list)
     shown: RgbImage | None = None
     motion: FaceMotion | None = None
 
@@ -83,6 +84,10 @@ class FakeEngine:
 
     def set_identity(self, state: FakeState, identity: RgbImage) -> None:
         state.identity, state.shown = identity, None
+
+    def settle(self, state: FakeState) -> None:
+        """Take note: its mouth is at rest in silence anyway."""
+        state.settled.append(state.next_frame)
 
     def set_quality(self, state: FakeState, quality: Quality) -> None:
         state.quality = quality
