@@ -21,6 +21,7 @@ from server.sound_format import Decoder, SoundFormat, SpeechRefused
 LIMIT_S = 60.0  # of speech that may wait
 TOLD_EVERY_S = 0.25  # of speech played between two `buffer` events
 MAX_ID = 100  # characters
+MOST_UTTERANCES, MOST_WORDS = 256, 10_000  # that may wait; of one utterance
 _MS = SOUND_RATE_HZ // 1000
 
 
@@ -61,8 +62,15 @@ class Utterance:
         self._add(self._decoder.push(data))
 
     def align(self, words: Iterable[Word]) -> None:
-        """Say when which word is spoken; they come out as `caption` events in time."""
-        self.words.extend(words)
+        """Say when which word is spoken; they come out as `caption` events in time.
+
+        Raises:
+            SpeechRefused: speech_full: too many wait; none of these is kept.
+        """
+        more = list(words)
+        if len(self.words) + len(more) > MOST_WORDS:
+            raise SpeechRefused("speech_full", f"{len(self.words)} words wait to be shown already")
+        self.words.extend(more)
 
     def end(self) -> None:
         """Nothing more comes; what was pushed is spoken to its end. May be called again."""
@@ -108,7 +116,7 @@ class _Span(NamedTuple):
 class SpeechInput:
     """The queue of utterances of one session.
 
-    Bound: 60 s of speech. Overflow: what is pushed is refused whole, and its sender is told.
+    Bound: 60 s of speech in 256 utterances. Overflow: what is pushed is refused whole, and its sender is told.
     """
 
     def __init__(self, events: EventHub, wake: Callable[[], None] = lambda: None) -> None:
@@ -122,8 +130,12 @@ class SpeechInput:
         """Begin a new utterance; it is spoken after those before it.
 
         Raises:
-            SpeechRefused: bad_utterance: the id is too long, or still in use.
+            SpeechRefused: bad_utterance: the id is too long, or still in use; speech_full: too
+                many wait.
         """
+        if len(self._queue) >= MOST_UTTERANCES:
+            said = f"{len(self._queue)} utterances wait; begin the next when there is room"
+            raise SpeechRefused("speech_full", said)
         name = id or f"u-{secrets.token_urlsafe(6)}"
         if len(name) > MAX_ID or any(u.id == name for u in self._known()):
             said = f"utterance id {name[:MAX_ID]!r} is in use, or longer than {MAX_ID} characters"

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from server.events import EventHub
 from server.intake import Pcm48
 from server.sound_format import Decoder, SoundFormat, SpeechRefused
-from server.speech import LIMIT_S, SpeechInput, Utterance, Word
+from server.speech import (
+    LIMIT_S,
+    MOST_UTTERANCES,
+    MOST_WORDS,
+    SpeechInput,
+    Utterance,
+    Word,
+)
 
 RATE_HZ, PACKET = 48_000, 960
 
@@ -292,3 +299,19 @@ def test_the_level_of_the_buffer_is_told_now_and_then_and_when_it_is_empty() -> 
     assert levels == sorted(levels, reverse=True)
     assert levels[-1] == 0
     assert 3 <= len(levels) <= 6
+
+
+async def test_utterances_and_words_that_wait_are_bounded() -> None:
+    speech = SpeechInput(EventHub())
+    first = speech.begin()
+    for _ in range(MOST_UTTERANCES - 1):
+        speech.begin()
+    with pytest.raises(SpeechRefused) as caught:
+        speech.begin()
+    assert caught.value.code == "speech_full"
+    first.align([Word("a", 0, 1)] * MOST_WORDS)
+    with pytest.raises(SpeechRefused, match="words"):
+        first.align([Word("b", 0, 1)])
+    assert len(first.words) == MOST_WORDS
+    speech.interrupt()
+    speech.begin()  # there is room again
