@@ -84,7 +84,8 @@ class EngineStream:
         self._waiting = 0  # samples in the queue
         self._open = True
         self._change = Change()
-        self._cut = 0  # pictures of places before this one are stale
+        self._cut = 0  # what was said before this place is cut off
+        self._unseen = 0  # pictures of places before this one are stale
         # The rest is touched by the engine thread alone.
         self._ladder = Ladder()
         self._quality = Quality()
@@ -134,11 +135,17 @@ class EngineStream:
         with self._lock:
             if not self._open:
                 return
-            self._cut, self._change = cut, self._change._replace(settle=True)
+            self._cut = self._unseen = cut
+            self._change = self._change._replace(settle=True)
             self._chunks.clear()
             count = self._lookahead + 1
             self._chunks.extend([Chunk(silence, None, None, now)] * count)
             self._waiting = count * self._frame
+
+    def skip(self, before: int) -> None:
+        """Draw no picture of places before that one any more: their sound is left out."""
+        with self._lock:
+            self._unseen = max(self._unseen, before)
 
     def go_on(self) -> None:
         """After a pause: what waited through it is due now, as if it had just come."""
@@ -219,7 +226,7 @@ class EngineStream:
     def _choose_quality(self, state: Any, cut: int, now: float) -> None:
         """Draw the coming frame as the ladder says, or not at all if nobody would see it."""
         place, on_line = self._place(self._next)
-        stale = on_line and place < cut
+        stale = on_line and place < self._unseen
         leaves = self._leaves_at(place) if on_line else None
         takes = sorted(self._drawing)[len(self._drawing) // 2] if self._drawing else 0.0
         late = leaves is not None and now + takes > leaves + TOO_LATE_S

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from engine.config import StreamConfig
 from server.clips import Picture
+from server.clock import PACKET_S
 from server.events import EventHub
 from server.intake import SOUND_RATE_HZ, Intake
 from server.metrics import Legs, Metrics, MicrophoneCounts
-from server.pacing import PACKET_S
 
 REPORT_S = 1.0
 

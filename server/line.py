@@ -19,6 +19,7 @@ from server.pacing import Playout
 from server.speech import SpeechInput
 
 TICK_S = PACKET_SAMPLES / SOUND_RATE_HZ / 2
+KEPT = SOUND_RATE_HZ // 5  # samples of speech that stay at hand: its sender may falter
 Voice = Literal["microphone", "assistant", "both"]
 
 
@@ -76,8 +77,13 @@ class SoundLine:
     async def fill(self) -> None:
         """What is due: sound that had to wait, silence while no microphone is heard; for ever."""
         while self.intake is not None:
-            self._feed(self.intake.tick(time.monotonic()))
+            self.tick()
             await asyncio.sleep(TICK_S)
+
+    def tick(self) -> None:
+        """Feed what is due by now."""
+        if self.intake is not None:
+            self._feed(self.intake.tick(time.monotonic()))
 
     def overhear(self, take: Callable[[Pcm48], None]) -> Callable[[], None]:
         """Call `take` with the microphone's sound (N,) at 48 kHz, gaps filled; returns what ends it."""
@@ -102,11 +108,28 @@ class SoundLine:
         now = time.monotonic()
         if arrived is not None:
             self._figures.legs.add("mic", now - arrived)
-        self._playout.hear(mixed, now)
-        self._stream.push(Chunk(mixed, self.place, arrived, now))
-        self.place += len(pcm)
+        self._add(mixed, arrived, now)
+        if self.voice != "microphone":
+            self._hurry(now)
         self._wake()
         self._broadcast.wake()
+
+    def _add(self, pcm: Pcm48, arrived: float | None, now: float) -> None:
+        self._playout.hear(pcm, now)
+        self._stream.push(Chunk(pcm, self.place, arrived, now))
+        self.place += len(pcm)
+
+    def _hurry(self, now: float) -> None:
+        """Speech that is there ahead of time does not wait for the silence before it to leave.
+
+        What it takes to draw its first picture is fed at once, and as much silence is left out.
+        """
+        begins = self._speech.begins(self.place)
+        left_out = self._playout.leap(begins, self._speech.at_hand - KEPT, now)
+        if left_out:
+            self._stream.skip(self._playout.next_place)
+        for _ in range(left_out // PACKET_SAMPLES):
+            self._add(self._speech.take(PACKET_SAMPLES, self.place), None, now)
 
     def _mix(self, pcm: Pcm48) -> Pcm48:
         if self.voice == "microphone":

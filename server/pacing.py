@@ -15,14 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from server.clips import Picture
+from server.clock import PACKET_S, Clock
 from server.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Pcm48, conceal
 
-PACKET_S = PACKET_SAMPLES / SOUND_RATE_HZ
-FIRST_S = 0.03  # what a picture is thought to take before the first one came
 GRACE_S = 0.015  # sound later than this is replaced, so that packets stay evenly spaced
-WINDOW = 25  # pictures whose needs decide the delay
-MARGIN_S = 0.002  # time to spare
-MAX_EXTRA_S = 0.12  # the most that pictures may delay the sound beyond the look-ahead
 LATE_S = 0.07  # a picture this late is still shown; the line moves on meanwhile: below 80 ms in all
 STALE_S = 0.4  # after so long without any, a later one is
 GAIN = 2.0  # how much faster for a second to spare
@@ -31,55 +27,6 @@ QUIET = 328  # 1 % of full scale
 REPEAT_S = 0.5  # a picture held for so long is sent again, so that key frames can be had
 LIMIT_S = 0.4  # of overdue sound that nobody took; more is dropped
 VIDEO_RATE_HZ = 90_000
-
-
-class Clock:
-    """Which sample of the line leaves when."""
-
-    def __init__(self, lookahead_s: float) -> None:
-        self.base: float | None = None  # when sample 0 would leave
-        self._lookahead = lookahead_s
-        self._fed = 0.0  # when sample 0 would have been fed, by the newest
-        self._needs: deque[float] = deque(maxlen=WINDOW)  # bases that pictures would have liked
-
-    def leave_at(self, place: int) -> float | None:
-        """When the sample leaves; None before any was fed."""
-        return None if self.base is None else self.base + place / SOUND_RATE_HZ
-
-    def latest_at(self, place: int) -> float | None:
-        """When the sample leaves if pictures delay the line as much as they may."""
-        if self.base is None:
-            return None
-        return self._fed + self._lookahead + MAX_EXTRA_S + place / SOUND_RATE_HZ
-
-    def fed(self, place: int, now: float) -> None:
-        """Take note that the sample is fed at `now`."""
-        self._fed = now - place / SOUND_RATE_HZ
-        if self.base is None:
-            self.base = self._fed + self._lookahead + FIRST_S
-
-    def restart(self) -> None:
-        """Nothing was fed for a while: what is fed next sets the clock anew."""
-        self.base = None
-        self._needs.clear()
-
-    def ready(self, place: int, now: float) -> None:
-        """Take note that the picture of that place is ready at `now`."""
-        self._needs.append(now + MARGIN_S - place / SOUND_RATE_HZ)
-
-    def gap(self) -> float:
-        """By how much the line should leave later (above 0) or sooner (below)."""
-        if not self._needs or self.base is None:
-            return 0.0
-        wanted = min(max(self._needs), self._fed + self._lookahead + MAX_EXTRA_S)
-        if wanted < self.base and len(self._needs) < WINDOW:
-            return 0.0
-        return wanted - self.base
-
-    def shift(self, seconds: float) -> None:
-        """Let the line leave so much later."""
-        assert self.base is not None
-        self.base += seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +87,35 @@ class Playout:
         """Nothing was fed for a while: what is fed next sets the clock anew, and what waited goes first."""
         self.clock.restart()
         self.began = None
+
+    @property
+    def next_place(self) -> int:
+        """The place of the next sound that leaves."""
+        place = self._sounds[0].place if self._sounds else None
+        return self._fed - len(self._rest) if place is None else place
+
+    def leap(self, before: int, most: int, now: float) -> int:
+        """Leave out silence that waits to leave before the speech at place `before`.
+
+        No more than `most` samples, which are to be fed at once then: the pictures of the speech
+        need them. Returns how many it were, whole packets.
+        """
+        if self.clock.base is None:
+            return 0
+        most = min(most, round(self.clock.spare(before, now) * SOUND_RATE_HZ))
+        left_out = 0
+        while left_out + PACKET_SAMPLES <= most and self._sounds:
+            packet = self._sounds[0]
+            assert packet.place is not None
+            if packet.place + PACKET_SAMPLES > before or not _is_quiet(packet.pcm):
+                break
+            self._sounds.popleft()
+            left_out += PACKET_SAMPLES
+        if left_out:
+            self._cut = max(self._cut, self.next_place)
+            self._shift -= left_out
+            self.clock.leap(left_out / SOUND_RATE_HZ)
+        return left_out
 
     def interrupt(self) -> None:
         """Fade out what waits; nothing that was heard or seen to come of it is let in again."""

@@ -150,6 +150,18 @@ class SpeechInput:
         return sum(u.waiting for u in self._queue) / SOUND_RATE_HZ
 
     @property
+    def at_hand(self) -> int:
+        """Samples that wait of the utterance that is taken next."""
+        for utterance in self._queue:
+            if utterance.waiting or not utterance.ended:
+                return utterance.waiting
+        return 0
+
+    def begins(self, place: int) -> int:
+        """Where on the line the speech begins that is heard next; `place` is where more would be taken."""
+        return self._spans[0].begin if self._spans else place
+
+    @property
     def busy(self) -> bool:
         """Whether something is being spoken or waits to be."""
         return bool(self._spans) or any(u.waiting for u in self._queue)

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
-from server.clips import Picture
+from engine.types import VideoFrame
+from server import engine_stream
+from server.clips import Chunk, Picture
+from server.clock import MAX_EXTRA_S, PACKET_S
+from server.engine_stream import EngineStream
 from server.intake import Pcm48
-from server.pacing import MAX_EXTRA_S, PACKET_S, Playout
+from server.metrics import Metrics
+from server.pacing import Playout
+from tests.server.fake_engine import FakeEngine
 
 FRAME_S, PACKET = 0.04, 960
 LOOKAHEAD_S = 0.12  # of two frames and the frame itself
+UNDRAWN_S = 0.002  # of the engine's time
 RGB = np.zeros((64, 64, 3), dtype=np.uint8)
 
 
@@ -108,3 +117,52 @@ def check_sound(line: Line) -> None:
     assert max(line.delays) <= LOOKAHEAD_S + MAX_EXTRA_S + 1e-6
     assert (np.diff([s.pts for s in line.sounds]) > 0).all()
     assert (np.diff([p.pts for p in line.pictures]) > 0).all()
+
+
+class SimulatedEngine:
+    """A line whose pictures come of an engine that takes `cost(frame)` seconds for each it draws."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, cost: Callable[[int], float]) -> None:
+        self.line, self.cost = Line(), cost
+        self.drawn: list[int] = []  # frames
+        self.engine = FakeEngine(side=64)
+        self.stream = EngineStream(
+            self.engine,
+            self.engine.start(np.full((64, 64, 3), 77, np.uint8)),
+            self._show,
+            self._failed,
+            metrics=Metrics(),
+            leaves_at=self.line.playout.clock.latest_at,
+        )
+        self._step: tuple[float, float, list[VideoFrame]] | None = None
+        patch.setattr(engine_stream, "time", SimpleNamespace(monotonic=lambda: self.line.now))
+        self.line.every_ms = self._work
+
+    def run(self, seconds: float, sound: Callable[[int], Pcm48] = tone) -> None:
+        def feed(packet: int) -> Pcm48:
+            pcm = sound(packet)
+            self.stream.push(Chunk(pcm, PACKET * packet, None, self.line.now))
+            return pcm
+
+        self.line.run(seconds, sound=feed)
+
+    def _work(self) -> None:
+        """What the engine thread does in this millisecond."""
+        if self._step is not None:
+            began, done, frames = self._step
+            if done > self.line.now:
+                return
+            self._step = None
+            self.stream.finish(frames, began)
+        if (step := self.stream.begin()) is not None:
+            [frames] = self.engine.step_many([step])
+            self.drawn += [f.index for f in frames if f.fresh]
+            cost = sum(self.cost(f.index) if f.fresh else UNDRAWN_S for f in frames)
+            self._step = (self.line.now, self.line.now + cost, frames)
+
+    def _show(self, pictures: list[Picture]) -> None:
+        for picture in pictures:
+            self.line.playout.show(picture, self.line.now)
+
+    def _failed(self, error: Exception) -> None:
+        raise error

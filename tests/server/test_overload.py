@@ -6,70 +6,11 @@ so much of it for each picture that it draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
-from engine.types import VideoFrame
-from server import engine_stream
-from server.clips import Chunk, Picture
-from server.engine_stream import EngineStream
-from server.intake import Pcm48
-from server.metrics import Metrics
-from server.pacing import PACKET_S
-from tests.server.fake_engine import FakeEngine
-from tests.server.simulated import FRAME_S, PACKET, Line, check_sound, silence, tone
-
-UNDRAWN_S = 0.002  # of the engine's time
-
-
-class Overloaded:
-    """A line whose pictures come of an engine that takes `cost(frame)` seconds for each it draws."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, cost: Callable[[int], float]) -> None:
-        self.line, self.cost = Line(), cost
-        self.engine = FakeEngine(side=64)
-        self.stream = EngineStream(
-            self.engine,
-            self.engine.start(np.full((64, 64, 3), 77, np.uint8)),
-            self._show,
-            self._failed,
-            metrics=Metrics(),
-            leaves_at=self.line.playout.clock.latest_at,
-        )
-        self._step: tuple[float, float, list[VideoFrame]] | None = None
-        patch.setattr(engine_stream, "time", SimpleNamespace(monotonic=lambda: self.line.now))
-        self.line.every_ms = self._work
-
-    def run(self, seconds: float, sound: Callable[[int], Pcm48] = tone) -> None:
-        def feed(packet: int) -> Pcm48:
-            pcm = sound(packet)
-            self.stream.push(Chunk(pcm, PACKET * packet, None, self.line.now))
-            return pcm
-
-        self.line.run(seconds, sound=feed)
-
-    def _work(self) -> None:
-        """What the engine thread does in this millisecond."""
-        if self._step is not None:
-            began, done, frames = self._step
-            if done > self.line.now:
-                return
-            self._step = None
-            self.stream.finish(frames, began)
-        if (step := self.stream.begin()) is not None:
-            [frames] = self.engine.step_many([step])
-            cost = sum(self.cost(f.index) if f.fresh else UNDRAWN_S for f in frames)
-            self._step = (self.line.now, self.line.now + cost, frames)
-
-    def _show(self, pictures: list[Picture]) -> None:
-        for picture in pictures:
-            self.line.playout.show(picture, self.line.now)
-
-    def _failed(self, error: Exception) -> None:
-        raise error
+from server.clock import PACKET_S
+from tests.server.simulated import FRAME_S, PACKET, Line, SimulatedEngine, check_sound, silence
 
 
 def in_step(line: Line) -> None:
@@ -83,7 +24,7 @@ def in_step(line: Line) -> None:
 def test_an_engine_that_is_too_slow_costs_pictures_and_no_sound(
     monkeypatch: pytest.MonkeyPatch, load: float
 ) -> None:
-    overloaded = Overloaded(monkeypatch, lambda frame: load * FRAME_S)
+    overloaded = SimulatedEngine(monkeypatch, lambda frame: load * FRAME_S)
     overloaded.run(12.0)
     line = overloaded.line
     check_sound(line)
@@ -96,7 +37,7 @@ def test_an_engine_that_is_too_slow_costs_pictures_and_no_sound(
 
 def test_the_delay_comes_down_again_after_the_overload(monkeypatch: pytest.MonkeyPatch) -> None:
     costs = {"s": 0.02}
-    overloaded = Overloaded(monkeypatch, lambda frame: costs["s"])
+    overloaded = SimulatedEngine(monkeypatch, lambda frame: costs["s"])
     line = overloaded.line
     overloaded.run(3.0)
     before = line.delays[-1]
@@ -112,7 +53,9 @@ def test_the_delay_comes_down_again_after_the_overload(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("every", [50, 111])
 def test_hiccups_of_the_engine_are_not_heard(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
-    overloaded = Overloaded(monkeypatch, lambda frame: 0.3 if frame % every == every // 2 else 0.02)
+    overloaded = SimulatedEngine(
+        monkeypatch, lambda frame: 0.3 if frame % every == every // 2 else 0.02
+    )
     overloaded.run(15.0)
     check_sound(overloaded.line)
     in_step(overloaded.line)
@@ -122,7 +65,7 @@ def test_hiccups_of_the_engine_are_not_heard(monkeypatch: pytest.MonkeyPatch, ev
 
 
 def test_an_overload_in_silence_is_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    overloaded = Overloaded(monkeypatch, lambda frame: 0.06)
+    overloaded = SimulatedEngine(monkeypatch, lambda frame: 0.06)
     line = overloaded.line
     overloaded.run(6.0, silence)
     gaps = np.diff([sound.at for sound in line.sounds])
@@ -133,7 +76,7 @@ def test_an_overload_in_silence_is_over_at_once(monkeypatch: pytest.MonkeyPatch)
 def test_an_interruption_under_overload_is_seen_at_rest_soon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    overloaded = Overloaded(monkeypatch, lambda frame: 0.045)
+    overloaded = SimulatedEngine(monkeypatch, lambda frame: 0.045)
     line = overloaded.line
     overloaded.run(3.0)
     seen, heard = len(line.pictures), len(line.heard)

@@ -7,16 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.pacing import (
-    FIRST_S,
-    GRACE_S,
-    LIMIT_S,
-    MAX_EXTRA_S,
-    PACKET_S,
-    REPEAT_S,
-    Clock,
-    Playout,
-)
+from server.clock import FIRST_S, MAX_EXTRA_S, PACKET_S, Clock
+from server.pacing import GRACE_S, LIMIT_S, REPEAT_S, Playout
 from tests.server.simulated import (
     FRAME_S,
     LOOKAHEAD_S,
@@ -382,3 +374,31 @@ def test_time_stamps_step_over_what_was_too_old_to_send() -> None:
     late = [s for s in line.sounds if s.at == 2.0]
     assert len(late) * PACKET_S <= LIMIT_S + PACKET_S
     assert late[0].pts - sent.pts == late[0].place - sent.place  # type: ignore[operator]
+
+
+# Speech that is there ahead of time
+
+
+def test_speech_at_hand_does_not_wait_for_the_silence_before_it_to_leave() -> None:
+    line = Line()
+    line.run(1.0, on_time(25), silence)
+    waits = line.playout.clock.leave_at(50 * PACKET)
+    left_out = line.playout.leap(50 * PACKET, 48_000, line.now)
+    leaves = line.playout.clock.leave_at(50 * PACKET)
+    assert waits is not None
+    assert leaves is not None
+    assert 0.08 <= left_out / 48_000 <= 0.12
+    assert waits - leaves == pytest.approx(left_out / 48_000)
+    line.look()
+    stamps = [sound.pts for sound in line.sounds]
+    assert np.diff(stamps).tolist() == [PACKET] * (len(stamps) - 1)
+
+
+def test_silence_within_speech_and_sound_are_never_left_out() -> None:
+    line = Line()
+    line.run(1.0, on_time(25), silence)
+    assert line.playout.leap(line.playout.next_place, 48_000, line.now) == 0
+    assert line.playout.leap(50 * PACKET, PACKET - 1, line.now) == 0
+    line.run(0.4, on_time(10, begin=25))
+    assert line.playout.leap(70 * PACKET, 48_000, line.now) == 0
+    assert Playout(25, 2).leap(0, 48_000, 0.0) == 0
