@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 SERVER = ROOT / "server"
 PRIVATES = SERVER / "aiortc_internals.py"
 PURE = {
-    "server.pacing": {"server.clips", "server.intake"},
+    "server.clock": {"server.intake"},
+    "server.pacing": {"server.clips", "server.clock", "server.intake"},
     "server.arrivals": set(),
     "server.intake": {"server.arrivals", "server.stretch"},
     "server.receive": set(),
