@@ -7,14 +7,11 @@ import time
 from collections.abc import Callable
 from fractions import Fraction
 
-import av
-import numpy as np
-
-from engine.types import RgbImage
 from server import frame_code
 from server.clips import Picture, Spoken
 from server.outlet import Heard, Outlet, Shown
 from server.pacing import VIDEO_RATE_HZ, Playout, SoundPacket
+from server.yuv import Yuv, as_frame
 
 VIDEO_TIME_BASE = Fraction(1, VIDEO_RATE_HZ)
 SOUND_RATE_HZ = 48_000
@@ -75,10 +72,10 @@ class Broadcast:
 
     def _show(self, picture: Picture, pts: int, now: float) -> None:
         repeated, self._last = picture is self._last, picture
-        rgb = self._prepare(picture, repeated)
-        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")
+        yuv = picture.yuv if self._coded is None else self._code(picture, repeated)
+        frame = as_frame(yuv)
         frame.pts, frame.time_base = pts, VIDEO_TIME_BASE
-        shown = Shown(frame, picture, self._wall(pts / VIDEO_RATE_HZ))
+        shown = Shown(frame, yuv, picture, self._wall(pts / VIDEO_RATE_HZ))
         for outlet in self.outlets:
             outlet.show(shown)
         if not repeated:
@@ -90,19 +87,16 @@ class Broadcast:
             return None
         return time.time() - time.monotonic() + self._playout.began + seconds
 
-    def _prepare(self, picture: Picture, repeated: bool) -> RgbImage:
-        """Cut to even sides (H, W, 3), as chroma needs; in test mode draw the code on a copy."""
-        height, width, _ = picture.rgb.shape
-        rgb = picture.rgb[: height // 2 * 2, : width // 2 * 2]
-        if self._coded is None:
-            return np.ascontiguousarray(rgb)
-        rgb, beep = rgb.copy(), None if repeated else picture.beep
+    def _code(self, picture: Picture, repeated: bool) -> Yuv:
+        """A copy of the picture with the frame code on it."""
+        assert self._coded is not None
+        yuv, beep = picture.yuv.copy(), None if repeated else picture.beep
         self._coded(self._counter, picture)
         flags, number = (frame_code.FLAG_BEEP, beep.id) if beep else (0, 0)
         stamp = int(time.time() * 1000)
-        frame_code.draw(rgb, frame_code.FrameCode(self._counter, stamp, flags, number))
+        frame_code.draw(yuv, frame_code.FrameCode(self._counter, stamp, flags, number))
         self._counter += 1
-        return rgb
+        return yuv
 
     async def _sleep(self) -> None:
         """Sleep until something is due, or `wake`."""

@@ -84,6 +84,7 @@ class AvatarService:
             stack.push_async_callback(
                 asyncio.to_thread, self._enroller.shutdown, cancel_futures=True
             )
+            stack.push_async_callback(asyncio.to_thread, self._shared.converter.stop)
             stack.push_async_callback(asyncio.to_thread, self.worker.stop)
             await self.sessions.close_all("server_stopping")
 
