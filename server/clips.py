@@ -42,7 +42,7 @@ class Picture:
 
     @cached_property
     def yuv(self) -> Yuv:
-        """The same for encoders, planes (H * 3 // 2, W); made once."""
+        """The same for encoders, planes (3H/2, W); made once."""
         return to_yuv(self.rgb)
 
 

@@ -53,7 +53,7 @@ class FrameCode:
 
 
 def draw(yuv: Yuv, code: FrameCode) -> None:
-    """Draw the strip over the top of a picture of planes (H * 3 // 2, W), in place.
+    """Draw the strip over the top of a picture of planes (3H/2, W), in place.
 
     Raises:
         ValueError: the picture is too small for the strip.

@@ -56,9 +56,8 @@ class Session:
         self.on_close: list[Callable[[], Awaitable[None]]] = []  # connections that end with it
         self.events = EventHub()
         self.speech = SpeechInput(self.events)
-        engine = shared.worker.engine
+        engine, failed = shared.worker.engine, partial(self._from_engine, self._engine_failed)
         stream = engine.config.stream
-        failed = partial(self._from_engine, self._engine_failed)
         self.figures = Figures(shared.metrics, stream)
         self.playout = Playout(stream.fps, stream.lookahead_frames)
         self.stream = EngineStream(

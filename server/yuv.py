@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 Yuv = NDArray[
     np.uint8
-]  # (H * 3 // 2, W): Y, then U and V at half the size, two of their rows in one
+]  # (3H/2, W): Y, then U and V at half the size, two of their rows in one
 _own = threading.local()
 
 
 def to_yuv(rgb: RgbImage) -> Yuv:
-    """Planes (H * 3 // 2, W) of a picture (H, W, 3), cut to even sides as chroma needs."""
+    """Planes (3H/2, W) of a picture (H, W, 3), cut to even sides as chroma needs."""
     height, width, _ = rgb.shape
     even = np.ascontiguousarray(rgb[: height // 2 * 2, : width // 2 * 2])
     if not hasattr(_own, "reformatter"):
@@ -37,7 +37,7 @@ def to_yuv(rgb: RgbImage) -> Yuv:
 
 
 def as_frame(yuv: Yuv) -> av.VideoFrame:
-    """A frame of one's own around planes (H * 3 // 2, W) that are shared; nobody may write to them."""
+    """A frame of one's own around planes (3H/2, W) that are shared; nobody may write to them."""
     return av.VideoFrame.from_numpy_buffer(yuv, format="yuv420p")
 
 
