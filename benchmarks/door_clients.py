@@ -30,6 +30,7 @@ class DoorClient(Protocol):
 
     name: str
     client: str  # library and version
+    heard_ms: float | None  # of the utterance cut off, where the client's own output plays it
 
     async def open(self, url: str) -> str:
         """Open a session at the server; returns its id."""
@@ -49,6 +50,7 @@ class WebSocketDoor:
 
     name = "WebSocket"
     client = f"websockets {version('websockets')}"
+    heard_ms: float | None = None
 
     async def open(self, url: str) -> str:
         """Open a session at the server; returns its id."""
@@ -93,6 +95,7 @@ class HttpDoor:
 
     name = "HTTP"
     client = f"httpx {version('httpx')}"
+    heard_ms: float | None = None
 
     async def open(self, url: str) -> str:
         """Open a session at the server; returns its id."""

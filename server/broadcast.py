@@ -15,6 +15,7 @@ from server.yuv import Yuv, as_frame
 
 VIDEO_TIME_BASE = Fraction(1, VIDEO_RATE_HZ)
 SOUND_RATE_HZ = 48_000
+FRAME = SOUND_RATE_HZ // 25  # samples
 
 
 class Broadcast:
@@ -24,7 +25,8 @@ class Broadcast:
         shown: hears of every picture that left, with the monotonic time.
         heard: hears of the place on the line before which all sound has left.
         spoken: says which utterances are between two places on the line.
-        coded: test mode: draws the frame code strip, and hears of the number of each frame.
+        coded: test mode: draws the frame code strip, and hears of the number of each frame and
+            whether somebody speaks in it.
     """
 
     def __init__(
@@ -34,7 +36,7 @@ class Broadcast:
         shown: Callable[[Picture, float], None],
         heard: Callable[[int], None],
         spoken: Callable[[int, int], tuple[Spoken, ...]] = lambda begin, end: (),
-        coded: Callable[[int, Picture], None] | None = None,
+        coded: Callable[[int, Picture, bool], None] | None = None,
     ) -> None:
         self.outlets: list[Outlet] = []
         self._playout = playout
@@ -91,7 +93,8 @@ class Broadcast:
         """A copy of the picture with the frame code on it."""
         assert self._coded is not None
         yuv, beep = picture.yuv.copy(), None if repeated else picture.beep
-        self._coded(self._counter, picture)
+        at = picture.place
+        self._coded(self._counter, picture, at is not None and bool(self._spoken(at, at + FRAME)))
         flags, number = (frame_code.FLAG_BEEP, beep.id) if beep else (0, 0)
         stamp = int(time.time() * 1000)
         frame_code.draw(yuv, frame_code.FrameCode(self._counter, stamp, flags, number))

@@ -17,9 +17,7 @@ from engine.types import RgbImage
 if TYPE_CHECKING:
     from server.clips import Picture
 
-Yuv = NDArray[
-    np.uint8
-]  # (3H/2, W): Y, then U and V at half the size, two of their rows in one
+Yuv = NDArray[np.uint8]  # (3H/2, W): Y, then U and V at half the size, two of their rows in one
 _own = threading.local()
 
 
