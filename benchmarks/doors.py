@@ -26,7 +26,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import shlex
 import tempfile
 import threading
 from collections.abc import Coroutine
@@ -41,7 +40,12 @@ from benchmarks.browser import launch, new_page
 from benchmarks.door_clients import DOORS, DoorClient
 from benchmarks.doors_plot import TITLES, draw
 from benchmarks.environment import describe, print_header, print_json
-from benchmarks.server_process import SERVE, ServerProcess
+from benchmarks.server_process import (
+    ServerProcess,
+    add_server_arguments,
+    describe_server,
+    measured_server,
+)
 from benchmarks.voice import voice
 
 HERE = Path(__file__).parent
@@ -78,15 +82,7 @@ def arguments() -> argparse.Namespace:
     names = [door.name for door in DOORS]
     parser.add_argument("--doors", nargs="+", choices=names, default=names, help="which (all)")
     parser.add_argument("--trials", type=int, default=12, help="utterances for each door (12)")
-    parser.add_argument(
-        "--server-command",
-        type=shlex.split,
-        default=list(SERVE),
-        help="program to measure; gets --port N --frame-code (default: this checkout's server)",
-    )
-    parser.add_argument(
-        "--cores", type=float, help="hold the server to so many processors (needs root on Linux)"
-    )
+    add_server_arguments(parser)
     parser.add_argument(
         "--out", type=Path, help="also write the JSON to this file, and a picture beside it"
     )
@@ -132,11 +128,10 @@ def measure(kind: type[DoorClient], options: argparse.Namespace, folder: Path) -
     rng = random.Random(0)
     door, loop = kind(), Loop()
     found: list[felt.Felt] = []
-    command, log = tuple(options.server_command), folder / f"{kind.name}.txt"
     args = ("--autoplay-policy=no-user-gesture-required",)
     try:
         with (
-            ServerProcess(log, command, ("--frame-code",), cores=options.cores) as server,
+            measured_server(folder / f"{kind.name}.txt", options) as server,
             launch(extra=args) as browser,
         ):
             page = new_page(browser)
@@ -181,9 +176,7 @@ def main() -> None:
                 rows.append(measure(kind, options, Path(name)))
                 print_table(rows[-1:])
     print_table(rows)
-    result = {"benchmark": "doors", "rows": rows, **about}
-    result["server_cores"] = options.cores
-    result["server_command"] = shlex.join(Path(part).name for part in options.server_command)
+    result = {"benchmark": "doors", "rows": rows, **about, **describe_server(options)}
     print_json(result, options.out)
     if options.out is not None:
         cpu = about["hardware"]["cpu"]

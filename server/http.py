@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
 
 from server.errors import ApiError
+from server.senders import Kind, Sender
 from server.service import AvatarService
 from server.session import Session
 
@@ -99,3 +102,25 @@ async def first_of(*parts: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def sending(sender: Sender) -> Response:
+    """The answer that a sender began: its Location is what ends it."""
+    where = f"/api/sessions/{sender.session.id}/{sender.kind}/{sender.id}"
+    return JSONResponse({"id": sender.id, "target": sender.target}, 201, {"Location": where})
+
+
+def sender_routes(kind: Kind, begin: Callable[[Request], Awaitable[Response]]) -> list[BaseRoute]:
+    """POST begins a sender; DELETE ends one, or all of that kind, and answers when everything is sent."""
+
+    async def end(request: Request) -> Response:
+        service, session = service_of(request), session_of(request)
+        await service.senders.stop(session, kind, request.path_params.get("sender"))
+        return Response(status_code=204)
+
+    path = f"/api/sessions/{{id}}/{kind}"
+    return [
+        Route(path, begin, methods=["POST"]),
+        Route(path, end, methods=["DELETE"]),
+        Route(path + "/{sender}", end, methods=["DELETE"]),
+    ]

@@ -16,11 +16,10 @@ from typing import Any
 import av
 from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.responses import Response
 
 from server.carriers import Carrier, FileCarrier, network_carrier
-from server.http import read_json, service_of, session_of
+from server.http import read_json, sender_routes, sending, service_of, session_of
 from server.muxing import Muxer
 from server.outlet import Heard
 from server.senders import Sender, SendingFailed
@@ -176,19 +175,7 @@ async def begin(request: Request) -> Response:
     finally:
         if not started:
             await asyncio.to_thread(carrier.discard)
-    where = f"/api/sessions/{session.id}/publish/{publisher.id}"
-    return JSONResponse({"id": publisher.id, "target": shown}, 201, {"Location": where})
+    return sending(publisher)
 
 
-async def end(request: Request) -> Response:
-    """End one, or all; when it answers, everything is sent."""
-    service, session = service_of(request), session_of(request)
-    await service.senders.stop(session, "publish", request.path_params.get("sender"))
-    return Response(status_code=204)
-
-
-ROUTES: list[BaseRoute] = [
-    Route("/api/sessions/{id}/publish", begin, methods=["POST"]),
-    Route("/api/sessions/{id}/publish", end, methods=["DELETE"]),
-    Route("/api/sessions/{id}/publish/{sender}", end, methods=["DELETE"]),
-]
+ROUTES = sender_routes("publish", begin)
