@@ -26,6 +26,7 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
 
     from engine.face.image_file import decode_image
     from server.app import create_app
+    from server.priority import others_give_way
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # Pillow warns about what is wrong with uploaded pictures: they are refused or read all the same.
@@ -53,6 +54,7 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
         timeout_graceful_shutdown=3,
     )
     sys.setswitchinterval(0.001)  # the loop paces sound: it must not wait long for the engine
+    others_give_way()
     server = Announcing(config)
     with contextlib.suppress(KeyboardInterrupt):  # raised again after a clean stop
         server.run()

@@ -23,6 +23,7 @@ from server.limits import SessionBook
 from server.metrics import Metrics
 from server.moods import MoodFollower
 from server.portraits import Portrait, PortraitRegistry, make_portrait
+from server.priority import give_way
 from server.resources import ResourceBook
 from server.senders import Senders
 from server.session import Session
@@ -53,7 +54,7 @@ class AvatarService:
         self._looking: asyncio.TimerHandle | None = None
         self._enrolling = 0
         # Pictures are read and enrolled beside the engine thread, one at a time: no stream waits.
-        self._enroller = ThreadPoolExecutor(1, thread_name_prefix="enroll")
+        self._enroller = ThreadPoolExecutor(1, "enroll", initializer=give_way)
         self.beeps = BeepLog() if settings.frame_code else None
         self.frames = FrameLog() if settings.frame_code else None
         self._shared = Surroundings(settings, self.worker, self.metrics, self.beeps, self.frames)
