@@ -51,6 +51,7 @@ class AvatarService:
         self._viewers: dict[str, Viewer] = {}  # who is heard in each session
         self._leaving: set[asyncio.Future[None]] = set()  # viewers whose place was taken
         self._looking: asyncio.TimerHandle | None = None
+        self._sweeping = False  # is to come
         self._enrolling = 0
         # Pictures are read and enrolled beside the engine thread, one at a time: no stream waits.
         self._enroller = ThreadPoolExecutor(1, thread_name_prefix="enroll")
@@ -279,10 +280,13 @@ class AvatarService:
         self.sessions.forget(session)
         self._viewers.pop(session.id, None)
         self.metrics.sessions.set(len(self.sessions))
-        if not len(self.sessions):  # the library leaves cycles behind; nobody waits for us now
+        # The library leaves cycles behind; nobody waits for us once all are gone.
+        if not len(self.sessions) and not self._sweeping:
+            self._sweeping = True
             asyncio.get_running_loop().call_later(1.0, self._sweep)
 
     def _sweep(self) -> None:
+        self._sweeping = False
         if not len(self.sessions):
             gc.collect()
             _give_memory_back()
