@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketState
 
@@ -25,6 +25,8 @@ from server.doors.camera import CallDevices, in_call
 from server.errors import ApiError, refusal
 from server.guard import guards
 from server.http import check_type, read_body, service_of
+from server.openapi import describe
+from server.routes import Operation, Terms
 from server.service import AvatarService
 from server.settings import ServerSettings
 
@@ -137,6 +139,28 @@ async def test_frames(request: Request) -> Response:
     return JSONResponse({"frames": frames.rows()})
 
 
+async def openapi(request: Request) -> Response:
+    """This description."""
+    return JSONResponse(describe(request.app.routes, app_version()))
+
+
+_PICTURE, _HEALTH, _ADDED = "image/*", ("status", "sessions"), ("id", "width", "height")
+_CONFIG = ("fps", "lookahead_ms", "max_sessions", "version", "profile", "expressions")
+_ROUTES = [
+    Operation("/", index, None, GET=Terms({200: "text/html"})),
+    Operation("/embed.js", embed, None, GET=Terms({200: "text/javascript"})),
+    Operation("/openapi.json", openapi, None, GET=Terms({200: ("openapi", "paths")})),
+    Operation("/healthz", healthz, None, GET=Terms({200: _HEALTH, 503: _HEALTH})),
+    Operation("/metrics", metrics, "control", GET=Terms({200: "text/plain"})),
+    Operation("/api/config", config, "view", GET=Terms({200: _CONFIG})),
+    Operation("/api/portraits", portraits, "view", GET=Terms({200: ("portraits",)})),
+    Operation("/api/portraits", add_portrait, "portraits", POST=Terms({201: _ADDED}, _PICTURE)),
+    Operation("/api/portraits/{id}/image", portrait_image, "view", GET=Terms({200: "image/jpeg"})),
+    Operation("/api/test/events", test_events, "control", GET=Terms({200: ("events",)})),
+    Operation("/api/test/frames", test_frames, "control", GET=Terms({200: ("frames",)})),
+]
+
+
 async def _refuse(request: HTTPConnection, error: Exception) -> Response | None:
     """Answer any error of ours, or of the router, as JSON; an open socket is told and closed."""
     if isinstance(error, ClientDisconnect):
@@ -173,25 +197,15 @@ def create_app(engine: Engine, settings: ServerSettings, default: RgbImage, name
         finally:
             await asyncio.shield(service.stop())
 
-    routes = [
-        Route("/", index),
-        Route("/embed.js", embed),
-        Route("/healthz", healthz),
-        Route("/metrics", metrics),
-        Route("/api/config", config),
-        Route("/api/portraits", portraits),
-        Route("/api/portraits", add_portrait, methods=["POST"]),
-        Route("/api/portraits/{id}/image", portrait_image),
-        Route("/api/test/events", test_events),
-        Route("/api/test/frames", test_frames),
-        *(route for door in DOORS for route in door.ROUTES),
-        Mount("/page", StaticFiles(directory=page_folder(), check_dir=False)),
-    ]
     handlers: dict[Any, Any] = dict.fromkeys(
-        (AvatarError, HTTPException, ClientDisconnect), _refuse
+        (AvatarError, HTTPException, ClientDisconnect, Exception), _refuse
     )
     return Starlette(
-        routes=routes,
+        routes=[
+            *_ROUTES,
+            *(route for door in DOORS for route in door.ROUTES),
+            Mount("/page", StaticFiles(directory=page_folder(), check_dir=False)),
+        ],
         lifespan=lifespan,
         exception_handlers=handlers,
         middleware=guards(settings, refuse),

@@ -52,6 +52,8 @@ def refusal(error: Exception) -> ApiError:
     if isinstance(error, HTTPException):
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
         return ApiError(error.status_code, code, error.detail, dict(error.headers or {}))
+    if type(error) not in _TABLE and not isinstance(error, AvatarError):
+        return ApiError(500, "internal", "the server made a mistake; its log says which")
     status, code = _TABLE.get(type(error), (500, "internal"))
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else None
     return ApiError(status, code, str(error), headers)

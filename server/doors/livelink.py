@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from engine.face import arkit
 from engine.offline.motion_file import eye_turns
@@ -27,6 +27,7 @@ from engine.types import F32, FaceMotion
 from server.errors import ApiError
 from server.http import read_json, service_of, session_of
 from server.outlet import Shown
+from server.routes import Operation, Terms
 from server.senders import Sender
 from server.session import Session
 from server.targets import PORTS, Address, Targets
@@ -162,8 +163,9 @@ async def end(request: Request) -> Response:
     return Response(status_code=204)
 
 
+_SENDERS = "/api/sessions/{id}/livelink"
 ROUTES: list[BaseRoute] = [
-    Route("/api/sessions/{id}/livelink", begin, methods=["POST"]),
-    Route("/api/sessions/{id}/livelink", end, methods=["DELETE"]),
-    Route("/api/sessions/{id}/livelink/{sender}", end, methods=["DELETE"]),
+    Operation(_SENDERS, begin, "control", POST=Terms({201: ("id", "target")}, Receiver)),
+    Operation(_SENDERS, end, "control", DELETE=Terms({204: None})),
+    Operation(_SENDERS + "/{sender}", end, "control", DELETE=Terms({204: None})),
 ]

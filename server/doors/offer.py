@@ -10,12 +10,13 @@ from typing import Literal
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from engine.motion.expression import MAX_PROMPT
 from server.doors import smallwebrtc
 from server.http import address_of, check, read_raw, service_of
 from server.line import Voice
+from server.routes import Operation, Terms
 from server.signaling import add_candidate
 from server.surroundings import SessionOptions
 
@@ -87,7 +88,13 @@ async def candidates(request: Request) -> Response:
     return Response(status_code=204)
 
 
+_ANSWER = {200: ("sdp", "type", "session_id")}
 ROUTES: list[BaseRoute] = [
-    Route("/api/offer", offer, methods=["POST"]),
-    Route("/api/offer", candidates, methods=["PATCH"]),
+    Operation("/api/offer", offer, "view", POST=Terms(_ANSWER, (OfferBody, smallwebrtc.OfferBody))),
+    Operation(
+        "/api/offer",
+        candidates,
+        "view",
+        PATCH=Terms({200: ("status",), 204: None}, (CandidatesBody, smallwebrtc.CandidatesBody)),
+    ),
 ]

@@ -17,12 +17,13 @@ import av
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from server.carriers import Carrier, FileCarrier, network_carrier
 from server.http import read_json, service_of, session_of
 from server.muxing import Muxer
 from server.outlet import Heard
+from server.routes import Operation, Terms
 from server.senders import Sender, SendingFailed
 from server.session import Session
 from server.targets import Targets
@@ -187,8 +188,9 @@ async def end(request: Request) -> Response:
     return Response(status_code=204)
 
 
+_SENDERS = "/api/sessions/{id}/publish"
 ROUTES: list[BaseRoute] = [
-    Route("/api/sessions/{id}/publish", begin, methods=["POST"]),
-    Route("/api/sessions/{id}/publish", end, methods=["DELETE"]),
-    Route("/api/sessions/{id}/publish/{sender}", end, methods=["DELETE"]),
+    Operation(_SENDERS, begin, "control", POST=Terms({201: ("id", "target")}, Publication)),
+    Operation(_SENDERS, end, "control", DELETE=Terms({204: None})),
+    Operation(_SENDERS + "/{sender}", end, "control", DELETE=Terms({204: None})),
 ]

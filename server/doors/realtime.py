@@ -24,7 +24,7 @@ from aiortc import RTCDataChannel
 from pydantic import BaseModel, Field
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.motion.expression import MAX_PROMPT
@@ -34,6 +34,7 @@ from server.http import MAX_JSON_BYTES, address_of, check, read_body, service_of
 from server.line import Voice
 from server.own_voice import OwnVoice
 from server.realtime import Conversation, Json
+from server.routes import Operation, Socket, Terms
 from server.service import AvatarService
 from server.session import Session
 from server.surroundings import SessionOptions
@@ -258,7 +259,12 @@ async def hang_up(request: Request) -> Response:
 
 
 ROUTES: list[BaseRoute] = [
-    WebSocketRoute("/v1/realtime", talk),
-    Route("/v1/realtime/calls", call, methods=["POST"]),
-    Route("/v1/realtime/calls/{id}/hangup", hang_up, methods=["POST"]),
+    Socket("/v1/realtime", talk, "speak", Query),
+    Operation(
+        "/v1/realtime/calls",
+        call,
+        "speak",
+        POST=Terms({201: "application/sdp"}, "application/sdp", Query),
+    ),
+    Operation("/v1/realtime/calls/{id}/hangup", hang_up, "speak", POST=Terms({200: None})),
 ]

@@ -12,12 +12,19 @@ from starlette.responses import Response
 from server.errors import ApiError
 from server.http import check_type, read_body, service_of, session_of
 from server.resources import Resource
+from server.routes import Terms
 from server.signaling import BadSdp
 from server.trickle import read_fragment, trickle
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"
 MAX_SDP_BYTES = 64 * 1024
+OFFERS = {"GET": Terms({204: None}), "POST": Terms({201: SDP}, SDP)}
+CONNECTION = {
+    "GET": Terms({204: None}),
+    "PATCH": Terms({204: None}, FRAGMENT),
+    "DELETE": Terms({200: None}),
+}
 
 
 @contextmanager

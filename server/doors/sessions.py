@@ -10,13 +10,14 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field, model_validator
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from engine.audio.sound_file import read_voice
 from engine.motion.expression import MAX_PROMPT
 from server.errors import ApiError
 from server.http import address_of, read_body, read_json, service_of, session_of
 from server.line import Voice
+from server.routes import Operation, Terms
 from server.session import Session
 from server.sound_format import SoundFormat
 from server.surroundings import SessionOptions
@@ -167,12 +168,24 @@ def _sent(message: Mapping[str, object]) -> str:
     return f"event: {message['type']}\ndata: {json.dumps(message)}\n\n"
 
 
+_SESSION = "/api/sessions/{id}"
+_SHOWN = ("session_id", "state", "voice", "viewers", "buffered_ms", "portrait_id")
 ROUTES: list[BaseRoute] = [
-    Route("/api/sessions", create, methods=["POST"]),
-    Route("/api/sessions/{id}", show),
-    Route("/api/sessions/{id}", change, methods=["PATCH"]),
-    Route("/api/sessions/{id}", close, methods=["DELETE"]),
-    Route("/api/sessions/{id}/interrupt", interrupt, methods=["POST"]),
-    Route("/api/sessions/{id}/say", say, methods=["POST"]),
-    Route("/api/sessions/{id}/events", events),
+    Operation("/api/sessions", create, "control", POST=Terms({201: ("session_id",)}, NewSession)),
+    Operation(_SESSION, show, "view", GET=Terms({200: _SHOWN})),
+    Operation(_SESSION, change, "control", PATCH=Terms({200: _SHOWN}, Changes)),
+    Operation(_SESSION, close, "control", DELETE=Terms({204: None})),
+    Operation(
+        _SESSION + "/interrupt",
+        interrupt,
+        "control",
+        POST=Terms({200: ("utterance", "position_ms")}),
+    ),
+    Operation(
+        _SESSION + "/say",
+        say,
+        "speak",
+        POST=Terms({202: ("utterance", "duration_ms")}, "audio/*", names=("utterance",)),
+    ),
+    Operation(_SESSION + "/events", events, "view", GET=Terms({200: "text/event-stream"})),
 ]

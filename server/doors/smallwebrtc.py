@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import AliasChoices, BaseModel, Field
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from engine.motion.expression import MAX_PROMPT
 from server.doors.rtvi import Rtvi
@@ -22,6 +22,7 @@ from server.doors.sessions import PENDING_S
 from server.errors import ApiError
 from server.http import address_of, check, read_raw, service_of
 from server.line import Voice
+from server.routes import Operation, Terms
 from server.service import MakeViewer
 from server.session import Session
 from server.signaling import add_candidate
@@ -154,9 +155,12 @@ async def status(request: Request) -> Response:
     return JSONResponse({"status": "ready", "transports": ["webrtc"]})
 
 
+_SESSION = "/sessions/{id}/api/offer"
 ROUTES: list[BaseRoute] = [
-    Route("/start", start, methods=["POST"]),
-    Route("/status", status),
-    Route("/sessions/{id}/api/offer", session_offer, methods=["POST"]),
-    Route("/sessions/{id}/api/offer", session_candidates, methods=["PATCH"]),
+    Operation("/start", start, "view", POST=Terms({200: ("sessionId", "iceConfig")}, StartBody)),
+    Operation("/status", status, None, GET=Terms({200: ("status", "transports")})),
+    Operation(_SESSION, session_offer, "view", POST=Terms({200: ("sdp", "pc_id")}, OfferBody)),
+    Operation(
+        _SESSION, session_candidates, "view", PATCH=Terms({200: ("status",)}, CandidatesBody)
+    ),
 ]

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.errors import AvatarError
@@ -50,6 +50,7 @@ from server.errors import refusal
 from server.events import Event, Listener
 from server.http import address_of, check, first_of, service_of
 from server.microphone import Listening
+from server.routes import Socket
 from server.session import Session
 from server.sound_format import SoundFormat, SpeechRefused
 from server.speech import Utterance, Word
@@ -206,6 +207,6 @@ async def open_and_speak(socket: WebSocket) -> None:
 
 
 ROUTES: list[BaseRoute] = [
-    WebSocketRoute("/api/speech", open_and_speak),
-    WebSocketRoute("/api/sessions/{id}/speech", speak),
+    Socket("/api/speech", open_and_speak, "speak", NewSessionQuery),
+    Socket("/api/sessions/{id}/speech", speak, "speak", Query),
 ]

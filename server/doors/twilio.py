@@ -27,7 +27,7 @@ from collections import deque
 from typing import Annotated, Any, Literal
 
 from pydantic import Base64Bytes, BaseModel, Field, ValidationError
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.errors import AvatarError
@@ -35,6 +35,7 @@ from server.errors import ApiError, refusal
 from server.events import Event
 from server.http import first_of, service_of, session_of, unfit
 from server.outlet import Heard, Outlet, Shown
+from server.routes import Socket
 from server.session import Session
 from server.sound_format import Decoder, Encoder, SoundFormat
 
@@ -229,6 +230,6 @@ async def call_by_parameter(socket: WebSocket) -> None:
 
 
 ROUTES: list[BaseRoute] = [
-    WebSocketRoute("/api/twilio", call_by_parameter),
-    WebSocketRoute("/api/sessions/{id}/twilio", call),
+    Socket("/api/twilio", call_by_parameter, "speak"),
+    Socket("/api/sessions/{id}/twilio", call, "speak"),
 ]
