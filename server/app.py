@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -20,11 +21,13 @@ from starlette.websockets import WebSocket, WebSocketState
 from engine.errors import AvatarError
 from engine.motion.expression import WORDS
 from engine.types import Engine, RgbImage
+from server.access import grant_of
 from server.doors import DOORS
 from server.doors.camera import CallDevices, in_call
 from server.errors import ApiError, refusal
 from server.guard import guards
 from server.http import check_type, read_body, service_of
+from server.ice import ice_servers
 from server.openapi import describe
 from server.routes import Operation, Terms
 from server.service import AvatarService
@@ -93,9 +96,15 @@ async def config(request: Request) -> Response:
             "version": app_version(),
             "profile": service.worker.engine.config.profile,
             "expressions": list(WORDS),
-            "ice_servers": [{"urls": url} for url in service.settings.ice_servers],
+            "ice_servers": ice_servers(service.settings, grant_of(request).subject, time.time()),
         }
     )
+
+
+async def ice(request: Request) -> Response:
+    """STUN and TURN servers, with passwords that last an hour."""
+    servers = ice_servers(service_of(request).settings, grant_of(request).subject, time.time())
+    return JSONResponse({"ice_servers": servers}, headers={"Cache-Control": "no-store"})
 
 
 async def portraits(request: Request) -> Response:
@@ -109,7 +118,8 @@ async def portraits(request: Request) -> Response:
 
 async def portrait_image(request: Request) -> Response:
     """A portrait as JPEG."""
-    portrait = service_of(request).find_portrait(request.path_params["id"])
+    subject = grant_of(request).subject
+    portrait = service_of(request).find_portrait(request.path_params["id"], subject)
     return Response(portrait.jpeg, media_type="image/jpeg")
 
 
@@ -118,7 +128,7 @@ async def add_portrait(request: Request) -> Response:
     check_type(request, _is_picture, "image/jpeg")
     service = service_of(request)
     data = await read_body(request, service.settings.max_upload_bytes)
-    portrait = await service.enroll(data)
+    portrait = await service.enroll(data, grant_of(request).subject)
     size = {"width": portrait.width, "height": portrait.height}
     return JSONResponse({"id": portrait.id, **size}, 201)
 
@@ -141,7 +151,9 @@ async def test_frames(request: Request) -> Response:
 
 async def openapi(request: Request) -> Response:
     """This description."""
-    return JSONResponse(describe(request.app.routes, app_version()))
+    return JSONResponse(
+        describe(request.app.routes, app_version(), secured=service_of(request).gate.closed)
+    )
 
 
 _PICTURE, _HEALTH, _ADDED = "image/*", ("status", "sessions"), ("id", "width", "height")
@@ -153,6 +165,7 @@ _ROUTES = [
     Operation("/healthz", healthz, None, GET=Terms({200: _HEALTH, 503: _HEALTH})),
     Operation("/metrics", metrics, "control", GET=Terms({200: "text/plain"})),
     Operation("/api/config", config, "view", GET=Terms({200: _CONFIG})),
+    Operation("/api/ice-servers", ice, "view", GET=Terms({200: ("ice_servers",)})),
     Operation("/api/portraits", portraits, "view", GET=Terms({200: ("portraits",)})),
     Operation("/api/portraits", add_portrait, "portraits", POST=Terms({201: _ADDED}, _PICTURE)),
     Operation("/api/portraits/{id}/image", portrait_image, "view", GET=Terms({200: "image/jpeg"})),

@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException
 from engine.errors import AvatarError, MediaError, PortraitRefused, PromptRefused
 from engine.face.image_file import BadImage, ImageTooLarge
 from server.limits import RETRY_AFTER_S, ServerFull, TooManyOffers
+from server.portraits import PortraitsFull
 from server.signaling import BadSdp
 from server.sound_format import SpeechRefused
 from server.targets import TargetRefused
@@ -31,6 +32,7 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     MediaError: (422, "bad_sound"),
     BadSdp: (400, "bad_sdp"),
     ServerFull: (503, "server_full"),
+    PortraitsFull: (503, "portraits_full"),
     TooManyOffers: (429, "too_many_offers"),
     WorkerBusy: (503, "server_full"),
     WorkerStopped: (503, "engine_stopped"),

@@ -33,8 +33,8 @@ _REFUSED: Json = {
 _SECURITY = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
 
 
-def describe(routes: Iterable[BaseRoute], version: str) -> Json:
-    """Return the document of those `routes` that have terms."""
+def describe(routes: Iterable[BaseRoute], version: str, *, secured: bool) -> Json:
+    """Return the document of those `routes` that have terms; `secured`: they ask for tokens."""
     operations = [route for route in routes if isinstance(route, Operation)]
     sockets = [route for route in routes if isinstance(route, Socket)]
     every = [terms for route in operations for terms in route.terms.values()]
@@ -48,6 +48,8 @@ def describe(routes: Iterable[BaseRoute], version: str) -> Json:
     for route in operations:
         for method, terms in route.terms.items():
             said = _operation(route, method, terms, _Schemas(schemas, definitions))
+            if secured and route.access is not None:
+                said["security"] = [{"token": [route.access]}]
             paths.setdefault(route.path, {})[method.lower()] = said
     return {
         "openapi": "3.1.0",
@@ -56,7 +58,7 @@ def describe(routes: Iterable[BaseRoute], version: str) -> Json:
         "x-websockets": {s.path: _socket(s, _Schemas(schemas, definitions)) for s in sockets},
         "components": {
             "schemas": {**definitions, "Error": _ERROR},
-            "securitySchemes": {"token": _SECURITY},
+            **({"securitySchemes": {"token": _SECURITY}} if secured else {}),
         },
     }
 
@@ -108,8 +110,6 @@ def _operation(route: Operation, method: str, terms: Terms, schemas: _Schemas) -
         "responses": {str(k): _answer(v) for k, v in terms.gives.items()},
     }
     about["responses"]["default"] = _REFUSED
-    if route.access is not None:
-        about["security"] = [{"token": [route.access]}]
     if isinstance(terms.takes, str):
         content: Json = {terms.takes: {}}
         about["requestBody"] = {"required": True, "content": content}
@@ -135,5 +135,5 @@ def _answer(answer: Answer) -> Json:
 
 
 def _socket(route: Socket, schemas: _Schemas) -> Json:
-    about: Json = {**_summary(route.endpoint), "parameters": schemas.query(route.query)}
-    return about if route.access is None else {**about, "security": [{"token": [route.access]}]}
+    asks = {} if route.access is None else {"x-scope": route.access}
+    return {**_summary(route.endpoint), "parameters": schemas.query(route.query), **asks}

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 
-# What a token may allow: to see and hear; to be heard, as a visitor or as an assistant; to make, change
-# and end sessions; to enrol portraits.
-Access = Literal["view", "speak", "control", "portraits"]
+from server.tokens import Access
+
 Body = type[BaseModel] | tuple[type[BaseModel], ...] | str  # models of JSON, or a media type
 Answer = tuple[str, ...] | str | None  # names in a JSON object, a media type, or nothing
 
@@ -43,6 +43,11 @@ class Operation(Route):
         super().__init__(path, endpoint, methods=methods)
         self.access, self.terms = access, terms
 
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer who may ask; raises `ApiError` unauthorized or forbidden."""
+        scope["app"].state.service.gate.admit(scope, self.access)
+        await super().handle(scope, receive, send)
+
 
 class Socket(WebSocketRoute):
     """The route of a WebSocket.
@@ -60,3 +65,8 @@ class Socket(WebSocketRoute):
     ) -> None:
         super().__init__(path, endpoint)
         self.access, self.query = access, query
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Open the socket of who may ask; raises `ApiError` unauthorized or forbidden."""
+        scope["app"].state.service.gate.admit(scope, self.access)
+        await super().handle(scope, receive, send)

@@ -49,6 +49,7 @@ class Session:
         self.id = secrets.token_urlsafe(12)
         self.token = secrets.token_urlsafe(24)  # who has it may take the viewer's place
         self.settings, self.portrait_id = shared.settings, options.portrait_id
+        self.subject = options.subject  # whose portraits it may show
         self.prompt = ""  # in words
         self.mood: Mood = "idle"
         self.closed_for: str | None = None  # why it ended

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
 import types
 import typing
@@ -13,7 +14,10 @@ from engine.config import from_mapping
 from engine.errors import ConfigError
 from server.targets import TargetRefused, Targets
 
-PREFIX = "AVATAR_"
+# Kubernetes sets NAME_PORT and the like for every service; none of its names ends with a dash, which
+# would become the second underscore.
+PREFIX = "PORTRAITTALK__"
+LEAST_SECRET = 32  # characters
 _HOST = re.compile(r"\*|(\*\.)?[\w.-]+|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]+\]?")
 _ORIGIN = re.compile(r"\*|https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d+)?")
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
@@ -37,8 +41,11 @@ class ServerSettings:
     resume_s: float = 10.0  # a viewer that was lost may come back for so long
     offers_per_address: int = 4  # that may wait to be connected
     max_watchers: int = 100  # the most that only watch (WHEP), all sessions together
-    bearer: str = dataclasses.field(default="", repr=False)  # token that WHIP and WHEP ask for
+    auth_secret: tuple[str, ...] = dataclasses.field(default=(), repr=False)  # sign session tokens
+    insecure: bool = False  # listen to a network without a secret
+    bearer: str = dataclasses.field(default="", repr=False)  # lasting token of WHIP and WHEP
     ice_servers: tuple[str, ...] = ()  # stun:/turn: addresses; none is needed on one machine
+    turn_secret: str = dataclasses.field(default="", repr=False)  # coturn's static-auth-secret
     allow_host: tuple[str, ...] = ()  # further names that the server answers to; *.example.org, *
     allow_origin: tuple[str, ...] = ()  # other pages that may use the server: https://example.org
     realtime_upstream: str = ""  # ws: or wss: address of a realtime model behind /v1/realtime
@@ -77,6 +84,16 @@ class ServerSettings:
                 f"host={self.host!r} is no address; 127.0.0.1 for this machine alone, 0.0.0.0 for "
                 "every network"
             )
+        if not (_is_loopback(self.host) or self.auth_secret or self.insecure):
+            raise ConfigError(
+                f"host={self.host!r} lets the network in, and anybody there could use the server: "
+                "give it an --auth-secret, of which your back end makes tokens, or say --insecure"
+            )
+        if any(len(secret) < LEAST_SECRET for secret in self.auth_secret):
+            raise ConfigError(
+                f"auth_secret: a secret has at least {LEAST_SECRET} characters; this makes one: "
+                "openssl rand -hex 32"
+            )
         if self.bearer and not _BEARER.fullmatch(self.bearer):
             raise ConfigError(
                 "bearer: a token has letters, digits and -._~+/ alone, then = perhaps"
@@ -84,6 +101,11 @@ class ServerSettings:
         for address in self.ice_servers:
             if not address.startswith(("stun:", "turn:", "turns:")):
                 raise ConfigError(f"ice_servers: {address!r} does not start with stun: or turn:")
+            if not (address.startswith("stun:") or self.turn_secret):
+                raise ConfigError(
+                    f"ice_servers: {address!r} needs a turn_secret: a browser takes no TURN server "
+                    "without a password, which is made of it (coturn: static-auth-secret)"
+                )
         if self.realtime_upstream and not self.realtime_upstream.startswith(("ws://", "wss://")):
             raise ConfigError(
                 f"realtime_upstream={self.realtime_upstream!r} is not like wss://host/v1/realtime"
@@ -108,7 +130,7 @@ class ServerSettings:
 
     @classmethod
     def merge(cls, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Self:
-        """Merge defaults < `AVATAR_*` variables < `flags`; a flag that is None was not given.
+        """Merge defaults < `PORTRAITTALK__*` variables < `flags`; a flag that is None was not given.
 
         Raises:
             ConfigError: an unknown name, a value that cannot be read or is out of range.
@@ -121,6 +143,13 @@ class ServerSettings:
                 raw[name] = _read(key, text, kinds[name]) if name in kinds else text
         raw.update({name: value for name, value in flags.items() if value is not None})
         return from_mapping(cls, raw)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _read(key: str, text: str, kind: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -26,13 +27,14 @@ from server.aiortc_internals import (
     offer_loopback,
     report_media_times,
 )
+from server.ice import ice_servers
 from server.settings import ServerSettings
 from server.tracks import AvatarTrack
 
 # What the library raises on text that is no session description. Its `StopIteration` becomes a
 # `RuntimeError` on the way out of a coroutine.
-_PARSER_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError)
-_PARSER_ERRORS = (*_PARSER_ERRORS, StopIteration, TypeError, ValueError)
+_OF_VALUES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+_PARSER_ERRORS = (*_OF_VALUES, RuntimeError, StopIteration)
 _REFUSALS = (*_PARSER_ERRORS, InvalidAccessError, InvalidStateError, OperationError, OSError)
 # Candidates with hidden addresses: looking them up takes seconds and is not needed, because the
 # browser calls the server, whose addresses are plain, and is then known by where it calls from.
@@ -85,7 +87,7 @@ def configure_library(settings: ServerSettings) -> None:
 
 def ice_configuration(settings: ServerSettings) -> RTCConfiguration:
     """How connections are made; without ICE servers they ask nobody outside."""
-    servers = [RTCIceServer(urls=url) for url in settings.ice_servers]
+    servers = [RTCIceServer(**each) for each in ice_servers(settings, "server", time.time())]
     return RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
 
 

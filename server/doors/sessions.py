@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute
 
 from engine.audio.sound_file import read_voice
 from engine.motion.expression import MAX_PROMPT
+from server.access import grant_of
 from server.errors import ApiError
 from server.http import address_of, read_body, read_json, service_of, session_of
 from server.line import Voice
@@ -53,7 +54,11 @@ async def create(request: Request) -> Response:
     """Make a session; its viewer comes by POST /api/offer with this `session_id`."""
     body = await read_json(request, NewSession)
     options = SessionOptions(
-        portrait_id=body.portrait_id, prompt=body.prompt, voice=body.voice, expires_s=PENDING_S
+        portrait_id=body.portrait_id,
+        prompt=body.prompt,
+        voice=body.voice,
+        expires_s=PENDING_S,
+        subject=grant_of(request).subject,
     )
     session = await service_of(request).open_session(options, address_of(request))
     headers = {"Location": f"/api/sessions/{session.id}"}
@@ -96,7 +101,7 @@ async def change(request: Request) -> Response:
     service, session = service_of(request), session_of(request)
     answer: dict[str, object] = {}
     if body.portrait_id is not None:
-        service.find_portrait(body.portrait_id)  # all is changed, or nothing
+        service.find_portrait(body.portrait_id, session.subject)  # all is changed, or nothing
     if body.prompt is not None:
         answer["prompt"] = await service.express(session, body.prompt)
     if body.portrait_id is not None:

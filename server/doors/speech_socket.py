@@ -33,6 +33,7 @@ from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.errors import AvatarError
+from server.access import grant_of
 from server.doors.sessions import described, spoken_session_of, told_missed
 from server.doors.speech_messages import (
     Begin,
@@ -198,7 +199,12 @@ async def speak(socket: WebSocket) -> None:
 async def open_and_speak(socket: WebSocket) -> None:
     """Speak through a new session, which ends with the socket."""
     query = check(dict(socket.query_params), NewSessionQuery)
-    options = SessionOptions(portrait_id=query.portrait_id, prompt=query.prompt, voice=query.voice)
+    options = SessionOptions(
+        portrait_id=query.portrait_id,
+        prompt=query.prompt,
+        voice=query.voice,
+        subject=grant_of(socket).subject,
+    )
     session = await service_of(socket).open_session(options, address_of(socket))
     try:
         await _serve(socket, session, query)

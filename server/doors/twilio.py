@@ -15,7 +15,8 @@ place as a viewer does, and is heard in the place of any viewer while the call l
 
 To Twilio goes `media` while there is something to hear, a `mark` named after each utterance behind its
 last sound, and `clear` when it is cut off. `connected`, `dtmf` and what is unknown are ignored. A
-socket that cannot be served is closed with code 1008 and the reason.
+socket that cannot be served is closed with code 1008 and the reason. Twilio sends no headers: where
+the server asks for tokens, one for `speak` is the `<Parameter name="token">`.
 """
 
 from __future__ import annotations
@@ -207,6 +208,9 @@ async def _serve(socket: WebSocket, session: Session | None) -> None:
     try:
         start = await _started(socket)
         if start is not None:
+            gate = service_of(socket).gate
+            if gate.closed:
+                gate.check(start.customParameters.get("token"), "speak")
             name = start.customParameters.get("session_id", "")
             joined = session or service_of(socket).find_session(name)
             await _talk(socket, joined, start.streamSid)
@@ -230,6 +234,6 @@ async def call_by_parameter(socket: WebSocket) -> None:
 
 
 ROUTES: list[BaseRoute] = [
-    Socket("/api/twilio", call_by_parameter, "speak"),
-    Socket("/api/sessions/{id}/twilio", call, "speak"),
+    Socket("/api/twilio", call_by_parameter, None),
+    Socket("/api/sessions/{id}/twilio", call, None),
 ]

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from engine.motion.expression import MAX_PROMPT
+from server.access import grant_of
 from server.doors.sdp_http import (
     CONNECTION,
     OFFERS,
@@ -47,7 +48,10 @@ class PublishAnew(Offers):
         """Answer a publisher's offer with a session of its own."""
         query = check(dict(request.query_params), Query)
         options = SessionOptions(
-            portrait_id=query.portrait_id, prompt=query.prompt, voice=query.voice
+            portrait_id=query.portrait_id,
+            prompt=query.prompt,
+            voice=query.voice,
+            subject=grant_of(request).subject,
         )
         sdp = await read_offer(request)
         with unprocessable():

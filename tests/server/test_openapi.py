@@ -39,6 +39,7 @@ PUBLISHED = {
     "/healthz": "GET",
     "/metrics": "GET",
     "/api/config": "GET",
+    "/api/ice-servers": "GET",
     "/api/portraits": "GET POST",
     "/api/portraits/{id}/image": "GET",
     "/api/test/events": "GET",
