@@ -79,6 +79,15 @@ async def healthz(request: Request) -> Response:
     return JSONResponse({"status": word, "sessions": len(service.sessions)}, status)
 
 
+async def readyz(request: Request) -> Response:
+    """Whether new sessions are taken: not while the server stops."""
+    service = service_of(request)
+    ready = service.worker.alive and not service.sessions.draining
+    status = "ready" if ready else "stopping"
+    body = {"status": status, "sessions": len(service.sessions)}
+    return JSONResponse(body, 200 if ready else 503)
+
+
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     return Response(service_of(request).metrics.text(), media_type="text/plain; version=0.0.4")
@@ -163,6 +172,7 @@ _ROUTES = [
     Operation("/embed.js", embed, None, GET=Terms({200: "text/javascript"})),
     Operation("/openapi.json", openapi, None, GET=Terms({200: ("openapi", "paths")})),
     Operation("/healthz", healthz, None, GET=Terms({200: _HEALTH, 503: _HEALTH})),
+    Operation("/readyz", readyz, None, GET=Terms({200: _HEALTH, 503: _HEALTH})),
     Operation("/metrics", metrics, "control", GET=Terms({200: "text/plain"})),
     Operation("/api/config", config, "view", GET=Terms({200: _CONFIG})),
     Operation("/api/ice-servers", ice, "view", GET=Terms({200: ("ice_servers",)})),

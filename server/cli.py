@@ -15,6 +15,7 @@ from engine.errors import AvatarError, ConfigError
 from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, given, with_groups
 from engine.telemetry import silence
 from server.livekit_worker import app as livekit_commands
+from server.logs import LogFormat
 from server.run import BUNDLED_PORTRAIT, run_server
 from server.settings import ServerSettings, VideoCodec
 from server.tokens import ACCESSES, sign
@@ -48,6 +49,20 @@ class ServerOptions:
     codec: Annotated[VideoCodec | None, typer.Option(help="Video codec to prefer.")] = None
     video_bitrate_bps: Annotated[
         int | None, typer.Option("--bitrate", help="Video bits per second, fixed.")
+    ] = None
+    connections: Annotated[
+        int | None,
+        typer.Option(help="The most connections; as many as the limit of descriptors leaves."),
+    ] = None
+    connections_per_address: Annotated[
+        int | None, typer.Option(help="The most of one network address; 0 for no limit.")
+    ] = None
+    drain_s: Annotated[
+        float | None,
+        typer.Option("--drain", help="Seconds after SIGTERM that what is being said may last."),
+    ] = None
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="text, or json: one object a line, with session ids.")
     ] = None
     watchdog_s: Annotated[
         float | None, typer.Option("--watchdog", help="Seconds of silence before a viewer is gone.")

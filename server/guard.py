@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import ApiError
 from server.settings import ServerSettings
+from server.uploads import UploadLimits
 
 EVERYWHERE = ("0.0.0.0", "::")
 ASKING = ("http", "websocket")
@@ -47,6 +48,7 @@ def guards(settings: ServerSettings, refuse: Refuse) -> list[Middleware]:
             )
         )
     found.append(Middleware(OriginCheck, settings=settings, refuse=refuse))
+    found.append(Middleware(UploadLimits))
     return found
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import HTTPConnection, Request
 
 from server.errors import ApiError
+from server.logs import session_id
 from server.service import AvatarService
 from server.session import Session
 
@@ -26,7 +27,9 @@ def service_of(connection: HTTPConnection) -> AvatarService:
 
 def session_of(connection: HTTPConnection) -> Session:
     """The open session that the path names as `{id}`; raises `ApiError` unknown_session."""
-    return service_of(connection).find_session(connection.path_params["id"])
+    session = service_of(connection).find_session(connection.path_params["id"])
+    session_id.set(session.id)
+    return session
 
 
 def address_of(connection: HTTPConnection) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 from engine.config import from_mapping
 from engine.errors import ConfigError
+from server.logs import LogFormat
 from server.targets import TargetRefused, Targets
 
 # Kubernetes sets NAME_PORT and the like for every service; none of its names ends with a dash, which
@@ -36,6 +37,10 @@ class ServerSettings:
     capacity: int = 0  # viewers that are served well at once; 0: measured at start
     max_upload_bytes: int = 10 * 1024 * 1024
     portraits_kept: int = 32  # enrolled portraits in memory; the least recently used one goes
+    connections: int = 0  # the most at once; 0: as many as the limit of descriptors leaves
+    connections_per_address: int = 256  # of each network address; 0: no such limit
+    drain_s: float = 30.0  # after SIGTERM, for what is being said
+    log_format: LogFormat = "text"
     watchdog_s: float = 10.0  # a viewer that sends no packet for so long is gone
     connect_timeout_s: float = 5.0  # an offer that leads to no connection for so long is dropped
     resume_s: float = 10.0  # a viewer that was lost may come back for so long
@@ -66,6 +71,9 @@ class ServerSettings:
             "capacity": (0, 1000),
             "max_upload_bytes": (1024, 1 << 30),
             "portraits_kept": (1, 10_000),
+            "connections": (0, 1_000_000),
+            "connections_per_address": (0, 1_000_000),
+            "drain_s": (0, 3600),
             "watchdog_s": (0.5, 3600),
             "connect_timeout_s": (0.5, 600),
             "resume_s": (0, 3600),
@@ -79,6 +87,8 @@ class ServerSettings:
                 raise ConfigError(f"{name}={value} is out of range; {low:g} to {high:g}")
         if self.codec not in ("vp8", "h264"):
             raise ConfigError(f"codec={self.codec!r} is unknown; vp8 or h264")
+        if self.log_format not in ("text", "json"):
+            raise ConfigError(f"log_format={self.log_format!r} is unknown; text or json")
         if not self.host or any(c.isspace() for c in self.host):
             raise ConfigError(
                 f"host={self.host!r} is no address; 127.0.0.1 for this machine alone, 0.0.0.0 for "

@@ -37,6 +37,7 @@ PUBLISHED = {
     "/embed.js": "GET",
     "/openapi.json": "GET",
     "/healthz": "GET",
+    "/readyz": "GET",
     "/metrics": "GET",
     "/api/config": "GET",
     "/api/ice-servers": "GET",
