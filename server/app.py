@@ -111,7 +111,7 @@ async def config(request: Request) -> Response:
 
 
 async def ice(request: Request) -> Response:
-    """STUN and TURN servers, with passwords that last an hour."""
+    """STUN and TURN servers, with passwords that last a day."""
     servers = ice_servers(service_of(request).settings, grant_of(request).subject, time.time())
     return JSONResponse({"ice_servers": servers}, headers={"Cache-Control": "no-store"})
 

@@ -87,7 +87,7 @@ class ServerOptions:
         str | None,
         typer.Option(
             help="Secret of the turn: servers (coturn's static-auth-secret), of which passwords are "
-            "made that last an hour; better PORTRAITTALK__TURN_SECRET."
+            "made that last a day; better PORTRAITTALK__TURN_SECRET."
         ),
     ] = None
     realtime_upstream: Annotated[

@@ -13,7 +13,7 @@ from typing import TypedDict
 
 from server.settings import ServerSettings
 
-LASTS_S = 3600.0  # a connection that stands longer goes on: coturn looks again at a new one alone
+LASTS_S = 86_400.0  # a page that stays open all day comes back by the same password
 
 
 class IceServer(TypedDict, total=False):
