@@ -32,6 +32,7 @@ from server.openapi import describe
 from server.routes import Operation, Terms
 from server.service import AvatarService
 from server.settings import ServerSettings
+from server.spans import exporting
 
 REFUSED, INTERNAL = 1008, 1011  # why a WebSocket is closed
 _HERE = Path(__file__).parent
@@ -214,6 +215,8 @@ def create_app(engine: Engine, settings: ServerSettings, default: RgbImage, name
         try:
             await service.start(default, name)
             async with AsyncExitStack() as stack:
+                if settings.telemetry:
+                    service.followers.append(stack.enter_context(exporting(app_version())).follow)
                 if settings.camera:
                     await stack.enter_async_context(in_call(service, CallDevices.chosen(settings)))
                 yield

@@ -64,6 +64,14 @@ class ServerOptions:
     log_format: Annotated[
         LogFormat | None, typer.Option(help="text, or json: one object a line, with session ids.")
     ] = None
+    telemetry: Annotated[
+        bool | None,
+        typer.Option(
+            "--telemetry",
+            help="Send a span of each utterance (OpenTelemetry, extra telemetry); where to is said by "
+            "OTEL_EXPORTER_OTLP_ENDPOINT.",
+        ),
+    ] = None
     watchdog_s: Annotated[
         float | None, typer.Option("--watchdog", help="Seconds of silence before a viewer is gone.")
     ] = None

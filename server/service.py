@@ -33,6 +33,7 @@ from server.worker import EngineWorker, WorkerBusy, WorkerStopped
 
 CAPACITY_S = 1.0
 MakeViewer = Callable[[Session], Viewer]  # a door's own kind, with its data channels
+Follow = Callable[[Session], object]  # what is done with each new session
 MAX_ENROLLING = 4  # uploads being worked on; one more is asked to come again
 
 
@@ -50,6 +51,7 @@ class AvatarService:
         self.senders = Senders()
         self._viewers: dict[str, Viewer] = {}  # who is heard in each session
         self._leaving: set[asyncio.Future[None]] = set()  # viewers whose place was taken
+        self.followers: list[Follow] = [lambda s: MoodFollower(s, self._read_prompt)]
         self._looking: asyncio.TimerHandle | None = None
         self._sweeping = False  # is to come
         self._enrolling = 0
@@ -101,8 +103,7 @@ class AvatarService:
         """Register an image file, which is then that of `subject`.
 
         Raises:
-            BadImage, ImageTooLarge, PortraitRefused, PortraitsFull, WorkerBusy, WorkerStopped: it
-                cannot be.
+            BadImage, ImageTooLarge, PortraitRefused, PortraitsFull, WorkerBusy, WorkerStopped: no.
         """
         self.portraits.check_room(subject)
         if self._enrolling >= MAX_ENROLLING:
@@ -278,7 +279,8 @@ class AvatarService:
             admit=self.sessions.admit,
             on_closed=self._session_closed,
         )
-        MoodFollower(session, self._read_prompt)
+        for follow in self.followers:
+            follow(session)
         if expressed is not None:
             session.express(expressed, options.prompt)
         return session

@@ -41,6 +41,7 @@ class ServerSettings:
     connections_per_address: int = 256  # of each network address; 0: no such limit
     drain_s: float = 30.0  # after SIGTERM, for what is being said
     log_format: LogFormat = "text"
+    telemetry: bool = False  # a span of OpenTelemetry for each utterance
     watchdog_s: float = 10.0  # a viewer that sends no packet for so long is gone
     connect_timeout_s: float = 5.0  # an offer that leads to no connection for so long is dropped
     resume_s: float = 10.0  # a viewer that was lost may come back for so long
