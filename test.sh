@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need (Chromium from Debian where it may) and runs every check but those that
+# Installs what the tests need (Chromium and coturn from Debian where it may) and runs every check but those that
 # train networks for minutes (-m slow) or need an NVIDIA GPU (-m gpu).
 # Arguments go to pytest: ./test.sh tests/server ; ./test.sh -k pacing ; ./test.sh --cov (last: a path
 # after it would be taken for its value)
@@ -14,10 +14,14 @@ if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
   .venv/bin/python -m pip --quiet --disable-pip-version-check install --editable '.[dev,train]'
   touch "$stamp" .venv/installed-core
 fi
-if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null
+missing=()
+command -v chromium >/dev/null || missing+=(chromium)
+command -v turnserver >/dev/null || missing+=(coturn)
+if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 command -v chromium >/dev/null || echo "no chromium: the browser tests will be skipped" >&2
+command -v turnserver >/dev/null || echo "no turnserver: the test of relays will be skipped" >&2
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy

@@ -7,6 +7,7 @@
 //
 // Attributes (each may change at any time):
 //   server      address of the server; that of this file by default
+//   token       session token, if the server asks for one; a new value is used from the next request on
 //   session     id of a session to join: an assistant has made it; without it the avatar has one of its own
 //   portrait    id of the portrait        prompt    what the face expresses
 //   voice       whose voice the face speaks in a session of its own: microphone, assistant or both
@@ -217,7 +218,7 @@ export class PortraitTalk extends HTMLElement {
   }
 
   #server() {
-    return new Server(this.getAttribute("server") ?? HOME);
+    return new Server(this.getAttribute("server") ?? HOME, () => this.getAttribute("token"));
   }
 
   #showPoster() {

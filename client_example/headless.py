@@ -153,10 +153,15 @@ def allow_loopback() -> None:
 
 
 class Viewer:
-    """`on_frame`, `on_sound` get all that is decoded; `asked`: `session_id` or `resume` of the offer."""
+    """`on_frame`, `on_sound` get all that is decoded; `asked`: `session_id` or `resume` of the offer.
+
+    `url` may end in `?token=TOKEN`.
+    """
 
     def __init__(self, url: str, *, portrait: str = "default", **asked: str) -> None:
-        self.url = url.rstrip("/")
+        base, _, token = url.partition("?token=")
+        self.url = base.rstrip("/")
+        self._token = token
         self._asked = {"portrait_id": portrait, **asked}
         self.report = Report()
         self.session_id: str | None = None
@@ -185,7 +190,7 @@ class Viewer:
         await self.pc.setLocalDescription(await self.pc.createOffer())
         offer = self.pc.localDescription
         body = {"sdp": offer.sdp, "type": offer.type, **self._asked}
-        answer = await asyncio.to_thread(post_json, f"{self.url}/api/offer", body)
+        answer = await asyncio.to_thread(post_json, f"{self.url}/api/offer", body, self._token)
         self.session_id, self.token = answer["session_id"], answer["resume"]
         await self.pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
 
@@ -239,9 +244,11 @@ class Viewer:
             call(frame)
 
 
-def post_json(url: str, body: dict[str, Any]) -> dict[str, Any]:
+def post_json(url: str, body: dict[str, Any], token: str = "") -> dict[str, Any]:
     """POST JSON and return the JSON answer; raises RuntimeError with the server's message."""
     headers = {"Content-Type": "application/json"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     try:
         with urllib.request.urlopen(request, timeout=15) as response:
@@ -277,7 +284,9 @@ async def view(
 
 
 def main(
-    url: Annotated[str, typer.Argument(help="Address the server printed.")],
+    url: Annotated[
+        str, typer.Argument(help="Address the server printed; ends in ?token=TOKEN if needed.")
+    ],
     audio: Annotated[Path | None, typer.Option(help="Sound file to send.")] = None,
     seconds: Annotated[float, typer.Option(help="How long to watch.")] = 10.0,
     portrait: Annotated[str, typer.Option(help="Portrait id.")] = "default",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -13,20 +14,25 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketState
 
 from engine.errors import AvatarError
 from engine.motion.expression import WORDS
 from engine.types import Engine, RgbImage
+from server.access import grant_of
 from server.doors import DOORS
 from server.doors.camera import CallDevices, in_call
 from server.errors import ApiError, refusal
 from server.guard import guards
 from server.http import check_type, read_body, service_of
+from server.ice import ice_servers
+from server.openapi import describe
+from server.routes import Operation, Terms
 from server.service import AvatarService
 from server.settings import ServerSettings
+from server.spans import exporting
 
 REFUSED, INTERNAL = 1008, 1011  # why a WebSocket is closed
 _HERE = Path(__file__).parent
@@ -74,6 +80,15 @@ async def healthz(request: Request) -> Response:
     return JSONResponse({"status": word, "sessions": len(service.sessions)}, status)
 
 
+async def readyz(request: Request) -> Response:
+    """Whether new sessions are taken: not while the server stops."""
+    service = service_of(request)
+    ready = service.worker.alive and not service.sessions.draining
+    status = "ready" if ready else "stopping"
+    body = {"status": status, "sessions": len(service.sessions)}
+    return JSONResponse(body, 200 if ready else 503)
+
+
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     return Response(service_of(request).metrics.text(), media_type="text/plain; version=0.0.4")
@@ -91,9 +106,15 @@ async def config(request: Request) -> Response:
             "version": app_version(),
             "profile": service.worker.engine.config.profile,
             "expressions": list(WORDS),
-            "ice_servers": [{"urls": url} for url in service.settings.ice_servers],
+            "ice_servers": ice_servers(service.settings, grant_of(request).subject, time.time()),
         }
     )
+
+
+async def ice(request: Request) -> Response:
+    """STUN and TURN servers, with passwords that last a day."""
+    servers = ice_servers(service_of(request).settings, grant_of(request).subject, time.time())
+    return JSONResponse({"ice_servers": servers}, headers={"Cache-Control": "no-store"})
 
 
 async def portraits(request: Request) -> Response:
@@ -107,7 +128,8 @@ async def portraits(request: Request) -> Response:
 
 async def portrait_image(request: Request) -> Response:
     """A portrait as JPEG."""
-    portrait = service_of(request).find_portrait(request.path_params["id"])
+    subject = grant_of(request).subject
+    portrait = service_of(request).find_portrait(request.path_params["id"], subject)
     return Response(portrait.jpeg, media_type="image/jpeg")
 
 
@@ -116,7 +138,7 @@ async def add_portrait(request: Request) -> Response:
     check_type(request, _is_picture, "image/jpeg")
     service = service_of(request)
     data = await read_body(request, service.settings.max_upload_bytes)
-    portrait = await service.enroll(data)
+    portrait = await service.enroll(data, grant_of(request).subject)
     size = {"width": portrait.width, "height": portrait.height}
     return JSONResponse({"id": portrait.id, **size}, 201)
 
@@ -135,6 +157,32 @@ async def test_frames(request: Request) -> Response:
     if frames is None:
         raise ApiError(404, "not_found", "the server was not started with --frame-code")
     return JSONResponse({"frames": frames.rows()})
+
+
+async def openapi(request: Request) -> Response:
+    """This description."""
+    return JSONResponse(
+        describe(request.app.routes, app_version(), secured=service_of(request).gate.closed)
+    )
+
+
+_PICTURE, _HEALTH, _ADDED = "image/*", ("status", "sessions"), ("id", "width", "height")
+_CONFIG = ("fps", "lookahead_ms", "max_sessions", "version", "profile", "expressions")
+_ROUTES = [
+    Operation("/", index, None, GET=Terms({200: "text/html"})),
+    Operation("/embed.js", embed, None, GET=Terms({200: "text/javascript"})),
+    Operation("/openapi.json", openapi, None, GET=Terms({200: ("openapi", "paths")})),
+    Operation("/healthz", healthz, None, GET=Terms({200: _HEALTH, 503: _HEALTH})),
+    Operation("/readyz", readyz, None, GET=Terms({200: _HEALTH, 503: _HEALTH})),
+    Operation("/metrics", metrics, "control", GET=Terms({200: "text/plain"})),
+    Operation("/api/config", config, "view", GET=Terms({200: _CONFIG})),
+    Operation("/api/ice-servers", ice, "view", GET=Terms({200: ("ice_servers",)})),
+    Operation("/api/portraits", portraits, "view", GET=Terms({200: ("portraits",)})),
+    Operation("/api/portraits", add_portrait, "portraits", POST=Terms({201: _ADDED}, _PICTURE)),
+    Operation("/api/portraits/{id}/image", portrait_image, "view", GET=Terms({200: "image/jpeg"})),
+    Operation("/api/test/events", test_events, "control", GET=Terms({200: ("events",)})),
+    Operation("/api/test/frames", test_frames, "control", GET=Terms({200: ("frames",)})),
+]
 
 
 async def _refuse(request: HTTPConnection, error: Exception) -> Response | None:
@@ -167,31 +215,23 @@ def create_app(engine: Engine, settings: ServerSettings, default: RgbImage, name
         try:
             await service.start(default, name)
             async with AsyncExitStack() as stack:
+                if settings.telemetry:
+                    service.followers.append(stack.enter_context(exporting(app_version())).follow)
                 if settings.camera:
                     await stack.enter_async_context(in_call(service, CallDevices.chosen(settings)))
                 yield
         finally:
             await asyncio.shield(service.stop())
 
-    routes = [
-        Route("/", index),
-        Route("/embed.js", embed),
-        Route("/healthz", healthz),
-        Route("/metrics", metrics),
-        Route("/api/config", config),
-        Route("/api/portraits", portraits),
-        Route("/api/portraits", add_portrait, methods=["POST"]),
-        Route("/api/portraits/{id}/image", portrait_image),
-        Route("/api/test/events", test_events),
-        Route("/api/test/frames", test_frames),
-        *(route for door in DOORS for route in door.ROUTES),
-        Mount("/page", StaticFiles(directory=page_folder(), check_dir=False)),
-    ]
     handlers: dict[Any, Any] = dict.fromkeys(
-        (AvatarError, HTTPException, ClientDisconnect), _refuse
+        (AvatarError, HTTPException, ClientDisconnect, Exception), _refuse
     )
     return Starlette(
-        routes=routes,
+        routes=[
+            *_ROUTES,
+            *(route for door in DOORS for route in door.ROUTES),
+            Mount("/page", StaticFiles(directory=page_folder(), check_dir=False)),
+        ],
         lifespan=lifespan,
         exception_handlers=handlers,
         middleware=guards(settings, refuse),

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from engine.cli import app as engine_commands
-from engine.errors import AvatarError
+from engine.errors import AvatarError, ConfigError
 from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, given, with_groups
 from engine.telemetry import silence
 from server.livekit_worker import app as livekit_commands
+from server.logs import LogFormat
 from server.run import BUNDLED_PORTRAIT, run_server
 from server.settings import ServerSettings, VideoCodec
+from server.tokens import ACCESSES, sign
 
 MAX_BATCH = 8  # streams that are stepped together at most: a program is compiled for 1, 2, 4 and 8
 
@@ -47,6 +50,28 @@ class ServerOptions:
     video_bitrate_bps: Annotated[
         int | None, typer.Option("--bitrate", help="Video bits per second, fixed.")
     ] = None
+    connections: Annotated[
+        int | None,
+        typer.Option(help="The most connections; as many as the limit of descriptors leaves."),
+    ] = None
+    connections_per_address: Annotated[
+        int | None, typer.Option(help="The most of one network address; 0 for no limit.")
+    ] = None
+    drain_s: Annotated[
+        float | None,
+        typer.Option("--drain", help="Seconds after SIGTERM that what is being said may last."),
+    ] = None
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="text, or json: one object a line, with session ids.")
+    ] = None
+    telemetry: Annotated[
+        bool | None,
+        typer.Option(
+            "--telemetry",
+            help="Send a span of each utterance (OpenTelemetry, extra telemetry); where to is said by "
+            "OTEL_EXPORTER_OTLP_ENDPOINT.",
+        ),
+    ] = None
     watchdog_s: Annotated[
         float | None, typer.Option("--watchdog", help="Seconds of silence before a viewer is gone.")
     ] = None
@@ -66,11 +91,18 @@ class ServerOptions:
         list[str] | None,
         typer.Option("--ice-server", help="stun: or turn: address; may be given again."),
     ] = None
+    turn_secret: Annotated[
+        str | None,
+        typer.Option(
+            help="Secret of the turn: servers (coturn's static-auth-secret), of which passwords are "
+            "made that last a day; better PORTRAITTALK__TURN_SECRET."
+        ),
+    ] = None
     realtime_upstream: Annotated[
         str | None,
         typer.Option(
             help="wss: address of a realtime model that speaks through the avatar at /v1/realtime; "
-            "its key in AVATAR_REALTIME_KEY."
+            "its key in PORTRAITTALK__REALTIME_KEY."
         ),
     ] = None
     max_watchers: Annotated[
@@ -78,7 +110,9 @@ class ServerOptions:
     ] = None
     bearer: Annotated[
         str | None,
-        typer.Option(help="Token that WHIP and WHEP clients must send; better AVATAR_BEARER."),
+        typer.Option(
+            help="Token that WHIP and WHEP clients must send; better PORTRAITTALK__BEARER."
+        ),
     ] = None
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Further name of this server; may be given again.")
@@ -126,9 +160,9 @@ def serve(
     On one machine nothing else is needed: no STUN server, no certificate. From another machine a
     browser gives its microphone only to https pages.
 
-    Host to offers per address, ICE servers, watchers, token, allowed hosts and origins, and frame code
-    can be set as variables too: `AVATAR_PORT=9000`, `AVATAR_MAX_SESSIONS=1`,
-    `AVATAR_ALLOW_ORIGIN=https://a.example`. A flag wins over a variable.
+    Host to offers per address, ICE servers, watchers, secrets, allowed hosts and origins, and frame code
+    can be set as variables too: `PORTRAITTALK__PORT=9000`, `PORTRAITTALK__MAX_SESSIONS=1`,
+    `PORTRAITTALK__ALLOW_ORIGIN=https://a.example`. A flag wins over a variable.
     """
     settings = ServerSettings.merge(os.environ, {**given(server), "frame_code": frame_code})
     if settings.camera:
@@ -151,6 +185,38 @@ def serve(
         seconds = seconds_a_frame(loaded, decode_image(BUNDLED_PORTRAIT.read_bytes()))
         typer.echo(f"sd15: {how_slow(seconds, config.stream.frame_ms)}")
     run_server(loaded, settings)
+
+
+@app.command()
+def token(
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="view, speak, control or portraits; may be given again. All if not given."
+        ),
+    ] = None,
+    expires: Annotated[float, typer.Option(help="Seconds until it is over.")] = 3600.0,
+    subject: Annotated[str, typer.Option(help="Whose it is: portraits belong to it.")] = "somebody",
+    auth_secret: Annotated[
+        str | None,
+        typer.Option(help="The server's secret; better the variable PORTRAITTALK__AUTH_SECRET."),
+    ] = None,
+) -> None:
+    """Print a session token, for trying; your own back end makes those of your users.
+
+    The server must have the same secret.
+    """
+    given_secret = (auth_secret,) if auth_secret else None
+    settings = ServerSettings.merge(os.environ, {"auth_secret": given_secret, "insecure": True})
+    if not settings.auth_secret:
+        raise ConfigError("there is no secret: set PORTRAITTALK__AUTH_SECRET, or --auth-secret")
+    unknown = set(scope or ()) - set(ACCESSES)
+    if unknown:
+        raise ConfigError(
+            f"scope {', '.join(sorted(unknown))!r}: it is one of {', '.join(ACCESSES)}"
+        )
+    ends = time.time() + expires
+    typer.echo(sign(settings.auth_secret[0], subject, scope or ACCESSES, ends))
 
 
 app.add_typer(engine_commands)

@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException
 from engine.errors import AvatarError, MediaError, PortraitRefused, PromptRefused
 from engine.face.image_file import BadImage, ImageTooLarge
 from server.limits import RETRY_AFTER_S, ServerFull, TooManyOffers
+from server.portraits import PortraitsFull
 from server.signaling import BadSdp
 from server.sound_format import SpeechRefused
 from server.targets import TargetRefused
@@ -31,6 +32,7 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     MediaError: (422, "bad_sound"),
     BadSdp: (400, "bad_sdp"),
     ServerFull: (503, "server_full"),
+    PortraitsFull: (503, "portraits_full"),
     TooManyOffers: (429, "too_many_offers"),
     WorkerBusy: (503, "server_full"),
     WorkerStopped: (503, "engine_stopped"),
@@ -52,6 +54,8 @@ def refusal(error: Exception) -> ApiError:
     if isinstance(error, HTTPException):
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
         return ApiError(error.status_code, code, error.detail, dict(error.headers or {}))
+    if type(error) not in _TABLE and not isinstance(error, AvatarError):
+        return ApiError(500, "internal", "the server made a mistake; its log says which")
     status, code = _TABLE.get(type(error), (500, "internal"))
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else None
     return ApiError(status, code, str(error), headers)

@@ -28,6 +28,7 @@ EventType = Literal[
     "error",  # code, message
     "pong",  # the answer to a door's ping, told to nobody else
     "heard",  # utterance: a caller on the telephone has heard it to its end
+    "draining",  # in_ms: the server stops then; `closing` follows
     "closing",  # reason
 ]
 KEPT = 256  # events that a listener may leave unread; then the oldest go

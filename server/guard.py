@@ -5,12 +5,11 @@ checks keep such a page out: the `Host` header (a foreign name that was made to 
 `Origin` header of what changes something, and, in `server.app`, the type of a body, without which a
 browser would not ask first. A client that is no browser sends no `Origin` and is let in.
 
-With a token set, those doors that ask for one let nobody in without it.
+Tokens are looked at by the routes themselves: `server.access`.
 """
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import socket
 from collections.abc import Callable
@@ -26,10 +25,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import ApiError
 from server.settings import ServerSettings
+from server.uploads import UploadLimits
 
 EVERYWHERE = ("0.0.0.0", "::")
 ASKING = ("http", "websocket")
-GUARDED = ("/whip", "/whep")  # doors that ask for the token
 READING = ("GET", "HEAD", "OPTIONS")
 Refuse = Callable[[HTTPConnection, ApiError], Response]
 
@@ -49,8 +48,7 @@ def guards(settings: ServerSettings, refuse: Refuse) -> list[Middleware]:
             )
         )
     found.append(Middleware(OriginCheck, settings=settings, refuse=refuse))
-    if settings.bearer:
-        found.append(Middleware(BearerCheck, settings=settings, refuse=refuse))
+    found.append(Middleware(UploadLimits))
     return found
 
 
@@ -148,36 +146,3 @@ class OriginCheck:
             return True
         # The scheme is not compared: behind a proxy that ends TLS, ours is another one.
         return _host_of(origin) == headers.get("host", "").lower()
-
-
-class BearerCheck:
-    """Refuses who does not send the token, at the doors that ask for it.
-
-    OPTIONS needs none: a browser asks first without it (RFC 9725, section 4.7).
-    """
-
-    def __init__(self, app: ASGIApp, settings: ServerSettings, refuse: Refuse) -> None:
-        self._app = app
-        self._refuse = refuse
-        self._token = settings.bearer.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
-        if not self._guarded(scope):
-            await self._app(scope, receive, send)
-            return
-        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
-        given = scheme.lower() == "bearer"
-        if given and hmac.compare_digest(token.strip().encode(), self._token):
-            await self._app(scope, receive, send)
-            return
-        asked = 'Bearer realm="portraittalk"' + (', error="invalid_token"' if given else "")
-        said = "the token is not the server's" if given else "send the server's token: Bearer TOKEN"
-        refused = ApiError(401, "unauthorized", said, {"WWW-Authenticate": asked})
-        await self._refuse(HTTPConnection(scope), refused)(scope, receive, send)
-
-    def _guarded(self, scope: Scope) -> bool:
-        if scope["type"] not in ASKING or scope.get("method") == "OPTIONS":
-            return False
-        path = scope["path"].removeprefix(scope.get("root_path", "")) + "/"
-        return any(path.startswith(f"{door}/") for door in GUARDED)

@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from server.errors import ApiError
+from server.logs import session_id
+from server.routes import Operation, Terms
 from server.senders import Kind, Sender
 from server.service import AvatarService
 from server.session import Session
@@ -29,7 +31,9 @@ def service_of(connection: HTTPConnection) -> AvatarService:
 
 def session_of(connection: HTTPConnection) -> Session:
     """The open session that the path names as `{id}`; raises `ApiError` unknown_session."""
-    return service_of(connection).find_session(connection.path_params["id"])
+    session = service_of(connection).find_session(connection.path_params["id"])
+    session_id.set(session.id)
+    return session
 
 
 def address_of(connection: HTTPConnection) -> str:
@@ -110,17 +114,20 @@ def sending(sender: Sender) -> Response:
     return JSONResponse({"id": sender.id, "target": sender.target}, 201, {"Location": where})
 
 
-def sender_routes(kind: Kind, begin: Callable[[Request], Awaitable[Response]]) -> list[BaseRoute]:
-    """POST begins a sender; DELETE ends one, or all of that kind, and answers when everything is sent."""
+def sender_routes(
+    kind: Kind, begin: Callable[[Request], Awaitable[Response]], body: type[BaseModel]
+) -> list[BaseRoute]:
+    """POST of a `body` begins a sender; DELETE ends one, or all of that kind."""
 
     async def end(request: Request) -> Response:
+        """End one, or all; when it answers, everything is sent."""
         service, session = service_of(request), session_of(request)
         await service.senders.stop(session, kind, request.path_params.get("sender"))
         return Response(status_code=204)
 
     path = f"/api/sessions/{{id}}/{kind}"
     return [
-        Route(path, begin, methods=["POST"]),
-        Route(path, end, methods=["DELETE"]),
-        Route(path + "/{sender}", end, methods=["DELETE"]),
+        Operation(path, begin, "control", POST=Terms({201: ("id", "target")}, body)),
+        Operation(path, end, "control", DELETE=Terms({204: None})),
+        Operation(path + "/{sender}", end, "control", DELETE=Terms({204: None})),
     ]

@@ -32,6 +32,7 @@ class SessionBook:
 
     def __init__(self, max_sessions: int, per_address: int = 4) -> None:
         self.max_sessions, self.per_address = max_sessions, per_address
+        self.draining = False  # nobody new is taken
         self._sessions: dict[str, Session] = {}
         self._live: set[str] = set()
         self._waiting: dict[str, str] = {}  # session id -> address
@@ -60,6 +61,8 @@ class SessionBook:
         """Raise `ServerFull` if there is none for a new session, or for one that may have its own."""
         if session is not None and session.id in self._live:
             return
+        if self.draining:
+            raise ServerFull("this server is about to stop; another one may take you")
         if self.live >= self.max_sessions:
             raise ServerFull(f"all {self.max_sessions} places are taken; try again in a moment")
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import io
 import secrets
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
+from engine.errors import AvatarError
 from engine.types import RgbImage
 
 DEFAULT_ID = "default"
+SHARES = 4  # subjects that fill the room together
+UNUSED_S = 3600.0  # after so long another may take the place
 
 
 def encode_jpeg(rgb: RgbImage) -> bytes:
@@ -31,10 +36,13 @@ class Portrait:
     width: int
     height: int
     jpeg: bytes
+    owner: str  # subject of the token that enrolled it
     identity: Any  # the engine's, opaque
 
 
-def make_portrait(name: str, rgb: RgbImage, identity: Any, *, default: bool = False) -> Portrait:
+def make_portrait(
+    name: str, rgb: RgbImage, identity: Any, owner: str = "", *, default: bool = False
+) -> Portrait:
     """An enrolled image (H, W, 3) with a new id."""
     return Portrait(
         id=DEFAULT_ID if default else f"p-{secrets.token_urlsafe(12)}",
@@ -42,40 +50,72 @@ def make_portrait(name: str, rgb: RgbImage, identity: Any, *, default: bool = Fa
         width=rgb.shape[1],
         height=rgb.shape[0],
         jpeg=encode_jpeg(rgb),
+        owner=owner,
         identity=identity,
     )
+
+
+class PortraitsFull(AvatarError):
+    """There is no room for a portrait that would not take away another's."""
 
 
 class PortraitRegistry:
     """Enrolled portraits by id.
 
-    Bound: `kept` uploads and the bundled one. Overflow: the least recently used upload goes; a
-    session that uses it keeps it alive for itself. Uploads are found by their unguessable id and
-    listed to nobody.
+    Bound: `kept` uploads and the bundled one; with tokens a quarter of them for each subject.
+    Overflow: the least recently used upload of the same subject goes, or one that nobody used for an
+    hour; else the new one is refused. A session that uses a portrait keeps it alive for itself. Uploads
+    are found by their unguessable id, by their own subject, and listed to nobody.
     """
 
-    def __init__(self, kept: int) -> None:
-        self._kept = kept
+    def __init__(self, kept: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._kept, self._clock = kept, clock
         self._default: Portrait | None = None
-        self._uploads: OrderedDict[str, Portrait] = OrderedDict()
+        self._uploads: OrderedDict[str, Portrait] = OrderedDict()  # the last used one last
+        self._used: dict[str, float] = {}
+
+    def check_room(self, owner: str) -> None:
+        """Raises `PortraitsFull` if a portrait of `owner` would not be taken."""
+        if len(self._uploads) >= self._kept and self._least_wanted(owner) is None:
+            raise PortraitsFull("the portraits of others fill the server; try again later")
 
     def add(self, portrait: Portrait) -> None:
-        """Register a portrait."""
+        """Register a portrait; raises `PortraitsFull`."""
         if portrait.id == DEFAULT_ID:
             self._default = portrait
             return
+        owner = portrait.owner
+        self.check_room(owner)
+        own = sum(each.owner == owner for each in self._uploads.values())
+        share = self._kept if not owner else max(1, self._kept // SHARES)
+        if own >= share or len(self._uploads) >= self._kept:
+            self._forget(self._least_wanted(owner))
         self._uploads[portrait.id] = portrait
-        while len(self._uploads) > self._kept:
-            self._uploads.popitem(last=False)
+        self._used[portrait.id] = self._clock()
 
-    def get(self, portrait_id: str) -> Portrait | None:
-        """Return a portrait and mark it as used."""
+    def get(self, portrait_id: str, owner: str = "") -> Portrait | None:
+        """Return a portrait that `owner` may show, and mark it as used."""
         if portrait_id == DEFAULT_ID:
             return self._default
-        if portrait_id in self._uploads:
-            self._uploads.move_to_end(portrait_id)
-        return self._uploads.get(portrait_id)
+        found = self._uploads.get(portrait_id)
+        if found is None or found.owner != owner:
+            return None
+        self._uploads.move_to_end(portrait_id)
+        self._used[portrait_id] = self._clock()
+        return found
 
     def listed(self) -> list[Portrait]:
         """The portraits everybody may see."""
         return [self._default] if self._default is not None else []
+
+    def _least_wanted(self, owner: str) -> str | None:
+        """What may go for a new one of `owner`: their own oldest, or one that is long unused."""
+        own = next((p.id for p in self._uploads.values() if p.owner == owner), None)
+        oldest = next(iter(self._uploads), None)
+        if own is None and oldest is not None and self._clock() - self._used[oldest] > UNUSED_S:
+            return oldest
+        return own
+
+    def _forget(self, portrait_id: str | None) -> None:
+        if portrait_id is not None:
+            del self._uploads[portrait_id], self._used[portrait_id]

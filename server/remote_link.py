@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from typing import Any, Literal
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import av
 import numpy as np
@@ -48,7 +48,10 @@ class Reader:
 
 
 class RemoteLink(Link):
-    """A session of the server at `url` (http://host:port), made for this link alone."""
+    """A session of the server at `url` (http://host:port), made for this link alone.
+
+    Where the server asks for tokens, `url` ends in `?token=TOKEN`, for `view` and `speak`.
+    """
 
     def __init__(self, url: str, portrait_id: str = "default", prompt: str = "") -> None:
         super().__init__()
@@ -57,6 +60,8 @@ class RemoteLink(Link):
         if scheme is None or not parts.netloc:
             raise LinkFailed(f"url={url!r} is not like http://localhost:8080")
         self._base = f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        token = "".join(parse_qs(parts.query).get("token", []))
+        self._headers = {"Authorization": f"Bearer {token}"} if token else None
         self._query = {"voice": "assistant", "portrait_id": portrait_id, "prompt": prompt}
         self._speech: ClientConnection | None = None
         self._media: ClientConnection | None = None
@@ -106,7 +111,11 @@ class RemoteLink(Link):
     async def _connect(self, path: str) -> ClientConnection:
         try:
             return await connect(
-                self._base + path, open_timeout=OPEN_S, close_timeout=CLOSE_S, max_size=None
+                self._base + path,
+                additional_headers=self._headers,
+                open_timeout=OPEN_S,
+                close_timeout=CLOSE_S,
+                max_size=None,
             )
         except InvalidStatus as error:
             said = error.response.body.decode(errors="replace")[:300]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import secrets
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +12,12 @@ from typing import Any
 
 from engine.face.image_file import decode_image
 from engine.types import Engine, RgbImage
+from server.access import Gate
 from server.beeps import BeepLog
 from server.capacity import Capacity, measure
 from server.errors import ApiError
 from server.frame_log import FrameLog
+from server.heap import give_memory_back
 from server.limits import SessionBook
 from server.metrics import Metrics
 from server.moods import MoodFollower
@@ -35,6 +34,7 @@ from server.worker import EngineWorker, WorkerBusy, WorkerStopped
 
 CAPACITY_S = 1.0
 MakeViewer = Callable[[Session], Viewer]  # a door's own kind, with its data channels
+Follow = Callable[[Session], object]  # what is done with each new session
 MAX_ENROLLING = 4  # uploads being worked on; one more is asked to come again
 
 
@@ -45,13 +45,16 @@ class AvatarService:
         self.settings = settings
         self.worker = EngineWorker(engine)
         self.metrics = Metrics()
+        self.gate = Gate(settings)
         self.portraits = PortraitRegistry(settings.portraits_kept)
         self.sessions = SessionBook(settings.max_sessions, settings.offers_per_address)
         self.resources = ResourceBook()
         self.senders = Senders()
         self._viewers: dict[str, Viewer] = {}  # who is heard in each session
         self._leaving: set[asyncio.Future[None]] = set()  # viewers whose place was taken
+        self.followers: list[Follow] = [lambda s: MoodFollower(s, self._read_prompt)]
         self._looking: asyncio.TimerHandle | None = None
+        self._sweeping = False  # is to come
         self._enrolling = 0
         # Pictures are read and enrolled beside the engine thread, one at a time: no stream waits.
         self._enroller = ThreadPoolExecutor(1, "enroll", initializer=give_way)
@@ -98,17 +101,20 @@ class AvatarService:
         loop = asyncio.get_running_loop()
         self._looking = loop.call_later(CAPACITY_S, self._offer_places)
 
-    async def enroll(self, data: bytes) -> Portrait:
-        """Register an image file.
+    async def enroll(self, data: bytes, subject: str = "") -> Portrait:
+        """Register an image file, which is then that of `subject`.
 
         Raises:
-            BadImage, ImageTooLarge, PortraitRefused, WorkerBusy, WorkerStopped: it cannot be.
+            BadImage, ImageTooLarge, PortraitRefused, PortraitsFull, WorkerBusy, WorkerStopped: no.
         """
+        self.portraits.check_room(subject)
         if self._enrolling >= MAX_ENROLLING:
             raise WorkerBusy(f"{self._enrolling} pictures are being looked at; try again soon")
         self._enrolling += 1
         try:
-            portrait = await self._beside(lambda: self._enroll("Upload", decode_image(data)))
+            portrait = await self._beside(
+                lambda: self._enroll("Upload", decode_image(data), subject)
+            )
         finally:
             self._enrolling -= 1
         self.portraits.add(portrait)
@@ -123,8 +129,10 @@ class AvatarService:
                 raise
             raise WorkerStopped("the server stops; the picture was not looked at") from None
 
-    def _enroll(self, name: str, rgb: RgbImage, *, bundled: bool = False) -> Portrait:
-        return make_portrait(name, rgb, self.worker.engine.enroll(rgb), default=bundled)
+    def _enroll(
+        self, name: str, rgb: RgbImage, owner: str = "", *, bundled: bool = False
+    ) -> Portrait:
+        return make_portrait(name, rgb, self.worker.engine.enroll(rgb), owner, default=bundled)
 
     async def open_session(self, options: SessionOptions, address: str = "") -> Session:
         """Make a session that waits for its first receiver; it takes no place until then.
@@ -133,7 +141,7 @@ class AvatarService:
             ApiError, ServerFull, TooManyOffers: it cannot be; found before any work is done.
             PromptRefused, WorkerBusy, WorkerStopped: nor can it be.
         """
-        portrait = self.find_portrait(options.portrait_id)
+        portrait = self.find_portrait(options.portrait_id, options.subject)
         session = await self.sessions.open(lambda: self._make_session(portrait, options), address)
         self.metrics.sessions.set(len(self.sessions))
         return session
@@ -229,15 +237,16 @@ class AvatarService:
 
     def show_portrait(self, session: Session, portrait_id: str) -> None:
         """Show another portrait in an open session; raises `ApiError` unknown_portrait."""
-        session.show_portrait(portrait_id, self.find_portrait(portrait_id).identity)
+        portrait = self.find_portrait(portrait_id, session.subject)
+        session.show_portrait(portrait_id, portrait.identity)
 
     async def _read_prompt(self, prompt: str) -> Any:
         engine = self.worker.engine  # reading may mean running a text encoder
         return await self.worker.call(lambda: engine.read_prompt(prompt))
 
-    def find_portrait(self, portrait_id: str) -> Portrait:
-        """Return a portrait; raises `ApiError` unknown_portrait."""
-        portrait = self.portraits.get(portrait_id)
+    def find_portrait(self, portrait_id: str, subject: str = "") -> Portrait:
+        """Return a portrait that `subject` may show; raises `ApiError` unknown_portrait."""
+        portrait = self.portraits.get(portrait_id, subject)
         if portrait is None:
             raise ApiError(404, "unknown_portrait", "this portrait is not known here any more")
         return portrait
@@ -272,7 +281,8 @@ class AvatarService:
             admit=self.sessions.admit,
             on_closed=self._session_closed,
         )
-        MoodFollower(session, self._read_prompt)
+        for follow in self.followers:
+            follow(session)
         if expressed is not None:
             session.express(expressed, options.prompt)
         return session
@@ -281,19 +291,12 @@ class AvatarService:
         self.sessions.forget(session)
         self._viewers.pop(session.id, None)
         self.metrics.sessions.set(len(self.sessions))
-        if not len(self.sessions):  # the library leaves cycles behind; nobody waits for us now
+        # The library leaves cycles behind; nobody waits for us once all are gone.
+        if not len(self.sessions) and not self._sweeping:
+            self._sweeping = True
             asyncio.get_running_loop().call_later(1.0, self._sweep)
 
     def _sweep(self) -> None:
+        self._sweeping = False
         if not len(self.sessions):
-            gc.collect()
-            _give_memory_back()
-
-
-def _give_memory_back() -> None:
-    """Hand what is free in the C library's heaps back to the system, where it can (glibc)."""
-    if sys.platform != "linux":
-        return
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+            give_memory_back()

@@ -16,8 +16,9 @@ from server.clips import Picture
 from server.engine_stream import EngineStream
 from server.events import Event, EventHub, Mood
 from server.figures import Figures
-from server.intake import Pcm48
+from server.intake import Intake, Pcm48
 from server.line import SoundLine
+from server.logs import session_id
 from server.outlet import Outlet
 from server.pacing import Playout
 from server.speech import SpeechInput
@@ -49,6 +50,7 @@ class Session:
         self.id = secrets.token_urlsafe(12)
         self.token = secrets.token_urlsafe(24)  # who has it may take the viewer's place
         self.settings, self.portrait_id = shared.settings, options.portrait_id
+        self.subject = options.subject  # whose portraits it may show
         self.prompt = ""  # in words
         self.mood: Mood = "idle"
         self.closed_for: str | None = None  # why it ended
@@ -96,6 +98,7 @@ class Session:
         self._expires = time.monotonic() + self._patience_s
         self._look, self._over = asyncio.Event(), asyncio.Event()  # `_look`: somebody came or went
         self.events.subscribe(self._follow_speech)
+        session_id.set(self.id)  # of what is logged from here on
         self._task = self._loop.create_task(self._run(), name=f"session {self.id}")
 
     @property
@@ -233,7 +236,8 @@ class Session:
         self._worker.attach(self.stream)
         try:
             async with asyncio.TaskGroup() as group:
-                parts = [self.line.fill(), self.broadcast.run(), self._report()]
+                report = self.figures.report(self.events, self._heard_intake)
+                parts = [self.line.fill(), self.broadcast.run(), report]
                 tasks = [group.create_task(part) for part in parts]
                 while self.live and not self._over.is_set():
                     self._look.clear()
@@ -244,10 +248,8 @@ class Session:
             self.line.end()
             self._worker.detach(self.stream)
 
-    async def _report(self) -> None:
-        await self.figures.report(
-            self.events, lambda: self.line.intake if self.microphone is not None else None
-        )
+    def _heard_intake(self) -> Intake | None:
+        return self.line.intake if self.microphone is not None else None
 
     def _from_engine(self, function: Callable[[Any], None], argument: Any) -> None:
         """Hand over from the engine thread; a loop that has ended needs nothing more."""

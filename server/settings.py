@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
 import types
 import typing
@@ -11,9 +12,13 @@ from typing import Any, Literal, Self
 
 from engine.config import from_mapping
 from engine.errors import ConfigError
+from server.logs import LogFormat
 from server.targets import TargetRefused, Targets
 
-PREFIX = "AVATAR_"
+# Kubernetes sets NAME_PORT and the like for every service; none of its names ends with a dash, which
+# would become the second underscore.
+PREFIX = "PORTRAITTALK__"
+LEAST_SECRET = 32  # characters
 _HOST = re.compile(r"\*|(\*\.)?[\w.-]+|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]+\]?")
 _ORIGIN = re.compile(r"\*|https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d+)?")
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
@@ -32,13 +37,21 @@ class ServerSettings:
     capacity: int = 0  # viewers that are served well at once; 0: measured at start
     max_upload_bytes: int = 10 * 1024 * 1024
     portraits_kept: int = 32  # enrolled portraits in memory; the least recently used one goes
+    connections: int = 0  # the most at once; 0: as many as the limit of descriptors leaves
+    connections_per_address: int = 256  # of each network address; 0: no such limit
+    drain_s: float = 30.0  # after SIGTERM, for what is being said
+    log_format: LogFormat = "text"
+    telemetry: bool = False  # a span of OpenTelemetry for each utterance
     watchdog_s: float = 10.0  # a viewer that sends no packet for so long is gone
     connect_timeout_s: float = 5.0  # an offer that leads to no connection for so long is dropped
     resume_s: float = 10.0  # a viewer that was lost may come back for so long
     offers_per_address: int = 4  # that may wait to be connected
     max_watchers: int = 100  # the most that only watch (WHEP), all sessions together
-    bearer: str = dataclasses.field(default="", repr=False)  # token that WHIP and WHEP ask for
+    auth_secret: tuple[str, ...] = dataclasses.field(default=(), repr=False)  # sign session tokens
+    insecure: bool = False  # listen to a network without a secret
+    bearer: str = dataclasses.field(default="", repr=False)  # lasting token of WHIP and WHEP
     ice_servers: tuple[str, ...] = ()  # stun:/turn: addresses; none is needed on one machine
+    turn_secret: str = dataclasses.field(default="", repr=False)  # coturn's static-auth-secret
     allow_host: tuple[str, ...] = ()  # further names that the server answers to; *.example.org, *
     allow_origin: tuple[str, ...] = ()  # other pages that may use the server: https://example.org
     realtime_upstream: str = ""  # ws: or wss: address of a realtime model behind /v1/realtime
@@ -59,6 +72,9 @@ class ServerSettings:
             "capacity": (0, 1000),
             "max_upload_bytes": (1024, 1 << 30),
             "portraits_kept": (1, 10_000),
+            "connections": (0, 1_000_000),
+            "connections_per_address": (0, 1_000_000),
+            "drain_s": (0, 3600),
             "watchdog_s": (0.5, 3600),
             "connect_timeout_s": (0.5, 600),
             "resume_s": (0, 3600),
@@ -72,10 +88,22 @@ class ServerSettings:
                 raise ConfigError(f"{name}={value} is out of range; {low:g} to {high:g}")
         if self.codec not in ("vp8", "h264"):
             raise ConfigError(f"codec={self.codec!r} is unknown; vp8 or h264")
+        if self.log_format not in ("text", "json"):
+            raise ConfigError(f"log_format={self.log_format!r} is unknown; text or json")
         if not self.host or any(c.isspace() for c in self.host):
             raise ConfigError(
                 f"host={self.host!r} is no address; 127.0.0.1 for this machine alone, 0.0.0.0 for "
                 "every network"
+            )
+        if not (_is_loopback(self.host) or self.auth_secret or self.insecure):
+            raise ConfigError(
+                f"host={self.host!r} lets the network in, and anybody there could use the server: "
+                "give it an --auth-secret, of which your back end makes tokens, or say --insecure"
+            )
+        if any(len(secret) < LEAST_SECRET for secret in self.auth_secret):
+            raise ConfigError(
+                f"auth_secret: a secret has at least {LEAST_SECRET} characters; this makes one: "
+                "openssl rand -hex 32"
             )
         if self.bearer and not _BEARER.fullmatch(self.bearer):
             raise ConfigError(
@@ -84,6 +112,11 @@ class ServerSettings:
         for address in self.ice_servers:
             if not address.startswith(("stun:", "turn:", "turns:")):
                 raise ConfigError(f"ice_servers: {address!r} does not start with stun: or turn:")
+            if not (address.startswith("stun:") or self.turn_secret):
+                raise ConfigError(
+                    f"ice_servers: {address!r} needs a turn_secret: a browser takes no TURN server "
+                    "without a password, which is made of it (coturn: static-auth-secret)"
+                )
         if self.realtime_upstream and not self.realtime_upstream.startswith(("ws://", "wss://")):
             raise ConfigError(
                 f"realtime_upstream={self.realtime_upstream!r} is not like wss://host/v1/realtime"
@@ -108,7 +141,7 @@ class ServerSettings:
 
     @classmethod
     def merge(cls, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Self:
-        """Merge defaults < `AVATAR_*` variables < `flags`; a flag that is None was not given.
+        """Merge defaults < `PORTRAITTALK__*` variables < `flags`; a flag that is None was not given.
 
         Raises:
             ConfigError: an unknown name, a value that cannot be read or is out of range.
@@ -121,6 +154,13 @@ class ServerSettings:
                 raw[name] = _read(key, text, kinds[name]) if name in kinds else text
         raw.update({name: value for name, value in flags.items() if value is not None})
         return from_mapping(cls, raw)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _read(key: str, text: str, kind: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -27,12 +28,15 @@ from server.aiortc_internals import (
     offer_loopback,
     report_media_times,
 )
+from server.ice import ice_servers
 from server.settings import ServerSettings
 from server.tracks import AvatarTrack
 
-# What the library raises on text that is no session description.
-_PARSER_ERRORS = (ValueError, LookupError, AttributeError, TypeError, AssertionError)
-_REFUSALS = (*_PARSER_ERRORS, InvalidAccessError, InvalidStateError, OperationError)
+# What the library raises on text that is no session description. Its `StopIteration` becomes a
+# `RuntimeError` on the way out of a coroutine.
+_OF_VALUES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+_PARSER_ERRORS = (*_OF_VALUES, RuntimeError, StopIteration)
+_REFUSALS = (*_PARSER_ERRORS, InvalidAccessError, InvalidStateError, OperationError, OSError)
 # Candidates with hidden addresses: looking them up takes seconds and is not needed, because the
 # browser calls the server, whose addresses are plain, and is then known by where it calls from.
 _MDNS_LINE = re.compile(r"^a=candidate:[^\r\n]*\.local [^\r\n]*\r?\n", re.MULTILINE)
@@ -85,7 +89,7 @@ def configure_library(settings: ServerSettings) -> None:
 
 def ice_configuration(settings: ServerSettings) -> RTCConfiguration:
     """How connections are made; without ICE servers they ask nobody outside."""
-    servers = [RTCIceServer(urls=url) for url in settings.ice_servers]
+    servers = [RTCIceServer(**each) for each in ice_servers(settings, "server", time.time())]
     return RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
 
 
@@ -94,17 +98,35 @@ def make_connection(settings: ServerSettings) -> RTCPeerConnection:
     return RTCPeerConnection(ice_configuration(settings))
 
 
-def check_offer(sdp: str, role: Role = "talk") -> list[str]:
-    """Refuse an offer that does not fit its role; return its kinds of media, in order.
+def read_offer(sdp: str) -> SessionDescription:
+    """Parse an offer, and refuse what the library would take and then stumble over.
 
     Raises:
-        BadSdp: it cannot be read, or does not ask for a face and its voice, or send sound.
+        BadSdp: it cannot be read, contradicts itself, or could not be encrypted.
     """
     try:
         offer = SessionDescription.parse(sdp)
     except _PARSER_ERRORS as error:
         what = f"{type(error).__name__} {error}"
         raise BadSdp(f"the offer is no session description: {what}") from None
+    if any(media.dtls is None or not media.dtls.fingerprints for media in offer.media):
+        raise BadSdp("the offer has media without a fingerprint; they could not be encrypted")
+    mids = [media.rtp.muxId for media in offer.media]
+    if len(set(mids)) < len(mids):
+        raise BadSdp(f"the offer has media of the same name; their a=mid are {mids}")
+    bundles = [group.items for group in offer.group if group.semantic == "BUNDLE"]
+    if any(not set(named) <= set(mids) for named in bundles):
+        raise BadSdp(f"the offer bundles media that it does not have; its a=mid are {mids}")
+    return offer
+
+
+def check_offer(sdp: str, role: Role = "talk") -> list[str]:
+    """Refuse an offer that does not fit its role; return its kinds of media, in order.
+
+    Raises:
+        BadSdp: it cannot be used, or does not ask for a face and its voice, or send sound.
+    """
+    offer = read_offer(sdp)
     terms, kinds = _TERMS[role], [media.kind for media in offer.media]
     if not any(set(needed) <= set(kinds) for needed in terms.needed):
         raise BadSdp(f"the offer must {terms.said}, it has {kinds}")
@@ -113,8 +135,6 @@ def check_offer(sdp: str, role: Role = "talk") -> list[str]:
         if media is not None and media.direction not in terms.offered:
             what = f"{kind} is {media.direction}"
             raise BadSdp(f"the offer's {what}; it must be {' or '.join(terms.offered)}")
-    if any(media.dtls is None or not media.dtls.fingerprints for media in offer.media):
-        raise BadSdp("the offer has media without a fingerprint; they could not be encrypted")
     return kinds
 
 
@@ -157,6 +177,7 @@ async def answer_again(pc: RTCPeerConnection, sdp: str) -> str:
     Raises:
         BadSdp: the library cannot use the offer.
     """
+    read_offer(sdp)
     ours = list(pc.getTransceivers())
     sdp = _MDNS_LINE.sub("", sdp)
     try:

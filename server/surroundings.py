@@ -32,4 +32,5 @@ class SessionOptions:
     portrait_id: str = "default"
     prompt: str = ""
     voice: Voice = "both"
+    subject: str = ""  # whose it is, where tokens are asked for
     expires_s: float | None = None  # without any receiver; None: as the server is set

@@ -18,6 +18,7 @@ from server.aiortc_internals import packets_of, packets_received
 from server.control import LABEL, DataChannel
 from server.events import Event
 from server.intake import to_mono
+from server.logs import session_id
 from server.outlet import Outlet
 from server.session import Session
 from server.signaling import Role
@@ -140,6 +141,7 @@ class Viewer:
 
     async def _run(self) -> None:
         """From made to hung up, whatever ends it."""
+        session_id.set(self.session.id)
         try:
             await self._first(self._connected, self.session.settings.connect_timeout_s)
             if self._connected.is_set() and not self._over.is_set():

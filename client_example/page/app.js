@@ -13,7 +13,9 @@ import { ASSISTANT, LOST_PORTRAIT, NOT_A_MEDIA_FILE, NO_WEBRTC, REFUSED, SOUND, 
 const $ = (id) => document.getElementById(id);
 const video = $("video");
 
-const server = new Server();
+// A session token of whoever runs the page: in the address, best behind `#`, which is sent to nobody.
+const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? new URLSearchParams(location.search).get("token");
+const server = new Server("", () => token);
 const connection = new Connection(server);
 const chooser = new PortraitChooser(server);
 const captions = new Captions($("captions"));

@@ -27,20 +27,28 @@ async function check(response) {
 
 export class Server {
   #base;
+  #token;
 
-  /** `base`: the address of another server; "" is the one that the page came from. */
-  constructor(base = "") {
+  /** `base`: the address of another server; "" is the one that the page came from. `token()`: a session token, or null. */
+  constructor(base = "", token = () => null) {
     this.#base = base && new URL(base, document.baseURI).href.replace(/\/*$/, "/");
+    this.#token = token;
   }
 
   config = () => this.#get("api/config");
   portraits = async () => (await this.#get("api/portraits")).portraits;
-  portraitImage = (id) => `${this.#base}api/portraits/${encodeURIComponent(id)}/image`;
+
+  /** Address for an <img>, which cannot send a header. */
+  portraitImage(id) {
+    const token = this.#token();
+    const query = token ? `?token=${encodeURIComponent(token)}` : "";
+    return `${this.#base}api/portraits/${encodeURIComponent(id)}/image${query}`;
+  }
 
   /** Register a picture (a Blob); resolves to {id, width, height}. */
   async addPortrait(picture) {
     const type = picture.type.startsWith("image/") ? picture.type : "application/octet-stream"; // all that the server takes
-    const headers = { "Content-Type": type };
+    const headers = this.#headers(type);
     const signal = AbortSignal.timeout(60_000);
     const url = `${this.#base}api/portraits`;
     return (await check(await fetch(url, { method: "POST", headers, body: picture, signal }))).json();
@@ -70,15 +78,21 @@ export class Server {
   async end(sessionId) {
     const url = `${this.#base}api/sessions/${encodeURIComponent(sessionId)}`;
     const signal = AbortSignal.timeout(3_000);
-    await fetch(url, { method: "DELETE", keepalive: true, signal }).catch(() => {}); // else its watchdog frees it
+    await fetch(url, { method: "DELETE", headers: this.#headers(), keepalive: true, signal }).catch(() => {}); // else its watchdog frees it
+  }
+
+  #headers(type = null) {
+    const token = this.#token();
+    return { ...(type && { "Content-Type": type }), ...(token && { Authorization: `Bearer ${token}` }) };
   }
 
   async #get(path) {
-    return (await check(await fetch(this.#base + path, { signal: AbortSignal.timeout(10_000) }))).json();
+    const signal = AbortSignal.timeout(10_000);
+    return (await check(await fetch(this.#base + path, { headers: this.#headers(), signal }))).json();
   }
 
   #json(method, path, body, limit = LIMIT_MS) {
-    const headers = { "Content-Type": "application/json" };
+    const headers = this.#headers("application/json");
     const signal = AbortSignal.timeout(limit);
     return fetch(this.#base + path, { method, headers, body: JSON.stringify(body), signal });
   }

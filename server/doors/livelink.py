@@ -153,4 +153,4 @@ async def begin(request: Request) -> Response:
     return sending(sender)
 
 
-ROUTES = sender_routes("livelink", begin)
+ROUTES = sender_routes("livelink", begin, Receiver)

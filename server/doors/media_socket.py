@@ -18,12 +18,13 @@ import json
 
 import av
 from av.video.reformatter import VideoReformatter
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket
 
 from server.broadcast import VIDEO_TIME_BASE
 from server.http import session_of
 from server.pieces import Over, Piece, Pieces, Said, receiving
+from server.routes import Socket
 
 QUALITY = 3  # of the JPEG encoder: 2 is best, 31 worst
 
@@ -98,4 +99,4 @@ async def _send(socket: WebSocket, pieces: Pieces) -> None:
         await socket.send_bytes(message)
 
 
-ROUTES: list[BaseRoute] = [WebSocketRoute("/api/sessions/{id}/media", media)]
+ROUTES: list[BaseRoute] = [Socket("/api/sessions/{id}/media", media, "view")]

@@ -178,4 +178,4 @@ async def begin(request: Request) -> Response:
     return sending(publisher)
 
 
-ROUTES = sender_routes("publish", begin)
+ROUTES = sender_routes("publish", begin, Publication)

@@ -24,16 +24,18 @@ from aiortc import RTCDataChannel
 from pydantic import BaseModel, Field
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.motion.expression import MAX_PROMPT
+from server.access import KEY_PROTOCOL, grant_of
 from server.control import DataChannel
 from server.errors import ApiError
 from server.http import MAX_JSON_BYTES, address_of, check, read_body, service_of
 from server.line import Voice
 from server.own_voice import OwnVoice
 from server.realtime import Conversation, Json
+from server.routes import Operation, Socket, Terms
 from server.service import AvatarService
 from server.session import Session
 from server.surroundings import SessionOptions
@@ -44,7 +46,6 @@ CHANNEL = "oai-events"
 MAX_EVENT = 256 * 1024  # of a data channel
 MAX_UNREAD = 2048  # events that a client may leave unread; then it is hung up
 SUBPROTOCOL = "realtime"
-KEY_PROTOCOL = "openai-insecure-api-key."  # how a browser sends its key
 _calls: dict[str, Conversation] = {}  # by session, as long as it lives
 
 
@@ -69,7 +70,10 @@ class Opening:
         """Connect to the model; raises `ApiError` upstream_unreachable."""
         settings = self._service.settings
         if settings.realtime_upstream:
-            key = settings.realtime_key or _key_of(connection)
+            theirs = (
+                "" if self._service.gate.closed else _key_of(connection)
+            )  # else it is our token
+            key = settings.realtime_key or theirs
             self._socket = await reach(settings.realtime_upstream, key, self._model)
 
     def begin(self, session: Session) -> Conversation:
@@ -105,7 +109,10 @@ async def talk(socket: WebSocket) -> None:
             session = service.find_session(query.session_id)
         else:
             options = SessionOptions(
-                portrait_id=query.portrait_id, prompt=query.prompt, voice="assistant"
+                portrait_id=query.portrait_id,
+                prompt=query.prompt,
+                voice="assistant",
+                subject=grant_of(socket).subject,
             )
             session = await service.open_session(options, address_of(socket))
         conversation = opening.begin(session)
@@ -164,7 +171,12 @@ async def call(request: Request) -> Response:
     opening = Opening(service, query.model or str(wanted.pop("model", "")))
     await opening.reach(request)
     voice: Voice = "assistant" if service.settings.realtime_upstream else "both"
-    options = SessionOptions(portrait_id=query.portrait_id, prompt=query.prompt, voice=voice)
+    options = SessionOptions(
+        portrait_id=query.portrait_id,
+        prompt=query.prompt,
+        voice=voice,
+        subject=grant_of(request).subject,
+    )
 
     def make(session: Session) -> Viewer:
         conversation = _calls[session.id] = opening.begin(session)
@@ -258,7 +270,12 @@ async def hang_up(request: Request) -> Response:
 
 
 ROUTES: list[BaseRoute] = [
-    WebSocketRoute("/v1/realtime", talk),
-    Route("/v1/realtime/calls", call, methods=["POST"]),
-    Route("/v1/realtime/calls/{id}/hangup", hang_up, methods=["POST"]),
+    Socket("/v1/realtime", talk, "speak", Query),
+    Operation(
+        "/v1/realtime/calls",
+        call,
+        "speak",
+        POST=Terms({201: "application/sdp"}, "application/sdp", Query),
+    ),
+    Operation("/v1/realtime/calls/{id}/hangup", hang_up, "speak", POST=Terms({200: None})),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,15 +10,24 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
 
+from server.access import grant_of
 from server.errors import ApiError
 from server.http import check_type, read_body, service_of, session_of
+from server.ice import IceServer, ice_servers
 from server.resources import Resource
+from server.routes import Terms
 from server.signaling import BadSdp
 from server.trickle import read_fragment, trickle
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"
 MAX_SDP_BYTES = 64 * 1024
+OFFERS = {"GET": Terms({204: None}), "POST": Terms({201: SDP}, SDP)}
+CONNECTION = {
+    "GET": Terms({204: None}),
+    "PATCH": Terms({204: None}, FRAGMENT),
+    "DELETE": Terms({200: None}),
+}
 
 
 @contextmanager
@@ -51,9 +61,9 @@ async def read_offer(request: Request) -> str:
 
 def created(request: Request, path: str, resource: Resource, answer: str, *links: str) -> Response:
     """201 with the answer; `path` is that of the endpoint, below which the resource is."""
-    # Browsers refuse a TURN server without a password, and none is set: they hear of STUN alone.
-    stun = [url for url in service_of(request).settings.ice_servers if url.startswith("stun:")]
-    links = (*(f'<{url}>; rel="ice-server"' for url in stun), *links)
+    settings, subject = service_of(request).settings, grant_of(request).subject
+    servers = ice_servers(settings, subject, time.time())
+    links = (*map(_ice_link, servers), *links)
     headers = {
         "Location": f"{request.scope.get('root_path', '')}{path}/{resource.id}",
         "ETag": resource.etag,
@@ -62,6 +72,15 @@ def created(request: Request, path: str, resource: Resource, answer: str, *links
     if links:
         headers["Link"] = ", ".join(links)
     return Response(answer, 201, headers, media_type=SDP)
+
+
+def _ice_link(server: IceServer) -> str:
+    """A server as RFC 9725 hands it on (section 4.6)."""
+    link = f'<{server["urls"]}>; rel="ice-server"'
+    if "username" not in server:
+        return link
+    about = f'username="{server["username"]}"; credential="{server["credential"]}"'
+    return f'{link}; {about}; credential-type="password"'
 
 
 class Offers(HTTPEndpoint):

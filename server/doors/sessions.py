@@ -10,13 +10,15 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field, model_validator
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from engine.audio.sound_file import read_voice
 from engine.motion.expression import MAX_PROMPT
+from server.access import grant_of
 from server.errors import ApiError
 from server.http import address_of, read_body, read_json, service_of, session_of
 from server.line import Voice
+from server.routes import Operation, Terms
 from server.session import Session
 from server.sound_format import SoundFormat
 from server.surroundings import SessionOptions
@@ -52,7 +54,11 @@ async def create(request: Request) -> Response:
     """Make a session; its viewer comes by POST /api/offer with this `session_id`."""
     body = await read_json(request, NewSession)
     options = SessionOptions(
-        portrait_id=body.portrait_id, prompt=body.prompt, voice=body.voice, expires_s=PENDING_S
+        portrait_id=body.portrait_id,
+        prompt=body.prompt,
+        voice=body.voice,
+        expires_s=PENDING_S,
+        subject=grant_of(request).subject,
     )
     session = await service_of(request).open_session(options, address_of(request))
     headers = {"Location": f"/api/sessions/{session.id}"}
@@ -95,7 +101,7 @@ async def change(request: Request) -> Response:
     service, session = service_of(request), session_of(request)
     answer: dict[str, object] = {}
     if body.portrait_id is not None:
-        service.find_portrait(body.portrait_id)  # all is changed, or nothing
+        service.find_portrait(body.portrait_id, session.subject)  # all is changed, or nothing
     if body.prompt is not None:
         answer["prompt"] = await service.express(session, body.prompt)
     if body.portrait_id is not None:
@@ -167,12 +173,24 @@ def _sent(message: Mapping[str, object]) -> str:
     return f"event: {message['type']}\ndata: {json.dumps(message)}\n\n"
 
 
+_SESSION = "/api/sessions/{id}"
+_SHOWN = ("session_id", "state", "voice", "viewers", "buffered_ms", "portrait_id")
 ROUTES: list[BaseRoute] = [
-    Route("/api/sessions", create, methods=["POST"]),
-    Route("/api/sessions/{id}", show),
-    Route("/api/sessions/{id}", change, methods=["PATCH"]),
-    Route("/api/sessions/{id}", close, methods=["DELETE"]),
-    Route("/api/sessions/{id}/interrupt", interrupt, methods=["POST"]),
-    Route("/api/sessions/{id}/say", say, methods=["POST"]),
-    Route("/api/sessions/{id}/events", events),
+    Operation("/api/sessions", create, "control", POST=Terms({201: ("session_id",)}, NewSession)),
+    Operation(_SESSION, show, "view", GET=Terms({200: _SHOWN})),
+    Operation(_SESSION, change, "control", PATCH=Terms({200: _SHOWN}, Changes)),
+    Operation(_SESSION, close, "control", DELETE=Terms({204: None})),
+    Operation(
+        _SESSION + "/interrupt",
+        interrupt,
+        "control",
+        POST=Terms({200: ("utterance", "position_ms")}),
+    ),
+    Operation(
+        _SESSION + "/say",
+        say,
+        "speak",
+        POST=Terms({202: ("utterance", "duration_ms")}, "audio/*", names=("utterance",)),
+    ),
+    Operation(_SESSION + "/events", events, "view", GET=Terms({200: "text/event-stream"})),
 ]

@@ -9,19 +9,23 @@ body of `/start`, may have `session_id` (join a session made by another door), `
 
 from __future__ import annotations
 
+import time
 from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, Field
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from engine.motion.expression import MAX_PROMPT
+from server.access import grant_of, require
 from server.doors.rtvi import Rtvi
 from server.doors.sessions import PENDING_S
 from server.errors import ApiError
 from server.http import address_of, check, read_raw, service_of
+from server.ice import ice_servers
 from server.line import Voice
+from server.routes import Operation, Terms
 from server.service import MakeViewer
 from server.session import Session
 from server.signaling import add_candidate
@@ -39,10 +43,14 @@ class RequestData(BaseModel):
     prompt: str = Field(default="", max_length=MAX_PROMPT)
     voice: Voice = "assistant"
 
-    def options(self, expires_s: float | None = None) -> SessionOptions:
+    def options(self, request: Request, expires_s: float | None = None) -> SessionOptions:
         """As options of a new session."""
         return SessionOptions(
-            portrait_id=self.portrait_id, prompt=self.prompt, voice=self.voice, expires_s=expires_s
+            portrait_id=self.portrait_id,
+            prompt=self.prompt,
+            voice=self.voice,
+            expires_s=expires_s,
+            subject=grant_of(request).subject,
         )
 
 
@@ -86,6 +94,7 @@ def meant(raw: object) -> bool:
 
 async def offer(request: Request, raw: object) -> Response:
     """Answer an offer."""
+    require(grant_of(request), "speak")
     body = check(raw, OfferBody)
     service, make = service_of(request), _maker(request)
     data = body.request_data or RequestData()
@@ -98,13 +107,16 @@ async def offer(request: Request, raw: object) -> Response:
     elif session_id is not None:
         session, sdp = await service.join(session_id, body.sdp, make)
     else:
-        session, sdp = await service.offer(body.sdp, data.options(), address_of(request), make)
+        session, sdp = await service.offer(
+            body.sdp, data.options(request), address_of(request), make
+        )
     answer = {"sdp": sdp, "type": "answer", "pc_id": session.token, "session_id": session.id}
     return JSONResponse(answer)
 
 
 async def candidates(request: Request, raw: object) -> Response:
     """Trickled ICE candidates of a connection."""
+    require(grant_of(request), "speak")
     body, service = check(raw, CandidatesBody), service_of(request)
     session = service.sessions.by_token(body.pc_id)
     if session is None:
@@ -134,8 +146,8 @@ async def start(request: Request) -> Response:
     if data.session_id is not None:
         session = service.find_session(data.session_id)
     else:
-        session = await service.open_session(data.options(PENDING_S), address_of(request))
-    servers = [{"urls": url} for url in service.settings.ice_servers]
+        session = await service.open_session(data.options(request, PENDING_S), address_of(request))
+    servers = ice_servers(service.settings, grant_of(request).subject, time.time())
     return JSONResponse({"sessionId": session.id, "iceConfig": {"iceServers": servers}})
 
 
@@ -154,9 +166,12 @@ async def status(request: Request) -> Response:
     return JSONResponse({"status": "ready", "transports": ["webrtc"]})
 
 
+_SESSION = "/sessions/{id}/api/offer"
 ROUTES: list[BaseRoute] = [
-    Route("/start", start, methods=["POST"]),
-    Route("/status", status),
-    Route("/sessions/{id}/api/offer", session_offer, methods=["POST"]),
-    Route("/sessions/{id}/api/offer", session_candidates, methods=["PATCH"]),
+    Operation("/start", start, "speak", POST=Terms({200: ("sessionId", "iceConfig")}, StartBody)),
+    Operation("/status", status, None, GET=Terms({200: ("status", "transports")})),
+    Operation(_SESSION, session_offer, "speak", POST=Terms({200: ("sdp", "pc_id")}, OfferBody)),
+    Operation(
+        _SESSION, session_candidates, "speak", PATCH=Terms({200: ("status",)}, CandidatesBody)
+    ),
 ]

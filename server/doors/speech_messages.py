@@ -23,12 +23,13 @@ class Strict(BaseModel):
 
 
 class Query(Strict):
-    """What the address of a socket asks for.
+    """What the address of a socket asks for; `token` is looked at before (`server.access`).
 
     Raises:
         SpeechRefused: bad_format.
     """
 
+    token: str = ""
     rate_hz: int = 24_000
     encoding: Encoding = "pcm16"
     listen: int | None = None

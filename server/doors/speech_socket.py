@@ -29,10 +29,11 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.errors import AvatarError
+from server.access import grant_of
 from server.doors.sessions import described, spoken_session_of, told_missed
 from server.doors.speech_messages import (
     Begin,
@@ -50,6 +51,7 @@ from server.errors import refusal
 from server.events import Event, Listener
 from server.http import address_of, check, first_of, service_of
 from server.microphone import Listening
+from server.routes import Socket
 from server.session import Session
 from server.sound_format import SoundFormat, SpeechRefused
 from server.speech import Utterance, Word
@@ -197,7 +199,12 @@ async def speak(socket: WebSocket) -> None:
 async def open_and_speak(socket: WebSocket) -> None:
     """Speak through a new session, which ends with the socket."""
     query = check(dict(socket.query_params), NewSessionQuery)
-    options = SessionOptions(portrait_id=query.portrait_id, prompt=query.prompt, voice=query.voice)
+    options = SessionOptions(
+        portrait_id=query.portrait_id,
+        prompt=query.prompt,
+        voice=query.voice,
+        subject=grant_of(socket).subject,
+    )
     session = await service_of(socket).open_session(options, address_of(socket))
     try:
         await _serve(socket, session, query)
@@ -206,6 +213,6 @@ async def open_and_speak(socket: WebSocket) -> None:
 
 
 ROUTES: list[BaseRoute] = [
-    WebSocketRoute("/api/speech", open_and_speak),
-    WebSocketRoute("/api/sessions/{id}/speech", speak),
+    Socket("/api/speech", open_and_speak, "speak", NewSessionQuery),
+    Socket("/api/sessions/{id}/speech", speak, "speak", Query),
 ]

@@ -15,7 +15,8 @@ place as a viewer does, and is heard in the place of any viewer while the call l
 
 To Twilio goes `media` while there is something to hear, a `mark` named after each utterance behind its
 last sound, and `clear` when it is cut off. `connected`, `dtmf` and what is unknown are ignored. A
-socket that cannot be served is closed with code 1008 and the reason.
+socket that cannot be served is closed with code 1008 and the reason. Twilio sends no headers: where
+the server asks for tokens, one for `speak` is the `<Parameter name="token">`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from collections import deque
 from typing import Annotated, Any, Literal
 
 from pydantic import Base64Bytes, BaseModel, Field, ValidationError
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.errors import AvatarError
@@ -35,6 +36,7 @@ from server.errors import ApiError, refusal
 from server.events import Event
 from server.http import first_of, service_of, session_of, unfit
 from server.outlet import Heard, Outlet, Shown
+from server.routes import Socket
 from server.session import Session
 from server.sound_format import Decoder, Encoder, SoundFormat
 
@@ -206,6 +208,9 @@ async def _serve(socket: WebSocket, session: Session | None) -> None:
     try:
         start = await _started(socket)
         if start is not None:
+            gate = service_of(socket).gate
+            if gate.closed:
+                gate.check(start.customParameters.get("token"), "speak")
             name = start.customParameters.get("session_id", "")
             joined = session or service_of(socket).find_session(name)
             await _talk(socket, joined, start.streamSid)
@@ -229,6 +234,6 @@ async def call_by_parameter(socket: WebSocket) -> None:
 
 
 ROUTES: list[BaseRoute] = [
-    WebSocketRoute("/api/twilio", call_by_parameter),
-    WebSocketRoute("/api/sessions/{id}/twilio", call),
+    Socket("/api/twilio", call_by_parameter, None),
+    Socket("/api/sessions/{id}/twilio", call, None),
 ]

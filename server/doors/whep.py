@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
-from server.doors.sdp_http import Connection, Offers, created, read_offer, unprocessable
+from server.doors.sdp_http import (
+    CONNECTION,
+    OFFERS,
+    Connection,
+    Offers,
+    created,
+    read_offer,
+    unprocessable,
+)
 from server.http import address_of, service_of, session_of
 from server.one_way import watch
+from server.routes import Operation
 
 
 class Watch(Offers):
@@ -28,6 +37,6 @@ class Watch(Offers):
 
 
 ROUTES: list[BaseRoute] = [
-    Route("/whep/{id}", Watch),
-    Route("/whep/{id}/{connection}", Connection),
+    Operation("/whep/{id}", Watch, "view", **OFFERS),
+    Operation("/whep/{id}/{connection}", Connection, "view", **CONNECTION),
 ]

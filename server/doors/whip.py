@@ -7,17 +7,29 @@ is answered as inactive. The session's id is in the Location, its WHEP address i
 
 from __future__ import annotations
 
+import dataclasses
+
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from engine.motion.expression import MAX_PROMPT
-from server.doors.sdp_http import Connection, Offers, created, read_offer, unprocessable
+from server.access import grant_of
+from server.doors.sdp_http import (
+    CONNECTION,
+    OFFERS,
+    Connection,
+    Offers,
+    created,
+    read_offer,
+    unprocessable,
+)
 from server.http import address_of, check, service_of, session_of
 from server.line import Voice
 from server.one_way import open_and_publish, publish
 from server.resources import Resource
+from server.routes import Operation
 from server.surroundings import SessionOptions
 
 
@@ -36,7 +48,10 @@ class PublishAnew(Offers):
         """Answer a publisher's offer with a session of its own."""
         query = check(dict(request.query_params), Query)
         options = SessionOptions(
-            portrait_id=query.portrait_id, prompt=query.prompt, voice=query.voice
+            portrait_id=query.portrait_id,
+            prompt=query.prompt,
+            voice=query.voice,
+            subject=grant_of(request).subject,
         )
         sdp = await read_offer(request)
         with unprocessable():
@@ -63,8 +78,9 @@ def _published(request: Request, resource: Resource, answer: str) -> Response:
     return created(request, f"/whip/{session}", resource, answer, watch)
 
 
+_ANEW = dataclasses.replace(OFFERS["POST"], query=Query)
 ROUTES: list[BaseRoute] = [
-    Route("/whip", PublishAnew),
-    Route("/whip/{id}", Publish),
-    Route("/whip/{id}/{connection}", Connection),
+    Operation("/whip", PublishAnew, "speak", GET=OFFERS["GET"], POST=_ANEW),
+    Operation("/whip/{id}", Publish, "speak", **OFFERS),
+    Operation("/whip/{id}/{connection}", Connection, "speak", **CONNECTION),
 ]

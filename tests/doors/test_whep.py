@@ -287,8 +287,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     port, log = free_port(), tmp_path_factory.mktemp("server") / "log.txt"
     flags = ("--allow-origin", f"http://localhost:{port}")
     with pytest.MonkeyPatch.context() as environ:
-        environ.setenv("AVATAR_BEARER", TOKEN)
-        environ.setenv("AVATAR_CAPACITY", "4")  # measured it would depend on who shares the machine
+        environ.setenv("PORTRAITTALK__BEARER", TOKEN)
+        environ.setenv(
+            "PORTRAITTALK__CAPACITY", "4"
+        )  # measured it would depend on who shares the machine
         with ServerProcess(log, FAKE, flags, port=port) as running:
             yield running
 

@@ -217,7 +217,7 @@ async def test_without_the_token_nobody_publishes_or_watches(
         made = await live.http.post("/api/sessions", json={})  # its own doors ask for none
         session = made.json()["session_id"]
         offer = await one_way_offer("audio sendonly")
-        for path in ("/whip", f"/whip/{session}", f"/whep/{session}", "/whep/x/y", "/whep"):
+        for path in ("/whip", f"/whip/{session}", f"/whep/{session}", "/whep/x/y"):
             for given, error in (
                 (None, False),
                 ("Basic eDp5", False),
@@ -248,6 +248,6 @@ async def test_without_the_token_nobody_publishes_or_watches(
 
 def test_a_token_that_no_header_can_hold_is_refused_and_not_shown() -> None:
     with pytest.raises(ConfigError, match="bearer") as refused:
-        ServerSettings.merge({"AVATAR_BEARER": "two words"}, {})
+        ServerSettings.merge({"PORTRAITTALK__BEARER": "two words"}, {})
     assert "two words" not in str(refused.value)
-    assert ServerSettings.merge({"AVATAR_BEARER": TOKEN}, {}).bearer == TOKEN
+    assert ServerSettings.merge({"PORTRAITTALK__BEARER": TOKEN}, {}).bearer == TOKEN

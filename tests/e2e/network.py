@@ -74,7 +74,7 @@ def wire() -> Iterator[Wire]:
 def running(command: tuple[str, ...], log: Path, cwd: Path) -> Iterator[str]:
     """Run a server that listens everywhere until the block ends; gives its port once it has said it."""
     with log.open("wb") as out:
-        env = {**os.environ, "AVATAR_HOST": "0.0.0.0"}
+        env = {**os.environ, "PORTRAITTALK__HOST": "0.0.0.0", "PORTRAITTALK__INSECURE": "1"}
         process = subprocess.Popen(command, cwd=cwd, stdout=out, stderr=subprocess.STDOUT, env=env)
     try:
         end = time.monotonic() + 60

@@ -34,7 +34,13 @@ def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
 def test_help_teaches_and_loads_nothing_heavy() -> None:
     done = run("serve", "--help")
     assert done.returncode == 0
-    for word in ("--port", "--max-sessions", "--allow-origin", "AVATAR_PORT", "--frame-code"):
+    for word in (
+        "--port",
+        "--max-sessions",
+        "--allow-origin",
+        "PORTRAITTALK__PORT",
+        "--frame-code",
+    ):
         assert word in done.stdout
     program = (
         "import sys\nfrom server.cli import app\n"
@@ -58,7 +64,7 @@ def test_help_of_generate_teaches_the_ways_to_a_long_video() -> None:
     ("args", "environ", "said"),
     [
         (("--port", "99999"), {}, "port=99999"),
-        ((), {"AVATAR_PROT": "1"}, "did you mean 'port'"),
+        ((), {"PORTRAITTALK__PROT": "1"}, "did you mean 'port'"),
         (("--max-sessions", "0"), {}, "max_sessions=0"),
         (("--allow-origin", "a.example"), {}, "allow_origin: 'a.example'"),
         (("--allow-host", "a.example:80"), {}, "allow_host: 'a.example:80'"),

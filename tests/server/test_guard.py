@@ -32,7 +32,9 @@ PARTNER = "https://partner.example"
 
 @asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(FakeEngine(side=64), ServerSettings(capacity=1, **settings), PORTRAIT, "Test")
+    app = create_app(
+        FakeEngine(side=64), ServerSettings(capacity=1, insecure=True, **settings), PORTRAIT, "Test"
+    )
     transport = httpx.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),
@@ -235,8 +237,8 @@ def test_a_name_or_origin_that_would_never_match_is_refused(name: str, value: st
 
 def test_names_and_origins_can_be_set_by_variables() -> None:
     environ = {
-        "AVATAR_ALLOW_HOST": "faces.example, *.a.example, fd00::1",
-        "AVATAR_ALLOW_ORIGIN": "https://a.example, http://[::1]:3000, http://localhost:3000",
+        "PORTRAITTALK__ALLOW_HOST": "faces.example, *.a.example, fd00::1",
+        "PORTRAITTALK__ALLOW_ORIGIN": "https://a.example, http://[::1]:3000, http://localhost:3000",
     }
     settings = ServerSettings.merge(environ, {})
     assert settings.allow_host == ("faces.example", "*.a.example", "fd00::1")

@@ -11,18 +11,19 @@ from server.settings import ServerSettings
 
 
 def test_flags_win_over_variables_and_those_over_defaults() -> None:
-    environ = {"AVATAR_PORT": "9000", "AVATAR_MAX_SESSIONS": "3", "HOME": "/x"}
+    environ = {"PORTRAITTALK__PORT": "9000", "PORTRAITTALK__MAX_SESSIONS": "3", "HOME": "/x"}
     settings = ServerSettings.merge(environ, {"port": 1234, "host": None})
     assert (settings.port, settings.max_sessions, settings.host) == (1234, 3, "127.0.0.1")
 
 
 def test_variables_are_read_as_their_kind() -> None:
     environ = {
-        "AVATAR_WATCHDOG_S": "2.5",
-        "AVATAR_FRAME_CODE": "yes",
-        "AVATAR_ALLOW_LOOPBACK": "0",
-        "AVATAR_ICE_SERVERS": "stun:a.example:3478, turn:b.example",
-        "AVATAR_CODEC": "h264",
+        "PORTRAITTALK__WATCHDOG_S": "2.5",
+        "PORTRAITTALK__FRAME_CODE": "yes",
+        "PORTRAITTALK__ALLOW_LOOPBACK": "0",
+        "PORTRAITTALK__ICE_SERVERS": "stun:a.example:3478, turn:b.example",
+        "PORTRAITTALK__TURN_SECRET": "of coturn",
+        "PORTRAITTALK__CODEC": "h264",
     }
     settings = ServerSettings.merge(environ, {})
     assert settings.watchdog_s == 2.5
@@ -39,12 +40,12 @@ def test_nobody_outside_is_asked_by_default() -> None:
 @pytest.mark.parametrize(
     ("environ", "flags", "said"),
     [
-        ({"AVATAR_PROT": "1"}, {}, "did you mean 'port'"),
-        ({"AVATAR_PORT": "many"}, {}, "AVATAR_PORT='many' is not a number"),
-        ({"AVATAR_FRAME_CODE": "perhaps"}, {}, "neither yes nor no"),
+        ({"PORTRAITTALK__PROT": "1"}, {}, "did you mean 'port'"),
+        ({"PORTRAITTALK__PORT": "many"}, {}, "PORTRAITTALK__PORT='many' is not a number"),
+        ({"PORTRAITTALK__FRAME_CODE": "perhaps"}, {}, "neither yes nor no"),
         ({}, {"port": 70_000}, "port=70000 is out of range"),
         ({}, {"host": ""}, "host='' is no address"),
-        ({"AVATAR_HOST": " "}, {}, "host=' ' is no address"),
+        ({"PORTRAITTALK__HOST": " "}, {}, "host=' ' is no address"),
         ({}, {"max_sessions": 0}, "max_sessions=0"),
         ({}, {"watchdog_s": 0.0}, "watchdog_s=0.0"),
         ({}, {"codec": "av1"}, "codec='av1'"),
