@@ -72,10 +72,8 @@ class AvatarService:
             PortraitRefused: there is no usable face.
         """
         self.worker.start()
-        engine = self.worker.engine
-        portrait = await self._beside(
-            lambda: enroll_picture(engine, name, Picture(default), default=True)
-        )
+        engine, picture = self.worker.engine, Picture(default)
+        portrait = await self._beside(lambda: enroll_picture(engine, name, picture, default=True))
         self.portraits.add(portrait)
         if not self.settings.capacity:
             self.capacity.measured(
