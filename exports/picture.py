@@ -11,11 +11,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from engine.face.topology import HEAD_MIDPOINTS, HEAD_POINTS, POINTS
-from engine.nets.geometry import control_points, flow_at, neck_points, unit_line, warp
+from engine.nets.geometry import (
+    control_points,
+    flow_at,
+    line_maps,
+    neck_points,
+    unit_line,
+    warp,
+)
 from engine.nets.painter import Painter
 from engine.outputs import own_folder
 from engine.render.composite_maps import ANCHORS, GRID_X, GRID_Y
-from engine.render.specs import SPECS
+from engine.render.specs import LATENT, SPECS
 from exports.onnx import export
 
 
@@ -35,6 +42,14 @@ class Enroll(nn.Module):
         return kept.latents, kept.identity, *kept.keys
 
 
+class Lines(nn.Module):
+    """The line maps of a portrait, which are the same in all its frames; no weights."""
+
+    def forward(self, source: Tensor) -> Tensor:
+        """Landmarks (B, 478, 2) in crop units -> maps (B, 6, 32, 32)."""
+        return line_maps(source, LATENT)
+
+
 class Warp(nn.Module):
     """Geometry of the crop, and the flow of the whole portrait on a coarse grid."""
 
@@ -49,18 +64,28 @@ class Warp(nn.Module):
         self.register_buffer("anchors", torch.from_numpy(ANCHORS)[None])
 
     def forward(
-        self, crop: Tensor, latents: Tensor, source: Tensor, target: Tensor
+        self,
+        crop: Tensor,
+        latents: Tensor,
+        lines: Tensor,
+        source: Tensor,
+        target: Tensor,
+        turn: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Crop, latents (B, 16, 32, 32) and landmarks (B, 478, 2) of portrait and frame, crop units.
+        """Crop, latents (B, 16, 32, 32), `Lines` and landmarks (B, 478, 2) of portrait and frame.
 
         Returns:
             warped crop and latents, maps (B, 13, 32, 32), opening (B, 1, 64, 64), `flow`.
         """
-        drawn = self.painter.geometry(crop, latents, source, target)
-        return *drawn, self.flow(source, target)
+        drawn = self.painter.geometry(crop, latents, source, target, lines)
+        return *drawn, self.flow(source, target, turn)
 
-    def flow(self, source: Tensor, target: Tensor) -> Tensor:
-        """Flow (B, 2, GRID_Y, GRID_X) of head and neck; landmarks (B, 478, 2) in crop units."""
+    def flow(self, source: Tensor, target: Tensor, turn: Tensor) -> Tensor:
+        """Flow (B, 2, GRID_Y, GRID_X) of head and neck, level with the portrait's rows.
+
+        Landmarks (B, 478, 2) are in crop units, which `turn` (B, 2, 2) turns about the crop's centre.
+        """
+        source, target = ((face - 0.5) @ turn.transpose(1, 2) + 0.5 for face in (source, target))
         necks = neck_points(source, target)
         anchors = self.anchors.expand(source.shape[0], -1, -1)
         before, after = (
@@ -78,12 +103,12 @@ class Carry(nn.Module):
         self.warp = Warp(painter)
 
     def forward(
-        self, patch: Tensor, source: Tensor, before: Tensor, target: Tensor
+        self, patch: Tensor, source: Tensor, before: Tensor, target: Tensor, turn: Tensor
     ) -> tuple[Tensor, ...]:
         """Patch (B, 4, 128, 128) and three landmarks (B, 478, 2) -> the patch moved, `Warp.flow`."""
         line = unit_line(self.warp.painter.geometry.grid)
         crop_flow = flow_at(line, line, control_points(before), control_points(target))
-        return warp(patch, crop_flow), self.warp.flow(source, target)
+        return warp(patch, crop_flow), self.warp.flow(source, target, turn)
 
 
 class Guide(nn.Module):
@@ -133,34 +158,26 @@ class Decode(nn.Module):
 class Move(nn.Module):
     """The head moved by the flow; no weights.
 
-    Flow is known for every second pixel, between four of them: each point makes four, from itself
-    (.75) and its neighbours (.25) by row and by column.
+    A grid line has one place on its axis, so the flow between the nodes is two products of matrices:
+    pixels by rows, and columns by pixels with x and y in turns.
     """
-
-    between: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        near = torch.tensor([[0.25, 0.75, 0], [0, 0.75, 0.25]])
-        kernel = torch.einsum("ai,bj,cd->abcdij", near, near, torch.eye(2))  # row, column, x or y
-        self.register_buffer("between", kernel.flatten(0, 2))
 
     def forward(
         self,
         portrait: Tensor,
-        flow_scale: Tensor,
         flow: Tensor,
-        flow_map: Tensor,
-        base: Tensor,
+        flow_scale: Tensor,
+        nodes: Tensor,
+        down: Tensor,
+        across: Tensor,
     ) -> Tensor:
-        """Portrait (B, 3, H, W) in [0, 255], grids (B, a, b, 2) in [-1, 1] -> (B, h, w, 3) uint8."""
-        scaled = torch.einsum("bdc,bchw->bdhw", flow_scale, flow)  # few points: cheap here
-        offset = F.grid_sample(scaled, flow_map, align_corners=False, padding_mode="border")
-        coarse = base.permute(0, 3, 1, 2) + offset  # for every second pixel, and one step around
-        where = F.conv2d(coarse, self.between)  # bilinear, in a third of an Interpolate's time
-        where = where.unflatten(1, (2, 2, 2)).permute(0, 4, 1, 5, 2, 3).flatten(1, 2).flatten(2, 3)
-        moved = F.grid_sample(portrait, where, align_corners=False, padding_mode="border")
-        return (moved + 0.5).to(torch.uint8).permute(0, 2, 3, 1)  # bytes are cheaper to turn
+        """Portrait (B, 3, H, W), nodes (B, 2, a, b) in [-1, 1] -> (B, 3, h, w), values of the portrait.
+
+        `down` (B, h, a) and `across` (B, 2 b, 2 w) are those of `engine.render.composite_maps`.
+        """
+        places = (nodes + flow_scale * flow).permute(0, 2, 3, 1).flatten(2)
+        where = (down @ places @ across).unflatten(2, (-1, 2))
+        return F.grid_sample(portrait, where, align_corners=False, padding_mode="border")
 
 
 class Composite(nn.Module):
@@ -188,7 +205,8 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
     target = source + 0.02 * torch.randn(1, POINTS, 2)
     with torch.no_grad():
         latents, identity, *keys = Enroll(painter)(crop)
-        drawn = Warp(painter)(crop, latents, source, target)
+        lines, turn = Lines()(source), torch.eye(2)[None]
+        drawn = Warp(painter)(crop, latents, lines, source, target, turn)
         warped, warped_latents, maps, opening, flow = drawn
         guided = Guide(painter)(maps, warped_latents, latents * 0.9, target, torch.zeros(1, 6))
     guidance = {f"guidance{i}": g for i, g in enumerate(guided)}
@@ -198,12 +216,21 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
     grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)[None]
     return {
         "enroll": {"crop": crop},
-        "warp": {"crop": crop, "latents": latents, "source": source, "target": target},
+        "lines": {"source": source},
+        "warp": {
+            "crop": crop,
+            "latents": latents,
+            "reference_maps": lines,
+            "source": source,
+            "target": target,
+            "turn": turn,
+        },
         "carry": {
             "patch": torch.rand(1, 4, 128, 128),
             "source": source,
             "before": target,
             "target": target + 0.01,
+            "turn": turn,
         },
         "guide": {
             "maps": maps,
@@ -224,10 +251,11 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
         "decode": {"made_latents": latents, "warped": warped, "opening": opening},
         "move": {
             "portrait": torch.rand(1, 3, 64, 64) * 255,
-            "flow_scale": torch.eye(2)[None],
             "flow": flow * 0.1,
-            "flow_at": grid,
-            "base_at": grid,
+            "flow_scale": torch.ones(1, 2, 1, 1),
+            "nodes": torch.rand(1, 2, len(GRID_Y), len(GRID_X)) * 2 - 1,
+            "down": torch.rand(1, 40, len(GRID_Y)) / len(GRID_Y),
+            "across": torch.rand(1, 2 * len(GRID_X), 2 * 40) / (2 * len(GRID_X)),
         },
         "composite": {
             "moved": torch.randint(0, 255, (1, 40, 40, 3), dtype=torch.uint8),
@@ -243,12 +271,13 @@ def export_picture(painter: Painter, out: Path) -> dict[str, float]:
     feeds = samples(painter)
     modules: dict[str, tuple[nn.Module, float]] = {
         "enroll": (Enroll(painter), 1e-3),
+        "lines": (Lines(), 1e-3),
         "warp": (Warp(painter), 1e-3),
         "carry": (Carry(painter), 1e-3),
         "guide": (Guide(painter), 1e-3),
         "denoise": (Denoise(painter), 2e-3),
         "decode": (Decode(painter), 2e-3),
-        "move": (Move(), 1.0),  # one grey level of rounding
+        "move": (Move(), 0.1),  # of 255
         "composite": (Composite(), 1.0),
     }
     errors = {}
