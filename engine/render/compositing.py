@@ -23,6 +23,7 @@ class Composite:
     """A portrait made ready for compositing: its maps, and what the graphs are always fed of them."""
 
     maps: CompositeMaps
+    turn: Tensor  # `CompositeMaps.turn`
     move: dict[str, Tensor]
     crop: dict[str, Tensor]
 
@@ -32,7 +33,7 @@ class Layers:
     """What one frame is put together from."""
 
     composite: Composite
-    flow: Tensor  # (1, 2, rows, columns) of the head, on the grid of `GRID_Y` and `GRID_X`
+    flow: Tensor  # (1, 2, rows, columns) of the head, turned, on the grid of `GRID_Y` and `GRID_X`
     patch: Tensor  # (1, 4, 128, 128) the painted crop, and how far the moved portrait shows through
     blinking: F32 | None = None  # (1, 3, H, W) the portrait with its lids down, while they are
 
@@ -53,9 +54,10 @@ class Compositor:
     def prepare(self, rgb: RgbImage, to_crop: Affine) -> Composite:
         """Make a portrait (H, W, 3) ready; `to_crop` (2, 3) leads from its pixels to crop units."""
         maps = make_composite_maps(rgb, to_crop)
-        move = {**maps.portrait, **maps.head.at}
+        move = {"portrait": maps.portrait, **maps.head.at}
         return Composite(
             maps,
+            self._put(maps.turn),
             {name: self._put(array) for name, array in move.items()},
             {name: self._put(array) for name, array in maps.crop.at.items()},
         )
@@ -68,7 +70,7 @@ class Compositor:
             if layers.blinking is not None:
                 feeds[-1]["portrait"] = layers.blinking
         moved = [
-            _place_head(layers.composite.maps, np.asarray(out["rgb"])[0])
+            _place_head(layers.composite.maps, np.asarray(out["moved"])[0])
             for layers, out in zip(frames, self._move.each(feeds), strict=True)
         ]
         laid = self._lay.each(
@@ -86,10 +88,10 @@ class Compositor:
         return moved
 
 
-def _place_head(maps: CompositeMaps, moved: RgbImage) -> RgbImage:
-    """The frame (H, W, 3) with what moved, (h, w, 3) of the head's box, in its place."""
-    if moved.shape == maps.rgb.shape:
-        return moved
+def _place_head(maps: CompositeMaps, moved: F32) -> RgbImage:
+    """The frame (H, W, 3) with what moved, (3, h, w) in [0, 255] of the head's box, in its place."""
     frame = maps.rgb.copy()  # a small head: most of the portrait stands still
-    frame[maps.head.box] = moved
+    moved += np.float32(0.5)  # rounds
+    for channel, plane in enumerate(moved):  # plane by plane: a third of the time of one turn
+        np.copyto(frame[(*maps.head.box, channel)], plane, casting="unsafe")
     return frame

@@ -1,6 +1,6 @@
 """The eye's counterpart: graphs that draw, and the one order in which they do.
 
-`enroll` runs once a portrait; then, for each frame, `warp` (geometry, always fp32), `guide`
+`enroll` and `lines` run once a portrait; then, for each frame, `warp` (geometry, always fp32), `guide`
 (AnimateNet), `denoise` (IdentityNet, once a step) and `decode`. Between two painted frames `carry` moves the last painted
 crop along with the lips, which costs a third. Two small graphs without weights finish it at the
 portrait's own resolution: `move` (the head by the flow, its eyes closed before by `engine.render.eyelids`)
@@ -32,6 +32,7 @@ from engine.render.specs import (
     GUIDE,
     KEYS,
     LATENT,
+    LINES,
     WARP,
 )
 from engine.types import RgbImage
@@ -45,6 +46,7 @@ class TinyFace:
 
     crop: Tensor  # (1, 3, 128, 128) in [-1, 1]
     source: Tensor  # (1, 478, 2) landmarks in crop units
+    lines: Tensor  # (1, 6, 32, 32) maps of them
     kept: dict[str, Tensor]  # latents, identity, reference keys/values
     composite: Composite
     lids: tuple[Eye, Eye]  # right, left
@@ -99,16 +101,19 @@ class TinyRenderer:
         put: Callable[[NDArray[Any]], Tensor] = lambda array: array,
     ) -> None:
         self._steps, self._put = steps, put
-        self._enroll, self._warp, self._carry = load(ENROLL), load(WARP), load(CARRY)
+        self._enroll, self._lines = load(ENROLL), load(LINES)
+        self._warp, self._carry = load(WARP), load(CARRY)
         self._guide, self._denoise, self._decode = load(GUIDE), load(DENOISE), load(DECODE)
         self._compositor = Compositor(load, put)
 
     def enroll(self, portrait: Portrait) -> TinyFace:
         """Run the once-a-portrait part."""
         crop = self._put(cut_crop(portrait.rgb, portrait.to_crop))
+        source = self._put(portrait.source[None])
         return TinyFace(
             crop=crop,
-            source=self._put(portrait.source[None]),
+            source=source,
+            lines=self._lines(source=source)["reference_maps"],
             kept=self._enroll(crop=crop),
             composite=self._compositor.prepare(portrait.rgb, portrait.to_crop),
             lids=make_lids(portrait.rgb, portrait.landmarks),
@@ -140,8 +145,10 @@ class TinyRenderer:
                 {
                     "crop": face.crop,
                     "latents": face.kept["latents"],
+                    "reference_maps": face.lines,
                     "source": face.source,
                     "target": target,
+                    "turn": face.composite.turn,
                 }
                 for (face, _, _), target in zip(jobs, points, strict=True)
             ]
@@ -227,6 +234,7 @@ class TinyRenderer:
                     "source": face.source,
                     "before": cache.target,
                     "target": condition.target[None],
+                    "turn": face.composite.turn,
                 }
                 for face, cache, condition in jobs
             ]
@@ -257,6 +265,6 @@ def _layers(face: TinyFace, condition: FrameCondition, flow: Tensor, patch: Tens
     """What the frame is put together from; lids come down over the portrait before it moves."""
     if not condition.blink.any():
         return Layers(face.composite, flow, patch)
-    portrait = face.composite.maps.portrait["portrait"][0]
+    portrait = face.composite.maps.portrait[0]
     lids = close_lids(portrait, face.lids, condition.blink)
     return Layers(face.composite, flow, patch, lids[None])

@@ -115,6 +115,7 @@ def test_the_graphs_sample_as_the_trained_network_does(
     face = TinyFace(
         crop=crop.numpy(),
         source=points[0].numpy(),
+        lines=feeds["warp"]["reference_maps"].numpy(),
         kept={name: tensor.numpy() for name, tensor in kept.items()},
         composite=Compositor(load, np.asarray).prepare(rgb, to_crop),
         lids=make_lids(rgb, 200 * points[0][0].numpy()),

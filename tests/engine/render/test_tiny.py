@@ -91,6 +91,21 @@ def test_flow_is_in_crop_units(compositor: Compositor) -> None:
     )
 
 
+@pytest.mark.parametrize("roll", [-0.5, 0.0, 1.0])
+def test_a_head_that_is_held_askew_goes_where_its_landmarks_go(
+    compositor: Compositor, astronaut: Identity, roll: float
+) -> None:
+    rgb, side, centre = portrait(), 90.0, np.array([130, 150])
+    turn = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]]) / side
+    place = compositor.prepare(rgb, np.c_[turn, 0.5 - turn @ centre].astype(np.float32))
+    face = astronaut.face
+    feeds = {"crop": face.crop, "latents": face.kept["latents"], "reference_maps": face.lines}
+    aside = (face.source + turn @ np.array([6, 2])).astype(np.float32)
+    flow = load(WARP)(**feeds, source=face.source, target=aside, turn=place.turn)["flow"]
+    moved = compose(compositor, place, flow, trusted())[140:160, 120:140].astype(int)
+    np.testing.assert_allclose(moved, rgb[138:158, 114:134].astype(int), atol=6)
+
+
 def test_paint_is_laid_inside_the_crop_only_and_fades_at_its_border(
     compositor: Compositor,
 ) -> None:
@@ -111,7 +126,7 @@ def test_paint_is_laid_inside_the_crop_only_and_fades_at_its_border(
 def test_a_blinking_portrait_is_moved_in_place_of_the_open_one(compositor: Compositor) -> None:
     rgb = portrait()
     place = composite(compositor, rgb)
-    blinking = place.maps.portrait["portrait"].copy()
+    blinking = place.maps.portrait.copy()
     blinking[:, :, 100:110, 100:140] = 0
     shown = compose(compositor, place, nothing("move", "flow"), trusted(), blinking)
     assert shown[101:109, 101:139].max() <= 1
@@ -126,7 +141,7 @@ def test_a_carried_crop_follows_the_lips() -> None:
     before = np.random.default_rng(0).uniform(0, 1, (1, 478, 2)).astype(np.float32)
     patch = np.zeros((1, 4, 128, 128), np.float32)
     patch[:, 0, 60:68, 40:48] = 1
-    still = {"patch": patch, "source": before, "before": before}
+    still = {"patch": patch, "source": before, "before": before, "turn": np.eye(2, dtype="f")[None]}
     np.testing.assert_allclose(carry(**still, target=before)["carried"], patch, atol=1e-3)
     shifted = before + np.array([10 / 128, 0], np.float32)  # the face goes ten pixels to the right
     moved = carry(**still, target=shifted)["carried"][0, 0]
@@ -152,10 +167,12 @@ def astronaut() -> Identity:
 def carried_by(target: np.ndarray, identity: Identity, height: float) -> float:
     """How far the portrait goes down at `height` under the nose, in crop units."""
     warp = load_backend("openvino", threads=2).load(WARP, EngineConfig().weights / "warp.onnx")
-    kept = {"crop": identity.face.crop, "latents": identity.face.kept["latents"]}
+    face = identity.face
+    kept = {"crop": face.crop, "latents": face.kept["latents"], "reference_maps": face.lines}
+    kept |= {"source": face.source, "turn": np.eye(2, dtype=np.float32)[None]}
     flows = [
-        warp(**kept, source=identity.face.source, target=face[None].astype(np.float32))["flow"]
-        for face in (identity.neutral, target)
+        warp(**kept, target=points[None].astype(np.float32))["flow"]
+        for points in (identity.neutral, target)
     ]
     row = int(np.abs(GRID_Y - height).argmin())
     column = int(np.abs(GRID_X - identity.neutral[1, 0]).argmin())
