@@ -13,12 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.face.topology import LEFT_LIDS, RIGHT_LIDS
-from engine.render.lid_skin import BINS, LASHES, Columns, lash_table, lid_colours, read_skin, smooth
+from engine.render.lid_skin import (
+    BINS,
+    LASHES,
+    Columns,
+    lash_table,
+    lid_colours,
+    place_pixels,
+    read_skin,
+    smooth,
+)
 
 F32 = NDArray[np.float32]
 UNDER_BROWS = ((46, 53, 52, 65, 55), (285, 295, 282, 283, 276))  # their lower edge, as the lids run
-MEET = 1.05  # of the way to the lower lid: the lids meet a little below where it was
-CORNER = 0.06  # of the eye's width: how softly the lid ends at the corners
+MEET = 1.12  # of the way to the lower lid: the lids meet a little below where it was
+CORNER = 0.1  # of the eye's width: how softly the lid ends at the corners
 EDGE = 0.015  # of the eye's width: how softly it ends at its edge
 BOUND = 0.35  # of the eye's width: how far around the eye a lid may reach
 
@@ -32,6 +41,7 @@ class Eye:
     opening: F32  # from the open edge to where it comes down to, pixels
     skin: F32  # (3, h, w) the lid
     over: F32  # how far it covers what is under it
+    drawn: F32  # and, once the eye is closed, what is above it
     lashes: F32  # (n * BINS,) how dark they make it, see `lash_table`
     column: NDArray[np.intp]  # where the lashes of each pixel begin in that
     width: float  # of the eye, pixels
@@ -59,25 +69,20 @@ def _make_lid(
     left, top = np.clip(low, 0, (rgb.shape[1] - 1, rgb.shape[0] - 1))
     right, bottom = np.clip(high, (left + 1, top + 1), (rgb.shape[1], rgb.shape[0]))
     y, x = np.mgrid[top:bottom, left:right].astype(np.float32) + 0.5
-    place = np.stack([x - eye.start[0], y - eye.start[1]], -1)
-    across = np.asarray(place @ eye.along / eye.width, np.float32)
     picture = rgb.transpose(2, 0, 1).astype(np.float32)
     skin = read_skin(picture, eye)
-    upper, lower, rise = (
-        np.asarray(np.interp(across, eye.at, line), np.float32)
-        for line in (eye.upper, eye.lower, skin.rise)
-    )
-    depth = np.asarray(place @ eye.down - upper, np.float32)
-    inside = smooth(np.minimum(across, 1 - across) / CORNER + 0.5)
+    at = place_pixels(eye, skin, x, y)
+    inside = smooth(np.minimum(at.across, 1 - at.across) / CORNER + 0.45)
     n = len(eye.upper)
     return Eye(
         box=(slice(top, bottom), slice(left, right)),
-        depth=depth,
-        opening=MEET * np.maximum(lower - upper, 0),
-        skin=lid_colours(rgb, skin, eye, x, y),
-        over=inside * smooth((depth + rise) / (0.8 * rise)),
+        depth=at.depth,
+        opening=MEET * at.opening,
+        skin=lid_colours(rgb, skin, eye, at),
+        over=inside * smooth((at.depth + 1.2 * at.rise) / (0.8 * at.rise)),
+        drawn=inside * smooth(3 + 3 * at.depth / at.room),
         lashes=lash_table(picture, skin, eye).ravel(),
-        column=BINS * np.clip((across * n).astype(np.intp), 0, n - 1),
+        column=BINS * np.clip((at.across * n).astype(np.intp), 0, n - 1),
         width=eye.width,
     )
 
@@ -90,14 +95,25 @@ def _columns(
     width = float(np.linalg.norm(end - start))
     along = (end - start) / width
     down = np.array([-along[1], along[0]], np.float32)
-    at = (np.arange(n := max(16, round(width)), dtype=np.float32) + 0.5) / n * width
+    n = max(16, round(width))
+    at = (np.arange(n, dtype=np.float32) + 0.5) / n
 
-    def depth(points: tuple[int, ...]) -> F32:
-        local = (landmarks[list(points)] - start) @ np.stack([along, down], 1)
-        order = np.argsort(local[:, 0])
-        return np.asarray(np.interp(at, local[order, 0], local[order, 1]), np.float32)
+    def local(points: tuple[int, ...]) -> F32:
+        found = (landmarks[list(points)] - start) @ np.stack([along, down], 1)
+        return np.asarray(found[np.argsort(found[:, 0])], np.float32)
 
-    return Columns(start, along, down, width, depth(lids[0]), depth(lids[1]), depth(brow))
+    def edge(points: tuple[int, ...]) -> F32:
+        """A smooth curve near a lid's edge, through the corners."""
+        x, y = local(points)[1:-1].T / width
+        bow = x * (1 - x)
+        shape = np.polynomial.polynomial.polyfit(x, y / bow, 3, w=bow)
+        return np.asarray(
+            width * at * (1 - at) * np.polynomial.polynomial.polyval(at, shape), np.float32
+        )
+
+    above = local(brow)
+    brow_edge = np.asarray(np.interp(at * width, above[:, 0], above[:, 1]), np.float32)
+    return Columns(start, along, down, width, edge(lids[0]), edge(lids[1]), brow_edge)
 
 
 def close_lids(portrait: F32, eyes: tuple[Eye, Eye], blink: F32) -> F32:
@@ -113,7 +129,8 @@ def _lay_lid(here: F32, eye: Eye, amount: float) -> F32:
     """What the box of an eye (3, h, w) shows while it is closed by `amount`."""
     below = eye.depth - np.float32(amount) * eye.opening  # the present edge; negative on the lid
     shown = np.float32(min(4 * amount, 1))
-    over = shown * eye.over * smooth(1 - below / np.float32(EDGE * eye.width))
+    over = np.maximum(shown * eye.over, np.float32(amount) * eye.drawn)
+    over *= smooth(1 - below / np.float32(EDGE * eye.width))
     bins = (below / np.float32(eye.width) - np.float32(LASHES[0])) * np.float32(
         (BINS - 1) / (LASHES[1] - LASHES[0])
     )
