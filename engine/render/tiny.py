@@ -10,7 +10,7 @@ and `composite` (the painted crop, where the warp is not to be trusted).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from engine.render.base import FrameCondition, Portrait
 from engine.render.composite_maps import cut_crop
 from engine.render.compositing import Composite, Compositor, Layers
 from engine.render.eyelids import Eye, close_lids, make_lids
+from engine.render.paint_colours import PaintColours, paint_colours, parted
 from engine.render.specs import (
     CARRY,
     CHANNELS,
@@ -50,6 +51,7 @@ class TinyFace:
     kept: dict[str, Tensor]  # latents, identity, reference keys/values
     composite: Composite
     lids: tuple[Eye, Eye]  # right, left
+    colours: PaintColours | None = None  # of painted crops; None leaves them as they are
 
     @property
     def size(self) -> tuple[int, int]:
@@ -108,9 +110,10 @@ class TinyRenderer:
 
     def enroll(self, portrait: Portrait) -> TinyFace:
         """Run the once-a-portrait part."""
-        crop = self._put(cut_crop(portrait.rgb, portrait.to_crop))
+        cut = cut_crop(portrait.rgb, portrait.to_crop)
+        crop = self._put(cut)
         source = self._put(portrait.source[None])
-        return TinyFace(
+        face = TinyFace(
             crop=crop,
             source=source,
             lines=self._lines(source=source)["reference_maps"],
@@ -118,6 +121,17 @@ class TinyRenderer:
             composite=self._compositor.prepare(portrait.rgb, portrait.to_crop),
             lids=make_lids(portrait.rgb, portrait.landmarks),
         )
+        target = parted(portrait.source)
+        painted = self._paint_once(face, target)
+        return replace(face, colours=paint_colours(cut[0], portrait.source, painted, target))
+
+    def _paint_once(self, face: TinyFace, target: F32) -> F32:
+        """The crop (3, 128, 128) in [-1, 1] as painted for landmarks (478, 2), as it comes."""
+        still = np.zeros(2, np.float32), np.zeros(6, np.float32)
+        condition = FrameCondition(target, *still, self.noise(0))
+        geometry, _, painted = self._paint([(face, self.cold(face), condition)])
+        patch, warped = (np.asarray(x)[0] for x in (painted[0], geometry[0]["warped"]))
+        return np.asarray(patch[:3] + patch[3:] * warped, np.float32)
 
     @staticmethod
     def noise(seed: int) -> F32:
@@ -139,6 +153,28 @@ class TinyRenderer:
 
     def draw(self, jobs: Sequence[Job]) -> list[tuple[RgbImage, FrameCache]]:
         """Draw one frame (H, W, 3) of each stream, painting its crop afresh."""
+        geometry, made, painted = self._paint(jobs)
+        frames = self._compositor.compose(
+            [
+                _layers(face, condition, drawn["flow"], patch)
+                for (face, _, condition), drawn, patch in zip(jobs, geometry, painted, strict=True)
+            ]
+        )
+        caches = [
+            FrameCache(
+                out["made_latents"],
+                tuple(out[f"made{i}"] for i in range(len(KEYS))),
+                patch,
+                condition.target[None],
+            )
+            for (_, _, condition), out, patch in zip(jobs, made, painted, strict=True)
+        ]
+        return list(zip(frames, caches, strict=True))
+
+    def _paint(
+        self, jobs: Sequence[Job]
+    ) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]], list[Tensor]]:
+        """What the graphs make of each stream: geometry, latents and keys, the painted crop."""
         points = [condition.target[None] for _, _, condition in jobs]
         geometry = self._warp.each(
             [
@@ -176,22 +212,15 @@ class TinyRenderer:
                 for latents, drawn in zip(made, geometry, strict=True)
             ]
         )
-        frames = self._compositor.compose(
-            [
-                _layers(face, condition, drawn["flow"], out["patch"])
-                for (face, _, condition), drawn, out in zip(jobs, geometry, painted, strict=True)
-            ]
-        )
-        caches = [
-            FrameCache(
-                out["made_latents"],
-                tuple(out[f"made{i}"] for i in range(len(KEYS))),
-                crop["patch"],
-                target,
+        patches = [
+            out["patch"]
+            if face.colours is None
+            else self._put(
+                face.colours.correct(np.asarray(out["patch"]), np.asarray(drawn["opening"]))
             )
-            for out, crop, target in zip(made, painted, points, strict=True)
+            for (face, _, _), drawn, out in zip(jobs, geometry, painted, strict=True)
         ]
-        return list(zip(frames, caches, strict=True))
+        return geometry, made, patches
 
     def _sample(
         self, jobs: Sequence[Job], guidance: Sequence[Mapping[str, Tensor]]
