@@ -153,15 +153,10 @@ def allow_loopback() -> None:
 
 
 class Viewer:
-    """`on_frame`, `on_sound` get all that is decoded; `asked`: `session_id` or `resume` of the offer.
-
-    `url` may end in `?token=TOKEN`.
-    """
+    """`on_frame`, `on_sound` get all that is decoded; `asked`: `session_id` or `resume`; `url` may end in `?token=`."""
 
     def __init__(self, url: str, *, portrait: str = "default", **asked: str) -> None:
-        base, _, token = url.partition("?token=")
-        self.url = base.rstrip("/")
-        self._token = token
+        self.url, _, self._token = url.replace("/?", "?").rstrip("/").partition("?token=")
         self._asked = {"portrait_id": portrait, **asked}
         self.report = Report()
         self.session_id: str | None = None
@@ -246,9 +241,7 @@ class Viewer:
 
 def post_json(url: str, body: dict[str, Any], token: str = "") -> dict[str, Any]:
     """POST JSON and return the JSON answer; raises RuntimeError with the server's message."""
-    headers = {"Content-Type": "application/json"}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     try:
         with urllib.request.urlopen(request, timeout=15) as response:
@@ -284,9 +277,7 @@ async def view(
 
 
 def main(
-    url: Annotated[
-        str, typer.Argument(help="Address the server printed; ends in ?token=TOKEN if needed.")
-    ],
+    url: Annotated[str, typer.Argument(help="Address the server printed.")],
     audio: Annotated[Path | None, typer.Option(help="Sound file to send.")] = None,
     seconds: Annotated[float, typer.Option(help="How long to watch.")] = 10.0,
     portrait: Annotated[str, typer.Option(help="Portrait id.")] = "default",

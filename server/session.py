@@ -50,8 +50,7 @@ class Session:
         self.id = secrets.token_urlsafe(12)
         self.token = secrets.token_urlsafe(24)  # who has it may take the viewer's place
         self.settings, self.portrait_id = shared.settings, options.portrait_id
-        self.subject = options.subject  # whose portraits it may show
-        self.prompt = ""  # in words
+        self.subject, self.prompt = options.subject, ""  # whose portraits it may show; words
         self.mood: Mood = "idle"
         self.closed_for: str | None = None  # why it ended
         self._microphone: object | None = None
@@ -98,7 +97,6 @@ class Session:
         self._expires = time.monotonic() + self._patience_s
         self._look, self._over = asyncio.Event(), asyncio.Event()  # `_look`: somebody came or went
         self.events.subscribe(self._follow_speech)
-        session_id.set(self.id)  # of what is logged from here on
         self._task = self._loop.create_task(self._run(), name=f"session {self.id}")
 
     @property
@@ -197,6 +195,7 @@ class Session:
 
     async def _run(self) -> None:
         """The session's task: from made to over, whatever ends it."""
+        session_id.set(self.id)  # of what is logged from here on
         try:
             with self._surviving("its life"):
                 while await self._somebody():

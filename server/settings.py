@@ -25,6 +25,22 @@ _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 VideoCodec = Literal["vp8", "h264"]
+_LIMITS: dict[str, tuple[float, float]] = {
+    "port": (0, 65_535),
+    "max_sessions": (1, 1000),
+    "capacity": (0, 1000),
+    "max_upload_bytes": (1024, 1 << 30),
+    "portraits_kept": (1, 10_000),
+    "connections": (0, 1_000_000),
+    "connections_per_address": (0, 1_000_000),
+    "drain_s": (0, 3600),
+    "watchdog_s": (0.5, 3600),
+    "connect_timeout_s": (0.5, 600),
+    "resume_s": (0, 3600),
+    "offers_per_address": (1, 1000),
+    "max_watchers": (0, 10_000),
+    "video_bitrate_bps": (100_000, 20_000_000),
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,23 +82,7 @@ class ServerSettings:
     frame_code: bool = False  # test mode: the code strip on every frame, /api/test/events
 
     def __post_init__(self) -> None:
-        limits: dict[str, tuple[float, float]] = {
-            "port": (0, 65_535),
-            "max_sessions": (1, 1000),
-            "capacity": (0, 1000),
-            "max_upload_bytes": (1024, 1 << 30),
-            "portraits_kept": (1, 10_000),
-            "connections": (0, 1_000_000),
-            "connections_per_address": (0, 1_000_000),
-            "drain_s": (0, 3600),
-            "watchdog_s": (0.5, 3600),
-            "connect_timeout_s": (0.5, 600),
-            "resume_s": (0, 3600),
-            "offers_per_address": (1, 1000),
-            "max_watchers": (0, 10_000),
-            "video_bitrate_bps": (100_000, 20_000_000),
-        }
-        for name, (low, high) in limits.items():
+        for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name}={value} is out of range; {low:g} to {high:g}")
@@ -95,6 +95,21 @@ class ServerSettings:
                 f"host={self.host!r} is no address; 127.0.0.1 for this machine alone, 0.0.0.0 for "
                 "every network"
             )
+        self._check_access()
+        self._check_ice()
+        if self.realtime_upstream and not self.realtime_upstream.startswith(("ws://", "wss://")):
+            raise ConfigError(
+                f"realtime_upstream={self.realtime_upstream!r} is not like wss://host/v1/realtime"
+            )
+        if (self.microphone or self.loopback) and not self.camera:
+            raise ConfigError("microphone and loopback are those of a call: give a camera too")
+        try:
+            Targets(self.publish_to)
+        except TargetRefused as error:
+            raise ConfigError(f"publish_to: {error}") from None
+
+    def _check_access(self) -> None:
+        """Who gets in: secrets, names and origins."""
         if not (_is_loopback(self.host) or self.auth_secret or self.insecure):
             raise ConfigError(
                 f"host={self.host!r} lets the network in, and anybody there could use the server: "
@@ -109,24 +124,6 @@ class ServerSettings:
             raise ConfigError(
                 "bearer: a token has letters, digits and -._~+/ alone, then = perhaps"
             )
-        for address in self.ice_servers:
-            if not address.startswith(("stun:", "turn:", "turns:")):
-                raise ConfigError(f"ice_servers: {address!r} does not start with stun: or turn:")
-            if not (address.startswith("stun:") or self.turn_secret):
-                raise ConfigError(
-                    f"ice_servers: {address!r} needs a turn_secret: a browser takes no TURN server "
-                    "without a password, which is made of it (coturn: static-auth-secret)"
-                )
-        if self.realtime_upstream and not self.realtime_upstream.startswith(("ws://", "wss://")):
-            raise ConfigError(
-                f"realtime_upstream={self.realtime_upstream!r} is not like wss://host/v1/realtime"
-            )
-        if (self.microphone or self.loopback) and not self.camera:
-            raise ConfigError("microphone and loopback are those of a call: give a camera too")
-        try:
-            Targets(self.publish_to)
-        except TargetRefused as error:
-            raise ConfigError(f"publish_to: {error}") from None
         for host in self.allow_host:
             if not _HOST.fullmatch(host):
                 raise ConfigError(
@@ -137,6 +134,16 @@ class ServerSettings:
                 raise ConfigError(
                     f"allow_origin: {origin!r} is not like https://example.org or"
                     " http://example.org:3000; nor *"
+                )
+
+    def _check_ice(self) -> None:
+        for address in self.ice_servers:
+            if not address.startswith(("stun:", "turn:", "turns:")):
+                raise ConfigError(f"ice_servers: {address!r} does not start with stun: or turn:")
+            if not (address.startswith("stun:") or self.turn_secret):
+                raise ConfigError(
+                    f"ice_servers: {address!r} needs a turn_secret: a browser takes no TURN server "
+                    "without a password, which is made of it (coturn: static-auth-secret)"
                 )
 
     @classmethod
