@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 from engine.face.image_file import Picture, read_picture
@@ -86,10 +85,10 @@ class AvatarService:
         if self._looking is not None:
             self._looking.cancel()
         async with contextlib.AsyncExitStack() as stack:
-            then = partial(stack.push_async_callback, asyncio.to_thread)  # the last one first
-            then(self._enroller.shutdown, cancel_futures=True)
-            then(self._shared.converter.stop)
-            then(self.worker.stop)
+            then, beside = stack.push_async_callback, asyncio.to_thread  # the last one first
+            then(beside, self._enroller.shutdown, cancel_futures=True)
+            then(beside, self._shared.converter.stop)
+            then(beside, self.worker.stop)
             await self.sessions.close_all("server_stopping")
 
     def _offer_places(self) -> None:
