@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
+from pathlib import Path
 
 import jwt
 import pytest
@@ -127,3 +129,13 @@ def test_a_token_that_cannot_be_made_is_said_why(
     answer = CliRunner().invoke(app, ["token", *asked])
     assert isinstance(answer.exception, ConfigError)
     assert said in str(answer.exception)
+
+
+@pytest.mark.parametrize("page", ["README.md", "server/doors/README.md"])
+def test_the_token_of_the_documents_is_taken(page: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text()
+    [code] = [c for c in re.findall(r"```python\n(.*?)```", text, re.S) if "jwt.encode" in c]
+    names = {"jwt": jwt, "time": time, "user_id": "ann", "SECRET": SECRET}
+    exec(compile(code, page, "exec"), names)
+    grant = verify([SECRET], str(names["token"]), time.time())
+    assert grant == Grant("ann", frozenset({"view", "speak"}))
