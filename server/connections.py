@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import resource
+import sys
 from typing import Any
 
 import h11
@@ -15,15 +15,19 @@ from server.settings import ServerSettings
 HEAD_S = 10.0  # for the head of a request
 BODY_S = 32.0  # for its body; `server.uploads` says so in words before
 KEPT_BACK = 256  # descriptors for the media, the engine and files
-LEAST = 64
+LEAST, MOST = 64, 16_384
 
 
 def most_connections(settings: ServerSettings) -> int:
     """How many there may be; unless it is set, what the limit of descriptors leaves."""
     if settings.connections:
         return settings.connections
+    if sys.platform == "win32":  # it has no such limit
+        return MOST
+    import resource
+
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(LEAST, min(soft, 1 << 14) - KEPT_BACK)
+    return max(LEAST, min(soft, MOST) - KEPT_BACK)
 
 
 class Doorkeeper:

@@ -11,7 +11,7 @@ NOTICE_S = 1.0  # between the event `draining` and the end
 
 
 async def drain(service: AvatarService, limit_s: float) -> None:
-    """Take nobody new, wait until nobody is spoken to, at most `limit_s`, and give notice."""
+    """Take nobody new, wait until nobody is spoken to, at most `limit_s`, give notice, end sessions."""
     service.sessions.draining = True
     speaking = [asyncio.ensure_future(_silent(session)) for session in service.sessions]
     if speaking:
@@ -24,6 +24,7 @@ async def drain(service: AvatarService, limit_s: float) -> None:
         session.events.emit("draining", in_ms=round(1000 * NOTICE_S))
     if sessions:
         await asyncio.sleep(NOTICE_S)
+    await service.sessions.close_all("server_stopping")
 
 
 async def _silent(session: Session) -> None:

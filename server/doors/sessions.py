@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute
 
 from engine.audio.sound_file import read_voice
 from engine.motion.expression import MAX_PROMPT
-from server.access import grant_of
+from server.access import grant_of, require
 from server.errors import ApiError
 from server.http import address_of, read_body, read_json, service_of, session_of
 from server.line import Voice
@@ -95,10 +95,17 @@ async def show(request: Request) -> Response:
     return JSONResponse(described(session_of(request)))
 
 
+def require_own(request: Request, session: Session) -> None:
+    """Let in whose session it is, and who may control any; raises `ApiError` forbidden."""
+    if session.subject != grant_of(request).subject:
+        require(grant_of(request), "control")
+
+
 async def change(request: Request) -> Response:
-    """Change the prompt, the portrait or the state of an open session."""
+    """Change the prompt, the portrait or the state of an open session, one's own or with `control`."""
     body = await read_json(request, Changes)
     service, session = service_of(request), session_of(request)
+    require_own(request, session)
     answer: dict[str, object] = {}
     if body.portrait_id is not None:
         service.find_portrait(body.portrait_id, session.subject)  # all is changed, or nothing
@@ -112,9 +119,10 @@ async def change(request: Request) -> Response:
 
 
 async def close(request: Request) -> Response:
-    """End a session; ending it again is no error."""
+    """End a session, one's own or with `control`; ending it again is no error."""
     session = service_of(request).sessions.get(request.path_params["id"])
     if session is not None:  # closing twice is no mistake: a page that leaves does it
+        require_own(request, session)
         await session.close("client")
     return Response(status_code=204)
 
@@ -178,8 +186,8 @@ _SHOWN = ("session_id", "state", "voice", "viewers", "buffered_ms", "portrait_id
 ROUTES: list[BaseRoute] = [
     Operation("/api/sessions", create, "control", POST=Terms({201: ("session_id",)}, NewSession)),
     Operation(_SESSION, show, "view", GET=Terms({200: _SHOWN})),
-    Operation(_SESSION, change, "control", PATCH=Terms({200: _SHOWN}, Changes)),
-    Operation(_SESSION, close, "control", DELETE=Terms({204: None})),
+    Operation(_SESSION, change, "view", PATCH=Terms({200: _SHOWN}, Changes)),
+    Operation(_SESSION, close, "view", DELETE=Terms({204: None})),
     Operation(
         _SESSION + "/interrupt",
         interrupt,

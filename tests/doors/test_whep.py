@@ -110,13 +110,21 @@ async def test_what_is_no_offer_of_a_player_is_refused_with_its_reason() -> None
 async def test_a_connection_has_an_address_a_tag_and_an_end() -> None:
     stun = ("stun:127.0.0.1:9", "turn:127.0.0.1:9")
     async with serving(settings=ServerSettings(capacity=4)) as live:
-        live.service.settings = replace(live.service.settings, ice_servers=stun)  # told, not asked
+        live.service.settings = replace(  # told, not asked
+            live.service.settings, ice_servers=stun, turn_secret="of coturn"
+        )
         session = await new_session(live)
         offer = await one_way_offer(*FACE)
         answer = await live.http.post(f"/whep/{session.id}", content=offer, headers=SDP)
         assert answer.status_code == 201
         assert answer.headers["Content-Type"] == SDP["Content-Type"]
-        assert answer.headers["Link"] == '<stun:127.0.0.1:9>; rel="ice-server"'
+        first, relay = answer.headers["Link"].split(", ")
+        assert first == '<stun:127.0.0.1:9>; rel="ice-server"'
+        assert re.fullmatch(
+            r'<turn:127.0.0.1:9>; rel="ice-server"; username="\d+:anybody"; '
+            r'credential="[A-Za-z0-9+/]{27}="; credential-type="password"',
+            relay,
+        )
         assert answer.text.count("a=sendonly") == 2
         assert len(set(re.findall(r"a=msid:(\S+)", answer.text))) == 1  # one stream
         assert "a=candidate" in answer.text

@@ -86,6 +86,27 @@ def test_a_page_without_a_token_is_told(server: ServerProcess, open_page: OpenPa
     page.wait_for_selector("#pill[data-state=refused]")
 
 
+EMBED = """async (token) => {
+  await import("/embed.js");
+  const face = document.body.appendChild(document.createElement("portrait-talk"));
+  face.setAttribute("manual", "");
+  if (token) face.setAttribute("token", token);
+  window.face = face;
+  await face.start();
+}"""
+
+
+def test_the_web_component_brings_its_token(server: ServerProcess, open_page: OpenPage) -> None:
+    page = open_page(f"{server.url}/healthz", allow="401|404")
+    page.evaluate(EMBED, None)
+    wait_until(page, "it is refused", lambda: page.evaluate("face.state") == "refused", 10)
+    page.evaluate("face.remove()")
+    page.evaluate(EMBED, token("view", "speak", "control"))
+    wait_until(page, "it is live", lambda: page.evaluate("face.state") == "live", 20)
+    poster = page.evaluate("face.shadowRoot.querySelector('.poster').naturalWidth")
+    assert poster > 0
+
+
 def test_the_page_lists_what_its_token_lets_it(server: ServerProcess) -> None:
     headers = {"Authorization": f"Bearer {token('view')}"}
     answer = httpx.get(f"{server.url}/api/ice-servers", headers=headers, trust_env=False)

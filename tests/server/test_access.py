@@ -40,8 +40,8 @@ ASKED = {
     "PATCH /api/offer": "view",
     "POST /api/sessions": "control",
     "GET /api/sessions/{id}": "view",
-    "PATCH /api/sessions/{id}": "control",
-    "DELETE /api/sessions/{id}": "control",
+    "PATCH /api/sessions/{id}": "view",
+    "DELETE /api/sessions/{id}": "view",
     "POST /api/sessions/{id}/interrupt": "control",
     "POST /api/sessions/{id}/say": "speak",
     "GET /api/sessions/{id}/events": "view",
@@ -202,6 +202,23 @@ async def test_a_viewer_with_a_token_of_its_own_sees_and_is_not_heard(live: Live
         session = live.service.find_session(str(viewer.session_id))
         assert session.microphone is None
         assert viewer.report.first_frame_s is not None
+
+
+async def test_who_has_no_control_changes_and_ends_their_own_session_alone(live: Live) -> None:
+    made = await live.http.post("/api/sessions", json={}, headers=bearer("control", sub="ann"))
+    path = f"/api/sessions/{made.json()['session_id']}"
+    for sub, status in (("bob", 403), ("ann", 200)):
+        body = {"prompt": "smile"}
+        answer = await live.http.patch(path, json=body, headers=bearer("view", sub=sub))
+        assert answer.status_code == status
+    assert (await live.http.delete(path, headers=bearer("view", sub="bob"))).status_code == 403
+    assert (
+        await live.http.patch(
+            path, json={"prompt": ""}, headers=bearer("view", "control", sub="bob")
+        )
+    ).status_code == 200
+    assert (await live.http.delete(path, headers=bearer("view", sub="ann"))).status_code == 204
+    assert len(live.service.sessions) == 0
 
 
 async def test_a_portrait_is_of_the_subject_that_enrolled_it(live: Live) -> None:

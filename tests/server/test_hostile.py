@@ -181,3 +181,49 @@ def test_any_json_is_taken_or_refused(
 
     assert runner.run(send()) < 500
     assert not besieged.failures
+
+
+HEADERS = st.dictionaries(
+    st.sampled_from(("Accept", "Content-Type", "If-Match", "Authorization", "Origin", "Range")),
+    st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"))
+    | st.sampled_from(
+        ("application/json; charset=\xff", "multipart/form-data", "application/sdp;", "Bearer \xe9")
+        + (
+            'multipart/form-data; boundary="',
+            "multipart/form-data; boundary=x",
+            "bytes=9-1",
+            "http://[",
+        )
+    ),
+)
+FORM = b"--x\r\nContent-Disposition: form-data; name*=utf-8''sdp\r\n\r\nv=0\r\n--x\r\n\r\n{\"a\"\r\n--x--"
+ASKED = (
+    *(("GET", "/", b""), ("GET", "/page/app.js", b""), ("GET", "/openapi.json", b"")),
+    *(
+        ("POST", "/api/offer", b"{}"),
+        ("POST", "/api/portraits", b"GIF89a"),
+        ("POST", "/whip", b"v=0"),
+    ),
+    *(
+        ("POST", "/v1/realtime/calls", FORM),
+        ("PATCH", "/whip/x/y", b"a=mid:0"),
+        ("GET", "/nobody", b""),
+    ),
+)
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(ASKED), HEADERS, st.text(max_size=20))
+def test_any_header_and_any_query_is_taken_or_refused(
+    server: tuple[asyncio.Runner, Besieged],
+    asked: tuple[str, str, bytes],
+    headers: dict[str, str],
+    query: str,
+) -> None:
+    runner, besieged = server
+    method, path, body = asked
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    kwargs: dict[str, Any] = {"content": body, "headers": raw}
+    kwargs["params"] = {"token": query, "portrait_id": query, "voice": query, query: "1"}
+    assert runner.run(besieged.request(method, path, **kwargs)).status_code < 500
+    assert not besieged.failures

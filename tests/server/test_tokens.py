@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
+from pathlib import Path
 
 import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from engine.errors import ConfigError
+from server.cli import app
 from server.tokens import Grant, TokenRefused, sign, verify
 
 SECRET = "s" * 32
@@ -97,3 +102,40 @@ def signed(head: str) -> str:
     key = jwt.get_algorithm_by_name("HS256").prepare_key(SECRET)
     signature = jwt.get_algorithm_by_name("HS256").sign(head.encode(), key)
     return f"{head}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+
+
+def test_the_command_makes_one_for_trying(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORTRAITTALK__AUTH_SECRET", SECRET)
+    asked = ["token", "--scope", "view", "--scope", "speak", "--expires", "60", "--subject", "bob"]
+    answer = CliRunner().invoke(app, asked)
+    claims = jwt.decode(answer.stdout.strip(), SECRET, ["HS256"])
+    assert (claims["sub"], claims["scope"]) == ("bob", "view speak")
+    assert 50 < claims["exp"] - time.time() <= 60
+    assert verify([SECRET], CliRunner().invoke(app, ["token"]).stdout.strip(), time.time())
+
+
+@pytest.mark.parametrize(
+    ("asked", "secret", "said"),
+    [
+        ([], "", "there is no secret"),
+        (["--scope", "all"], SECRET, "view, speak, control, portraits"),
+        (["--auth-secret", "short"], SECRET, "32 characters"),
+    ],
+)
+def test_a_token_that_cannot_be_made_is_said_why(
+    asked: list[str], secret: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORTRAITTALK__AUTH_SECRET", secret)
+    answer = CliRunner().invoke(app, ["token", *asked])
+    assert isinstance(answer.exception, ConfigError)
+    assert said in str(answer.exception)
+
+
+@pytest.mark.parametrize("page", ["README.md", "server/doors/README.md"])
+def test_the_token_of_the_documents_is_taken(page: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text()
+    [code] = [c for c in re.findall(r"```python\n(.*?)```", text, re.S) if "jwt.encode" in c]
+    names = {"jwt": jwt, "time": time, "user_id": "ann", "SECRET": SECRET}
+    exec(compile(code, page, "exec"), names)
+    grant = verify([SECRET], str(names["token"]), time.time())
+    assert grant == Grant("ann", frozenset({"view", "speak"}))
