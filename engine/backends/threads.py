@@ -12,6 +12,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,17 +21,28 @@ from engine.config import EngineConfig
 
 log = logging.getLogger(__name__)
 log.setLevel(logging.INFO)  # the server says it at start
-MEASURED_S = 0.3  # beside loading the graph twice
-ROUNDS = 12  # at most, one run of each
-WORTH = 1.6  # times as fast: two threads are worth what they burn
-SLOW_S = 0.03  # a graph that takes one thread so long needs every help
-HELP = 1.2  # times as fast
+MEASURED_S = 0.4  # beside loading the graph twice
+ROUNDS = 4  # at most, each of some runs on one thread and then on two
+RUNS = 3
+WORTH, DEAR = (
+    1.6,
+    1.25,
+)  # two threads are worth it: so many times as fast for so much more processor time
+SLOW_S, HELP = 0.03, 1.2  # of processor time: a graph that takes as much needs every help
 
 
-def choose(one_s: float, two_s: float) -> int:
-    """Threads of a graph whose run takes one of them `one_s` seconds and two of them `two_s`."""
-    gain = one_s / two_s
-    return 2 if gain >= WORTH or (one_s >= SLOW_S and gain >= HELP) else 1
+class Run(NamedTuple):
+    """The best of some runs, in seconds."""
+
+    wall: float = float("inf")
+    cpu: float = float("inf")
+
+
+def choose(one: Run, two: Run) -> int:
+    """Threads of a graph, after its runs on one and on two."""
+    gain = one.wall / two.wall
+    worth = gain >= WORTH and two.cpu <= DEAR * one.cpu
+    return 2 if worth or (one.cpu >= SLOW_S and gain >= HELP) else 1
 
 
 def with_threads(config: EngineConfig, spec: GraphSpec) -> EngineConfig:
@@ -62,24 +74,25 @@ def measured_threads(backend: str, spec: GraphSpec, path: Path) -> int:
         return 1
     feeds = {t.name: np.zeros(t.sized(1), t.dtype) for t in spec.inputs}
     graphs = [load_backend(backend, threads=n).load(spec, path) for n in (1, 2)]
-    best = [float("inf")] * len(graphs)
+    best = [Run(), Run()]
     for graph in graphs:
         graph(**feeds)  # the first run is slower
     began = time.perf_counter()
     for _ in range(ROUNDS):
         for i, graph in enumerate(graphs):
-            before = time.perf_counter()
-            graph(**feeds)
-            best[i] = min(best[i], time.perf_counter() - before)
+            wall, cpu = time.perf_counter(), time.process_time()
+            for _ in range(RUNS):
+                graph(**feeds)
+            taken = (time.perf_counter() - wall) / RUNS, (time.process_time() - cpu) / RUNS
+            best[i] = Run(*map(min, best[i], taken))
         if time.perf_counter() - began > MEASURED_S:
             break
     threads = choose(*best)
     log.info(
-        "%d CPU thread%s a graph: %s takes %.1f ms with one, %.1f ms with two",
+        "%d CPU thread%s a graph: %s takes %.1f ms (%.1f of CPU) with one, %.1f (%.1f) with two",
         threads,
         "s" if threads > 1 else "",
         spec.name,
-        1000 * best[0],
-        1000 * best[1],
+        *(1000 * seconds for run in best for seconds in run),
     )
     return threads

@@ -5,24 +5,23 @@ import logging
 import pytest
 
 from engine.avatar import AvatarEngine
-from engine.backends.threads import SLOW_S, choose
+from engine.backends.threads import Run, choose
 from engine.config import EngineConfig
 
 
 @pytest.mark.parametrize(
-    ("one_s", "two_s", "threads"),
+    ("one", "two", "threads"),
     [
-        (0.015, 0.008, 2),  # whole cores
-        (0.015, 0.011, 1),  # faster, and dearer
-        (0.015, 0.015, 1),  # siblings of one core
-        (2 * SLOW_S, 1.5 * SLOW_S, 2),  # one alone does not keep up
-        (2 * SLOW_S, 2 * SLOW_S, 1),
+        (Run(0.015, 0.015), Run(0.008, 0.016), 2),  # whole cores
+        (Run(0.015, 0.015), Run(0.011, 0.022), 1),  # faster, and dearer
+        (Run(0.030, 0.015), Run(0.015, 0.022), 1),  # others were in the way of one thread
+        (Run(0.015, 0.015), Run(0.015, 0.030), 1),  # siblings of one core
+        (Run(0.060, 0.060), Run(0.045, 0.090), 2),  # one alone does not keep up
+        (Run(0.060, 0.060), Run(0.060, 0.120), 1),
     ],
 )
-def test_a_second_thread_has_to_be_worth_what_it_burns(
-    one_s: float, two_s: float, threads: int
-) -> None:
-    assert choose(one_s, two_s) == threads
+def test_a_second_thread_has_to_be_worth_what_it_burns(one: Run, two: Run, threads: int) -> None:
+    assert choose(one, two) == threads
 
 
 def test_an_engine_says_how_many_threads_it_took_and_measures_once(
