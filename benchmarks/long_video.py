@@ -41,7 +41,7 @@ from torch import Tensor
 from tqdm import tqdm, trange
 
 from benchmarks.environment import describe, print_header, print_json
-from benchmarks.stages import voice
+from benchmarks.frames_child import voice
 from engine.audio.sound_file import read_audio
 from engine.avatar import AvatarEngine
 from engine.backends import GraphSpec, load_backend

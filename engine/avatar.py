@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine.audio.speech_encoder import SPEECH, SpeechEncoder, StreamingSpeechEncoder
 from engine.backends import Backend, Graph, GraphSpec, load_backend
 from engine.backends.base import rounds
+from engine.backends.threads import with_threads
 from engine.config import EngineConfig
 from engine.drawing import FrameDrawer
 from engine.enroll import Enroller, Identity
@@ -24,6 +25,7 @@ from engine.motion.idle import IdleLife
 from engine.motion.retarget import BLINKS, PRESSED, FaceBasis, retarget
 from engine.motion.speech_context import SpeechContext
 from engine.render.base import FrameCondition, FusedVideo, FusesVideo, Renderer
+from engine.render.specs import DENOISE
 from engine.render.tiny import TinyRenderer
 from engine.state import StreamState
 from engine.types import Pcm, PortraitReport, Quality, RgbImage, VideoFrame
@@ -76,6 +78,8 @@ class AvatarEngine:
             WeightsError: a file is missing or damaged.
         """
         config = config or EngineConfig()
+        if backend is None:
+            config = with_threads(config, DENOISE)
         runtime = backend or load_backend(config.backend, threads=config.threads, rows=config.batch)
 
         def load(spec: GraphSpec) -> Graph:

@@ -33,7 +33,9 @@ SD15 = "Profile sd15"
 class EngineOptions:
     """What every engine is loaded with."""
 
-    threads: Annotated[int | None, typer.Option(help="CPU threads of one graph; 2.")] = None
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of one graph; as measured at start.")
+    ] = None
     backend: Annotated[
         BackendName | None,
         typer.Option(
