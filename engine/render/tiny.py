@@ -215,9 +215,7 @@ class TinyRenderer:
         patches = [
             out["patch"]
             if face.colours is None
-            else self._put(
-                face.colours.correct(np.asarray(out["patch"]), np.asarray(drawn["opening"]))
-            )
+            else self._put(_put_right(face.colours, drawn, out))
             for (face, _, _), drawn, out in zip(jobs, geometry, painted, strict=True)
         ]
         return geometry, made, patches
@@ -288,6 +286,14 @@ class TinyRenderer:
         """Undo `pack`."""
         keys = tuple(kept[f"key{i}"] for i in range(len(KEYS)))
         return FrameCache(kept["latents"], keys, kept.get("patch"), kept.get("target"))
+
+
+def _put_right(
+    colours: PaintColours, drawn: Mapping[str, Tensor], out: Mapping[str, Tensor]
+) -> F32:
+    return colours.correct(
+        *(np.asarray(x) for x in (out["patch"], drawn["warped"], drawn["opening"]))
+    )
 
 
 def _layers(face: TinyFace, condition: FrameCondition, flow: Tensor, patch: Tensor) -> Layers:
