@@ -14,7 +14,7 @@ from engine.face.topology import HEAD_MIDPOINTS, HEAD_POINTS, POINTS
 from engine.nets.geometry import control_points, flow_at, neck_points, unit_line, warp
 from engine.nets.painter import Painter
 from engine.outputs import own_folder
-from engine.render.composite_maps import ANCHORS, GRID_X, GRID_Y
+from engine.render.composite_maps import ANCHORS, FEATHER, GRID_X, GRID_Y
 from engine.render.specs import SPECS
 from exports.onnx import export
 
@@ -49,14 +49,16 @@ class Warp(nn.Module):
         self.register_buffer("anchors", torch.from_numpy(ANCHORS)[None])
 
     def forward(
-        self, crop: Tensor, latents: Tensor, source: Tensor, target: Tensor
+        self, crop: Tensor, latents: Tensor, source: Tensor, level: Tensor, target: Tensor
     ) -> tuple[Tensor, ...]:
         """Crop, latents (B, 16, 32, 32) and landmarks (B, 478, 2) of portrait and frame, crop units.
+
+        `level`: those of the frame where the head lies as in the portrait, which the crop is painted for.
 
         Returns:
             warped crop and latents, maps (B, 13, 32, 32), opening (B, 1, 64, 64), `flow`.
         """
-        drawn = self.painter.geometry(crop, latents, source, target)
+        drawn = self.painter.geometry(crop, latents, source, level)
         return *drawn, self.flow(source, target)
 
     def flow(self, source: Tensor, target: Tensor) -> Tensor:
@@ -78,11 +80,11 @@ class Carry(nn.Module):
         self.warp = Warp(painter)
 
     def forward(
-        self, patch: Tensor, source: Tensor, before: Tensor, target: Tensor
+        self, patch: Tensor, source: Tensor, before: Tensor, level: Tensor, target: Tensor
     ) -> tuple[Tensor, ...]:
-        """Patch (B, 4, 128, 128) and three landmarks (B, 478, 2) -> the patch moved, `Warp.flow`."""
+        """Patch (B, 4, 128, 128) and four landmarks (B, 478, 2) -> the patch moved, `Warp.flow`."""
         line = unit_line(self.warp.painter.geometry.grid)
-        crop_flow = flow_at(line, line, control_points(before), control_points(target))
+        crop_flow = flow_at(line, line, control_points(before), control_points(level))
         return warp(patch, crop_flow), self.warp.flow(source, target)
 
 
@@ -166,9 +168,16 @@ class Move(nn.Module):
 class Composite(nn.Module):
     """The painted crop laid into the moved portrait; no weights."""
 
-    def forward(self, moved: Tensor, patch: Tensor, patch_map: Tensor, feather: Tensor) -> Tensor:
-        """Moved (B, h, w, 3), patch (B, 4, 128, 128), its map (B, h, w, 2) -> (B, h, w, 3) uint8."""
-        laid = F.grid_sample(patch, patch_map, align_corners=False, padding_mode="border")
+    def forward(self, moved: Tensor, patch: Tensor, down: Tensor, across: Tensor) -> Tensor:
+        """Moved (B, h, w, 3), patch (B, 4, 128, 128) -> (B, h, w, 3) uint8.
+
+        Where a pixel lies in the patch, in [-1, 1], is the sum of its row's share `down` (B, h, 2) and
+        its column's share `across` (B, w, 2).
+        """
+        where = down[:, :, None] + across[:, None]
+        laid = F.grid_sample(patch, where, align_corners=False, padding_mode="border")
+        edge = ((1 - where.abs().amax(-1)) / (2 * FEATHER)).clamp(0, 1)[:, None]
+        feather = edge * edge * (3 - 2 * edge)
         trust = 1 - feather * (1 - laid[:, 3:])
         # the painter works in [-1, 1], the portrait in [0, 255]
         paint = feather * (laid[:, :3] + 1 - laid[:, 3:]) * 127.5
@@ -188,7 +197,7 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
     target = source + 0.02 * torch.randn(1, POINTS, 2)
     with torch.no_grad():
         latents, identity, *keys = Enroll(painter)(crop)
-        drawn = Warp(painter)(crop, latents, source, target)
+        drawn = Warp(painter)(crop, latents, source, target, target + 0.01)
         warped, warped_latents, maps, opening, flow = drawn
         guided = Guide(painter)(maps, warped_latents, latents * 0.9, target, torch.zeros(1, 6))
     guidance = {f"guidance{i}": g for i, g in enumerate(guided)}
@@ -198,12 +207,19 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
     grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)[None]
     return {
         "enroll": {"crop": crop},
-        "warp": {"crop": crop, "latents": latents, "source": source, "target": target},
+        "warp": {
+            "crop": crop,
+            "latents": latents,
+            "source": source,
+            "level": target,
+            "target": target + 0.01,
+        },
         "carry": {
             "patch": torch.rand(1, 4, 128, 128),
             "source": source,
             "before": target,
-            "target": target + 0.01,
+            "level": target + 0.01,
+            "target": target + 0.02,
         },
         "guide": {
             "maps": maps,
@@ -232,8 +248,8 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
         "composite": {
             "moved": torch.randint(0, 255, (1, 40, 40, 3), dtype=torch.uint8),
             "patch": torch.rand(1, 4, 128, 128),
-            "patch_at": grid,
-            "feather": torch.rand(1, 1, 40, 40),
+            "down": torch.stack([0 * line, line], -1)[None] * 1.1,
+            "across": torch.stack([line, 0.1 * line], -1)[None] * 1.1,
         },
     }
 

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.face.landmarks import Affine, apply, invert
+from engine.face.landmarks import Affine, apply, compose, invert
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
 
 CROP_SIDE = 128  # pixels of the painted crop
 FEATHER = 0.1  # how far inside its border the painted crop has faded in, crop units
+WINDOW = 1.14  # side of the box it is laid in over its own: room for a head that tilts
 
 # Lines of the flow grid in crop units: dense over the face, sparse over hair and shoulders.
 GRID_X = np.concatenate(
@@ -37,7 +38,7 @@ class Region:
     """An upright box of a portrait and where its pixels find what they need."""
 
     box: tuple[slice, slice]  # rows, columns
-    at: dict[str, F32]  # sampling positions (1, h, w, 2), named as in the graph's spec
+    at: dict[str, F32]  # sampling positions (1, ..., 2), named as in the graph's spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,26 @@ class CompositeMaps:
     rgb: RgbImage  # (H, W, 3) the portrait itself
     portrait: dict[str, F32]  # the pixels as floats and the size of a crop unit
     head: Region  # all that can move
-    crop: Region
+    to_crop: Affine  # from pixels
+    window: tuple[int, int]  # height and width of the box that the painted crop is laid in
+
+    def crop(self, head: Affine) -> Region:
+        """Where the painted crop lies in a frame whose head lies as `head` (2, 3) says.
+
+        Args:
+            head: from places in the portrait to those in the frame, crop units.
+        """
+        to_patch = compose(invert(head), self.to_crop)
+        middle = apply(invert(to_patch), np.array([0.5, 0.5], np.float32))
+        height, width = self.window
+        top = round(float(np.clip(middle[1] - height / 2, 0, self.rgb.shape[0] - height)))
+        left = round(float(np.clip(middle[0] - width / 2, 0, self.rgb.shape[1] - width)))
+        to_sampling = 2 * to_patch - np.array([0, 0, 1], np.float32)
+        rows = np.arange(top, top + height, dtype=np.float32)[:, None] + 0.5
+        columns = np.arange(left, left + width, dtype=np.float32)[:, None] + 0.5
+        down = rows * to_sampling[:, 1] + to_sampling[:, 2]
+        at = {"down": down[None], "across": (columns * to_sampling[:, 0])[None]}
+        return Region((slice(top, top + height), slice(left, left + width)), at)
 
 
 def _sampling(pixel: NDArray[np.float32], size: int) -> NDArray[np.float32]:
@@ -96,12 +116,7 @@ def make_composite_maps(rgb: RgbImage, to_crop: Affine) -> CompositeMaps:
         )
         return left, top, right, bottom
 
-    ends = np.array([0, 1], np.float32)
-    left, top, right, bottom = reach(ends, ends)
-    box = (slice(top, bottom), slice(left, right))
-    rows, columns = np.mgrid[box].astype(np.float32) + 0.5
-    of_crop = apply(to_crop, np.stack([columns, rows], -1))  # (h, w, 2)
-    edge = np.clip((0.5 - np.abs(of_crop - 0.5).max(-1)) / FEATHER, 0, 1)
+    across, down = WINDOW * np.abs(back[:, :2]).sum(1)
     to_sampling = back[:, :2] * np.array([[2 / width], [2 / height]])
     return CompositeMaps(
         rgb=rgb,
@@ -110,13 +125,8 @@ def make_composite_maps(rgb: RgbImage, to_crop: Affine) -> CompositeMaps:
             "flow_scale": np.ascontiguousarray(to_sampling[None], np.float32),
         },
         head=_head(reach(GRID_X, GRID_Y), (width, height), to_crop),
-        crop=Region(
-            box,
-            {
-                "patch_at": (of_crop * 2 - 1)[None].astype(np.float32),
-                "feather": (edge * edge * (3 - 2 * edge))[None, None].astype(np.float32),
-            },
-        ),
+        to_crop=to_crop,
+        window=(min(height, int(np.ceil(down))), min(width, int(np.ceil(across)))),
     )
 
 

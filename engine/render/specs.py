@@ -35,6 +35,7 @@ WARP = GraphSpec(
         TensorSpec("crop", (BATCH, 3, CROP_SIDE, CROP_SIDE)),
         TensorSpec("latents", LATENTS),
         TensorSpec("source", _POINTS),
+        TensorSpec("level", _POINTS),
         TensorSpec("target", _POINTS),
     ),
     (
@@ -52,6 +53,7 @@ CARRY = GraphSpec(
         TensorSpec("patch", (BATCH, 4, CROP_SIDE, CROP_SIDE)),
         TensorSpec("source", _POINTS),
         TensorSpec("before", _POINTS),
+        TensorSpec("level", _POINTS),
         TensorSpec("target", _POINTS),
     ),
     (TensorSpec("carried", (BATCH, 4, CROP_SIDE, CROP_SIDE)), _FLOW),
@@ -99,8 +101,8 @@ COMPOSITE = GraphSpec(
     (
         TensorSpec("moved", (BATCH, "h", "w", 3), "uint8"),
         TensorSpec("patch", (BATCH, 4, CROP_SIDE, CROP_SIDE)),
-        TensorSpec("patch_at", (BATCH, "h", "w", 2)),
-        TensorSpec("feather", (BATCH, 1, "h", "w")),
+        TensorSpec("down", (BATCH, "h", 2)),
+        TensorSpec("across", (BATCH, "w", 2)),
     ),
     _RGB,
     precision="f32",

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from engine.backends import Graph, GraphSpec, Tensor
 from engine.diffusion.flow import flow_path
+from engine.face.landmarks import Affine, apply, invert, similarity
+from engine.face.topology import STABLE
 from engine.motion.expression import refuse_words
 from engine.render.base import FrameCondition, Portrait
 from engine.render.composite_maps import cut_crop
@@ -37,6 +39,8 @@ from engine.render.specs import (
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
+# Of a placement, what is left of it in the landmarks that a crop is painted for: yaw and pitch.
+_TURNED = np.array([1, 1, 0, 0, 0, 0], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class TinyFace:
 
     crop: Tensor  # (1, 3, 128, 128) in [-1, 1]
     source: Tensor  # (1, 478, 2) landmarks in crop units
+    steady: F32  # (N, 2) those of them that stay with the head whatever the face does
     kept: dict[str, Tensor]  # latents, identity, reference keys/values
     composite: Composite
     lids: tuple[Eye, Eye]  # right, left
@@ -60,13 +65,13 @@ class TinyFace:
 class FrameCache:
     """What a frame hands to the next: its latents and keys/values of the last denoising step.
 
-    `patch` and `target` are the last painted crop and the landmarks it was painted for.
+    `patch` and `level` are the last painted crop and the landmarks it was painted for.
     """
 
     latents: Tensor  # (1, 16, 32, 32)
     keys: tuple[Tensor, ...]
     patch: Tensor | None = None  # (1, 4, 128, 128)
-    target: F32 | None = None  # (1, 478, 2)
+    level: F32 | None = None  # (1, 478, 2)
 
 
 Job = tuple[TinyFace, FrameCache, FrameCondition]
@@ -109,6 +114,7 @@ class TinyRenderer:
         return TinyFace(
             crop=crop,
             source=self._put(portrait.source[None]),
+            steady=portrait.source[list(STABLE)],
             kept=self._enroll(crop=crop),
             composite=self._compositor.prepare(portrait.rgb, portrait.to_crop),
             lids=make_lids(portrait.rgb, portrait.landmarks),
@@ -134,16 +140,17 @@ class TinyRenderer:
 
     def draw(self, jobs: Sequence[Job]) -> list[tuple[RgbImage, FrameCache]]:
         """Draw one frame (H, W, 3) of each stream, painting its crop afresh."""
-        points = [condition.target[None] for _, _, condition in jobs]
+        heads = [_lay_head(face, condition) for face, _, condition in jobs]
         geometry = self._warp.each(
             [
                 {
                     "crop": face.crop,
                     "latents": face.kept["latents"],
                     "source": face.source,
-                    "target": target,
+                    "level": level,
+                    "target": condition.target[None],
                 }
-                for (face, _, _), target in zip(jobs, points, strict=True)
+                for (face, _, condition), (_, level) in zip(jobs, heads, strict=True)
             ]
         )
         guidance = self._guide.each(
@@ -152,10 +159,12 @@ class TinyRenderer:
                     "maps": drawn["maps"],
                     "warped_latents": drawn["warped_latents"],
                     "previous_latents": cache.latents,
-                    "target": target,
-                    "placement": condition.placement[None],
+                    "target": level,
+                    "placement": condition.placement[None] * _TURNED,
                 }
-                for (_, cache, condition), drawn, target in zip(jobs, geometry, points, strict=True)
+                for (_, cache, condition), drawn, (_, level) in zip(
+                    jobs, geometry, heads, strict=True
+                )
             ]
         )
         made = self._sample(jobs, guidance)
@@ -171,8 +180,10 @@ class TinyRenderer:
         )
         frames = self._compositor.compose(
             [
-                _layers(face, condition, drawn["flow"], out["patch"])
-                for (face, _, condition), drawn, out in zip(jobs, geometry, painted, strict=True)
+                _layers(face, condition, head, drawn["flow"], out["patch"])
+                for (face, _, condition), (head, _), drawn, out in zip(
+                    jobs, heads, geometry, painted, strict=True
+                )
             ]
         )
         caches = [
@@ -180,9 +191,9 @@ class TinyRenderer:
                 out["made_latents"],
                 tuple(out[f"made{i}"] for i in range(len(KEYS))),
                 crop["patch"],
-                target,
+                level,
             )
-            for out, crop, target in zip(made, painted, points, strict=True)
+            for out, crop, (_, level) in zip(made, painted, heads, strict=True)
         ]
         return list(zip(frames, caches, strict=True))
 
@@ -220,21 +231,23 @@ class TinyRenderer:
         """
         if any(cache.patch is None for _, cache, _ in jobs):
             raise ValueError("a frame between two painted ones needs a painted one before it")
+        heads = [_lay_head(face, condition) for face, _, condition in jobs]
         moved = self._carry.each(
             [
                 {
                     "patch": cache.patch,
                     "source": face.source,
-                    "before": cache.target,
+                    "before": cache.level,
+                    "level": level,
                     "target": condition.target[None],
                 }
-                for face, cache, condition in jobs
+                for (face, cache, condition), (_, level) in zip(jobs, heads, strict=True)
             ]
         )
         frames = self._compositor.compose(
             [
-                _layers(face, condition, out["flow"], out["carried"])
-                for (face, _, condition), out in zip(jobs, moved, strict=True)
+                _layers(face, condition, head, out["flow"], out["carried"])
+                for (face, _, condition), (head, _), out in zip(jobs, heads, moved, strict=True)
             ]
         )
         return list(frames)
@@ -242,7 +255,7 @@ class TinyRenderer:
     @staticmethod
     def pack(cache: FrameCache) -> dict[str, NDArray[Any]]:
         """A cache as arrays."""
-        kept = {"latents": cache.latents, "patch": cache.patch, "target": cache.target}
+        kept = {"latents": cache.latents, "patch": cache.patch, "level": cache.level}
         kept |= {f"key{i}": key for i, key in enumerate(cache.keys)}
         return {name: np.asarray(tensor) for name, tensor in kept.items() if tensor is not None}
 
@@ -250,13 +263,24 @@ class TinyRenderer:
     def unpack(kept: Mapping[str, NDArray[Any]]) -> FrameCache:
         """Undo `pack`."""
         keys = tuple(kept[f"key{i}"] for i in range(len(KEYS)))
-        return FrameCache(kept["latents"], keys, kept.get("patch"), kept.get("target"))
+        return FrameCache(kept["latents"], keys, kept.get("patch"), kept.get("level"))
 
 
-def _layers(face: TinyFace, condition: FrameCondition, flow: Tensor, patch: Tensor) -> Layers:
+def _lay_head(face: TinyFace, condition: FrameCondition) -> tuple[Affine, F32]:
+    """How the head lies in a frame, and the frame's landmarks (1, 478, 2) were it not for that.
+
+    The crop is painted for these: a mouth is where the network has learnt to see it, wherever the head is.
+    """
+    head = similarity(face.steady, condition.target[list(STABLE)])
+    return head, apply(invert(head), condition.target)[None]
+
+
+def _layers(
+    face: TinyFace, condition: FrameCondition, head: Affine, flow: Tensor, patch: Tensor
+) -> Layers:
     """What the frame is put together from; lids come down over the portrait before it moves."""
     if not condition.blink.any():
-        return Layers(face.composite, flow, patch)
+        return Layers(face.composite, flow, patch, head)
     portrait = face.composite.maps.portrait["portrait"][0]
     lids = close_lids(portrait, face.lids, condition.blink)
-    return Layers(face.composite, flow, patch, lids[None])
+    return Layers(face.composite, flow, patch, head, lids[None])
