@@ -53,7 +53,7 @@ class AvatarEngine:
     ) -> None:
         self.config = config
         self._reader, self._speech, self._motion = reader, speech, motion
-        self._renderer, self._basis, self._idle = renderer, basis, IdleLife()
+        self._renderer, self._basis, self._idle = renderer, basis, IdleLife(calm=config.calm)
         self._drawer = FrameDrawer(renderer, config.paint_every)
 
     @classmethod
