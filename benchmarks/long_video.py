@@ -56,7 +56,8 @@ from engine.nets.painter import Cache, Condition, Painter
 from engine.offline.video import frames_of
 from engine.outputs import own_folder
 from engine.render.base import FrameCondition, Portrait
-from engine.render.tiny import TinyFace, TinyRenderer
+from engine.render.tiny import TinyRenderer
+from engine.render.tiny_face import TinyFace
 from server.run import BUNDLED_PORTRAIT
 
 WAYS = ("cache", "fusion", "neither")

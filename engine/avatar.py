@@ -54,7 +54,8 @@ class AvatarEngine:
     ) -> None:
         self.config = config
         self._enroller, self._speech, self._motion = enroller, speech, motion
-        self._renderer, self._basis, self._idle = enroller.renderer, enroller.basis, IdleLife()
+        self._renderer, self._basis = enroller.renderer, enroller.basis
+        self._idle = IdleLife(calm=config.calm)
         self._drawer = FrameDrawer(self._renderer, config.paint_every)
 
     @classmethod

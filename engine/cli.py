@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from engine.config import MODELS_DIR, check_models_dir
+from engine.config import MODELS_DIR, EngineConfig, check_models_dir
 from engine.errors import BackendUnavailable
 from engine.options import (
+    CALM,
     SD15,
     CheckpointOptions,
     EngineOptions,
@@ -108,6 +109,7 @@ def motion(
     ],
     seed: Annotated[int, typer.Option(help="Seed of head motion and blinks.")] = 0,
     idle: Annotated[bool, typer.Option(help="Add blinks, gaze and head motion.")] = True,
+    calm: Annotated[bool, typer.Option("--calm", help=CALM)] = False,
 ) -> None:
     """Write the 52 face coefficients and the head pose of AUDIO at 25 fps, for 3-D heads.
 
@@ -115,8 +117,10 @@ def motion(
     """
     from engine.offline.motion_file import motion as write
 
+    config = EngineConfig(calm=calm)
+
     with _bar("seconds of sound") as progress:
-        frames = write(audio, out, seed=seed, idle=idle, progress=progress)
+        frames = write(audio, out, config, seed=seed, idle=idle, progress=progress)
     typer.echo(f"{out}: {frames} frames")
 
 

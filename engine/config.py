@@ -175,6 +175,7 @@ class EngineConfig:
     # allows, every one on a GPU or where the CPU multiplies in bf16, else every third
     paint_every: int = 0
     max_side: int = 512  # longer portraits are scaled down to this many pixels
+    calm: bool = False  # the head only sways and nods a little while it speaks
     stream: StreamConfig = StreamConfig()
     diffusion: DiffusionSettings = DiffusionSettings()
 

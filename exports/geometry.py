@@ -16,7 +16,7 @@ from engine.nets.geometry import (
     warp,
 )
 from engine.nets.painter import Painter
-from engine.render.composite_maps import ANCHORS, GRID_X, GRID_Y
+from engine.render.composite_maps import ANCHORS, FEATHER, GRID_X, GRID_Y
 from engine.render.specs import LATENT
 
 
@@ -47,15 +47,18 @@ class Warp(nn.Module):
         latents: Tensor,
         lines: Tensor,
         source: Tensor,
+        level: Tensor,
         target: Tensor,
         turn: Tensor,
     ) -> tuple[Tensor, ...]:
         """Crop, latents (B, 16, 32, 32), `Lines` and landmarks (B, 478, 2) of portrait and frame.
 
+        `level`: those of the frame where the head lies as in the portrait, which the crop is painted for.
+
         Returns:
             warped crop and latents, maps (B, 13, 32, 32), opening (B, 1, 64, 64), `flow`.
         """
-        drawn = self.painter.geometry(crop, latents, source, target, lines)
+        drawn = self.painter.geometry(crop, latents, source, level, lines)
         return *drawn, self.flow(source, target, turn)
 
     def flow(self, source: Tensor, target: Tensor, turn: Tensor) -> Tensor:
@@ -81,11 +84,17 @@ class Carry(nn.Module):
         self.warp = Warp(painter)
 
     def forward(
-        self, patch: Tensor, source: Tensor, before: Tensor, target: Tensor, turn: Tensor
+        self,
+        patch: Tensor,
+        source: Tensor,
+        before: Tensor,
+        level: Tensor,
+        target: Tensor,
+        turn: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Patch (B, 4, 128, 128) and three landmarks (B, 478, 2) -> the patch moved, `Warp.flow`."""
+        """Patch (B, 4, 128, 128) and four landmarks (B, 478, 2) -> the patch moved, `Warp.flow`."""
         line = unit_line(self.warp.painter.geometry.grid)
-        crop_flow = flow_at(line, line, control_points(before), control_points(target))
+        crop_flow = flow_at(line, line, control_points(before), control_points(level))
         return warp(patch, crop_flow), self.warp.flow(source, target, turn)
 
 
@@ -117,9 +126,16 @@ class Move(nn.Module):
 class Composite(nn.Module):
     """The painted crop laid into the moved portrait; no weights."""
 
-    def forward(self, moved: Tensor, patch: Tensor, patch_map: Tensor, feather: Tensor) -> Tensor:
-        """Moved (B, h, w, 3), patch (B, 4, 128, 128), its map (B, h, w, 2) -> (B, h, w, 3) uint8."""
-        laid = F.grid_sample(patch, patch_map, align_corners=False, padding_mode="border")
+    def forward(self, moved: Tensor, patch: Tensor, down: Tensor, across: Tensor) -> Tensor:
+        """Moved (B, h, w, 3), patch (B, 4, 128, 128) -> (B, h, w, 3) uint8.
+
+        Where a pixel lies in the patch, in [-1, 1], is the sum of its row's share `down` (B, h, 2) and
+        its column's share `across` (B, w, 2).
+        """
+        where = down[:, :, None] + across[:, None]
+        laid = F.grid_sample(patch, where, align_corners=False, padding_mode="border")
+        edge = ((1 - where.abs().amax(-1)) / (2 * FEATHER)).clamp(0, 1)[:, None]
+        feather = edge * edge * (3 - 2 * edge)
         trust = 1 - feather * (1 - laid[:, 3:])
         # the painter works in [-1, 1], the portrait in [0, 255]
         paint = feather * (laid[:, :3] + 1 - laid[:, 3:]) * 127.5

@@ -87,7 +87,7 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
     with torch.no_grad():
         latents, identity, *keys = Enroll(painter)(crop)
         lines, turn = Lines()(source), torch.eye(2)[None]
-        drawn = Warp(painter)(crop, latents, lines, source, target, turn)
+        drawn = Warp(painter)(crop, latents, lines, source, target, target + 0.01, turn)
         warped, warped_latents, maps, opening, flow = drawn
         guided = Guide(painter)(maps, warped_latents, latents * 0.9, target, torch.zeros(1, 6))
     guidance = {f"guidance{i}": g for i, g in enumerate(guided)}
@@ -101,14 +101,16 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
             "latents": latents,
             "reference_maps": lines,
             "source": source,
-            "target": target,
+            "level": target,
+            "target": target + 0.01,
             "turn": turn,
         },
         "carry": {
             "patch": torch.rand(1, 4, 128, 128),
             "source": source,
             "before": target,
-            "target": target + 0.01,
+            "level": target + 0.01,
+            "target": target + 0.02,
             "turn": turn,
         },
         "guide": {
@@ -148,8 +150,8 @@ def _composing(flow: Tensor) -> dict[str, dict[str, Tensor]]:
         "composite": {
             "moved": torch.randint(0, 255, (1, side, side, 3), dtype=torch.uint8),
             "patch": torch.rand(1, 4, 128, 128),
-            "patch_at": torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)[None],
-            "feather": torch.rand(1, 1, side, side),
+            "down": torch.stack([0 * line, line], -1)[None] * 1.1,
+            "across": torch.stack([line, 0.1 * line], -1)[None] * 1.1,
         },
     }
 

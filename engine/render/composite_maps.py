@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.face.landmarks import Affine, apply, invert
+from engine.face.landmarks import Affine, apply, compose, invert
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
 
 CROP_SIDE = 128  # pixels of the painted crop
 FEATHER = 0.1  # how far inside its border the painted crop has faded in, crop units
+WINDOW = 1.14  # side of the box it is laid in over its own: room for a head that tilts
 
 # Lines of the flow grid in crop units about the crop's centre, level with the portrait's own rows: dense over
 # the face, sparse over hair and shoulders.
@@ -49,7 +50,26 @@ class CompositeMaps:
     portrait: F32  # (1, 3, H, W) the pixels as floats
     turn: F32  # (1, 2, 2) from directions of the crop to those of the portrait's rows and columns
     head: Region  # all that can move
-    crop: Region
+    to_crop: Affine  # from pixels
+    window: tuple[int, int]  # height and width of the box that the painted crop is laid in
+
+    def crop(self, head: Affine) -> Region:
+        """Where the painted crop lies in a frame whose head lies as `head` (2, 3) says.
+
+        Args:
+            head: from places in the portrait to those in the frame, crop units.
+        """
+        to_patch = compose(invert(head), self.to_crop)
+        middle = apply(invert(to_patch), np.array([0.5, 0.5], np.float32))
+        height, width = self.window
+        top = round(float(np.clip(middle[1] - height / 2, 0, self.rgb.shape[0] - height)))
+        left = round(float(np.clip(middle[0] - width / 2, 0, self.rgb.shape[1] - width)))
+        to_sampling = 2 * to_patch - np.array([0, 0, 1], np.float32)
+        rows = np.arange(top, top + height, dtype=np.float32)[:, None] + 0.5
+        columns = np.arange(left, left + width, dtype=np.float32)[:, None] + 0.5
+        down = rows * to_sampling[:, 1] + to_sampling[:, 2]
+        at = {"down": down[None], "across": (columns * to_sampling[:, 0])[None]}
+        return Region((slice(top, top + height), slice(left, left + width)), at)
 
 
 def cut_crop(rgb: RgbImage, to_crop: Affine) -> F32:
@@ -77,30 +97,16 @@ def make_composite_maps(rgb: RgbImage, to_crop: Affine) -> CompositeMaps:
     """
     back = invert(to_crop)
     unit = float(np.sqrt(np.linalg.det(back[:, :2])))  # pixels
+    across, down = WINDOW * np.abs(back[:, :2]).sum(1)
+    height, width = rgb.shape[:2]
     return CompositeMaps(
         rgb=rgb,
         portrait=np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32),
         turn=np.ascontiguousarray(back[None, :, :2] / unit, np.float32),
-        head=_head(rgb.shape[:2], apply(back, np.array([0.5, 0.5], np.float32)), unit),
-        crop=_crop(rgb.shape[:2], to_crop, back),
+        head=_head((height, width), apply(back, np.array([0.5, 0.5], np.float32)), unit),
+        to_crop=to_crop,
+        window=(min(height, int(np.ceil(down))), min(width, int(np.ceil(across)))),
     )
-
-
-def _crop(size: tuple[int, ...], to_crop: Affine, back: Affine) -> Region:
-    """The upright box around the painted crop in an image of `size`."""
-    corners = apply(back, np.array([(a, b) for a in (0, 1) for b in (0, 1)], np.float32))
-    limit = np.array(size[::-1])
-    left, top = np.clip(np.floor(corners.min(0)), 0, limit - 1).astype(int)
-    right, bottom = np.clip(np.ceil(corners.max(0)), (left + 1, top + 1), limit).astype(int)
-    box = (slice(top, bottom), slice(left, right))
-    rows, columns = np.mgrid[box].astype(np.float32) + 0.5
-    of_crop = apply(to_crop, np.stack([columns, rows], -1))  # (h, w, 2)
-    edge = np.clip((0.5 - np.abs(of_crop - 0.5).max(-1)) / FEATHER, 0, 1)
-    at = {
-        "patch_at": (of_crop * 2 - 1)[None].astype(np.float32),
-        "feather": (edge * edge * (3 - 2 * edge))[None, None].astype(np.float32),
-    }
-    return Region(box, at)
 
 
 def _head(size: tuple[int, ...], centre: F32, unit: float) -> Region:

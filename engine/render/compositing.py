@@ -25,7 +25,6 @@ class Composite:
     maps: CompositeMaps
     turn: Tensor  # `CompositeMaps.turn`
     move: dict[str, Tensor]
-    crop: dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +34,7 @@ class Layers:
     composite: Composite
     flow: Tensor  # (1, 2, rows, columns) of the head, turned, on the grid of `GRID_Y` and `GRID_X`
     patch: Tensor  # (1, 4, 128, 128) the painted crop, and how far the moved portrait shows through
+    head: Affine  # (2, 3) from places in the portrait to those in the frame, crop units
     blinking: F32 | None = None  # (1, 3, H, W) the portrait with its lids down, while they are
 
 
@@ -59,7 +59,6 @@ class Compositor:
             maps,
             self._put(maps.turn),
             {name: self._put(array) for name, array in move.items()},
-            {name: self._put(array) for name, array in maps.crop.at.items()},
         )
 
     def compose(self, frames: Sequence[Layers]) -> list[RgbImage]:
@@ -73,18 +72,19 @@ class Compositor:
             _place_head(layers.composite.maps, np.asarray(out["moved"])[0])
             for layers, out in zip(frames, self._move.each(feeds), strict=True)
         ]
+        crops = [layers.composite.maps.crop(layers.head) for layers in frames]
         laid = self._lay.each(
             [
                 {
-                    "moved": np.ascontiguousarray(rgb[layers.composite.maps.crop.box])[None],
+                    "moved": np.ascontiguousarray(rgb[crop.box])[None],
                     "patch": layers.patch,
-                    **layers.composite.crop,
+                    **crop.at,
                 }
-                for layers, rgb in zip(frames, moved, strict=True)
+                for layers, rgb, crop in zip(frames, moved, crops, strict=True)
             ]
         )
-        for layers, rgb, out in zip(frames, moved, laid, strict=True):
-            rgb[layers.composite.maps.crop.box] = np.asarray(out["rgb"])[0]
+        for crop, rgb, out in zip(crops, moved, laid, strict=True):
+            rgb[crop.box] = np.asarray(out["rgb"])[0]
         return moved
 
 

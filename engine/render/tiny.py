@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from engine.backends import Graph, GraphSpec, Tensor
 from engine.diffusion.flow import flow_path
+from engine.face.landmarks import Affine
+from engine.face.topology import STABLE
 from engine.motion.expression import refuse_words
 from engine.render.base import FrameCondition, Portrait
 from engine.render.composite_maps import cut_crop
-from engine.render.compositing import Composite, Compositor, Layers
-from engine.render.eyelids import Eye, close_lids, make_lids
+from engine.render.compositing import Compositor, Layers
+from engine.render.eyelids import close_lids, make_lids
 from engine.render.paint_colours import PaintColours, paint_colours, parted
 from engine.render.specs import (
     CARRY,
@@ -36,41 +38,12 @@ from engine.render.specs import (
     LINES,
     WARP,
 )
+from engine.render.tiny_face import FrameCache, TinyFace, lay_head
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class TinyFace:
-    """A portrait enrolled for drawing; tensors are handles of the backend."""
-
-    crop: Tensor  # (1, 3, 128, 128) in [-1, 1]
-    source: Tensor  # (1, 478, 2) landmarks in crop units
-    lines: Tensor  # (1, 6, 32, 32) maps of them
-    kept: dict[str, Tensor]  # latents, identity, reference keys/values
-    composite: Composite
-    lids: tuple[Eye, Eye]  # right, left
-    colours: PaintColours | None = None  # of painted crops; None leaves them as they are
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the frames."""
-        height, width = self.composite.maps.rgb.shape[:2]
-        return height, width
-
-
-@dataclass(frozen=True, slots=True)
-class FrameCache:
-    """What a frame hands to the next: its latents and keys/values of the last denoising step.
-
-    `patch` and `target` are the last painted crop and the landmarks it was painted for.
-    """
-
-    latents: Tensor  # (1, 16, 32, 32)
-    keys: tuple[Tensor, ...]
-    patch: Tensor | None = None  # (1, 4, 128, 128)
-    target: F32 | None = None  # (1, 478, 2)
+# Of a placement, what is left of it in the landmarks that a crop is painted for: yaw and pitch.
+_TURNED = np.array([1, 1, 0, 0, 0, 0], np.float32)
 
 
 Job = tuple[TinyFace, FrameCache, FrameCondition]
@@ -117,6 +90,7 @@ class TinyRenderer:
             crop=crop,
             source=source,
             lines=self._lines(source=source)["reference_maps"],
+            steady=portrait.source[list(STABLE)],
             kept=self._enroll(crop=crop),
             composite=self._compositor.prepare(portrait.rgb, portrait.to_crop),
             lids=make_lids(portrait.rgb, portrait.landmarks),
@@ -129,7 +103,7 @@ class TinyRenderer:
         """The crop (3, 128, 128) in [-1, 1] as painted for landmarks (478, 2), as it comes."""
         still = np.zeros(2, np.float32), np.zeros(6, np.float32)
         condition = FrameCondition(target, *still, self.noise(0))
-        geometry, _, painted = self._paint([(face, self.cold(face), condition)])
+        geometry, _, painted = self._paint([(face, self.cold(face), condition)], [target[None]])
         patch, warped = (np.asarray(x)[0] for x in (painted[0], geometry[0]["warped"]))
         return np.asarray(patch[:3] + patch[3:] * warped, np.float32)
 
@@ -153,11 +127,14 @@ class TinyRenderer:
 
     def draw(self, jobs: Sequence[Job]) -> list[tuple[RgbImage, FrameCache]]:
         """Draw one frame (H, W, 3) of each stream, painting its crop afresh."""
-        geometry, made, painted = self._paint(jobs)
+        heads = [lay_head(face, condition) for face, _, condition in jobs]
+        geometry, made, painted = self._paint(jobs, [level for _, level in heads])
         frames = self._compositor.compose(
             [
-                _layers(face, condition, drawn["flow"], patch)
-                for (face, _, condition), drawn, patch in zip(jobs, geometry, painted, strict=True)
+                _layers(face, condition, head, drawn["flow"], patch)
+                for (face, _, condition), (head, _), drawn, patch in zip(
+                    jobs, heads, geometry, painted, strict=True
+                )
             ]
         )
         caches = [
@@ -165,17 +142,20 @@ class TinyRenderer:
                 out["made_latents"],
                 tuple(out[f"made{i}"] for i in range(len(KEYS))),
                 patch,
-                condition.target[None],
+                level,
             )
-            for (_, _, condition), out, patch in zip(jobs, made, painted, strict=True)
+            for out, patch, (_, level) in zip(made, painted, heads, strict=True)
         ]
         return list(zip(frames, caches, strict=True))
 
     def _paint(
-        self, jobs: Sequence[Job]
+        self, jobs: Sequence[Job], levels: Sequence[F32]
     ) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]], list[Tensor]]:
-        """What the graphs make of each stream: geometry, latents and keys, the painted crop."""
-        points = [condition.target[None] for _, _, condition in jobs]
+        """What the graphs make of each stream: geometry, latents and keys, the painted crop.
+
+        Args:
+            levels: landmarks (1, 478, 2) of each that the crop is painted for; see `lay_head`.
+        """
         geometry = self._warp.each(
             [
                 {
@@ -183,10 +163,11 @@ class TinyRenderer:
                     "latents": face.kept["latents"],
                     "reference_maps": face.lines,
                     "source": face.source,
-                    "target": target,
+                    "level": level,
+                    "target": condition.target[None],
                     "turn": face.composite.turn,
                 }
-                for (face, _, _), target in zip(jobs, points, strict=True)
+                for (face, _, condition), level in zip(jobs, levels, strict=True)
             ]
         )
         guidance = self._guide.each(
@@ -195,10 +176,10 @@ class TinyRenderer:
                     "maps": drawn["maps"],
                     "warped_latents": drawn["warped_latents"],
                     "previous_latents": cache.latents,
-                    "target": target,
-                    "placement": condition.placement[None],
+                    "target": level,
+                    "placement": condition.placement[None] * _TURNED,
                 }
-                for (_, cache, condition), drawn, target in zip(jobs, geometry, points, strict=True)
+                for (_, cache, condition), drawn, level in zip(jobs, geometry, levels, strict=True)
             ]
         )
         made = self._sample(jobs, guidance)
@@ -254,22 +235,24 @@ class TinyRenderer:
         """
         if any(cache.patch is None for _, cache, _ in jobs):
             raise ValueError("a frame between two painted ones needs a painted one before it")
+        heads = [lay_head(face, condition) for face, _, condition in jobs]
         moved = self._carry.each(
             [
                 {
                     "patch": cache.patch,
                     "source": face.source,
-                    "before": cache.target,
+                    "before": cache.level,
+                    "level": level,
                     "target": condition.target[None],
                     "turn": face.composite.turn,
                 }
-                for face, cache, condition in jobs
+                for (face, cache, condition), (_, level) in zip(jobs, heads, strict=True)
             ]
         )
         frames = self._compositor.compose(
             [
-                _layers(face, condition, out["flow"], out["carried"])
-                for (face, _, condition), out in zip(jobs, moved, strict=True)
+                _layers(face, condition, head, out["flow"], out["carried"])
+                for (face, _, condition), (head, _), out in zip(jobs, heads, moved, strict=True)
             ]
         )
         return list(frames)
@@ -277,7 +260,7 @@ class TinyRenderer:
     @staticmethod
     def pack(cache: FrameCache) -> dict[str, NDArray[Any]]:
         """A cache as arrays."""
-        kept = {"latents": cache.latents, "patch": cache.patch, "target": cache.target}
+        kept = {"latents": cache.latents, "patch": cache.patch, "level": cache.level}
         kept |= {f"key{i}": key for i, key in enumerate(cache.keys)}
         return {name: np.asarray(tensor) for name, tensor in kept.items() if tensor is not None}
 
@@ -285,7 +268,7 @@ class TinyRenderer:
     def unpack(kept: Mapping[str, NDArray[Any]]) -> FrameCache:
         """Undo `pack`."""
         keys = tuple(kept[f"key{i}"] for i in range(len(KEYS)))
-        return FrameCache(kept["latents"], keys, kept.get("patch"), kept.get("target"))
+        return FrameCache(kept["latents"], keys, kept.get("patch"), kept.get("level"))
 
 
 def _put_right(
@@ -296,10 +279,12 @@ def _put_right(
     )
 
 
-def _layers(face: TinyFace, condition: FrameCondition, flow: Tensor, patch: Tensor) -> Layers:
+def _layers(
+    face: TinyFace, condition: FrameCondition, head: Affine, flow: Tensor, patch: Tensor
+) -> Layers:
     """What the frame is put together from; lids come down over the portrait before it moves."""
     if not condition.blink.any():
-        return Layers(face.composite, flow, patch)
+        return Layers(face.composite, flow, patch, head)
     portrait = face.composite.maps.portrait[0]
     lids = close_lids(portrait, face.lids, condition.blink)
-    return Layers(face.composite, flow, patch, lids[None])
+    return Layers(face.composite, flow, patch, head, lids[None])

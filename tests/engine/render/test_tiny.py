@@ -15,6 +15,8 @@ from engine.render.specs import CARRY, COMPOSITE, MOVE, WARP
 from engine.render.tiny import TinyRenderer
 from server.run import BUNDLED_PORTRAIT
 
+LEVEL = np.eye(2, 3, dtype=np.float32)  # a head that lies as in the portrait
+
 
 def load(spec: GraphSpec) -> Graph:
     backend = load_backend("openvino", threads=2)
@@ -32,8 +34,9 @@ def compose(
     flow: np.ndarray,
     patch: np.ndarray,
     blinking: np.ndarray | None = None,
+    head: np.ndarray = LEVEL,
 ) -> np.ndarray:
-    [frame] = compositor.compose([Layers(place, flow, patch, blinking)])
+    [frame] = compositor.compose([Layers(place, flow, patch, head, blinking)])
     return frame
 
 
@@ -123,6 +126,39 @@ def test_paint_is_laid_inside_the_crop_only_and_fades_at_its_border(
     assert edge.max() < 40, "the crop must fade in, not begin"
 
 
+@pytest.mark.parametrize("tilt", [0.0, 0.2])
+def test_paint_goes_where_the_head_goes(compositor: Compositor, tilt: float) -> None:
+    rgb, side = portrait(), 90.0
+    patch = trusted()
+    patch[:, :, 96:112, 56:72] = np.array([1, 1, 1, 0])[:, None, None]  # white, under the middle
+    c, s = np.cos(tilt), np.sin(tilt)
+    turn, shift = np.array([[c, -s], [s, c]]), np.array([0.2, -0.1])
+    head = np.c_[turn, np.array([0.5, 0.5]) - turn @ [0.5, 0.5] + shift].astype(np.float32)
+    place, still = composite(compositor, rgb, side), nothing("move", "flow")
+    laid = compose(compositor, place, still, patch, head=head)
+    white = np.argwhere(np.abs(laid.astype(int) - rgb).max(-1) > 30)
+    x, y = side * (turn @ [0, 104 / 128 - 0.5] + shift) + [130, 150]
+    np.testing.assert_allclose(white.mean(0) + 0.5, [y, x], atol=1.0)
+    assert abs(len(white) - (16 / 128 * side) ** 2) < 40
+
+
+def test_the_mouth_is_painted_alike_wherever_the_head_lies(astronaut: Identity) -> None:
+    renderer = TinyRenderer(load)
+    cache, noise = renderer.cold(astronaut.face), renderer.noise(0)
+    basis, lids = FaceBasis.load(EngineConfig().weights / "basis.npz"), np.zeros(2, np.float32)
+    spoken = np.zeros(arkit.COUNT, np.float32)
+    spoken[arkit.index("jawOpen")] = 0.3
+    poses = np.array([[0, 0, 0, 0, 0, 0], [0, 0, 0.12, 0.1, -0.1, 0.02]], np.float32)
+    patches = []
+    for pose in poses:
+        target = retarget(astronaut.neutral, basis, spoken, pose)
+        condition = FrameCondition(target, lids, pose, noise)
+        [(_, after)] = renderer.draw([(astronaut.face, cache, condition)])
+        patches.append(np.asarray(after.patch))
+    assert np.abs(patches[0]).max() > 0.5
+    np.testing.assert_allclose(patches[1], patches[0], atol=0.02)
+
+
 def test_a_blinking_portrait_is_moved_in_place_of_the_open_one(compositor: Compositor) -> None:
     rgb = portrait()
     place = composite(compositor, rgb)
@@ -141,10 +177,11 @@ def test_a_carried_crop_follows_the_lips() -> None:
     before = np.random.default_rng(0).uniform(0, 1, (1, 478, 2)).astype(np.float32)
     patch = np.zeros((1, 4, 128, 128), np.float32)
     patch[:, 0, 60:68, 40:48] = 1
-    still = {"patch": patch, "source": before, "before": before, "turn": np.eye(2, dtype="f")[None]}
-    np.testing.assert_allclose(carry(**still, target=before)["carried"], patch, atol=1e-3)
+    turn = np.eye(2, dtype=np.float32)[None]
+    still = {"patch": patch, "source": before, "before": before, "target": before, "turn": turn}
+    np.testing.assert_allclose(carry(**still, level=before)["carried"], patch, atol=1e-3)
     shifted = before + np.array([10 / 128, 0], np.float32)  # the face goes ten pixels to the right
-    moved = carry(**still, target=shifted)["carried"][0, 0]
+    moved = carry(**still, level=shifted)["carried"][0, 0]
     row = moved[60:68].sum(0)
     assert float((row * np.arange(128)).sum() / row.sum()) == pytest.approx(43.5 + 10, abs=0.7)
 
@@ -171,8 +208,8 @@ def carried_by(target: np.ndarray, identity: Identity, height: float) -> float:
     kept = {"crop": face.crop, "latents": face.kept["latents"], "reference_maps": face.lines}
     kept |= {"source": face.source, "turn": np.eye(2, dtype=np.float32)[None]}
     flows = [
-        warp(**kept, target=points[None].astype(np.float32))["flow"]
-        for points in (identity.neutral, target)
+        warp(**kept, level=points, target=points)["flow"]
+        for points in (identity.neutral[None], target[None].astype(np.float32))
     ]
     row = int(np.abs(GRID_Y - height).argmin())
     column = int(np.abs(GRID_X - identity.neutral[1, 0]).argmin())
