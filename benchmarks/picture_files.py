@@ -272,10 +272,10 @@ FILES = (
     PictureFile("face of 60 px", lambda: placed(700, 500, 0.5), REFUSED, "pixels high"),
     PictureFile("two faces", pair, SAID, "2 faces"),
     PictureFile("two faces, --face 1", pair, face=1),
-    PictureFile("mask", lambda: before_the_mouth(_mask), REFUSED, "covered"),
+    PictureFile("mask", lambda: before_the_mouth(_mask), REFUSED, "before it"),
     PictureFile("microphone", lambda: before_the_mouth(_microphone), REFUSED, "covered"),
     PictureFile("hand", lambda: before_the_mouth(_hand), REFUSED, "covered"),
-    PictureFile("cut through the mouth", lambda: _cut(284), REFUSED, "edge"),
+    PictureFile("cut through the mouth", lambda: _cut(284), REFUSED, "No face"),
     PictureFile("wide-open mouth", open_wide, REFUSED, "wide open"),
     PictureFile(
         "half a JPEG", lambda: encoded(portrait(), "JPEG", **Q)[:20_000], REFUSED, "damaged"

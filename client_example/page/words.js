@@ -1,7 +1,7 @@
 // Plain words for everything that can go wrong. Keys are the server's stable error codes.
 
 const PORTRAIT = {
-  no_face: "No face found in this picture. Try one that shows the whole face, looking at the camera.",
+  no_face: "No face found in this picture. Try one that shows the whole face, looking at the camera, with nothing before it.",
   no_such_face: "That face was not found again. Choose the picture once more.",
   face_too_small: "The face is too small in this picture. Choose a closer one, or crop it.",
   turned_away: "The face is turned away. Choose a picture that looks at the camera.",

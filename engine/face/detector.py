@@ -209,8 +209,8 @@ class FaceReader:
         if not found:
             raise PortraitRefused(
                 "no_face",
-                "No face was found. One face is needed, seen from the front and well lit; "
-                "please try another picture.",
+                "No face was found. One face is needed, seen from the front, well lit, with nothing "
+                "before it; please try another picture.",
             )
         rivals = [face for face in found if face.side >= RIVAL_SIDE * found[0].side]
         faces = sorted(rivals, key=lambda face: face.box[0] + face.box[2])

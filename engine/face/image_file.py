@@ -105,7 +105,7 @@ def _opened(data: bytes) -> Image.Image:
     """Open an image by its header."""
     if data.startswith(b"\xff\xd8\xff"):  # directly: the limits are ours, not Pillow's
         return JpegImagePlugin.jpeg_factory(io.BytesIO(data))
-    formats = FORMATS
+    formats: tuple[str, ...] = FORMATS
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         try:
             importlib.import_module("pillow_heif").register_heif_opener()

@@ -64,7 +64,7 @@ def cast(
     return Casting(
         portraits=[picture.rgb for picture in pictures],
         face=face,
-        alpha=pictures[0].alpha,
+        alpha=pictures[0].alpha if pictures else None,
         notices=[
             f"{path.name}: {notice}"
             for path, picture in zip(portraits, pictures, strict=True)

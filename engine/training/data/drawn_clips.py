@@ -94,9 +94,8 @@ def neutral_shape() -> F32:
     detector, net = (
         runtime.load(s, WEIGHTS / "tiny" / f"{s.name}.onnx") for s in (DETECTOR, LANDMARKS)
     )
-    points = (
-        FaceReader(detector, net).read(np.asarray(Image.open(portrait).convert("RGB"))).landmarks
-    )
+    rgb = np.asarray(Image.open(portrait).convert("RGB"))
+    points = FaceReader(detector, net).read(rgb).face.landmarks
     return apply(crop_transform(points), points)
 
 

@@ -149,7 +149,7 @@ def _mask(rng: Rng, rgb: U8, landmarks: F32, others: Sequence[U8]) -> Drawn:
     points = np.vstack(
         [rim[rim[:, 1] > top[1] - 0.2 * unit], edge[::-1] if rim[0, 0] > rim[-1, 0] else edge]
     )
-    hull = cv2.convexHull(points.astype(np.float32))[:, 0]
+    hull = np.asarray(cv2.convexHull(points.astype(np.float32))[:, 0], np.float32)
     where = _filled(hull, rgb.shape, rng.uniform(0.6, 2))
     look = _texture(rng, rgb.shape, _colour(rng), unit)
     y = np.mgrid[: rgb.shape[0], : rgb.shape[1]][0].astype(np.float32)
@@ -238,7 +238,7 @@ def _thing(rng: Rng, rgb: U8, landmarks: F32, others: Sequence[U8]) -> Drawn:
         side = (float(unit * rng.uniform(0.15, 0.9)), float(unit * rng.uniform(0.2, 0.9)))
         points = cv2.boxPoints((_pixel(at), side, float(rng.uniform(0, 90)))).astype(np.float32)
     if rng.random() < 0.5:
-        other = others[rng.integers(len(others))]
+        other = others[int(rng.integers(len(others)))]
         part = max(8, int(min(other.shape[:2]) * rng.uniform(0.15, 0.6)))
         y, x = (int(rng.integers(0, n - part + 1)) for n in other.shape[:2])
         look = cv2.resize(other[y : y + part, x : x + part], rgb.shape[1::-1]).astype(np.float32)
@@ -260,10 +260,11 @@ def _smear(rng: Rng, rgb: U8, landmarks: F32, others: Sequence[U8]) -> Drawn:
     elif way < 0.7:
         cells = max(2, int(min(rgb.shape[:2]) / (unit * rng.uniform(0.25, 0.5))))
         small = cv2.resize(rgb, (cells, cells), interpolation=cv2.INTER_AREA)
-        look = cv2.resize(small, rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        large = cv2.resize(small, rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        look = np.asarray(large, np.float32)
     else:
-        look = cv2.GaussianBlur(rgb, (0, 0), unit * rng.uniform(0.15, 0.3))
-    return np.asarray(look, np.float32), where
+        look = np.asarray(cv2.GaussianBlur(rgb, (0, 0), unit * rng.uniform(0.15, 0.3)), np.float32)
+    return look, where
 
 
 def _pixel(point: NDArray[np.floating]) -> tuple[int, int]:
