@@ -34,8 +34,10 @@ def refuse_microphone(name: str) -> str:
     )
 
 
-def test_the_face_is_alive_before_anyone_speaks(server: ServerProcess, open_page: OpenPage) -> None:
-    page = open_page(server.url, script=COUNT_MICROPHONE_CALLS)
+def test_the_face_is_alive_before_anyone_speaks(
+    drawing_server: ServerProcess, open_page: OpenPage
+) -> None:
+    page = open_page(drawing_server.url, script=COUNT_MICROPHONE_CALLS)
     wait_live(page)
     moved = [page.evaluate(MOTION, 400) for _ in range(10)]
     assert max(moved) > 0.02, f"the picture stands still: {moved}"
@@ -43,8 +45,8 @@ def test_the_face_is_alive_before_anyone_speaks(server: ServerProcess, open_page
     assert page.locator("#state").inner_text().startswith("Live")
 
 
-def test_delay_and_frame_rate_are_shown(server: ServerProcess, open_page: OpenPage) -> None:
-    page = open_page(server.url)
+def test_delay_and_frame_rate_are_shown(drawing_server: ServerProcess, open_page: OpenPage) -> None:
+    page = open_page(drawing_server.url)
     wait_live(page)
     page.wait_for_function("parseFloat(document.getElementById('fps').textContent) > 1")
     page.wait_for_function("parseFloat(document.getElementById('delay').textContent) > 20")
@@ -103,9 +105,9 @@ def test_a_missing_microphone_is_explained(
 
 
 def test_a_sound_file_is_spoken_to_its_end(
-    server: ServerProcess, open_page: OpenPage, tmp_path: Path
+    drawing_server: ServerProcess, open_page: OpenPage, tmp_path: Path
 ) -> None:
-    page = open_page(server.url)
+    page = open_page(drawing_server.url)
     wait_live(page)
     page.mouse.click(5, 5)  # a first touch: browsers play sound only after one
     page.locator("#sound-input").set_input_files(write_voice(tmp_path / "hello.wav", 4.0))
