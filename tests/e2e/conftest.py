@@ -60,12 +60,25 @@ def browser(voice: Path) -> Iterator[Browser]:
         yield chromium
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def start(
+    tmp_path_factory: pytest.TempPathFactory, command: tuple[str, ...]
+) -> Iterator[ServerProcess]:
     log = tmp_path_factory.mktemp("server") / "log.txt"
     args = ("--max-sessions", "4")  # a page of the test before may still be leaving
-    with ServerProcess(log, server_command(), args) as running:
+    with ServerProcess(log, command, args) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One for all tests where it does not matter what is drawn."""
+    yield from start(tmp_path_factory, FAKE)
+
+
+@pytest.fixture(scope="session")
+def drawing_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One that draws faces, if the engine's weights are there."""
+    yield from start(tmp_path_factory, server_command())
 
 
 @pytest.fixture

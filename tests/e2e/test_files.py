@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Page, Route
 
 from benchmarks.server_process import ServerProcess, free_port
 from tests.e2e.conftest import FAKE, OpenPage
-from tests.e2e.live import default_portrait, wait_live
+from tests.e2e.live import default_portrait, sessions, wait_live, wait_until
 
 STRICT = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
@@ -42,13 +40,6 @@ AN_OFFER = """async () => {
 EXPECTED = r"Failed to load resource|blocked by CORS policy|net::ERR_"
 
 
-@pytest.fixture(scope="module")
-def fake_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    log = tmp_path_factory.mktemp("server") / "log.txt"
-    with ServerProcess(log, FAKE, ("--max-sessions", "4")) as running:
-        yield running
-
-
 def use_everything(page: Page, portrait: bytes) -> None:
     """Touch what has code of its own: microphone, figures, words, the chooser and an upload."""
     page.get_by_role("button", name="Talk", exact=True).click()
@@ -65,7 +56,7 @@ def use_everything(page: Page, portrait: bytes) -> None:
 
 
 def test_the_page_works_under_a_strict_content_policy(
-    fake_server: ServerProcess, open_page: OpenPage
+    server: ServerProcess, open_page: OpenPage
 ) -> None:
     page = open_page("about:blank")
 
@@ -74,16 +65,14 @@ def test_the_page_works_under_a_strict_content_policy(
         headers = {**answer.headers, "Content-Security-Policy": STRICT}
         route.fulfill(response=answer, headers=headers)
 
-    page.route(f"{fake_server.url}/", with_policy)
-    page.goto(fake_server.url)
+    page.route(f"{server.url}/", with_policy)
+    page.goto(server.url)
     wait_live(page)
-    use_everything(page, default_portrait(fake_server))
+    use_everything(page, default_portrait(server))
 
 
-def test_every_link_of_the_page_leads_somewhere(
-    fake_server: ServerProcess, open_page: OpenPage
-) -> None:
-    page = open_page(fake_server.url)
+def test_every_link_of_the_page_leads_somewhere(server: ServerProcess, open_page: OpenPage) -> None:
+    page = open_page(server.url)
     wait_live(page)
     answers = page.evaluate(LINKS)
     assert len(answers) >= 3
@@ -91,9 +80,9 @@ def test_every_link_of_the_page_leads_somewhere(
 
 
 def test_every_control_has_a_name_for_screen_readers(
-    fake_server: ServerProcess, open_page: OpenPage
+    server: ServerProcess, open_page: OpenPage
 ) -> None:
-    page = open_page(fake_server.url)
+    page = open_page(server.url)
     wait_live(page)
     page.evaluate("document.querySelectorAll('[hidden]').forEach((e) => { e.hidden = false; })")
     page.evaluate("document.getElementById('notice-action').textContent = 'Try again'")
@@ -108,26 +97,25 @@ def test_every_control_has_a_name_for_screen_readers(
     assert [name for name in named.values() if len(name.strip("×–· ")) < 2] == []
 
 
-def test_another_page_cannot_post_to_the_server(
-    fake_server: ServerProcess, open_page: OpenPage
-) -> None:
-    page = open_page(f"http://localhost:{fake_server.port}/healthz", allow=EXPECTED)
-    asked = {"url": fake_server.url, "sdp": page.evaluate(AN_OFFER)}  # 127.0.0.1: another origin
+def test_another_page_cannot_post_to_the_server(server: ServerProcess, open_page: OpenPage) -> None:
+    page = open_page(f"http://localhost:{server.port}/healthz", allow=EXPECTED)
+    wait_until(page, "earlier sessions are gone", lambda: sessions(server) == 0, 30)
+    asked = {"url": server.url, "sdp": page.evaluate(AN_OFFER)}  # 127.0.0.1: another origin
     for kind in ("", "text/plain"):
         page.evaluate(POST_AS_ANY_PAGE_CAN, {**asked, "kind": kind, "mode": "no-cors"})
     json_offer = {**asked, "kind": "application/json", "mode": "cors"}
     assert page.evaluate(POST_AS_ANY_PAGE_CAN, json_offer) == "TypeError"
-    assert fake_server.get("/healthz")["sessions"] == 0
-    own = {**json_offer, "url": f"http://localhost:{fake_server.port}"}
+    assert sessions(server) == 0
+    own = {**json_offer, "url": f"http://localhost:{server.port}"}
     assert page.evaluate(POST_AS_ANY_PAGE_CAN, own) == 200
 
 
 def test_a_page_that_is_allowed_can(tmp_path: Path, open_page: OpenPage) -> None:
     port = free_port()
     args = ("--allow-origin", f"http://localhost:{port}")
-    with ServerProcess(tmp_path / "log.txt", FAKE, args, port=port) as server:
+    with ServerProcess(tmp_path / "log.txt", FAKE, args, port=port) as allowing:
         page = open_page(f"http://localhost:{port}/healthz", allow=EXPECTED)
-        asked = {"url": server.url, "sdp": page.evaluate(AN_OFFER)}
+        asked = {"url": allowing.url, "sdp": page.evaluate(AN_OFFER)}
         asked |= {"kind": "application/json", "mode": "cors"}
         assert page.evaluate(POST_AS_ANY_PAGE_CAN, asked) == 200
         assert json.loads(page.inner_text("body"))["status"] == "ok"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -34,8 +35,10 @@ def refuse_microphone(name: str) -> str:
     )
 
 
-def test_the_face_is_alive_before_anyone_speaks(server: ServerProcess, open_page: OpenPage) -> None:
-    page = open_page(server.url, script=COUNT_MICROPHONE_CALLS)
+def test_the_face_is_alive_before_anyone_speaks(
+    drawing_server: ServerProcess, open_page: OpenPage
+) -> None:
+    page = open_page(drawing_server.url, script=COUNT_MICROPHONE_CALLS)
     wait_live(page)
     moved = [page.evaluate(MOTION, 400) for _ in range(10)]
     assert max(moved) > 0.02, f"the picture stands still: {moved}"
@@ -43,8 +46,8 @@ def test_the_face_is_alive_before_anyone_speaks(server: ServerProcess, open_page
     assert page.locator("#state").inner_text().startswith("Live")
 
 
-def test_delay_and_frame_rate_are_shown(server: ServerProcess, open_page: OpenPage) -> None:
-    page = open_page(server.url)
+def test_delay_and_frame_rate_are_shown(drawing_server: ServerProcess, open_page: OpenPage) -> None:
+    page = open_page(drawing_server.url)
     wait_live(page)
     page.wait_for_function("parseFloat(document.getElementById('fps').textContent) > 1")
     page.wait_for_function("parseFloat(document.getElementById('delay').textContent) > 20")
@@ -103,9 +106,9 @@ def test_a_missing_microphone_is_explained(
 
 
 def test_a_sound_file_is_spoken_to_its_end(
-    server: ServerProcess, open_page: OpenPage, tmp_path: Path
+    drawing_server: ServerProcess, open_page: OpenPage, tmp_path: Path
 ) -> None:
-    page = open_page(server.url)
+    page = open_page(drawing_server.url)
     wait_live(page)
     page.mouse.click(5, 5)  # a first touch: browsers play sound only after one
     page.locator("#sound-input").set_input_files(write_voice(tmp_path / "hello.wav", 4.0))
@@ -238,22 +241,37 @@ def test_leaving_the_page_frees_the_session(server: ServerProcess, open_page: Op
     wait_until(watcher, "the session is freed", lambda: sessions(server) == 0, 3)
 
 
+def follow_changes(page: Page) -> list[dict[str, Any]]:
+    """The server's answers to what the page changes of its session, as they come."""
+    answers: list[dict[str, Any]] = []
+
+    def carry(route: Route) -> None:
+        if route.request.method != "PATCH":
+            return route.fallback()
+        answer = route.fetch()
+        answers.append(answer.json())
+        return route.fulfill(response=answer)
+
+    page.route("**/api/sessions/*", carry)
+    return answers
+
+
 def test_an_expression_can_be_chosen_or_written(server: ServerProcess, open_page: OpenPage) -> None:
     page = open_page(server.url, allow="422")
+    answers = follow_changes(page)
     wait_live(page)
-    smile = page.get_by_role("button", name="Smile", exact=True)
-    with page.expect_response(lambda r: r.request.method == "PATCH") as answer:
-        smile.click()
-    assert answer.value.json()["prompt"] == "smile 1"
+    page.get_by_role("button", name="Smile", exact=True).click()
+    wait_until(page, "an answer", lambda: len(answers) == 1, 10)
+    assert answers[0]["prompt"] == "smile 1"
     page.wait_for_function("document.querySelector('[data-word=smile]').ariaPressed === 'true'")
     words = page.get_by_role("textbox", name="Expression in words")
     words.fill("older, smiling")
     words.press("Enter")
     page.get_by_text("cannot change age").wait_for()
     words.fill("sad 0.4, brows up")
-    with page.expect_response(lambda r: r.request.method == "PATCH") as answer:
-        words.press("Enter")
-    assert answer.value.json()["prompt"] == "sad 0.4, brows up 1"
+    words.press("Enter")
+    wait_until(page, "the third answer", lambda: len(answers) == 3, 10)
+    assert answers[2]["prompt"] == "sad 0.4, brows up 1"
     page.wait_for_function("document.getElementById('notice').hidden")
 
 
@@ -282,9 +300,10 @@ def test_a_chip_pressed_while_the_page_connects_is_shown_when_it_stands(
     for word in ("Sad", "Smile"):
         page.get_by_role("button", name=word, exact=True).click()
     page.wait_for_function("document.querySelector('[data-word=smile]').ariaPressed === 'true'")
-    with page.expect_response(lambda r: r.request.method == "PATCH") as answer:
-        held[0].continue_()
-    assert answer.value.json()["prompt"] == "smile 1"
+    answers = follow_changes(page)
+    held[0].continue_()
+    wait_until(page, "an answer", lambda: bool(answers), 10)
+    assert answers[0]["prompt"] == "smile 1"
     wait_live(page)
     assert len(held) == 1
 

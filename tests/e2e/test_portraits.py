@@ -40,13 +40,15 @@ def jpeg(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def test_an_uploaded_portrait_takes_over(server: ServerProcess, open_page: OpenPage) -> None:
-    page = open_page(server.url)
+def test_an_uploaded_portrait_takes_over(
+    drawing_server: ServerProcess, open_page: OpenPage
+) -> None:
+    page = open_page(drawing_server.url)
     wait_live(page)
     first = page.locator("#poster").get_attribute("src")
     page.get_by_role("button", name="Portrait", exact=True).click()
     page.get_by_role("dialog", name="Choose a portrait").wait_for()
-    astronaut = Image.open(io.BytesIO(default_portrait(server))).convert("RGB")
+    astronaut = Image.open(io.BytesIO(default_portrait(drawing_server))).convert("RGB")
     upload(page, "me.jpg", jpeg(astronaut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
     page.get_by_role("dialog").wait_for(state="hidden")
     wait_until(
@@ -144,10 +146,12 @@ def bad_portrait(code: str, face: Image.Image) -> Image.Image:
 
 @pytest.mark.parametrize("code", ["no_face", "mouth_hidden", "face_too_small"])
 def test_the_server_tells_bad_portraits_apart(
-    server: ServerProcess, open_page: OpenPage, code: str
+    drawing_server: ServerProcess, open_page: OpenPage, code: str
 ) -> None:
-    face = Image.open(io.BytesIO(default_portrait(server))).convert("RGB").resize((512, 512))
-    page = open_page(server.url, allow=REFUSED)
+    face = (
+        Image.open(io.BytesIO(default_portrait(drawing_server))).convert("RGB").resize((512, 512))
+    )
+    page = open_page(drawing_server.url, allow=REFUSED)
     upload(page, "bad.jpg", jpeg(bad_portrait(code, face)))
     page.locator("#preview-text", has_text=WORDS[code]).wait_for()
 

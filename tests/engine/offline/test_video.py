@@ -284,7 +284,7 @@ def test_a_prompt_is_read_once(
     assert read == ["smile"]
 
 
-@pytest.mark.parametrize("samples", [1, 100, 639, 640, 641, 1921])
+@pytest.mark.parametrize("samples", [1, 640, 641])
 def test_a_sound_of_any_length_gives_every_frame_it_begins(
     engine: AvatarEngine, portrait: np.ndarray, samples: int, tmp_path: Path
 ) -> None:
