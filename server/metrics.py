@@ -66,6 +66,18 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.viewer_lost = Counter(
+            "portraittalk_viewer_packets_lost",
+            "Packets that viewers say never came",
+            registry=self.registry,
+        )
+        self.waiting = Gauge(
+            "portraittalk_waiting",
+            "What waits in a queue, in pieces or as its name says",
+            ["queue"],
+            registry=self.registry,
+        )
+
     def text(self) -> bytes:
         """The exposition format."""
         return generate_latest(self.registry)

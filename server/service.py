@@ -54,7 +54,7 @@ class AvatarService:
         self.followers: list[Follow] = [lambda s: MoodFollower(s, self._read_prompt)]
         self._looking: asyncio.TimerHandle | None = None
         self._sweeping = False  # is to come
-        self._enrolling = 0
+        self.enrolling = 0
         # Pictures are read and enrolled beside the engine thread, one at a time: no stream waits.
         self._enroller = ThreadPoolExecutor(1, thread_name_prefix="enroll")
         self.beeps = BeepLog() if settings.frame_code else None
@@ -106,15 +106,15 @@ class AvatarService:
             BadImage, ImageTooLarge, PortraitRefused, PortraitsFull, WorkerBusy, WorkerStopped: no.
         """
         self.portraits.check_room(subject)
-        if self._enrolling >= MAX_ENROLLING:
-            raise WorkerBusy(f"{self._enrolling} pictures are being looked at; try again soon")
-        self._enrolling += 1
+        if self.enrolling >= MAX_ENROLLING:
+            raise WorkerBusy(f"{self.enrolling} pictures are being looked at; try again soon")
+        self.enrolling += 1
         try:
             portrait = await self._beside(
                 lambda: self._enroll("Upload", decode_image(data), subject)
             )
         finally:
-            self._enrolling -= 1
+            self.enrolling -= 1
         self.portraits.add(portrait)
         return portrait
 
