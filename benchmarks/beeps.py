@@ -5,7 +5,6 @@ All times are wall clock milliseconds unless the name says otherwise.
 
 from __future__ import annotations
 
-import wave
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks.voice import wav
 
 BEEP_S = 0.03
 BEEP_HZ = 2000
@@ -43,11 +44,7 @@ def write_beeps(path: Path, seconds: float, *, rate_hz: int = 48_000, seed: int 
 
 def write_wav(path: Path, pcm: NDArray[Any], rate_hz: int) -> None:
     """Write mono sound (N,) in [-1, 1] as a 16-bit wav file; what is louder is clipped."""
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(rate_hz)
-        out.writeframes((np.clip(pcm, -1, 1) * 32767).astype("<i2").tobytes())
+    path.write_bytes(wav((np.clip(pcm, -1, 1) * 32767).astype(np.int16), rate_hz))
 
 
 class SoundClock:

@@ -6,10 +6,8 @@ A client opens a session, says sound faster than it is spoken, and interrupts. A
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import time
-import wave
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -19,6 +17,7 @@ import websockets
 from numpy.typing import NDArray
 
 from benchmarks.framework_clients import LiveKitDoor, PipecatDoor, RealtimeDoor
+from benchmarks.voice import wav
 
 Pcm = NDArray[np.int16]  # (N,) at 48 kHz
 CHUNK_S = 0.1  # of speech in one message
@@ -30,6 +29,7 @@ class DoorClient(Protocol):
 
     name: str
     client: str  # library and version
+    heard_ms: float | None  # of the utterance cut off, where the client's own output plays it
 
     async def open(self, url: str) -> str:
         """Open a session at the server; returns its id."""
@@ -49,6 +49,7 @@ class WebSocketDoor:
 
     name = "WebSocket"
     client = f"websockets {version('websockets')}"
+    heard_ms: float | None = None
 
     async def open(self, url: str) -> str:
         """Open a session at the server; returns its id."""
@@ -93,6 +94,7 @@ class HttpDoor:
 
     name = "HTTP"
     client = f"httpx {version('httpx')}"
+    heard_ms: float | None = None
 
     async def open(self, url: str) -> str:
         """Open a session at the server; returns its id."""
@@ -104,14 +106,9 @@ class HttpDoor:
 
     async def say(self, pcm: Pcm) -> float:
         """Send an utterance (N,) as a wav file; returns when it left."""
-        file = io.BytesIO()
-        with wave.open(file, "wb") as out:
-            out.setnchannels(1)
-            out.setsampwidth(2)
-            out.setframerate(48_000)
-            out.writeframes(pcm.tobytes())
+        file = wav(pcm)
         began = time.time()
-        said = await self._http.post(f"{self._path}/say", content=file.getvalue())
+        said = await self._http.post(f"{self._path}/say", content=file)
         said.raise_for_status()
         return began
 

@@ -6,10 +6,12 @@ viewer, says 10 s of speech in 1 s, and cuts it off at a random moment between 1
 mouth are those of the old speech.
 
   first sound     from the first sound that left the client to the first that the browser plays
-  first frame     the same for the first shown frame with open lips
+  first frame     the same for the first shown frame of the utterance
+  open lips       the same for the first one with open lips
   old sound       from the interruption asked for to the last of the old voice that is played
   at rest         the same to the first shown frame whose lips are closed for good
-  position error  what the interruption acknowledged as played against what was heard
+  position error  what the interruption acknowledged as played against what was heard: in the browser, with
+                  Pipecat at the pipeline's own output, which plays to somebody else
 
 Figures of a browser and a server that share two slow processors hold for those.
 
@@ -24,7 +26,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import shlex
 import tempfile
 import threading
 from collections.abc import Coroutine
@@ -37,12 +38,18 @@ from benchmarks import felt
 from benchmarks.beeps import SoundClock
 from benchmarks.browser import launch, new_page
 from benchmarks.door_clients import DOORS, DoorClient
+from benchmarks.doors_plot import TITLES, draw
 from benchmarks.environment import describe, print_header, print_json
-from benchmarks.server_process import SERVE, ServerProcess
+from benchmarks.server_process import (
+    ServerProcess,
+    add_server_arguments,
+    describe_server,
+    measured_server,
+)
 from benchmarks.voice import voice
 
 HERE = Path(__file__).parent
-COLUMNS = ("first_sound", "first_frame", "old_sound", "at_rest", "position_error")
+COLUMNS = tuple(TITLES)
 T = TypeVar("T")
 
 
@@ -75,16 +82,10 @@ def arguments() -> argparse.Namespace:
     names = [door.name for door in DOORS]
     parser.add_argument("--doors", nargs="+", choices=names, default=names, help="which (all)")
     parser.add_argument("--trials", type=int, default=12, help="utterances for each door (12)")
+    add_server_arguments(parser)
     parser.add_argument(
-        "--server-command",
-        type=shlex.split,
-        default=list(SERVE),
-        help="program to measure; gets --port N --frame-code (default: this checkout's server)",
+        "--out", type=Path, help="also write the JSON to this file, and a picture beside it"
     )
-    parser.add_argument(
-        "--cores", type=float, help="hold the server to so many processors (needs root on Linux)"
-    )
-    parser.add_argument("--out", type=Path, help="also write the JSON to this file")
     return parser.parse_args()
 
 
@@ -100,19 +101,25 @@ def trial(
     page.wait_for_timeout(1200)
     noted = page.evaluate("window.__recorder.take()")
     rows = server.get("/api/test/frames")["frames"]
-    parted = {row["number"]: row["parted"] for row in rows if row["session"] == session}
+    left = {row["number"]: row for row in rows if row["session"] == session}
     heard = noted["heard"]
     clock = SoundClock([tuple(c[:3]) for c in heard["chunks"]], heard["rate"], device=False)
     sounds = [
         felt.Sound(clock.wall_ms(begin), size, peak) for _, begin, size, peak in heard["chunks"]
     ]
     frames = [
-        felt.Seen(shown, code[0], parted.get(code[0]))
+        felt.Seen(shown, code[0], left[code[0]]["parted"], left[code[0]]["spoken"])
         for shown, _, _, _, code in noted["frames"]
-        if code is not None
+        if code is not None and code[0] in left
     ]
     return felt.feel(
-        sounds, frames, said=1000 * said, cut=1000 * cut, position=position, rate_hz=heard["rate"]
+        sounds,
+        frames,
+        said=1000 * said,
+        cut=1000 * cut,
+        position=position,
+        played=door.heard_ms,
+        rate_hz=heard["rate"],
     )
 
 
@@ -121,11 +128,10 @@ def measure(kind: type[DoorClient], options: argparse.Namespace, folder: Path) -
     rng = random.Random(0)
     door, loop = kind(), Loop()
     found: list[felt.Felt] = []
-    command, log = tuple(options.server_command), folder / f"{kind.name}.txt"
     args = ("--autoplay-policy=no-user-gesture-required",)
     try:
         with (
-            ServerProcess(log, command, ("--frame-code",), cores=options.cores) as server,
+            measured_server(folder / f"{kind.name}.txt", options) as server,
             launch(extra=args) as browser,
         ):
             page = new_page(browser)
@@ -170,10 +176,14 @@ def main() -> None:
                 rows.append(measure(kind, options, Path(name)))
                 print_table(rows[-1:])
     print_table(rows)
-    result = {"benchmark": "doors", "rows": rows, **about}
-    result["server_cores"] = options.cores
-    result["server_command"] = shlex.join(Path(part).name for part in options.server_command)
+    result = {"benchmark": "doors", "rows": rows, **about, **describe_server(options)}
     print_json(result, options.out)
+    if options.out is not None:
+        cpu = about["hardware"]["cpu"]
+        said = (
+            f"{cpu}, {about['hardware']['cores']} cores shared with the browser; {about['commit']}"
+        )
+        draw(rows, said, options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

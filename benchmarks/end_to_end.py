@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shlex
 import sys
 import tempfile
 import time
@@ -43,7 +42,12 @@ from typing import Any
 from benchmarks import beeps as arithmetic
 from benchmarks.browser import launch, new_page
 from benchmarks.environment import cpu_clock, describe, print_header, print_json, process_cpu_s
-from benchmarks.server_process import SERVE, ServerProcess
+from benchmarks.server_process import (
+    ServerProcess,
+    add_server_arguments,
+    describe_server,
+    measured_server,
+)
 
 RECORDER = Path(__file__).with_name("recorder.js")
 TOO_BUSY = 3
@@ -61,15 +65,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--warm-up", type=float, default=12, help="seconds before it (12)")
     parser.add_argument("--attempts", type=int, default=3, help="runs until the clocks hold (3)")
-    parser.add_argument(
-        "--server-command",
-        type=shlex.split,
-        default=list(SERVE),
-        help="program to measure; gets --port N --frame-code (default: this checkout's server)",
-    )
-    parser.add_argument(
-        "--cores", type=float, help="hold the server to so many processors (needs root on Linux)"
-    )
+    add_server_arguments(parser)
     parser.add_argument("--out", type=Path, help="also write the JSON to this file")
     return parser.parse_args()
 
@@ -226,8 +222,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         for attempt in range(1, options.attempts + 1):
             log = folder / f"server_{attempt}.txt"
-            command = tuple(options.server_command)
-            with ServerProcess(log, command, ("--frame-code",), cores=options.cores) as server:
+            with measured_server(log, options) as server:
                 noted = record(server, options.seconds, options.warm_up, folder)
                 figures = judge(noted)
                 figures["server_start_s"] = round(server.started_in_s, 2)
@@ -250,9 +245,7 @@ def main() -> None:
     print_header("end_to_end: microphone to screen in Chromium, loopback", about)
     figures = measure(options)
     about["versions"]["chromium"] = figures.pop("chromium")
-    result = {"benchmark": "end_to_end", **figures, **about}
-    result["server_cores"] = options.cores
-    result["server_command"] = shlex.join(Path(part).name for part in options.server_command)
+    result = {"benchmark": "end_to_end", **figures, **about, **describe_server(options)}
     if not figures["valid"]:
         print("machine too busy: no valid run; do not use these figures")
     print_json(result, options.out)

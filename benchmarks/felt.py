@@ -31,6 +31,7 @@ class Seen:
     at: float
     number: int  # of its code strip
     parted: float | None
+    spoken: bool = True  # an utterance is on its sound
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class Felt:
     """One utterance that was cut off, as it was received; ms, None where it was not to be seen."""
 
     first_sound: float | None
-    first_frame: float | None  # with lips that part
+    first_frame: float | None  # of the utterance
+    open_lips: float | None  # the first frame with lips that part
     old_sound: float | None  # after the interruption
     at_rest: float | None  # lips, after the interruption, for good
     old_frames: int  # frames of the old speech that came after sound and lips were at rest
@@ -54,8 +56,14 @@ def feel(
     cut: float,
     position: float | None,
     rate_hz: int,
+    played: float | None = None,
 ) -> Felt:
-    """Judge one utterance that was sent at `said` and cut off at `cut`; `position` is what was acknowledged."""
+    """Judge one utterance that was sent at `said` and cut off at `cut`.
+
+    Args:
+        position: ms of it that were acknowledged.
+        played: ms of it that another listener than this one heard, whom the position is about.
+    """
     loud = [s for s in sounds if s.peak > LOUD and s.at > said]
     heard = 1000 * sum(s.samples for s in loud) / rate_hz
     parted = [f for f in frames if f.parted is not None and f.at > said]
@@ -65,11 +73,14 @@ def feel(
     silent = loud[-1].at + 1000 * loud[-1].samples / rate_hz if loud else None
     return Felt(
         first_sound=_since(loud[0].at if loud else None, said),
-        first_frame=_since(speaking[0].at if speaking else None, said),
+        first_frame=_since(next((f.at for f in parted if f.spoken), None), said),
+        open_lips=_since(speaking[0].at if speaking else None, said),
         old_sound=None if silent is None else max(0.0, silent - cut),
         at_rest=None if rest is None else max(0.0, rest - cut),
         old_frames=sum(silent is not None and f.at > silent for f in after),
-        position_error=None if position is None or not loud else abs(position - heard),
+        position_error=None
+        if position is None or not loud
+        else abs(position - (heard if played is None else played)),
         heard=heard,
     )
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Pcm = NDArray[np.int16]  # (N,) at 48 kHz
 CHUNK_S = 0.1  # of speech in one frame
 FASTER = 10  # than it is spoken
+LOUD = 0.02  # of full scale: the voice is never below it
 
 
 def installed(package: str) -> str:
@@ -33,11 +34,37 @@ def chunks(pcm: Pcm) -> list[bytes]:
     return [pcm[at : at + step].tobytes() for at in range(0, len(pcm), step)]
 
 
+class Player:
+    """What an output that plays in real time has played of a voice that never pauses."""
+
+    def __init__(self) -> None:
+        self._slices: list[
+            tuple[float, float]
+        ] = []  # when each 10 ms that was loud began and ended
+
+    def begin(self) -> None:
+        """Another utterance comes."""
+        self._slices = []
+
+    def play(self, pcm: Pcm, rate_hz: int, at: float) -> None:
+        """Note sound (N,) that is played from the monotonic time `at` on."""
+        size = rate_hz // 100
+        for begin in range(0, len(pcm), size):
+            part = pcm[begin : begin + size]
+            if np.abs(part.astype(np.int32)).max() > LOUD * 32767:
+                self._slices.append((at + begin / rate_hz, at + (begin + len(part)) / rate_hz))
+
+    def heard_ms(self, until: float) -> float:
+        """How much of the voice was played before that time."""
+        return 1000 * sum(min(end, until) - begin for begin, end in self._slices if begin < until)
+
+
 class RealtimeDoor:
     """`/v1/realtime`, without a model behind it: what is appended is said."""
 
     name = "Realtime"
     client = installed("openai")
+    heard_ms: float | None = None
 
     async def open(self, url: str) -> str:
         """Open a session at the server; returns its id."""
@@ -89,6 +116,7 @@ class PipecatDoor:
 
     name = "Pipecat"
     client = installed("pipecat-ai")
+    heard_ms: float | None = None
 
     async def open(self, url: str) -> str:
         """Open a session at the server; returns its id."""
@@ -101,6 +129,8 @@ class PipecatDoor:
 
         from server.doors.pipecat import PortraitTalkVideoService
 
+        player = self._player = Player()
+
         class Output(BaseOutputTransport):  # type: ignore[misc]
             free = 0.0
 
@@ -110,7 +140,9 @@ class PipecatDoor:
 
             async def write_audio_frame(self, frame: Any) -> bool:
                 now = time.monotonic()
-                self.free = max(self.free, now) + len(frame.audio) / 2 / self.sample_rate
+                begin = max(self.free, now)
+                player.play(np.frombuffer(frame.audio, np.int16), self.sample_rate, begin)
+                self.free = begin + len(frame.audio) / 2 / self.sample_rate
                 await asyncio.sleep(self.free - now)
                 return True
 
@@ -156,6 +188,7 @@ class PipecatDoor:
         """Send an utterance (N,); returns when its first sound left."""
         from pipecat.frames.frames import TTSAudioRawFrame, TTSStartedFrame, TTSStoppedFrame
 
+        self._player.begin()
         await self._worker.queue_frame(TTSStartedFrame())
         began = time.time()
         for data in chunks(pcm):
@@ -170,7 +203,9 @@ class PipecatDoor:
 
         asked = time.time()
         await self._worker.queue_frame(InterruptionFrame())
-        return asked, await self._positions.get()
+        position = await self._positions.get()
+        self.heard_ms = self._player.heard_ms(time.monotonic())
+        return asked, position
 
     async def close(self) -> None:
         """End the session."""
@@ -183,6 +218,7 @@ class LiveKitDoor:
 
     name = "LiveKit"
     client = installed("livekit-agents")
+    heard_ms: float | None = None
 
     async def open(self, url: str) -> str:
         """Open a session at the server; returns its id."""

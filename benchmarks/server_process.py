@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import shlex
 import socket
 import subprocess
 import sys
@@ -18,6 +20,31 @@ from benchmarks.environment import ROOT
 from benchmarks.quota import held_to
 
 SERVE = (sys.executable, "-m", "server.cli", "serve")
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--server-command` and `--cores`: which server a benchmark measures."""
+    parser.add_argument(
+        "--server-command",
+        type=shlex.split,
+        default=list(SERVE),
+        help="program to measure; gets --port N --frame-code (default: this checkout's server)",
+    )
+    parser.add_argument(
+        "--cores", type=float, help="hold the server to so many processors (needs root on Linux)"
+    )
+
+
+def measured_server(log: Path, options: argparse.Namespace) -> ServerProcess:
+    """The server that the command line names, in test mode."""
+    command = tuple(options.server_command)
+    return ServerProcess(log, command, ("--frame-code",), cores=options.cores)
+
+
+def describe_server(options: argparse.Namespace) -> dict[str, Any]:
+    """What of those arguments a result keeps."""
+    command = shlex.join(Path(part).name for part in options.server_command)
+    return {"server_cores": options.cores, "server_command": command}
 
 
 class ServerDied(Exception):

@@ -17,12 +17,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import json
-import shlex
 import tempfile
 import time
-import wave
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +33,13 @@ from numpy.typing import NDArray
 
 from benchmarks.beeps import BEEP_HZ, BEEP_S, FLAG_BEEP
 from benchmarks.environment import describe, print_header, print_json
-from benchmarks.server_process import SERVE, ServerProcess
+from benchmarks.server_process import (
+    ServerProcess,
+    add_server_arguments,
+    describe_server,
+    measured_server,
+)
+from benchmarks.voice import wav
 from client_example.headless import Viewer
 from server import frame_code
 
@@ -113,7 +116,7 @@ async def speak(url: str, session: str, until: float) -> int:
         while time.monotonic() < until:
             pcm = beeps(said)
             if said % 2:
-                answer = await http.post(f"/api/sessions/{session}/say", content=_wav(pcm))
+                answer = await http.post(f"/api/sessions/{session}/say", content=wav(pcm, RATE_HZ))
                 answer.raise_for_status()
             else:
                 await socket.send(json.dumps({"type": "begin"}))
@@ -128,16 +131,6 @@ async def speak(url: str, session: str, until: float) -> int:
 async def _drain(socket: websockets.ClientConnection) -> None:
     async for _ in socket:
         pass
-
-
-def _wav(pcm: NDArray[np.int16]) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(RATE_HZ)
-        out.writeframes(pcm.tobytes())
-    return file.getvalue()
 
 
 async def watch_memory(pid: int, until: float) -> NDArray[np.float64]:
@@ -200,23 +193,18 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--minutes", type=float, default=10, help="length (10)")
-    parser.add_argument(
-        "--server-command",
-        type=shlex.split,
-        default=list(SERVE),
-        help="program to measure; gets --port N --frame-code (default: this checkout's server)",
-    )
+    add_server_arguments(parser)
     parser.add_argument("--out", type=Path, help="also write the JSON to this file")
     options = parser.parse_args()
     about = describe()
     print_header("soak: speech through two doors in turn", about)
     with tempfile.TemporaryDirectory() as name:
-        log = Path(name) / "server.txt"
-        with ServerProcess(log, tuple(options.server_command), ("--frame-code",)) as server:
+        with measured_server(Path(name) / "server.txt", options) as server:
             figures = asyncio.run(run(server, options.minutes))
     for key, value in figures.items():
         print(f"  {key:28} {value}")
-    print_json({"benchmark": "soak", **figures, **about}, options.out)
+    result = {"benchmark": "soak", **figures, **about, **describe_server(options)}
+    print_json(result, options.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""A made-up voice for benchmarks: vowels without a pause, so that every moment of it is heard and seen. Pure."""
+"""A made-up voice: vowels without a pause, so that every moment of it is heard and seen; sound as a file. Pure."""
 
 from __future__ import annotations
+
+import io
+import wave
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,3 +45,12 @@ def voice(seconds: float, rate_hz: int = 48_000) -> NDArray[np.int16]:
     syllable = 0.8 + 0.2 * np.cos(2 * np.pi * place)
     out *= syllable
     return np.asarray(out / np.abs(out).max() * LEVEL * 32767, dtype=np.int16)
+
+
+def wav(pcm: NDArray[np.int16], rate_hz: int = 48_000) -> bytes:
+    """A sound file of mono sound (N,)."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((1, 2, rate_hz, len(pcm), "NONE", ""))
+        file.writeframes(pcm.tobytes())
+    return out.getvalue()

@@ -7,6 +7,7 @@
   packet was out, so a frame seems later than its sound by the time it took to encode it, and every
   hold or catch-up bends the line of each track for itself. Here both tracks report the same straight
   line: the wall time of time stamp 0 plus the time stamp.
+- The settings of the video encoders, which it makes inside of `encode`.
 - What can only be set for the whole process: bit rates, and whether 127.0.0.1 is offered.
 """
 
@@ -20,15 +21,18 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import aioice.ice
+import aiortc.codecs
 import aiortc.codecs.h264
 import aiortc.codecs.vpx
 import aiortc.rtcrtpreceiver as library
+import av
 from aiortc import RTCDtlsTransport, RTCRtpSender
 from aiortc.clock import datetime_to_ntp
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtp import RtcpSrPacket, RtpPacket
 
 from server.arrivals import Arrivals
+from server.encoders import make_h264, make_vp8
 from server.receive import MicJitterBuffer
 
 ARRIVALS_KEPT = 64
@@ -194,6 +198,35 @@ def report_media_times(sender: RTCRtpSender, track: HasMediaTime) -> None:
 
     sender._next_encoded_frame = noted  # type: ignore[method-assign]
     sender._send_rtcp = stamped  # type: ignore[method-assign]
+
+
+class _Vp8Encoder(aiortc.codecs.vpx.Vp8Encoder):
+    """The library's, with our settings: it keeps a codec that fits the frame."""
+
+    def encode(self, frame: Any, force_keyframe: bool = False) -> tuple[list[bytes], int]:
+        if not _fits(self.codec, frame, self.target_bitrate):
+            self.codec = make_vp8(frame.width, frame.height, self.target_bitrate)
+        return super().encode(frame, force_keyframe)
+
+
+class _H264Encoder(aiortc.codecs.h264.H264Encoder):
+    """Likewise."""
+
+    def encode(self, frame: Any, force_keyframe: bool = False) -> tuple[list[bytes], int]:
+        if not _fits(self.codec, frame, self.target_bitrate):
+            self.codec = make_h264(frame.width, frame.height, self.target_bitrate)
+        return super().encode(frame, force_keyframe)
+
+
+def _fits(codec: av.VideoCodecContext | None, frame: av.VideoFrame, bits_per_second: int) -> bool:
+    if codec is None or (codec.width, codec.height) != (frame.width, frame.height):
+        return False
+    return abs(bits_per_second - (codec.bit_rate or 0)) <= 0.1 * (codec.bit_rate or 0)
+
+
+def install_encoders() -> None:
+    """Make every video encoder created from now on one of `server.encoders`. May be called twice."""
+    vars(aiortc.codecs).update(Vp8Encoder=_Vp8Encoder, H264Encoder=_H264Encoder)
 
 
 def fix_video_bitrate(bits_per_second: int) -> None:

@@ -7,17 +7,15 @@ import time
 from collections.abc import Callable
 from fractions import Fraction
 
-import av
-import numpy as np
-
-from engine.types import RgbImage
 from server import frame_code
 from server.clips import Picture, Spoken
 from server.outlet import Heard, Outlet, Shown
 from server.pacing import VIDEO_RATE_HZ, Playout, SoundPacket
+from server.yuv import Yuv, as_frame
 
 VIDEO_TIME_BASE = Fraction(1, VIDEO_RATE_HZ)
 SOUND_RATE_HZ = 48_000
+FRAME = SOUND_RATE_HZ // 25  # samples
 
 
 class Broadcast:
@@ -27,7 +25,8 @@ class Broadcast:
         shown: hears of every picture that left, with the monotonic time.
         heard: hears of the place on the line before which all sound has left.
         spoken: says which utterances are between two places on the line.
-        coded: test mode: draws the frame code strip, and hears of the number of each frame.
+        coded: test mode: draws the frame code strip, and hears of the number of each frame and
+            whether somebody speaks in it.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class Broadcast:
         shown: Callable[[Picture, float], None],
         heard: Callable[[int], None],
         spoken: Callable[[int, int], tuple[Spoken, ...]] = lambda begin, end: (),
-        coded: Callable[[int, Picture], None] | None = None,
+        coded: Callable[[int, Picture, bool], None] | None = None,
     ) -> None:
         self.outlets: list[Outlet] = []
         self._playout = playout
@@ -75,10 +74,10 @@ class Broadcast:
 
     def _show(self, picture: Picture, pts: int, now: float) -> None:
         repeated, self._last = picture is self._last, picture
-        rgb = self._prepare(picture, repeated)
-        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")
+        yuv = picture.yuv if self._coded is None else self._code(picture, repeated)
+        frame = as_frame(yuv)
         frame.pts, frame.time_base = pts, VIDEO_TIME_BASE
-        shown = Shown(frame, picture, self._wall(pts / VIDEO_RATE_HZ))
+        shown = Shown(frame, yuv, picture, self._wall(pts / VIDEO_RATE_HZ))
         for outlet in self.outlets:
             outlet.show(shown)
         if not repeated:
@@ -90,19 +89,17 @@ class Broadcast:
             return None
         return time.time() - time.monotonic() + self._playout.began + seconds
 
-    def _prepare(self, picture: Picture, repeated: bool) -> RgbImage:
-        """Cut to even sides (H, W, 3), as chroma needs; in test mode draw the code on a copy."""
-        height, width, _ = picture.rgb.shape
-        rgb = picture.rgb[: height // 2 * 2, : width // 2 * 2]
-        if self._coded is None:
-            return np.ascontiguousarray(rgb)
-        rgb, beep = rgb.copy(), None if repeated else picture.beep
-        self._coded(self._counter, picture)
+    def _code(self, picture: Picture, repeated: bool) -> Yuv:
+        """A copy of the picture with the frame code on it."""
+        assert self._coded is not None
+        yuv, beep = picture.yuv.copy(), None if repeated else picture.beep
+        at = picture.place
+        self._coded(self._counter, picture, at is not None and bool(self._spoken(at, at + FRAME)))
         flags, number = (frame_code.FLAG_BEEP, beep.id) if beep else (0, 0)
         stamp = int(time.time() * 1000)
-        frame_code.draw(rgb, frame_code.FrameCode(self._counter, stamp, flags, number))
+        frame_code.draw(yuv, frame_code.FrameCode(self._counter, stamp, flags, number))
         self._counter += 1
-        return rgb
+        return yuv
 
     async def _sleep(self) -> None:
         """Sleep until something is due, or `wake`."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from engine.types import FaceMotion, RgbImage
 from server.beeps import Beep
 from server.intake import Pcm48
+from server.yuv import Yuv, to_yuv
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Chunk:
     queued: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Picture:
     """A finished frame; its sound are the 40 ms that begin at `place` (None: it is to be shown at once)."""
 
@@ -37,6 +39,11 @@ class Picture:
     beep: Beep | None = None
     fresh: bool = True  # False: the picture before it again
     motion: FaceMotion | None = None
+
+    @cached_property
+    def yuv(self) -> Yuv:
+        """The same for encoders, planes (3H/2, W); made once."""
+        return to_yuv(self.rgb)
 
 
 class Spoken(NamedTuple):

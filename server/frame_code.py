@@ -23,10 +23,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.types import RgbImage
+from server.yuv import Yuv
 
 SYNC = 0xA5
 ROWS, COLUMNS = 3, 32
 FLAG_BEEP = 1
+GREY = 128  # chroma of no colour
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +52,21 @@ class FrameCode:
         return head + struct.pack(">H", binascii.crc_hqx(head, 0xFFFF))
 
 
-def draw(image: RgbImage, code: FrameCode) -> None:
-    """Draw the strip over the top of `image` (H, W, 3), in place.
+def draw(yuv: Yuv, code: FrameCode) -> None:
+    """Draw the strip over the top of a picture of planes (3H/2, W), in place.
 
     Raises:
-        ValueError: the image is too small for the strip.
+        ValueError: the picture is too small for the strip.
     """
-    height, width, _ = image.shape
+    width, height = yuv.shape[1], yuv.shape[0] * 2 // 3
     block = width // COLUMNS
     if block < 2 or height < ROWS * block:
         raise ValueError(f"an image of {width}x{height} is too small for the frame code")
     bits = np.unpackbits(np.frombuffer(code.to_bytes(), dtype=np.uint8)).reshape(ROWS, COLUMNS)
-    strip = np.kron(bits, np.full((block, block), 255, dtype=np.uint8))
-    image[: ROWS * block, : COLUMNS * block] = strip[:, :, None]
+    tall, wide = ROWS * block, COLUMNS * block
+    yuv[:tall, :wide] = np.kron(16 + 219 * bits, np.ones((block, block), dtype=np.uint8))
+    colours = yuv[height:].reshape(2, height // 2, width // 2)
+    colours[:, : -(-tall // 2), : -(-wide // 2)] = GREY
 
 
 def read(image: RgbImage) -> FrameCode | None:

@@ -13,13 +13,18 @@ KEPT = 4096
 
 
 class Left(NamedTuple):
-    """A frame that left; `parted` is its lip gap over the face height, `sent` a Unix time."""
+    """A frame that left.
+
+    `parted` is its lip gap over the face height, `sent` a Unix time; `spoken`: an utterance is on
+    its 40 ms of sound.
+    """
 
     session: str
     number: int
     sent: float
     place: int | None
     parted: float | None
+    spoken: bool
 
 
 class FrameLog:
@@ -29,11 +34,12 @@ class FrameLog:
         self._frames: deque[Left] = deque(maxlen=KEPT)
         self._lock = threading.Lock()
 
-    def add(self, session: str, number: int, picture: Picture) -> None:
+    def add(self, session: str, number: int, picture: Picture, spoken: bool) -> None:
         """Note that a picture leaves with this number."""
         parted = None if picture.motion is None else round(picture.motion.parted, 4)
         with self._lock:
-            self._frames.append(Left(session, number, time.time(), picture.place, parted))
+            left = Left(session, number, time.time(), picture.place, parted, spoken)
+            self._frames.append(left)
 
     def rows(self) -> list[dict[str, Any]]:
         """As JSON objects, the oldest first."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
 
 from server.errors import ApiError
 from server.logs import session_id
+from server.routes import Operation, Terms
+from server.senders import Kind, Sender
 from server.service import AvatarService
 from server.session import Session
 
@@ -102,3 +106,28 @@ async def first_of(*parts: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def sending(sender: Sender) -> Response:
+    """The answer that a sender began: its Location is what ends it."""
+    where = f"/api/sessions/{sender.session.id}/{sender.kind}/{sender.id}"
+    return JSONResponse({"id": sender.id, "target": sender.target}, 201, {"Location": where})
+
+
+def sender_routes(
+    kind: Kind, begin: Callable[[Request], Awaitable[Response]], body: type[BaseModel]
+) -> list[BaseRoute]:
+    """POST begins a sender; DELETE ends one, or all of that kind, and answers when everything is sent."""
+
+    async def end(request: Request) -> Response:
+        """End one, or all; when it answers, everything is sent."""
+        service, session = service_of(request), session_of(request)
+        await service.senders.stop(session, kind, request.path_params.get("sender"))
+        return Response(status_code=204)
+
+    path = f"/api/sessions/{{id}}/{kind}"
+    return [
+        Operation(path, begin, "control", POST=Terms({201: ("id", "target")}, body)),
+        Operation(path, end, "control", DELETE=Terms({204: None})),
+        Operation(path + "/{sender}", end, "control", DELETE=Terms({204: None})),
+    ]

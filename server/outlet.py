@@ -11,6 +11,7 @@ import av
 
 from server.clips import Picture, Spoken
 from server.intake import Pcm48
+from server.yuv import Yuv
 
 SOUND_KEPT = 25  # packets, 500 ms
 
@@ -19,6 +20,7 @@ class Shown(NamedTuple):
     """A picture that leaves: `frame` is yuv420p and shared by all outlets, its `pts` at 90 kHz."""
 
     frame: av.VideoFrame
+    yuv: Yuv  # its planes
     picture: Picture
     wall: float | None  # Unix time of the time stamp, on the line that sound and pictures share
 

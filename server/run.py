@@ -23,6 +23,7 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
     from engine.face.image_file import decode_image
     from server.app import create_app
     from server.logs import configure
+    from server.priority import others_give_way
     from server.serving import Server, listen
 
     configure(settings.log_format)
@@ -38,6 +39,7 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
         typer.echo(f"http://{shown}:{port}/")
 
     sys.setswitchinterval(0.001)  # the loop paces sound: it must not wait long for the engine
+    others_give_way()
     server = Server(app, settings, announce)
     with contextlib.closing(listen(settings)) as bound:
         with contextlib.suppress(KeyboardInterrupt):  # raised again after a clean stop

@@ -22,6 +22,7 @@ from server.limits import SessionBook
 from server.metrics import Metrics
 from server.moods import MoodFollower
 from server.portraits import Portrait, PortraitRegistry, make_portrait
+from server.priority import give_way
 from server.resources import ResourceBook
 from server.senders import Senders
 from server.session import Session
@@ -53,10 +54,9 @@ class AvatarService:
         self._leaving: set[asyncio.Future[None]] = set()  # viewers whose place was taken
         self.followers: list[Follow] = [lambda s: MoodFollower(s, self._read_prompt)]
         self._looking: asyncio.TimerHandle | None = None
-        self._sweeping = False  # is to come
-        self.enrolling = 0
+        self._sweeping, self.enrolling = False, 0  # a sweep is to come; how many are enrolled
         # Pictures are read and enrolled beside the engine thread, one at a time: no stream waits.
-        self._enroller = ThreadPoolExecutor(1, thread_name_prefix="enroll")
+        self._enroller = ThreadPoolExecutor(1, "enroll", initializer=give_way)
         self.beeps = BeepLog() if settings.frame_code else None
         self.frames = FrameLog() if settings.frame_code else None
         self._shared = Surroundings(settings, self.worker, self.metrics, self.beeps, self.frames)
@@ -87,6 +87,7 @@ class AvatarService:
             stack.push_async_callback(
                 asyncio.to_thread, self._enroller.shutdown, cancel_futures=True
             )
+            stack.push_async_callback(asyncio.to_thread, self._shared.converter.stop)
             stack.push_async_callback(asyncio.to_thread, self.worker.stop)
             await self.sessions.close_all("server_stopping")
 
@@ -289,8 +290,7 @@ class AvatarService:
         self.sessions.forget(session)
         self._viewers.pop(session.id, None)
         self.metrics.sessions.set(len(self.sessions))
-        # The library leaves cycles behind; nobody waits for us once all are gone.
-        if not len(self.sessions) and not self._sweeping:
+        if not len(self.sessions) and not self._sweeping:  # the library leaves cycles behind
             self._sweeping = True
             asyncio.get_running_loop().call_later(1.0, self._sweep)
 

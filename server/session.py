@@ -57,18 +57,18 @@ class Session:
         self.on_close: list[Callable[[], Awaitable[None]]] = []  # connections that end with it
         self.events = EventHub()
         self.speech = SpeechInput(self.events)
-        engine = shared.worker.engine
+        engine, failed = shared.worker.engine, partial(self._from_engine, self._engine_failed)
         stream = engine.config.stream
         self.figures = Figures(shared.metrics, stream)
         self.playout = Playout(stream.fps, stream.lookahead_frames)
         self.stream = EngineStream(
             engine,
             state,
-            lambda pictures: self._from_engine(self._deliver, pictures),
-            lambda error: self._from_engine(self._engine_failed, error),
+            shared.converter.before(partial(self._from_engine, self._deliver), failed),
+            failed,
             metrics=shared.metrics,
             leaves_at=self.playout.clock.latest_at,
-            quality_changed=lambda level: self._from_engine(self._tell_quality, level),
+            quality_changed=partial(self._from_engine, self._tell_quality),
             beeps=(self.id, shared.beeps) if shared.beeps is not None else None,
         )
         frames = shared.frames
@@ -265,7 +265,7 @@ class Session:
         self.figures.lost(self.playout.dropped - self.figures.dropped)
         self.broadcast.wake()
 
-    def _engine_failed(self, error: Exception) -> None:
+    def _engine_failed(self, error: BaseException) -> None:
         self._count_failure()
         self.events.emit("error", code="engine_failed", message=f"the engine failed: {error}")
         self._end("failed")

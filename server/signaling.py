@@ -23,6 +23,7 @@ from aiortc.sdp import SessionDescription, candidate_from_sdp
 from engine.errors import AvatarError
 from server.aiortc_internals import (
     fix_video_bitrate,
+    install_encoders,
     install_mic_buffer,
     offer_loopback,
     report_media_times,
@@ -81,6 +82,7 @@ _TERMS: dict[Role, _Terms] = {
 def configure_library(settings: ServerSettings) -> None:
     """Set what aiortc only lets one set for the whole process. May be called again."""
     install_mic_buffer()
+    install_encoders()
     fix_video_bitrate(settings.video_bitrate_bps)
     offer_loopback(settings.allow_loopback)
 

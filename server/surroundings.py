@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from server.beeps import BeepLog
 from server.frame_log import FrameLog
@@ -10,6 +10,7 @@ from server.line import Voice
 from server.metrics import Metrics
 from server.settings import ServerSettings
 from server.worker import EngineWorker
+from server.yuv import Converter
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Surroundings:
     metrics: Metrics
     beeps: BeepLog | None = None  # test mode
     frames: FrameLog | None = None  # test mode
+    converter: Converter = field(default_factory=Converter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from server.intake import SOUND_RATE_HZ
 from server.outlet import Heard, Outlet, Shown
+from server.yuv import as_frame
 
 SOUND_TIME_BASE = Fraction(1, SOUND_RATE_HZ)
 
@@ -51,14 +52,11 @@ class AvatarVideoTrack(AvatarTrack):
             raise MediaStreamError from None
         self.media_time = shown.wall
         self._sent(shown)
-        return _copy(shown.frame)
-
-
-def _copy(frame: av.VideoFrame) -> av.VideoFrame:
-    """A frame of one's own: the library notes in it that its encoder is to make a key frame."""
-    copy = av.VideoFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name)
-    copy.pts, copy.time_base = frame.pts, frame.time_base
-    return copy
+        frame = as_frame(
+            shown.yuv
+        )  # the library notes in it that its encoder is to make a key frame
+        frame.pts, frame.time_base = shown.frame.pts, shown.frame.time_base
+        return frame
 
 
 class AvatarAudioTrack(AvatarTrack):

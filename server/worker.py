@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from engine.errors import AvatarError
 from engine.types import Engine, Pcm, VideoFrame
+from server.priority import give_way
 
 T = TypeVar("T")
 CALL_PATIENCE_S = 0.25  # a call is due so long after it was made; live frames mostly go first
@@ -157,6 +158,7 @@ class EngineWorker:
             self._remove(self._calls, call)
 
     def _work(self) -> None:
+        give_way()
         try:
             while (work := self._next()) is not None:
                 if isinstance(work, _Call):

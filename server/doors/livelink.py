@@ -18,16 +18,14 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute
+from starlette.responses import Response
 
 from engine.face import arkit
 from engine.offline.motion_file import eye_turns
 from engine.types import F32, FaceMotion
 from server.errors import ApiError
-from server.http import read_json, service_of, session_of
+from server.http import read_json, sender_routes, sending, service_of, session_of
 from server.outlet import Shown
-from server.routes import Operation, Terms
 from server.senders import Sender
 from server.session import Session
 from server.targets import PORTS, Address, Targets
@@ -152,20 +150,7 @@ async def begin(request: Request) -> Response:
     code = live_link(body.subject, fps) if body.kind == "livelink" else vmc()
     sender = MotionSender(session, target, code)
     service.senders.start(sender)
-    where = f"/api/sessions/{session.id}/livelink/{sender.id}"
-    return JSONResponse({"id": sender.id, "target": target.shown}, 201, {"Location": where})
+    return sending(sender)
 
 
-async def end(request: Request) -> Response:
-    """End one, or all."""
-    service, session = service_of(request), session_of(request)
-    await service.senders.stop(session, "livelink", request.path_params.get("sender"))
-    return Response(status_code=204)
-
-
-_SENDERS = "/api/sessions/{id}/livelink"
-ROUTES: list[BaseRoute] = [
-    Operation(_SENDERS, begin, "control", POST=Terms({201: ("id", "target")}, Receiver)),
-    Operation(_SENDERS, end, "control", DELETE=Terms({204: None})),
-    Operation(_SENDERS + "/{sender}", end, "control", DELETE=Terms({204: None})),
-]
+ROUTES = sender_routes("livelink", begin, Receiver)

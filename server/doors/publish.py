@@ -16,14 +16,12 @@ from typing import Any
 import av
 from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute
+from starlette.responses import Response
 
 from server.carriers import Carrier, FileCarrier, network_carrier
-from server.http import read_json, service_of, session_of
+from server.http import read_json, sender_routes, sending, service_of, session_of
 from server.muxing import Muxer
 from server.outlet import Heard
-from server.routes import Operation, Terms
 from server.senders import Sender, SendingFailed
 from server.session import Session
 from server.targets import Targets
@@ -177,20 +175,7 @@ async def begin(request: Request) -> Response:
     finally:
         if not started:
             await asyncio.to_thread(carrier.discard)
-    where = f"/api/sessions/{session.id}/publish/{publisher.id}"
-    return JSONResponse({"id": publisher.id, "target": shown}, 201, {"Location": where})
+    return sending(publisher)
 
 
-async def end(request: Request) -> Response:
-    """End one, or all; when it answers, everything is sent."""
-    service, session = service_of(request), session_of(request)
-    await service.senders.stop(session, "publish", request.path_params.get("sender"))
-    return Response(status_code=204)
-
-
-_SENDERS = "/api/sessions/{id}/publish"
-ROUTES: list[BaseRoute] = [
-    Operation(_SENDERS, begin, "control", POST=Terms({201: ("id", "target")}, Publication)),
-    Operation(_SENDERS, end, "control", DELETE=Terms({204: None})),
-    Operation(_SENDERS + "/{sender}", end, "control", DELETE=Terms({204: None})),
-]
+ROUTES = sender_routes("publish", begin, Publication)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image, ImageColor
 
+from benchmarks.doors_plot import BAD, BAR, GOOD, draw
 from benchmarks.felt import AT_REST, LOUD, Seen, Sound, feel, summary
+from benchmarks.framework_clients import Player
 from benchmarks.voice import voice
 
 RATE = 48_000
@@ -14,7 +19,8 @@ RATE = 48_000
 def received(begin: float, end: float, *, parted_until: float) -> tuple[list[Sound], list[Seen]]:
     sounds = [Sound(t, 480, 0.2 if begin <= t < end else 0.0) for t in range(0, 5000, 10)]
     frames = [
-        Seen(t, t // 40, 0.05 if begin <= t < parted_until else 0.001) for t in range(0, 5000, 40)
+        Seen(t, t // 40, 0.05 if begin <= t < parted_until else 0.001, begin - 80 <= t < end)
+        for t in range(0, 5000, 40)
     ]
     return sounds, frames
 
@@ -22,7 +28,7 @@ def received(begin: float, end: float, *, parted_until: float) -> tuple[list[Sou
 def test_an_utterance_that_is_cut_off_is_judged_by_what_was_received() -> None:
     sounds, frames = received(1200, 3100, parted_until=3150)
     felt = feel(sounds, frames, said=1000, cut=3000, position=1880, rate_hz=RATE)
-    assert (felt.first_sound, felt.first_frame) == (200, 200)
+    assert (felt.first_sound, felt.first_frame, felt.open_lips) == (200, 120, 200)
     assert (felt.old_sound, felt.at_rest) == (100, 160)
     assert (felt.heard, felt.position_error) == (1900, 20)
     assert felt.old_frames == 1  # at 3120
@@ -53,3 +59,28 @@ def test_the_made_up_voice_never_pauses() -> None:
     assert peaks.min() > 2 * LOUD
     assert peaks.max() < 0.5
     assert pytest.approx(0.012) == AT_REST
+
+
+def test_what_another_listener_heard_is_what_the_position_is_about() -> None:
+    sounds, frames = received(1200, 3100, parted_until=3150)
+    felt = feel(sounds, frames, said=1000, cut=3000, position=1700, rate_hz=RATE, played=1690)
+    assert felt.position_error == 10
+    player = Player()
+    player.play(voice(0.1), RATE, at=7.0)
+    player.play(np.zeros(4800, np.int16), RATE, at=7.1)
+    player.play(voice(0.1), RATE, at=7.2)
+    assert player.heard_ms(7.255) == pytest.approx(155)
+    assert player.heard_ms(9.0) == pytest.approx(200)
+    player.begin()
+    assert player.heard_ms(9.0) == 0
+
+
+def test_the_picture_of_the_benchmark_tells_good_from_missed(tmp_path: Path) -> None:
+    sounds, frames = received(1200, 3100, parted_until=3150)
+    figures = summary([feel(sounds, frames, said=1000, cut=3000, position=1880, rate_hz=RATE)])
+    rows = [{"door": "One", **figures}, {"door": "Two", **figures, "old_sound": None}]
+    draw(rows, "said", tmp_path / "doors.png")
+    image = Image.open(tmp_path / "doors.png").convert("RGB")
+    colours = {colour for _, colour in image.getcolors(1 << 20) or ()}
+    assert {ImageColor.getrgb(GOOD), ImageColor.getrgb(BAR)} <= colours
+    assert ImageColor.getrgb(BAD) not in colours

@@ -6,13 +6,13 @@ import asyncio
 import json
 import sys
 import time
-import wave
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from benchmarks.voice import wav
 from client_example.headless import FileMicrophone, read_sound, view
 from tests.server.live import serving
 
@@ -21,11 +21,7 @@ pytestmark = pytest.mark.timeout(60)
 
 def write_tone(path: Path, seconds: float) -> Path:
     pcm = (np.sin(np.arange(round(22_050 * seconds)) * 0.1) * 9000).astype("<i2")
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(22_050)
-        file.writeframes(pcm.tobytes())
+    path.write_bytes(wav(pcm, 22_050))
     return path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
-from engine.backends import Graph, GraphSpec, load_backend
 from engine.backends.cuda_graph import Record
 from engine.config import EngineConfig
 from engine.motion.retarget import FaceBasis
@@ -24,21 +22,7 @@ from engine.profiles.sd15 import Parts, random_parts, sampling_of
 from engine.render.base import FrameCondition
 from engine.render.sd15 import DiffusionRenderer
 from engine.render.sd15_networks import FrameNetworks, Sampling
-
-
-class SharedGraphs:
-    """The bundled networks on one thread, compiled once for all engines of the tests."""
-
-    fast = False
-    put = staticmethod(np.asarray)
-
-    def load(self, spec: GraphSpec, path: Path) -> Graph:
-        return compiled(spec, path)
-
-
-@cache
-def compiled(spec: GraphSpec, path: Path) -> Graph:
-    return load_backend("openvino", threads=1).load(spec, path)
+from tests.contracts.shared_graphs import SharedGraphs
 
 
 def stirred(config: EngineConfig) -> tuple[AvatarEngine, DiffusionRenderer]:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from engine.avatar import AvatarEngine
-from engine.backends import load_backend
 from engine.config import EngineConfig
 from engine.drawing import OPENED
 from engine.enroll import Identity
 from engine.errors import PortraitRefused, PromptRefused
 from engine.types import Quality
+from tests.contracts.shared_graphs import SharedGraphs
 
 HOP = 640
 
@@ -41,25 +41,33 @@ def whole(engine: AvatarEngine, identity: Identity, pcm: np.ndarray, seed: int =
     return np.stack([f.rgb for f in frames])
 
 
+@pytest.fixture(scope="module")
+def alone(engine: AvatarEngine, identity: Identity, sound: np.ndarray) -> np.ndarray:
+    """The frames (20, H, W, 3) of the sound, drawn in one step with nobody else about."""
+    frames = whole(engine, identity, sound)
+    frames.setflags(write=False)
+    return frames
+
+
 @pytest.mark.parametrize("cut", [161, 640, 1000, 7000])
 def test_splitting_the_sound_never_changes_the_frames(
-    engine: AvatarEngine, identity: Identity, sound: np.ndarray, cut: int
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray, alone: np.ndarray, cut: int
 ) -> None:
     state = engine.start(identity, seed=3)
     frames = [f for i in range(0, len(sound), cut) for f in engine.step(state, sound[i : i + cut])]
     frames += engine.flush(state)
-    np.testing.assert_array_equal(np.stack([f.rgb for f in frames]), whole(engine, identity, sound))
+    np.testing.assert_array_equal(np.stack([f.rgb for f in frames]), alone)
 
 
 def test_later_sound_never_changes_earlier_frames(
-    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray, alone: np.ndarray
 ) -> None:
     other = sound.copy()
     other[12 * HOP :] = 0
     decided = 12 - engine.config.stream.lookahead_frames
-    a, b = whole(engine, identity, sound), whole(engine, identity, other)
-    np.testing.assert_array_equal(a[:decided], b[:decided])
-    assert (a[decided + 4 :] != b[decided + 4 :]).any()
+    frames = whole(engine, identity, other)
+    np.testing.assert_array_equal(frames[:decided], alone[:decided])
+    assert (frames[decided + 4 :] != alone[decided + 4 :]).any()
 
 
 def test_a_frame_comes_out_once_its_look_ahead_was_heard(
@@ -72,18 +80,19 @@ def test_a_frame_comes_out_once_its_look_ahead_was_heard(
 
 
 def test_the_same_seed_gives_the_same_stream_and_another_another(
-    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray, alone: np.ndarray
 ) -> None:
-    np.testing.assert_array_equal(
-        whole(engine, identity, sound, 5), whole(engine, identity, sound, 5)
-    )
-    assert (whole(engine, identity, sound, 5) != whole(engine, identity, sound, 6)).any()
+    np.testing.assert_array_equal(whole(engine, identity, sound, 3), alone)
+    assert (whole(engine, identity, sound, 6) != alone).any()
 
 
 def test_enrolling_beside_a_stream_changes_neither(
-    engine: AvatarEngine, identity: Identity, portrait: np.ndarray, sound: np.ndarray
+    engine: AvatarEngine,
+    identity: Identity,
+    portrait: np.ndarray,
+    sound: np.ndarray,
+    alone: np.ndarray,
 ) -> None:
-    alone = whole(engine, identity, sound)
     with ThreadPoolExecutor(1) as other:
         beside = [other.submit(engine.enroll, portrait) for _ in range(3)]
         together = whole(engine, identity, sound)
@@ -95,7 +104,7 @@ def test_enrolling_beside_a_stream_changes_neither(
 
 
 def test_a_lower_quality_repeats_pictures_and_a_higher_one_draws_all_again(
-    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray, alone: np.ndarray
 ) -> None:
     state = engine.start(identity, seed=3)
     full = engine.step(state, sound[: 6 * HOP])  # frames 0-3
@@ -107,13 +116,12 @@ def test_a_lower_quality_repeats_pictures_and_a_higher_one_draws_all_again(
     assert [f.index for f in full + half + again] == list(range(13))
     for drawn, repeated in zip(half[::2], half[1::2], strict=True):
         np.testing.assert_array_equal(drawn.rgb, repeated.rgb)
-    np.testing.assert_array_equal(full[0].rgb, whole(engine, identity, sound)[0])
+    np.testing.assert_array_equal(full[0].rgb, alone[0])
 
 
 def test_streams_do_not_disturb_each_other(
-    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray, alone: np.ndarray
 ) -> None:
-    alone = whole(engine, identity, sound)
     one, two = engine.start(identity, seed=3), engine.start(identity, seed=9)
     frames = []
     for start in range(0, len(sound), HOP):
@@ -150,27 +158,33 @@ def smiling(engine: AvatarEngine, identity: Identity, pcm: np.ndarray, cut: int)
     return np.stack([f.rgb for f in frames + engine.flush(state)])
 
 
+@pytest.fixture(scope="module")
+def together(engine: AvatarEngine, identity: Identity, sound: np.ndarray) -> np.ndarray:
+    """The frames of the sound in one step, with the prompt from `SMILE_AT` on."""
+    return smiling(engine, identity, sound, len(sound))
+
+
 def test_the_laws_hold_with_a_prompt_in_the_middle(
-    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+    engine: AvatarEngine,
+    identity: Identity,
+    sound: np.ndarray,
+    alone: np.ndarray,
+    together: np.ndarray,
 ) -> None:
-    together = smiling(engine, identity, sound, len(sound))
     np.testing.assert_array_equal(smiling(engine, identity, sound, 900), together)
-    plain = whole(engine, identity, sound)
-    np.testing.assert_array_equal(together[:SMILE_AT], plain[:SMILE_AT])
-    assert np.abs(together[-1].astype(int) - plain[-1]).max() > 20
+    np.testing.assert_array_equal(together[:SMILE_AT], alone[:SMILE_AT])
+    assert np.abs(together[-1].astype(int) - alone[-1]).max() > 20
 
 
 def test_a_prompt_for_the_next_frame_needs_no_number(
-    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray, together: np.ndarray
 ) -> None:
     state = engine.start(identity, seed=3)
     frames = engine.step(state, sound[: (SMILE_AT + 2) * HOP])
     assert len(frames) == SMILE_AT
     engine.set_prompt(state, engine.read_prompt("smile, brows up 0.5"))
     frames += engine.step(state, sound[(SMILE_AT + 2) * HOP :]) + engine.flush(state)
-    np.testing.assert_array_equal(
-        np.stack([f.rgb for f in frames]), smiling(engine, identity, sound, len(sound))
-    )
+    np.testing.assert_array_equal(np.stack([f.rgb for f in frames]), together)
 
 
 def test_words_beyond_the_face_are_refused(engine: AvatarEngine) -> None:
@@ -212,7 +226,6 @@ def test_lips_that_open_are_painted_before_their_turn(
 def test_a_fast_run_time_paints_every_frame_unless_told_otherwise(
     fast: bool, asked: int, every: int
 ) -> None:
-    runtime = load_backend("openvino", threads=1)
-    runtime.fast = fast
-    engine = AvatarEngine.load(EngineConfig(threads=1, paint_every=asked), runtime)
+    config = EngineConfig(threads=1, paint_every=asked)
+    engine = AvatarEngine.load(config, SharedGraphs(fast=fast))
     assert engine.config.paint_every == every

@@ -9,7 +9,7 @@ from engine.avatar import AvatarEngine
 from engine.config import EngineConfig
 from engine.enroll import Identity
 from engine.types import Pcm, Quality, VideoFrame
-from tests.contracts.small import SharedGraphs
+from tests.contracts.shared_graphs import SharedGraphs
 
 HOP, FRAMES, CHANGE = 640, 12, 5
 SEED = 3

@@ -171,9 +171,10 @@ def test_a_frame_of_several_windows_is_the_weighted_mean_of_their_predictions(
     torch.testing.assert_close(film(made, portrait, sound), run.z_t[1:], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "lcm"])
+# Within a step, at its end, when sampled, when partly decoded.
+@pytest.mark.parametrize(("sampler", "stops"), [("ddim", (2, 5)), ("lcm", (5, 6, 9))])
 def test_latent_fusion_stopped_anywhere_goes_on_as_if_it_had_not(
-    portrait: np.ndarray, wav: Path, tmp_path: Path, sampler: str
+    portrait: np.ndarray, wav: Path, tmp_path: Path, sampler: str, stops: tuple[int, ...]
 ) -> None:
     made, _ = engine("fusion", 2, sampler=sampler)
     casting = Casting(portraits=[portrait], prompt="older", seed=1)
@@ -182,7 +183,7 @@ def test_latent_fusion_stopped_anywhere_goes_on_as_if_it_had_not(
     assert whole.pieces == 2 * 3 + FRAMES
     assert seen == [(i, whole.pieces) for i in range(whole.pieces + 1)]
 
-    for stop_at in (2, 5, 6, 9):  # within a step, at its end, when sampled, when partly decoded
+    for stop_at in stops:
 
         def stop(done: int, total: int, stop_at: int = stop_at) -> None:
             if done == stop_at:
@@ -191,7 +192,7 @@ def test_latent_fusion_stopped_anywhere_goes_on_as_if_it_had_not(
         with pytest.raises(KeyboardInterrupt):
             generate(made, casting, wav, tmp_path / "cut", save_every_s=0, progress=stop)
     report = generate(made, casting, wav, tmp_path / "cut")
-    assert report.resumed_at == 9
+    assert report.resumed_at == stops[-1]
     a, b = ([p.read_bytes() for p in sorted((tmp_path / n).iterdir())] for n in ("whole", "cut"))
     assert len(a) == FRAMES
     assert a == b

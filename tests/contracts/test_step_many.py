@@ -15,6 +15,7 @@ from engine.face.image_file import decode_image
 from engine.state import StreamState
 from engine.types import Pcm, Quality, VideoFrame
 from server.run import BUNDLED_PORTRAIT
+from tests.contracts.shared_graphs import SharedGraphs
 
 HOP = 640
 FRAMES = 9
@@ -135,11 +136,10 @@ def test_in_half_precision_company_changes_a_frame_by_rounding_alone(
 ) -> None:
     """The backend's own choice of arithmetic, bf16 where this CPU has it: at most 2 of 255."""
     rows = [(seed, sound(seed)[: 5 * HOP]) for seed in range(2)]
+    pairs = load_backend("openvino", threads=1, rows=2)
     engines = [
-        AvatarEngine.load(
-            EngineConfig(threads=1), load_backend("openvino", threads=1, rows=rows_together)
-        )
-        for rows_together in (1, 2)
+        AvatarEngine.load(EngineConfig(threads=1), runtime)
+        for runtime in (SharedGraphs(fast=pairs.fast), pairs)
     ]
     one, two = (
         [

@@ -6,17 +6,20 @@ import hashlib
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from playwright.sync_api import Browser, Page, Route
 
 from benchmarks.browser import new_page
 from benchmarks.server_process import ServerProcess
+from server.settings import ServerSettings
 from tests.e2e.conftest import FAKE
 from tests.e2e.conftest import browser as browser
 from tests.e2e.conftest import voice as voice
+from tests.server.live import Live, serving
 
 NPM = Path(__file__).parent / "npm"
 ENTRIES = ("pipecat", "player", "whip")
@@ -65,6 +68,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     log = tmp_path_factory.mktemp("server") / "log.txt"
     with ServerProcess(log, FAKE, ("--max-sessions", "4")) as running:
         yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def live() -> AsyncIterator[Live]:
+    """A server in this process for all tests of a file."""
+    settings = ServerSettings(port=0, offers_per_address=100, capacity=50, max_sessions=50)
+    async with serving(settings=settings) as served:
+        yield served
 
 
 @pytest.fixture

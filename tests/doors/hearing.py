@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import time
-import wave
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -16,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from websockets.asyncio.client import ClientConnection, connect
 
+from server.clips import Spoken
 from server.outlet import Outlet
 from server.session import Session
 from tests.server.live import Live
 
 RATE = 48_000
+PIECE = RATE // 25  # 40 ms
 Sound = NDArray[np.int16]
 
 
@@ -40,29 +40,38 @@ def place_of(part: NDArray[Any], whole: NDArray[Any]) -> tuple[int, float]:
     a, b = (np.fft.rfft(x.astype(float), size) for x in (whole, part))
     lags = np.fft.irfft(a * b.conj(), size)[: max(1, len(whole) - len(part) + 1)]
     at = int(np.argmax(lags))
-    there = whole[at : at + len(part)].astype(float)
-    norm = np.linalg.norm(there) * np.linalg.norm(part.astype(float))
-    return at, float(lags[at] / norm) if norm else 0.0
+    return at, alike(part, whole[at : at + len(part)])
+
+
+def alike(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """How alike two stretches of sound are (1: the same); 0 where they are not of one length."""
+    if len(one) != len(other):
+        return 0.0
+    a, b = one.astype(float), other.astype(float)
+    norm = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / norm) if norm else 0.0
 
 
 def wholeness(said: Sound, heard: Sound) -> tuple[float, float]:
     """How much of `said` (48 kHz) is in `heard` in order, and by how many ms it is too long or short.
 
-    Looked for in pieces of 200 ms, each up to 500 ms too soon or too late after the one before: a busy
-    machine makes up sound where its own came too late.
+    Looked for in pieces of 40 ms, each up to 500 ms too soon or too late after the one before.
     """
-    piece = RATE // 5
-    at, _ = place_of(said[:piece], heard)
+    at, _ = place_of(said[: RATE // 5], heard)
     found = []
-    for begin in range(0, len(said) - piece + 1, piece):
-        low = max(0, at - RATE // 2)
-        place, alike = place_of(said[begin : begin + piece], heard[low : at + piece + RATE // 2])
-        if alike > 0.9:
-            at = low + place
+    for begin in range(0, len(said) - PIECE + 1, PIECE):
+        part = said[begin : begin + PIECE]
+        if alike(part, heard[at : at + PIECE]) > 0.9:
             found.append(at - begin)
-        at += piece
+        else:
+            low = max(0, at - RATE // 2)
+            place, likeness = place_of(part, heard[low : at + PIECE + RATE // 2])
+            if likeness > 0.9:
+                at = low + place
+                found.append(at - begin)
+        at += PIECE
     off_ms = (found[-1] - found[0]) / 48 if found else np.inf
-    return len(found) / (len(said) // piece), off_ms
+    return len(found) / (len(said) // PIECE), off_ms
 
 
 def at_48k(pcm: Sound, rate_hz: int) -> Sound:
@@ -74,13 +83,13 @@ def at_48k(pcm: Sound, rate_hz: int) -> Sound:
     return np.concatenate([part.to_ndarray()[0] for part in parts])
 
 
-def wav(pcm: Sound, rate_hz: int) -> bytes:
-    """A sound file of it."""
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setparams((1, 2, rate_hz, len(pcm), "NONE", ""))
-        file.writeframes(pcm.tobytes())
-    return out.getvalue()
+def telephone(pcm: Sound, law: str = "mulaw") -> bytes:
+    """8 kHz sound (N,) as the lines of telephones carry it, `mulaw` or `alaw`: a byte a sample."""
+    coder = av.CodecContext.create(f"pcm_{law}", "w")
+    coder.sample_rate, coder.layout, coder.format = 8000, "mono", "s16"
+    frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+    frame.sample_rate = 8000
+    return b"".join(bytes(packet) for packet in coder.encode(frame))
 
 
 def loud(pcm: NDArray[Any]) -> bool:
@@ -88,19 +97,34 @@ def loud(pcm: NDArray[Any]) -> bool:
 
 
 class Ear:
-    """All sound that leaves a session, with the time of each 20 ms."""
+    """All sound that leaves a session, with the time of each 20 ms, and what of it is whose speech."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
         self.packets: list[Sound] = []
+        self.spoken: list[tuple[Spoken, ...]] = []
 
-    def hear(self, pcm: Sound) -> None:
+    def hear(self, pcm: Sound, spoken: tuple[Spoken, ...] = ()) -> None:
         self.times.append(time.monotonic())
         self.packets.append(pcm)
+        self.spoken.append(spoken)
 
     @property
     def sound(self) -> Sound:
         return np.concatenate([np.zeros(0, np.int16), *self.packets])
+
+    def speech(self, utterance: str | None = None) -> Sound:
+        """What was said, in one utterance or in all.
+
+        Without what stands in for packets that a busy machine makes late: it is nobody's speech.
+        """
+        said = [
+            pcm[part.begin : part.end]
+            for pcm, parts in zip(self.packets, self.spoken, strict=True)
+            for part in parts
+            if utterance in (None, part.utterance)
+        ]
+        return np.concatenate([np.zeros(0, np.int16), *said])
 
     def loud_times(self) -> list[float]:
         return [at for at, pcm in zip(self.times, self.packets, strict=True) if loud(pcm)]
@@ -110,21 +134,22 @@ class Ear:
 def listening(session: Session) -> Iterator[Ear]:
     """Receive the session's sound inside the block, as any receiver does."""
     ear, outlet = Ear(), Outlet()
-
-    async def follow() -> None:
-        try:
-            while True:
-                ear.hear((await outlet.sound()).pcm)
-        except EOFError:
-            return
-
-    task = asyncio.ensure_future(follow())
+    outlet.taps.append(lambda heard: ear.hear(heard.pcm, heard.spoken))
     assert session.attach(outlet)
     try:
         yield ear
     finally:
         session.detach(outlet)
-        task.cancel()
+
+
+def cut_at_ms(said: Sound, speech: Sound) -> float:
+    """How far `said` (48 kHz) had come where `speech` ends, which was cut off in it.
+
+    Found by its last 200 ms: what a session says of its position is not asked.
+    """
+    at, likeness = place_of(speech[-RATE // 5 :], said)
+    assert likeness > 0.9
+    return (at + RATE // 5) / 48
 
 
 class Door:

@@ -12,6 +12,7 @@ from aiortc.mediastreams import MediaStreamTrack
 from numpy.typing import NDArray
 
 from client_example.headless import Viewer
+from tests.doors.hearing import place_of
 from tests.server.live import until
 
 SDP = {"Content-Type": "application/sdp"}
@@ -78,14 +79,4 @@ def heard_share(said: NDArray[Any], heard: NDArray[Any]) -> float:
     unevenly. Pieces of noise are alike to .3 by chance.
     """
     pieces = [said[at : at + 1920] for at in range(0, len(said) - 1919, 9600)]
-    return float(np.mean([_alike(piece, heard) > 0.7 for piece in pieces]))
-
-
-def _alike(part: NDArray[Any], whole: NDArray[Any]) -> float:
-    """How alike `part` and that stretch of `whole` are that is most like it; 1: the same."""
-    size = 1 << (len(part) + len(whole)).bit_length()
-    a, b = (np.fft.rfft(x.astype(float), size) for x in (whole, part))
-    lags = np.fft.irfft(a * b.conj(), size)[: max(1, len(whole) - len(part) + 1)]
-    there = whole[int(np.argmax(lags)) :][: len(part)].astype(float)
-    norm = float(np.linalg.norm(there) * np.linalg.norm(part.astype(float)))
-    return float(lags.max()) / norm if norm else 0.0
+    return float(np.mean([place_of(piece, heard)[1] > 0.7 for piece in pieces]))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import wave
 from pathlib import Path
 
 import av
@@ -11,16 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 RATE_HZ = 48_000
-
-
-def sound_file(pcm: NDArray[np.int16]) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(RATE_HZ)
-        out.writeframes(pcm.tobytes())
-    return file.getvalue()
 
 
 def beeps(count: int) -> NDArray[np.int16]:

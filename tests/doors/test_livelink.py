@@ -16,11 +16,11 @@ import pytest
 from pythonosc.dispatcher import Dispatcher
 from pythonosc.osc_server import AsyncIOOSCUDPServer
 
+from benchmarks.voice import wav
 from engine.face import arkit
 from engine.types import FaceMotion
 from server.doors.livelink import head_turn, live_link, live_link_values
 from server.settings import ServerSettings
-from tests.doors.recordings import sound_file
 from tests.server.live import Live, serving, until
 
 JAW = arkit.index("jawOpen")
@@ -153,7 +153,7 @@ async def test_the_jaw_follows_the_voice_and_rests_after_an_interruption() -> No
         assert max(ear.jaws) == 0
         at = np.arange(10 * 48_000) / 48_000
         loud = np.where(at % 1 < 0.5, np.sin(at * 2 * np.pi * 220) * 12_000, 0).astype(np.int16)
-        await live.http.post(f"{session}/say", content=sound_file(loud))
+        await live.http.post(f"{session}/say", content=wav(loud))
         await until(lambda: max(ear.jaws, default=0) > 0.5, 5)
         heard = len(ear.packets)
         await until(lambda: len(ear.packets) > heard + 30, 5)
@@ -189,7 +189,7 @@ async def test_osc_carries_the_blend_shapes_and_the_head() -> None:
             began = await live.http.post(f"{session}/livelink", json=asked)
             assert began.status_code == 201
             tone = np.sin(np.arange(48_000) * 2 * np.pi * 220 / 48_000) * 12_000
-            await live.http.post(f"{session}/say", content=sound_file(tone.astype(np.int16)))
+            await live.http.post(f"{session}/say", content=wav(tone.astype(np.int16)))
             await until(lambda: opened(seen) > 0.5, 5)
     finally:
         transport.close()

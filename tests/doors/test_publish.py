@@ -18,13 +18,14 @@ import pytest
 from PIL import Image
 
 from benchmarks.server_process import free_port
+from benchmarks.voice import wav
 from engine.errors import ConfigError
 from engine.offline.mark import MARK
 from server.carriers import ffmpeg
 from server.muxing import Muxer
 from server.settings import ServerSettings
 from server.targets import TargetRefused, Targets
-from tests.doors.recordings import beeps, heard, seen, sound_file
+from tests.doors.recordings import beeps, heard, seen
 from tests.server.live import PORTRAIT, Live, serving, until
 
 
@@ -70,7 +71,7 @@ async def test_files_are_whole_after_a_kill_an_end_and_a_stop_of_the_server(tmp_
             began[path] = answer.headers["Location"]
         again = await live.http.post(f"{session}/publish", json={"url": ended.as_uri()})
         assert (again.status_code, again.json()["error"]["code"]) == (409, "target_exists")
-        await live.http.post(f"{session}/say", content=sound_file(beeps(2)))
+        await live.http.post(f"{session}/say", content=wav(beeps(2)))
         await asyncio.sleep(3.3)
         for source, copy in zip((ended, stopped), cut, strict=True):
             await asyncio.to_thread(shutil.copy, source, copy)
@@ -109,7 +110,7 @@ async def test_rtmp_arrives_in_step(tmp_path: Path) -> None:
                 f"{session}/publish", json={"url": f"rtmp://127.0.0.1:{port}/live/key"}
             )
             assert began.json()["target"] == f"rtmp://127.0.0.1:{port}"
-            await live.http.post(f"{session}/say", content=sound_file(beeps(2)))
+            await live.http.post(f"{session}/say", content=wav(beeps(2)))
             await asyncio.sleep(3.3)
             assert (await live.http.delete(f"{session}/publish")).status_code == 204
             assert states == [("started", ""), ("ended", "")]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import wave
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
+from benchmarks.voice import wav
 from client_example.headless import FileMicrophone, Viewer
 from engine.errors import ConfigError
 from server.settings import ServerSettings
+from tests.doors import hearing
 from tests.doors.one_way import SDP, Peer, heard_share, one_way_offer
 from tests.server.live import serving, until
 
@@ -24,27 +25,15 @@ TOKEN = "a-token.of~the+tests/="
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
-def write_wave(path: Path, sound: np.ndarray) -> Path:
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(48_000)
-        out.writeframes((sound / np.abs(sound).max() * 12_000).astype("<i2").tobytes())
+BABBLE = hearing.babble(4, 48_000)
+
+
+@pytest.fixture
+def babble(tmp_path: Path) -> Path:
+    """It as a sound file."""
+    path = tmp_path / "babble.wav"
+    path.write_bytes(wav(BABBLE))
     return path
-
-
-@pytest.fixture(scope="module")
-def babble(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four seconds of noise in the voice's band: no stretch of it is like another."""
-    spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(4 * 48_000))
-    hz = np.fft.rfftfreq(4 * 48_000, 1 / 48_000)
-    noise = np.fft.irfft(np.where((hz > 200) & (hz < 3000), spectrum, 0))
-    return write_wave(tmp_path_factory.mktemp("sound") / "babble.wav", noise)
-
-
-def samples(path: Path) -> np.ndarray:
-    with wave.open(str(path)) as file:
-        return np.frombuffer(file.readframes(file.getnframes()), "<i2")
 
 
 def code_of(response: httpx.Response) -> tuple[int, str]:
@@ -113,7 +102,7 @@ async def test_the_avatar_speaks_what_ffmpeg_pushes(babble: Path) -> None:
             for player in players:
                 await player.close()
         for player in players:
-            share = heard_share(samples(babble)[72_000:168_000], player.sound)
+            share = heard_share(BABBLE[72_000:168_000], player.sound)
             assert share > 0.5
             assert len(player.shown) > 20
 
@@ -130,8 +119,10 @@ async def test_who_publishes_is_heard_in_the_place_of_others_until_it_leaves(
 ) -> None:
     hums = {}
     for hz in (800, 500, 1500):
-        sound = np.sin(np.arange(48_000) * hz * 2 * np.pi / 48_000)
-        hums[hz] = FileMicrophone(write_wave(tmp_path / f"{hz}.wav", sound), loop=True)
+        sound = 12_000 * np.sin(np.arange(48_000) * hz * 2 * np.pi / 48_000)
+        path = tmp_path / f"{hz}.wav"
+        path.write_bytes(wav(sound.astype(np.int16)))
+        hums[hz] = FileMicrophone(path, loop=True)
     async with serving(settings=PLAIN) as live:
         talker, player, first, second = Viewer(live.url), *(Peer(live.http) for _ in range(3))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 import urllib.request
-import wave
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from playwright.sync_api import Page
 
+from benchmarks.beeps import write_wav
 from benchmarks.server_process import ServerProcess
 
 # Mean absolute difference of two 64 x 64 grey copies of the video, `ms` apart.
@@ -41,11 +41,7 @@ def write_voice(path: Path, seconds: float) -> Path:
     t = np.arange(int(rate * seconds)) / rate
     buzz = np.sum([np.sin(2 * np.pi * 140 * k * t) / k for k in range(1, 12)], axis=0)
     pcm = 0.25 * buzz * np.clip(np.sin(2 * np.pi * 4 * t), 0, 1)
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(rate)
-        out.writeframes((np.clip(pcm, -1, 1) * 32767).astype("<i2").tobytes())
+    write_wav(path, pcm, rate)
     return path
 
 

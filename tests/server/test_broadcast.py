@@ -32,7 +32,9 @@ class Studio:
             self.playout,
             shown=lambda picture, now: self.left.append((picture.index, now)),
             heard=self.played.append,
-            coded=(lambda n, picture: self.numbers.append((n, picture.index))) if coded else None,
+            coded=(lambda n, picture, spoken: self.numbers.append((n, picture.index)))
+            if coded
+            else None,
         )
 
     def outlet(self) -> Outlet:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.voice import wav
 from client_example import headless
 from client_example.headless import FileMicrophone, Viewer
 from engine.types import Pcm
-from server.intake import Pcm48
 from server.sound_format import SoundFormat
 from tests.server.fake_engine import FakeEngine, FakeState
 from tests.server.live import Live, serving, until
@@ -89,15 +88,6 @@ async def speaking(
         await viewer.close()
 
 
-def write_wav(path: Path, pcm: Pcm48) -> Path:
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(48_000)
-        out.writeframes(pcm.tobytes())
-    return path
-
-
 def places(heard: Pcm, sent: Pcm) -> list[tuple[int, float]]:
     """For each loud 0.2 s of what was heard: where in `sent` it is, less where it was heard; how alike."""
     found = []
@@ -137,14 +127,15 @@ def counter(text: str, name: str) -> float:
 async def test_a_microphone_is_heard_whole_through_60_ms_of_jitter_and_its_losses_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound = voice(40)
+    sound, file = voice(40), tmp_path / "voice.wav"
+    file.write_bytes(wav(sound))
     ear, stalls = Ear(), Stalls()
     line = Line(delay=uniform(0.120))
     watching = asyncio.create_task(stalls.watch())
     async with (
         serving(ear) as live,
         relaying(up=line) as relay,
-        speaking(live, relay, write_wav(tmp_path / "voice.wav", sound), monkeypatch),
+        speaking(live, relay, file, monkeypatch),
     ):
         [session] = live.service.sessions
         intake = session.line.intake
@@ -180,11 +171,12 @@ async def test_a_microphone_is_heard_whole_through_60_ms_of_jitter_and_its_losse
 async def test_what_a_viewer_loses_and_what_waits_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = Line(loss=0.2)
+    line, file = Line(loss=0.2), tmp_path / "voice.wav"
+    file.write_bytes(wav(tone(5)))
     async with (
         serving() as live,
         relaying(down=line) as relay,
-        speaking(live, relay, write_wav(tmp_path / "voice.wav", tone(5)), monkeypatch),
+        speaking(live, relay, file, monkeypatch),
     ):
         session = await live.http.post("/api/sessions", json={})
         waits = live.service.find_session(session.json()["session_id"])

@@ -13,15 +13,17 @@ from aiortc.mediastreams import MediaStreamError
 from server.clips import Picture
 from server.outlet import Heard, Outlet, Shown
 from server.tracks import AvatarAudioTrack, AvatarTrack, AvatarVideoTrack
+from server.yuv import as_frame
 
 pytestmark = pytest.mark.timeout(20)
 
 
 def shown(index: int, wall: float | None = None) -> Shown:
     rgb = np.full((64, 64, 3), 40 + index, dtype=np.uint8)
-    frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")
+    picture = Picture(index, rgb, 1920 * index, made=0.0)
+    frame = as_frame(picture.yuv)
     frame.pts, frame.time_base = 3600 * index, Fraction(1, 90_000)
-    return Shown(frame, Picture(index, rgb, 1920 * index, made=0.0), wall)
+    return Shown(frame, picture.yuv, picture, wall)
 
 
 def heard(packet: int, wall: float | None = None) -> Heard:
