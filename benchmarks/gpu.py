@@ -26,7 +26,8 @@ import numpy as np
 import torch
 
 from benchmarks.environment import describe, gpus, print_header, print_json
-from benchmarks.stages import percentiles, voice
+from benchmarks.frames_child import voice
+from benchmarks.stages import percentiles
 from engine.avatar import AvatarEngine
 from engine.backends import BACKENDS
 from engine.config import EngineConfig

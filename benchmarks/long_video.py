@@ -41,7 +41,7 @@ from torch import Tensor
 from tqdm import tqdm, trange
 
 from benchmarks.environment import describe, print_header, print_json
-from benchmarks.stages import voice
+from benchmarks.frames_child import voice
 from engine.audio.sound_file import read_audio
 from engine.avatar import AvatarEngine
 from engine.backends import GraphSpec, load_backend
@@ -56,7 +56,8 @@ from engine.nets.painter import Cache, Condition, Painter
 from engine.offline.video import frames_of
 from engine.outputs import own_folder
 from engine.render.base import FrameCondition, Portrait
-from engine.render.tiny import TinyFace, TinyRenderer
+from engine.render.tiny import TinyRenderer
+from engine.render.tiny_face import TinyFace
 from server.run import BUNDLED_PORTRAIT
 
 WAYS = ("cache", "fusion", "neither")

@@ -22,8 +22,8 @@ import av
 
 from benchmarks.beeps import write_wav
 from benchmarks.environment import describe, print_header, print_json
+from benchmarks.frames_child import voice
 from benchmarks.server_process import ServerProcess
-from benchmarks.stages import voice
 from client_example.headless import FileMicrophone, Viewer
 
 SETTLE_S = 2.0  # the server collects its garbage a second after the last viewer

@@ -5,7 +5,9 @@ Prints a table, then one JSON line. Run it on an idle machine:
     python -m benchmarks.stages --out benchmarks/results/stages.json
 
 `--doubled` times frames of twice the size too, in turns with the usual ones, so that a busy moment
-is shared by both. `--batch 1 2 4` times so many streams in one step against one step each, in turns.
+is shared by both. `--against COMMIT` runs the engine of that commit, from a temporary worktree, in turns with this
+one and compares processor times, as both come and with every mouth painted; runs two of this one at once; and shows
+what each step of the server's ladder takes. `--batch 1 2 4` times so many streams in one step against one step each, in turns.
 """
 
 from __future__ import annotations
@@ -20,11 +22,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.against import compare, ladder, print_comparison, side_by_side
 from benchmarks.environment import describe, print_header, print_json
+from benchmarks.frames_child import voice
 from engine.avatar import AvatarEngine
 from engine.backends import BACKENDS, Backend, Graph, GraphSpec, load_backend
+from engine.backends.threads import with_threads
 from engine.config import EngineConfig
 from engine.face.image_file import decode_image
+from engine.render.specs import DENOISE
 from server.run import BUNDLED_PORTRAIT
 
 RENDER = (
@@ -33,6 +39,8 @@ RENDER = (
     "denoise",
     "decode",
 )  # landmarks in, painted crop out; geometry included
+# Settings of both engines: as they come, and every mouth painted.
+COMPARED: tuple[dict[str, Any], ...] = ({}, {"paint_every": 1})
 
 
 class TimedGraph:
@@ -66,15 +74,6 @@ class TimedBackend:
     def load(self, spec: GraphSpec, path: Path) -> Graph:
         """Load a graph that notes its times."""
         return TimedGraph(self._inner.load(spec, path), self.spent[spec.name])
-
-
-def voice(seconds: float, seed: int = 0) -> np.ndarray:
-    """Syllable-like bursts of noise and tone (N,), so that nothing is timed on silence."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(int(seconds * 16_000)) / 16_000
-    syllables = np.clip(np.sin(2 * np.pi * 4 * t), 0, 1)
-    tone = sum(np.sin(2 * np.pi * f * t) / f for f in (130, 260, 520, 1040, 2080))
-    return (syllables * (20 * tone + 0.1 * rng.standard_normal(len(t))) * 0.2).astype(np.float32)
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
@@ -199,7 +198,9 @@ def main() -> None:
     )
     parser.add_argument("--frames", type=int, default=500, help="frames to time")
     parser.add_argument("--warm-up", type=int, default=50, help="frames before that")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of one graph")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads of one graph; as measured"
+    )
     parser.add_argument(
         "--max-side", type=int, default=EngineConfig().max_side, help="longest side of the frames"
     )
@@ -217,6 +218,8 @@ def main() -> None:
         metavar="N",
         help="also time so many streams in one step, in turns with one step each",
     )
+    parser.add_argument("--against", metavar="COMMIT", help="also compare with that commit")
+    parser.add_argument("--blocks", type=int, default=8, help="of a second, a side, for --against")
     parser.add_argument("--backend", choices=BACKENDS, default="openvino")
     parser.add_argument(
         "--weights", type=Path, help="folder of the graphs, if not the embedded one"
@@ -224,8 +227,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     args = parser.parse_args()
     chosen = {} if args.weights is None else {"weights": args.weights}
-    config = EngineConfig(
-        threads=args.threads, backend=args.backend, max_side=args.max_side, **chosen
+    config = with_threads(
+        EngineConfig(threads=args.threads, backend=args.backend, max_side=args.max_side, **chosen),
+        DENOISE,
     )
     begun = time.perf_counter()
     backend = TimedBackend(load_backend(config.backend, threads=config.threads))
@@ -235,12 +239,18 @@ def main() -> None:
     result = measure(
         engine, backend.spent, args.frames, args.warm_up, enlarged(image, args.max_side)
     )
-    result |= {"load_s": round(loaded, 2), "backend": args.backend, "threads": args.threads}
+    result |= {"load_s": round(loaded, 2), "backend": args.backend, "threads": config.threads}
     if args.doubled:
         result["doubled"] = doubled(config, image, args.frames // config.stream.fps)
     if args.batch:
         seconds = args.frames // config.stream.fps
         result["together"] = together(config, enlarged(image, args.max_side), args.batch, seconds)
+    if args.against:
+        result["against"] = [
+            compare(args.against, args.portrait, args.blocks, changes) for changes in COMPARED
+        ]
+        result["at_once"] = side_by_side(args.portrait, args.blocks, {})
+        result["ladder"] = ladder(args.portrait, args.blocks)
     about = describe()
     print_header("Milliseconds a frame", about)
     print(f"{'stage':<14}{'p50':>8}{'p95':>8}{'p99':>8}   ms")
@@ -254,6 +264,15 @@ def main() -> None:
         print(
             f"{row['streams']} streams: {row['cpu_ms_a_frame']} ms of CPU a frame in one step, "
             f"{row['cpu_ms_a_frame_one_by_one']} one by one, {row['ratio_p50']} x"
+        )
+    for row in result.get("against", ()):
+        print_comparison(row)
+    if args.against:
+        print(f"two engines at once: {result['at_once']['two_at_once_over_one']} x the time of one")
+    for step in result.get("ladder", ()):
+        print(
+            f"ladder: a mouth every {step['paint_every']}, a picture every {step['draw_every']}: "
+            f"{step['cpu_ms_a_frame']} ms of CPU a frame, {step['ratio_p50']} x of the first"
         )
     print_json({"benchmark": "stages", **result, **about}, args.out)
 

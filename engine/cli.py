@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from engine.config import MODELS_DIR, check_models_dir
+from engine.config import MODELS_DIR, EngineConfig, check_models_dir
 from engine.errors import BackendUnavailable
 from engine.options import (
+    CALM,
     SD15,
     CheckpointOptions,
     EngineOptions,
@@ -34,9 +35,17 @@ def generate(
     *,
     portrait: Annotated[
         list[Path],
-        typer.Option("--portrait", "-p", help="Image of one person; sd15 takes several."),
+        typer.Option("--portrait", "-p", help="Image of a person; sd15 takes several."),
     ],
     audio: AudioOption,
+    face: Annotated[
+        int | None,
+        typer.Option(help="Which face talks, counted from the left; the largest without it."),
+    ] = None,
+    background: Annotated[
+        str,
+        typer.Option(help="Behind transparent parts: a colour (white, #20a040) or an image; grey."),
+    ] = "",
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help="Video: .mp4, .mkv, .mov; no suffix: a folder of PNG."),
@@ -78,12 +87,14 @@ def generate(
     )
     check_output(out)
     check_sound_file(audio)
-    casting = cast(portrait, mix or [], prompt, seed)
+    casting = cast(portrait, mix or [], prompt, seed, face=face, background=background)
     loaded = load_profile(config)
     fused = config.diffusion.long_video == "fusion"
     with _bar("windows, then frames" if fused else "drawing frames") as progress:
         resumable = config.profile == "sd15"
-        report = make(loaded, casting, audio, out, resumable=resumable, progress=progress)
+        report = make(
+            loaded, casting, audio, out, resumable=resumable, progress=progress, say=_say_beside
+        )
     typer.echo(f"{out}: {report}")
 
 
@@ -98,6 +109,7 @@ def motion(
     ],
     seed: Annotated[int, typer.Option(help="Seed of head motion and blinks.")] = 0,
     idle: Annotated[bool, typer.Option(help="Add blinks, gaze and head motion.")] = True,
+    calm: Annotated[bool, typer.Option("--calm", help=CALM)] = False,
 ) -> None:
     """Write the 52 face coefficients and the head pose of AUDIO at 25 fps, for 3-D heads.
 
@@ -105,8 +117,10 @@ def motion(
     """
     from engine.offline.motion_file import motion as write
 
+    config = EngineConfig(calm=calm)
+
     with _bar("seconds of sound") as progress:
-        frames = write(audio, out, seed=seed, idle=idle, progress=progress)
+        frames = write(audio, out, config, seed=seed, idle=idle, progress=progress)
     typer.echo(f"{out}: {frames} frames")
 
 
@@ -209,6 +223,11 @@ def distill(
     with training_packages():
         from engine.training.portraittalk.run_stage import distill as run
     _say_once(f"distill: held-out L1 {run(config, cache=cache, cpu=cpu)['held_out']:.4f}")
+
+
+def _say_beside(notice: str) -> None:
+    """Print a remark where it is not taken for the result."""
+    typer.echo(notice, err=True)
 
 
 @contextlib.contextmanager

@@ -168,13 +168,14 @@ class EngineConfig:
     profile: Profile = "tiny"
     weights: Path = WEIGHTS / "tiny"
     backend: BackendName = "openvino"
-    threads: int = 2  # CPU threads of one graph
+    threads: int = 0  # CPU threads of one graph; 0: one or two, as is measured at start
     batch: int = 1  # streams that may be stepped together; see `AvatarEngine.step_many`
     num_inference_steps: int = 1  # denoising steps per painted frame
     # frames; those between carry the last painted crop, unless lips open. 0: as the machine
     # allows, every one on a GPU or where the CPU multiplies in bf16, else every third
     paint_every: int = 0
     max_side: int = 512  # longer portraits are scaled down to this many pixels
+    calm: bool = False  # the head only sways and nods a little while it speaks
     stream: StreamConfig = StreamConfig()
     diffusion: DiffusionSettings = DiffusionSettings()
 
@@ -214,8 +215,10 @@ class EngineConfig:
             raise ConfigError(f"max_side={self.max_side} is out of range; 128 to 2048 pixels")
         if not 1 <= self.batch <= 64:
             raise ConfigError(f"batch={self.batch} is out of range; 1 to 64 streams")
-        if not 1 <= self.threads <= 1024:
-            raise ConfigError(f"threads={self.threads} is out of range; 1 to 1024 threads a graph")
+        if not 0 <= self.threads <= 1024:
+            raise ConfigError(
+                f"threads={self.threads} is out of range; 1 to 1024 threads a graph, 0: as measured"
+            )
         encoder = self.diffusion.speech if self.profile == "sd15" else "tiny"
         if encoder == "tiny" and self.stream.lookahead_frames != LOOKAHEAD_FRAMES:
             raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ from PIL import Image
 
 from engine.errors import ConfigError
 from engine.face import arkit
-from engine.face.detector import SCORE_NAMES, FaceReader
+from engine.face.detector import MIN_FACE_PX, SCORE_NAMES, FaceReader
 from engine.face.landmarks import crop_transform
+from engine.face.lips import LipWatch
 from engine.motion.expression_shapes import face_shapes
 from engine.motion.retarget import FaceBasis, neutral_face
 from engine.render.base import Portrait, Renderer, SeveralPortraits
-from engine.types import RgbImage
+from engine.types import PortraitReport, RgbImage
 
 F32 = NDArray[np.float32]
 _COLUMNS = [SCORE_NAMES.index(n) if n in SCORE_NAMES else -1 for n in arkit.NAMES]
@@ -31,6 +32,7 @@ class Identity:
     neutral: F32  # (478, 2) crop units, mouth closed
     span: float  # inter-ocular distance in crop units
     shapes: F32  # (52, 478, 2) what an expression's coefficients move, see `engine.motion.expression_shapes`
+    report: PortraitReport = PortraitReport()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -53,47 +55,81 @@ def fit_size(rgb: RgbImage, max_side: int) -> RgbImage:
     return np.asarray(Image.fromarray(rgb).resize(target, Image.Resampling.LANCZOS))
 
 
-def read_portrait(image: RgbImage, reader: FaceReader, max_side: int) -> tuple[Portrait, F32]:
-    """Find the face of an image (H, W, 3); returns the portrait and its coefficients (52,).
+@dataclass(frozen=True, slots=True)
+class Enroller:
+    """Makes identities: reads the face, works out its neutral, prepares the drawing."""
 
-    Raises:
-        PortraitRefused: there is not exactly one usable face.
-    """
-    read = reader.read(image)
-    rgb = fit_size(image, max_side)
-    scale = np.array([rgb.shape[1] / image.shape[1], rgb.shape[0] / image.shape[0]], np.float32)
-    landmarks = read.landmarks * scale
-    scores = np.append(read.scores, 0)[_COLUMNS].astype(np.float32)
-    return Portrait(rgb, landmarks, crop_transform(landmarks)), scores
+    reader: FaceReader
+    lips: LipWatch
+    renderer: Renderer[Any, Any]
+    basis: FaceBasis
+    max_side: int
+
+    def enroll(
+        self,
+        image: RgbImage,
+        *,
+        face: int | None = None,
+        more: Sequence[RgbImage] = (),
+        mixed: Sequence[tuple[RgbImage, float]] = (),
+    ) -> Identity:
+        """Enrol a person from portraits (H, W, 3); the first one is what the face moves from.
+
+        Args:
+            face: which face of the first one, counted from the left; the largest without one.
+
+        Raises:
+            PortraitRefused: there is no usable face in one of them.
+            ConfigError: the renderer draws from one portrait only.
+        """
+        portrait, scores, report = self._read(image, face)
+        further = [self._read(rgb)[0] for rgb in more]
+        others = [(self._read(rgb)[0], share) for rgb, share in mixed]
+        source = portrait.source
+        span = float(np.linalg.norm(source[33] - source[263]))
+        neutral = neutral_face(source, scores, self.basis)
+        shapes = face_shapes(neutral, self.basis.basis[arkit.index("jawOpen")])
+        if isinstance(self.renderer, SeveralPortraits):
+            made = self.renderer.enroll_several([portrait, *further], others)
+        elif further or others:
+            raise ConfigError("the tiny profile draws from one portrait; use --profile sd15")
+        else:
+            made = self.renderer.enroll(portrait)
+        return Identity(made, neutral, span, shapes, report)
+
+    def _read(
+        self, image: RgbImage, number: int | None = None
+    ) -> tuple[Portrait, F32, PortraitReport]:
+        """Find the face of an image (H, W, 3): the portrait, its coefficients (52,), what there is to say."""
+        height, width = image.shape[:2]
+        reading = self.reader.read(image, number)
+        read = reading.face
+        mouth = self.lips.check(image, read.landmarks)
+        rgb = fit_size(image, self.max_side)
+        scale = np.array([rgb.shape[1] / width, rgb.shape[0] / height], np.float32)
+        landmarks = read.landmarks * scale
+        scores = np.append(read.scores, 0)[_COLUMNS].astype(np.float32)
+        shares = [
+            (left / width, top / height, right / width, bottom / height)
+            for left, top, right, bottom in reading.boxes
+        ]
+        report = PortraitReport((), tuple(shares), reading.number)
+        if number is None and len(shares) > 1:
+            report = _with(
+                report,
+                f"{len(shares)} faces were found; the largest one talks, "
+                f"number {reading.number} from the left.",
+            )
+        report = _with(report, mouth)
+        if (side := read.side * float(scale.min())) < MIN_FACE_PX:
+            report = _with(
+                report,
+                f"The face is only {side:.0f} pixels high in the {rgb.shape[1]}x{rgb.shape[0]} pixels "
+                "that are drawn; cut the picture nearer to it.",
+            )
+        return Portrait(rgb, landmarks, crop_transform(landmarks)), scores, report
 
 
-def enroll(
-    image: RgbImage,
-    *,
-    reader: FaceReader,
-    renderer: Renderer[Any, Any],
-    basis: FaceBasis,
-    max_side: int,
-    more: Sequence[RgbImage] = (),
-    mixed: Sequence[tuple[RgbImage, float]] = (),
-) -> Identity:
-    """Enrol a person from portraits (H, W, 3); the first one is what the face moves from.
-
-    Raises:
-        PortraitRefused: there is not exactly one usable face in each.
-        ConfigError: the renderer draws from one portrait only.
-    """
-    portrait, scores = read_portrait(image, reader, max_side)
-    further = [read_portrait(rgb, reader, max_side)[0] for rgb in more]
-    others = [(read_portrait(rgb, reader, max_side)[0], share) for rgb, share in mixed]
-    source = portrait.source
-    span = float(np.linalg.norm(source[33] - source[263]))
-    neutral = neutral_face(source, scores, basis)
-    shapes = face_shapes(neutral, basis.basis[arkit.index("jawOpen")])
-    if isinstance(renderer, SeveralPortraits):
-        face = renderer.enroll_several([portrait, *further], others)
-    elif further or others:
-        raise ConfigError("the tiny profile draws from one portrait; use --profile sd15")
-    else:
-        face = renderer.enroll(portrait)
-    return Identity(face, neutral, span, shapes)
+def _with(report: PortraitReport, remark: str) -> PortraitReport:
+    """The report with one more sentence, if there is any."""
+    return replace(report, notices=(*report.notices, remark)) if remark else report

@@ -27,13 +27,16 @@ from engine.config import (
 )
 
 SD15 = "Profile sd15"
+CALM = "The head only sways a little, in place of turning and nodding with the speech."
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
     """What every engine is loaded with."""
 
-    threads: Annotated[int | None, typer.Option(help="CPU threads of one graph; 2.")] = None
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of one graph; as measured at start.")
+    ] = None
     backend: Annotated[
         BackendName | None,
         typer.Option(
@@ -53,6 +56,7 @@ class EngineOptions:
             help="Denoising steps a frame. tiny: 1; sd15: 30 offline, 4 live.",
         ),
     ] = None
+    calm: Annotated[bool | None, typer.Option("--calm", help=CALM)] = None
 
     def common(self) -> dict[str, Any]:
         """The options that were given, as fields of `EngineConfig`, but the profile."""

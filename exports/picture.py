@@ -6,16 +6,15 @@ import argparse
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from engine.face.topology import HEAD_MIDPOINTS, HEAD_POINTS, POINTS
-from engine.nets.geometry import control_points, flow_at, neck_points, unit_line, warp
+from engine.face.topology import POINTS
 from engine.nets.painter import Painter
 from engine.outputs import own_folder
-from engine.render.composite_maps import ANCHORS, GRID_X, GRID_Y
+from engine.render.composite_maps import GRID_X, GRID_Y
 from engine.render.specs import SPECS
+from exports.geometry import Carry, Composite, Lines, Move, Warp
 from exports.onnx import export
 
 
@@ -33,57 +32,6 @@ class Enroll(nn.Module):
         """
         kept = self.painter.enroll(crop)
         return kept.latents, kept.identity, *kept.keys
-
-
-class Warp(nn.Module):
-    """Geometry of the crop, and the flow of the whole portrait on a coarse grid."""
-
-    def __init__(self, painter: Painter) -> None:
-        super().__init__()
-        self.painter = painter
-        self.x: Tensor
-        self.y: Tensor
-        self.anchors: Tensor
-        self.register_buffer("x", torch.from_numpy(GRID_X))
-        self.register_buffer("y", torch.from_numpy(GRID_Y))
-        self.register_buffer("anchors", torch.from_numpy(ANCHORS)[None])
-
-    def forward(
-        self, crop: Tensor, latents: Tensor, source: Tensor, target: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Crop, latents (B, 16, 32, 32) and landmarks (B, 478, 2) of portrait and frame, crop units.
-
-        Returns:
-            warped crop and latents, maps (B, 13, 32, 32), opening (B, 1, 64, 64), `flow`.
-        """
-        drawn = self.painter.geometry(crop, latents, source, target)
-        return *drawn, self.flow(source, target)
-
-    def flow(self, source: Tensor, target: Tensor) -> Tensor:
-        """Flow (B, 2, GRID_Y, GRID_X) of head and neck; landmarks (B, 478, 2) in crop units."""
-        necks = neck_points(source, target)
-        anchors = self.anchors.expand(source.shape[0], -1, -1)
-        before, after = (
-            torch.cat([control_points(face, HEAD_POINTS, HEAD_MIDPOINTS), neck, anchors], 1)
-            for face, neck in zip((source, target), necks, strict=True)
-        )
-        return flow_at(self.x, self.y, before, after)
-
-
-class Carry(nn.Module):
-    """A painted crop moved from the landmarks it was painted for to those of the frame."""
-
-    def __init__(self, painter: Painter) -> None:
-        super().__init__()
-        self.warp = Warp(painter)
-
-    def forward(
-        self, patch: Tensor, source: Tensor, before: Tensor, target: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Patch (B, 4, 128, 128) and three landmarks (B, 478, 2) -> the patch moved, `Warp.flow`."""
-        line = unit_line(self.warp.painter.geometry.grid)
-        crop_flow = flow_at(line, line, control_points(before), control_points(target))
-        return warp(patch, crop_flow), self.warp.flow(source, target)
 
 
 class Guide(nn.Module):
@@ -130,56 +78,6 @@ class Decode(nn.Module):
         return torch.cat([painted - trust * warped, trust], 1)
 
 
-class Move(nn.Module):
-    """The head moved by the flow; no weights.
-
-    Flow is known for every second pixel, between four of them: each point makes four, from itself
-    (.75) and its neighbours (.25) by row and by column.
-    """
-
-    between: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        near = torch.tensor([[0.25, 0.75, 0], [0, 0.75, 0.25]])
-        kernel = torch.einsum("ai,bj,cd->abcdij", near, near, torch.eye(2))  # row, column, x or y
-        self.register_buffer("between", kernel.flatten(0, 2))
-
-    def forward(
-        self,
-        portrait: Tensor,
-        flow_scale: Tensor,
-        flow: Tensor,
-        flow_map: Tensor,
-        base: Tensor,
-    ) -> Tensor:
-        """Portrait (B, 3, H, W) in [0, 255], grids (B, a, b, 2) in [-1, 1] -> (B, h, w, 3) uint8."""
-        scaled = torch.einsum("bdc,bchw->bdhw", flow_scale, flow)  # few points: cheap here
-        offset = F.grid_sample(scaled, flow_map, align_corners=False, padding_mode="border")
-        coarse = base.permute(0, 3, 1, 2) + offset  # for every second pixel, and one step around
-        where = F.conv2d(coarse, self.between)  # bilinear, in a third of an Interpolate's time
-        where = where.unflatten(1, (2, 2, 2)).permute(0, 4, 1, 5, 2, 3).flatten(1, 2).flatten(2, 3)
-        moved = F.grid_sample(portrait, where, align_corners=False, padding_mode="border")
-        return (moved + 0.5).to(torch.uint8).permute(0, 2, 3, 1)  # bytes are cheaper to turn
-
-
-class Composite(nn.Module):
-    """The painted crop laid into the moved portrait; no weights."""
-
-    def forward(self, moved: Tensor, patch: Tensor, patch_map: Tensor, feather: Tensor) -> Tensor:
-        """Moved (B, h, w, 3), patch (B, 4, 128, 128), its map (B, h, w, 2) -> (B, h, w, 3) uint8."""
-        laid = F.grid_sample(patch, patch_map, align_corners=False, padding_mode="border")
-        trust = 1 - feather * (1 - laid[:, 3:])
-        # the painter works in [-1, 1], the portrait in [0, 255]
-        paint = feather * (laid[:, :3] + 1 - laid[:, 3:]) * 127.5
-        return _to_bytes(trust * moved.permute(0, 3, 1, 2).float() + paint)
-
-
-def _to_bytes(rgb: Tensor) -> Tensor:
-    """(B, 3, h, w) in [0, 255] -> (B, h, w, 3) uint8."""
-    return (rgb.permute(0, 2, 3, 1).clamp(0, 255) + 0.5).to(torch.uint8)
-
-
 def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
     """One plausible input a graph, for tracing and parity."""
     torch.manual_seed(0)
@@ -188,22 +86,32 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
     target = source + 0.02 * torch.randn(1, POINTS, 2)
     with torch.no_grad():
         latents, identity, *keys = Enroll(painter)(crop)
-        drawn = Warp(painter)(crop, latents, source, target)
+        lines, turn = Lines()(source), torch.eye(2)[None]
+        drawn = Warp(painter)(crop, latents, lines, source, target, target + 0.01, turn)
         warped, warped_latents, maps, opening, flow = drawn
         guided = Guide(painter)(maps, warped_latents, latents * 0.9, target, torch.zeros(1, 6))
     guidance = {f"guidance{i}": g for i, g in enumerate(guided)}
     reference = {f"reference{i}": k for i, k in enumerate(keys)}
     previous = {f"previous{i}": k * 0.9 for i, k in enumerate(keys)}
-    line = torch.linspace(-1, 1, 40)
-    grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)[None]
     return {
         "enroll": {"crop": crop},
-        "warp": {"crop": crop, "latents": latents, "source": source, "target": target},
+        "lines": {"source": source},
+        "warp": {
+            "crop": crop,
+            "latents": latents,
+            "reference_maps": lines,
+            "source": source,
+            "level": target,
+            "target": target + 0.01,
+            "turn": turn,
+        },
         "carry": {
             "patch": torch.rand(1, 4, 128, 128),
             "source": source,
             "before": target,
-            "target": target + 0.01,
+            "level": target + 0.01,
+            "target": target + 0.02,
+            "turn": turn,
         },
         "guide": {
             "maps": maps,
@@ -222,18 +130,28 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
             **guidance,
         },
         "decode": {"made_latents": latents, "warped": warped, "opening": opening},
+        **_composing(flow),
+    }
+
+
+def _composing(flow: Tensor) -> dict[str, dict[str, Tensor]]:
+    """Inputs of the graphs that put a frame together."""
+    side = 40
+    line = torch.linspace(-1, 1, side)
+    return {
         "move": {
             "portrait": torch.rand(1, 3, 64, 64) * 255,
-            "flow_scale": torch.eye(2)[None],
             "flow": flow * 0.1,
-            "flow_at": grid,
-            "base_at": grid,
+            "flow_scale": torch.ones(1, 2, 1, 1),
+            "nodes": torch.rand(1, 2, len(GRID_Y), len(GRID_X)) * 2 - 1,
+            "down": torch.rand(1, side, len(GRID_Y)) / len(GRID_Y),
+            "across": torch.rand(1, 2 * len(GRID_X), 2 * side) / (2 * len(GRID_X)),
         },
         "composite": {
-            "moved": torch.randint(0, 255, (1, 40, 40, 3), dtype=torch.uint8),
+            "moved": torch.randint(0, 255, (1, side, side, 3), dtype=torch.uint8),
             "patch": torch.rand(1, 4, 128, 128),
-            "patch_at": grid,
-            "feather": torch.rand(1, 1, 40, 40),
+            "down": torch.stack([0 * line, line], -1)[None] * 1.1,
+            "across": torch.stack([line, 0.1 * line], -1)[None] * 1.1,
         },
     }
 
@@ -243,12 +161,13 @@ def export_picture(painter: Painter, out: Path) -> dict[str, float]:
     feeds = samples(painter)
     modules: dict[str, tuple[nn.Module, float]] = {
         "enroll": (Enroll(painter), 1e-3),
+        "lines": (Lines(), 1e-3),
         "warp": (Warp(painter), 1e-3),
         "carry": (Carry(painter), 1e-3),
         "guide": (Guide(painter), 1e-3),
         "denoise": (Denoise(painter), 2e-3),
         "decode": (Decode(painter), 2e-3),
-        "move": (Move(), 1.0),  # one grey level of rounding
+        "move": (Move(), 0.1),  # of 255
         "composite": (Composite(), 1.0),
     }
     errors = {}

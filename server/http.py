@@ -117,7 +117,7 @@ def sending(sender: Sender) -> Response:
 def sender_routes(
     kind: Kind, begin: Callable[[Request], Awaitable[Response]], body: type[BaseModel]
 ) -> list[BaseRoute]:
-    """POST begins a sender; DELETE ends one, or all of that kind, and answers when everything is sent."""
+    """POST of a `body` begins a sender; DELETE ends one, or all of that kind."""
 
     async def end(request: Request) -> Response:
         """End one, or all; when it answers, everything is sent."""

@@ -7,17 +7,19 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
 
 from engine.errors import AvatarError
-from engine.types import RgbImage
+from engine.face.image_file import Picture
+from engine.types import Engine, PortraitReport, RgbImage
 
 DEFAULT_ID = "default"
 SHARES = 4  # subjects that fill the room together
 UNUSED_S = 3600.0  # after so long another may take the place
+_QUIET = PortraitReport()
 
 
 def encode_jpeg(rgb: RgbImage) -> bytes:
@@ -38,10 +40,28 @@ class Portrait:
     jpeg: bytes
     owner: str  # subject of the token that enrolled it
     identity: Any  # the engine's, opaque
+    report: PortraitReport = _QUIET
+
+    def answer(self) -> dict[str, Any]:
+        """What a client that enrolled it is told."""
+        return {
+            "id": self.id,
+            "width": self.width,
+            "height": self.height,
+            "notices": list(self.report.notices),
+            "faces": [[round(v, 4) for v in box] for box in self.report.faces],
+            "face": self.report.face,
+        }
 
 
 def make_portrait(
-    name: str, rgb: RgbImage, identity: Any, owner: str = "", *, default: bool = False
+    name: str,
+    rgb: RgbImage,
+    identity: Any,
+    report: PortraitReport = _QUIET,
+    *,
+    owner: str = "",
+    default: bool = False,
 ) -> Portrait:
     """An enrolled image (H, W, 3) with a new id."""
     return Portrait(
@@ -52,7 +72,28 @@ def make_portrait(
         jpeg=encode_jpeg(rgb),
         owner=owner,
         identity=identity,
+        report=report,
     )
+
+
+def enroll_picture(
+    engine: Engine,
+    name: str,
+    picture: Picture,
+    face: int | None = None,
+    *,
+    owner: str = "",
+    default: bool = False,
+) -> Portrait:
+    """Enrol what an image file shows: its face number `face`, or the largest one.
+
+    Raises:
+        PortraitRefused: there is no usable face.
+    """
+    identity = engine.enroll(picture.rgb, face=face)
+    said = engine.report(identity)
+    report = replace(said, notices=(*picture.notices, *said.notices))
+    return make_portrait(name, picture.rgb, identity, report, owner=owner, default=default)
 
 
 class PortraitsFull(AvatarError):

@@ -15,6 +15,7 @@ LADDER = (
     Quality(paint_every=5),
     Quality(paint_every=5, draw_every=2),
     Quality(paint_every=5, draw_every=4),
+    Quality(paint_every=16, draw_every=8),  # hardly more than listening
 )
 BEHIND_S = 0.18  # sound that waits so long for the engine: one step down
 WORSE_S = 0.05  # grown by so much since: the next step down at once

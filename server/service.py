@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from engine.face.image_file import decode_image
+from engine.face.image_file import Picture, read_picture
 from engine.types import Engine, RgbImage
 from server.access import Gate
 from server.beeps import BeepLog
@@ -21,7 +21,7 @@ from server.heap import give_memory_back
 from server.limits import SessionBook
 from server.metrics import Metrics
 from server.moods import MoodFollower
-from server.portraits import Portrait, PortraitRegistry, make_portrait
+from server.portraits import Portrait, PortraitRegistry, enroll_picture
 from server.priority import give_way
 from server.resources import ResourceBook
 from server.senders import Senders
@@ -67,13 +67,13 @@ class AvatarService:
         """Start the engine thread and enrol the bundled portrait (H, W, 3) under `name`.
 
         Raises:
-            PortraitRefused: there is not exactly one usable face.
+            PortraitRefused: there is no usable face.
         """
         self.worker.start()
-        portrait = await self._beside(lambda: self._enroll(name, default, bundled=True))
+        engine, picture = self.worker.engine, Picture(default)
+        portrait = await self._beside(lambda: enroll_picture(engine, name, picture, default=True))
         self.portraits.add(portrait)
         if not self.settings.capacity:
-            engine = self.worker.engine
             self.capacity.measured(
                 await self.worker.call(lambda: measure(engine, portrait.identity))
             )
@@ -84,11 +84,10 @@ class AvatarService:
         if self._looking is not None:
             self._looking.cancel()
         async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(
-                asyncio.to_thread, self._enroller.shutdown, cancel_futures=True
-            )
-            stack.push_async_callback(asyncio.to_thread, self._shared.converter.stop)
-            stack.push_async_callback(asyncio.to_thread, self.worker.stop)
+            then, beside = stack.push_async_callback, asyncio.to_thread  # the last one first
+            then(beside, self._enroller.shutdown, cancel_futures=True)
+            then(beside, self._shared.converter.stop)
+            then(beside, self.worker.stop)
             await self.sessions.close_all("server_stopping")
 
     def _offer_places(self) -> None:
@@ -100,8 +99,10 @@ class AvatarService:
         loop = asyncio.get_running_loop()
         self._looking = loop.call_later(CAPACITY_S, self._offer_places)
 
-    async def enroll(self, data: bytes, subject: str = "") -> Portrait:
+    async def enroll(self, data: bytes, subject: str = "", face: int | None = None) -> Portrait:
         """Register an image file, which is then that of `subject`.
+
+        Of several faces number `face` talks, from the left and from 1; without it the largest.
 
         Raises:
             BadImage, ImageTooLarge, PortraitRefused, PortraitsFull, WorkerBusy, WorkerStopped: no.
@@ -109,10 +110,10 @@ class AvatarService:
         self.portraits.check_room(subject)
         if self.enrolling >= MAX_ENROLLING:
             raise WorkerBusy(f"{self.enrolling} pictures are being looked at; try again soon")
-        self.enrolling += 1
+        self.enrolling, engine = self.enrolling + 1, self.worker.engine
         try:
             portrait = await self._beside(
-                lambda: self._enroll("Upload", decode_image(data), subject)
+                lambda: enroll_picture(engine, "Upload", read_picture(data), face, owner=subject)
             )
         finally:
             self.enrolling -= 1
@@ -127,11 +128,6 @@ class AvatarService:
             if task is not None and task.cancelling():
                 raise
             raise WorkerStopped("the server stops; the picture was not looked at") from None
-
-    def _enroll(
-        self, name: str, rgb: RgbImage, owner: str = "", *, bundled: bool = False
-    ) -> Portrait:
-        return make_portrait(name, rgb, self.worker.engine.enroll(rgb), owner, default=bundled)
 
     async def open_session(self, options: SessionOptions, address: str = "") -> Session:
         """Make a session that waits for its first receiver; it takes no place until then.

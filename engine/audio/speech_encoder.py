@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.audio.hop_buffer import HopBuffer
+from engine.audio.rotary import rotations
 from engine.backends import BATCH, Graph, GraphSpec, Tensor, TensorSpec
 from engine.backends.base import rounds
 from engine.config import FEATURES_PER_FRAME, HOP_SAMPLES
@@ -18,16 +19,21 @@ F32 = NDArray[np.float32]
 HOP = HOP_SAMPLES
 PAST = 576  # samples before a hop that the graph also takes
 FRAMES = FEATURES_PER_FRAME
+AHEAD = 3  # frames that are heard before one is settled
 WIDTH = 616  # numbers in a feature frame: twice 288 of the encoder, 40 of the log-mel spectrum
 _MEMORY: tuple[tuple[str, tuple[int | str, ...]], ...] = (
     ("level", (BATCH, 1)),
-    ("pending", (BATCH, 3, 288)),
+    ("pending", (BATCH, AHEAD, 288)),
     ("keys", (6, BATCH, 48, 288)),
     ("values", (6, BATCH, 48, 288)),
 )
 SPEECH = GraphSpec(
     "speech",
-    (TensorSpec("window", (BATCH, PAST + HOP)), *(TensorSpec(n, shape) for n, shape in _MEMORY)),
+    (
+        TensorSpec("window", (BATCH, PAST + HOP)),
+        TensorSpec("turns", (BATCH, 2, FRAMES + AHEAD, 288)),
+        *(TensorSpec(n, shape) for n, shape in _MEMORY),
+    ),
     (
         TensorSpec("features", (BATCH, FRAMES, WIDTH)),
         *(TensorSpec(f"{n}_after", shape) for n, shape in _MEMORY),
@@ -59,10 +65,11 @@ class SpeechEncoder(Protocol):
 
 @dataclass(slots=True)
 class SpeechState:
-    """What one stream remembers: sound not yet used, and the graph's memory."""
+    """What one stream remembers: sound not yet used, the graph's memory, and the hops behind it."""
 
     buffer: HopBuffer
     memory: dict[str, Tensor]
+    hops: int = _SETTLE
 
 
 class StreamingSpeechEncoder:
@@ -74,12 +81,12 @@ class StreamingSpeechEncoder:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._memories = [t for t in graph.spec.inputs if t.name != "window"]
+        self._memories = [t for t in graph.spec.inputs if t.name not in ("window", "turns")]
         self.width = int(graph.spec.outputs[0].shape[-1])
         self._settled = {t.name: np.zeros(t.sized(1), np.float32) for t in self._memories}
         window = np.zeros((1, PAST + HOP), np.float32)
-        for _ in range(_SETTLE):
-            out = self._graph(window=window, **self._settled)
+        for hop in range(_SETTLE):
+            out = self._graph(window=window, turns=_turns(hop), **self._settled)
             self._settled = self._remembered(out)
             self.silence: F32 = np.asarray(out["features"])[0]  # features of silence (2, width)
 
@@ -107,11 +114,24 @@ class StreamingSpeechEncoder:
         windows = [state.buffer.push(pcm) for state, pcm in streams]
         features: list[list[F32]] = [[np.zeros((0, self.width), np.float32)] for _ in streams]
         for hop, due in rounds([len(rows) for rows in windows]):
-            feeds = [{"window": windows[i][hop, None], **streams[i][0].memory} for i in due]
+            feeds = [
+                {
+                    "window": windows[i][hop, None],
+                    "turns": _turns(streams[i][0].hops),
+                    **streams[i][0].memory,
+                }
+                for i in due
+            ]
             for i, out in zip(due, self._graph.each(feeds), strict=True):
                 streams[i][0].memory = self._remembered(out)
+                streams[i][0].hops += 1
                 features[i].append(np.asarray(out["features"])[0])
         return [np.concatenate(rows) for rows in features]
 
     def _remembered(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
         return {t.name: out[f"{t.name}_after"] for t in self._memories}
+
+
+def _turns(hop: int) -> F32:
+    """Rotations (1, 2, 5, 288) of the frames that a hop makes or makes anew."""
+    return rotations(FRAMES * hop, FRAMES + AHEAD)[None]

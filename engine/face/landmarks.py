@@ -51,6 +51,11 @@ def invert(affine: Affine) -> Affine:
     return _affine(matrix, -matrix @ affine[:, 2])
 
 
+def compose(after: Affine, before: Affine) -> Affine:
+    """The affine (2, 3) that applies `before` (2, 3), then `after` (2, 3)."""
+    return _affine(after[:, :2] @ before[:, :2], after[:, :2] @ before[:, 2] + after[:, 2])
+
+
 def apply(affine: Affine, points: NDArray[Any]) -> Points:
     """Points (..., 2) moved by `affine` (2, 3)."""
     moved: Points = (points @ affine[:, :2].T + affine[:, 2]).astype(np.float32)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.config import FPS
 from engine.face import arkit
+from engine.motion import head
 
 F32 = NDArray[np.float32]
 # Radians, inter-ocular distances, and 1 = as in the portrait. Positive: the face turns towards the image's
@@ -58,25 +59,28 @@ class IdleState:
     nod_speed: float
     loud: float  # slow mean of the energy
     breath: float  # phase of the breath at the start
+    head: head.HeadState
 
 
 class IdleLife:
     """Draws pose and coefficients of a living face from a seed, frame by frame.
 
     Args:
-        amount: 1 is a calm speaker; 0 keeps the head still (eyes still blink).
+        calm: the head sways and nods a little, as at rest, while it speaks; else it moves as the heads of
+            people who speak do.
 
     Law:
         The frames depend on the seed and the energies before them, never on how many are drawn
         in one call.
     """
 
-    def __init__(self, seed: int = 0, *, amount: float = 1.0) -> None:
-        self._seed, self._amount = seed, amount
+    def __init__(self, seed: int = 0, *, calm: bool = False) -> None:
+        self._seed, self._calm = seed, calm
 
     def start(self, seed: int | None = None) -> IdleState:
         """State of a new stream."""
-        rng = np.random.default_rng(self._seed if seed is None else seed)
+        seed = self._seed if seed is None else seed
+        rng = np.random.default_rng(seed)
         nothing = np.zeros(2, np.float32)
         return IdleState(
             rng=rng,
@@ -96,6 +100,7 @@ class IdleLife:
             nod_speed=0.0,
             loud=0.0,
             breath=float(rng.uniform(0, 2 * np.pi)),
+            head=head.HeadState(np.random.default_rng([seed, 1])),  # eyes are those of the calm one
         )
 
     def step(self, state: IdleState, n: int, energy: F32 | None = None) -> tuple[F32, F32]:
@@ -129,10 +134,13 @@ class IdleLife:
         sway = (0.8 + 0.9 * state.loud) * _SIZE * parts.sum(0)
         breath = np.sin(2 * np.pi * time / _BREATH_S + state.breath)
         _nod(state, energy)
-        pose = np.asarray(self._amount * sway, np.float32)
-        pose[1] += self._amount * state.nod
-        pose[4] += self._amount * 0.006 * breath
-        pose[5] = 1 + pose[5] + self._amount * 0.0015 * breath
+        pose = np.asarray(sway, np.float32)
+        if self._calm:
+            pose[1] += state.nod
+        else:
+            pose += head.step(state.head, energy)
+        pose[4] += 0.006 * breath
+        pose[5] = 1 + pose[5] + 0.0015 * breath
         return pose
 
 

@@ -1,4 +1,4 @@
-"""The detector and the landmark net: plain convolutions, BatchNorm that folds, ReLU."""
+"""The detector, the landmark net and the lip net: plain convolutions, BatchNorm that folds, ReLU."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.face.detector import CROP, SCORE_NAMES
+from engine.face.lips import LIP_CROP
 from engine.face.topology import POINTS
 
+GAP_UNIT = 0.1  # of the lip net's second output, so that both are about one
 SHAPE_RANK = 160  # dimensions of the linear shape space the landmarks lie in
 
 
@@ -153,3 +155,31 @@ class MirroredLandmarkNet(nn.Module):
             (pose[0] + pose[1] * flip) / 2,
             (presence[0] + presence[1]) / 2,
         )
+
+
+class LipNet(nn.Module):
+    """A crop around the mouth -> how much of the lips is seen, and how wide they are open.
+
+    In: uint8 (N, 64, 64, 3). Out: the logit of the share (N, 1); the lip gap over the face's height (N, 1).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            _conv(3, 12, 3, 2),
+            _conv(12, 24, 3, 2),
+            Residual(24),
+            _conv(24, 48, 3, 2),
+            Residual(48),
+            _conv(48, 64, 3, 2),
+            _conv(64, 16, 1),
+            nn.Flatten(),
+            nn.Linear(16 * (LIP_CROP // 16) ** 2, 32),
+            nn.ReLU(),
+            nn.Linear(32, 2),
+        )
+
+    def forward(self, crop: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge `crop`; shapes as above."""
+        seen, gap = self.net(_planes(crop)).split(1, 1)
+        return seen, gap * GAP_UNIT

@@ -178,7 +178,8 @@ class CropGeometry(nn.Module):
 
     Shapes:
         in: crop (B, 3, 128, 128), latents (B, z, 32, 32), landmarks of reference and target
-            (B, 478, 2) in crop units.
+            (B, 478, 2) in crop units; `lines` (B, G, 32, 32) of the reference, where they are drawn
+            already.
         out: warped crop, warped latents, maps (B, 2 * G + 1, 32, 32), opening (B, 1, 64, 64).
     """
 
@@ -187,7 +188,12 @@ class CropGeometry(nn.Module):
         self.grid = grid
 
     def forward(
-        self, crop: Tensor, latents: Tensor, reference: Tensor, target: Tensor
+        self,
+        crop: Tensor,
+        latents: Tensor,
+        reference: Tensor,
+        target: Tensor,
+        lines: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Warp the reference towards the target and draw both."""
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
@@ -195,7 +201,8 @@ class CropGeometry(nn.Module):
             line = unit_line(self.grid).to(target)
             flow = flow_at(line, line, control_points(reference), control_points(target))
             half = F.avg_pool2d(flow, self.grid // n)
-            maps = [line_maps(target, n), line_maps(reference, n), mouth_opening(target, n)]
+            known = line_maps(reference, n) if lines is None else lines
+            maps = [line_maps(target, n), known, mouth_opening(target, n)]
             return (
                 warp(crop, flow),
                 warp(latents, half),

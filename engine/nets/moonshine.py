@@ -20,38 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.audio.rotary import UNIT, rotations
 from engine.nets.log_mel import LogMel
+from engine.nets.speech_stem import HOP_FRAMES, PAST, STRIDE, SpeechSettings, Stem
 
-STRIDE = 320  # samples between two frames
-HOP_FRAMES = 2
-_GRID, _FIELD1 = 64, 127  # samples between two outputs of the first convolution, and under one
-_TAPS = (0, 3, 6)  # of the third convolution, on that grid
-PAST = 576  # samples before a hop that its first frame covers
-_FRAME_GRID, _HOP_GRID = STRIDE // _GRID, HOP_FRAMES * STRIDE // _GRID
-_UNIT = 384 / STRIDE  # rotary positions count frames of 24 ms
 _MEL_PAST = 80
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpeechSettings:
-    """Sizes of the speech encoder; the defaults are those of Moonshine tiny."""
-
-    hidden: int = 288
-    layers: int = 6
-    heads: int = 8
-    inner: int = 1152
-    lower: int = 4  # layers whose mean is output beside the last one
-    rotary: int = 32  # channels of a head that are rotated with position
-    context: int = 48  # settled earlier frames that attention covers
-    ahead: int = 3  # frames beyond a settled one
-    mels: int = 40
-    release: float = 3.0  # s over which the level falls by 1/e
-    floor: float = 1e-5  # of the level: quieter sound is not made louder
-
-    @property
-    def features(self) -> int:
-        """Width of a feature frame: the last layer, the mean of the lower ones, the log-mels."""
-        return 2 * self.hidden + self.mels
 
 
 @dataclass(slots=True)
@@ -59,60 +32,14 @@ class Memory:
     """State of a stream between two hops.
 
     Shapes: `level` (B, 1); `pending` (B, ahead, hidden), frames not yet settled; `keys`, `values`
-    (layers, B, context, hidden), the keys before their rotation.
+    (layers, B, context, hidden), the keys turned by their positions; `frame` counts the settled frames.
     """
 
     level: Tensor
     pending: Tensor
     keys: Tensor
     values: Tensor
-
-
-class Stem(nn.Module):
-    """Three convolutions: sound -> frames, normalised by the level of the sound in between."""
-
-    def __init__(self, settings: SpeechSettings) -> None:
-        super().__init__()
-        width = settings.hidden
-        self.conv1 = nn.Conv1d(1, width, _FIELD1, _GRID, bias=False)
-        self.scale = nn.Parameter(torch.ones(width, 1))
-        self.shift = nn.Parameter(torch.zeros(width, 1))
-        self.conv2 = nn.Conv1d(width, 2 * width, 7)
-        self.conv3 = nn.Conv1d(2 * width, width, 3)
-        self.crest = nn.Parameter(torch.tensor(0.35))  # mean power over the level that is tracked
-        self.floor = settings.floor
-        self.fall = HOP_FRAMES * STRIDE / 16_000 / settings.release
-
-    def forward(self, pcm: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        """`pcm` (B, PAST + 640 H), `level` (B, 1) -> frames (B, 2 H, hidden), levels (B, H)."""
-        x = torch.tanh(self.conv1(pcm[:, None]))
-        levels = self._levels(x, level)
-        loud = torch.sqrt(self.crest.abs() * levels).repeat_interleave(HOP_FRAMES, 1)[:, None]
-        flat = F.conv1d(self.shift.expand(-1, 7)[None], self.conv2.weight, self.conv2.bias)
-        taps = []
-        for tap in _TAPS:
-            shifted = (self.scale * x)[:, :, tap : x.shape[2] - 6 + tap]
-            rise = F.conv1d(shifted, self.conv2.weight, stride=_FRAME_GRID)
-            taps.append(F.gelu(rise / loud + flat))
-        kernel = self.conv3.weight
-        assert self.conv3.bias is not None
-        out = self.conv3.bias[:, None] + sum(
-            (torch.einsum("oi,bit->bot", kernel[:, :, i], tap) for i, tap in enumerate(taps)),
-            torch.zeros(()),
-        )
-        return F.gelu(out).transpose(1, 2), levels
-
-    def _levels(self, x: Tensor, level: Tensor) -> Tensor:
-        """Level of each hop: the greater of its own power and the decayed maximum before it."""
-        power = F.avg_pool1d((x**2).mean(1)[:, None], _HOP_GRID + 8, _HOP_GRID)[:, 0]
-        count = torch.arange(1, power.shape[1] + 1).to(power) * self.fall
-        known = torch.cat(
-            [level.clamp_min(self.floor).log(), power.clamp_min(self.floor).log() + count], 1
-        )
-        strongest = (
-            known.amax(1, keepdim=True) if len(count) == 1 else known.cummax(1).values[:, 1:]
-        )
-        return (strongest - count).exp().clamp_min(self.floor)
+    frame: int = 0
 
 
 class Layer(nn.Module):
@@ -158,21 +85,48 @@ class StreamingMoonshine(nn.Module):
 
     def step(self, pcm: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """One hop: `pcm` (B, PAST + 640) -> features (B, 2, features), memory after."""
-        frames, levels = self.stem(pcm, memory.level)
+        s = self.settings
+        tables = rotations(
+            memory.frame,
+            HOP_FRAMES + s.ahead,
+            heads=s.heads,
+            head=s.hidden // s.heads,
+            rotated=s.rotary,
+        )
+        features, after = self.hop(
+            pcm, memory, torch.from_numpy(tables).expand(len(pcm), -1, -1, -1)
+        )
+        after.frame = memory.frame + HOP_FRAMES
+        return features, after
+
+    def hop(self, pcm: Tensor, memory: Memory, turns: Tensor) -> tuple[Tensor, Memory]:
+        """`step` with the rotations (B, 2, ahead + 2, hidden) of its frames."""
+        frames, level = self.stem.hop(pcm, memory.level)
         x = torch.cat([memory.pending, frames], 1)
-        pending, context = x[:, HOP_FRAMES:], self.settings.context
-        keys, values, settled = [], [], []
+        pending = x[:, HOP_FRAMES:]
+        keys, values, outputs = [], [], []
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             y = layer.norm1(x)
-            key = torch.cat([memory.keys[i], layer.k(y)], 1)
-            value = torch.cat([memory.values[i], layer.v(y)], 1)
-            x = layer.feed(x + layer.out(self._attend(layer.q(y), key, value)))
-            keys.append(key[:, HOP_FRAMES : HOP_FRAMES + context])
-            values.append(value[:, HOP_FRAMES : HOP_FRAMES + context])
-            settled.append(x[:, :HOP_FRAMES])
-        features = self._features(settled, pcm)
-        return features, Memory(levels[:, -1:], pending, torch.stack(keys), torch.stack(values))
+            query, key = (self._turned(part, turns) for part in (layer.q(y), layer.k(y)))
+            value = layer.v(y)
+            x = x + layer.out(
+                self._attend(
+                    query,
+                    torch.cat([memory.keys[i], key], 1),
+                    torch.cat([memory.values[i], value], 1),
+                )
+            )
+            x = layer.feed(x)
+            keys.append(key)
+            values.append(value)
+            outputs.append(x)
+        features = self._features(torch.stack(outputs)[:, :, :HOP_FRAMES], pcm)
+        kept = (
+            torch.cat([old[:, :, HOP_FRAMES:], torch.stack(new)[:, :, :HOP_FRAMES]], 2)
+            for old, new in ((memory.keys, keys), (memory.values, values))
+        )
+        return features, Memory(level, pending, *kept)
 
     def forward(self, pcm: Tensor, memory: Memory | None = None) -> Tensor:
         """A whole sound: `pcm` (B, PAST + 640 H) -> features (B, 2 H, features).
@@ -194,23 +148,29 @@ class StreamingMoonshine(nn.Module):
             past = (memory.keys[i].to(pcm), memory.values[i].to(pcm))
             x = layer.feed(x + layer.out(self._attend_whole(layer, y, past, mask)))
             settled.append(x[:, :, :HOP_FRAMES].flatten(1, 2))
-        return self._features(settled, pcm)
+        return self._features(torch.stack(settled), pcm)
 
-    def _features(self, layers: list[Tensor], pcm: Tensor) -> Tensor:
-        """Settled frames (B, T, hidden) of each layer, and their sound -> (B, T, features)."""
-        width = (self.settings.hidden,)
-        lower = [F.layer_norm(x, width) for x in layers[: self.settings.lower]]
-        mean = torch.stack(lower).mean(0)
+    def _features(self, layers: Tensor, pcm: Tensor) -> Tensor:
+        """Settled frames (layers, B, T, hidden), and their sound -> (B, T, features)."""
+        mean = F.layer_norm(layers[: self.settings.lower], (self.settings.hidden,)).mean(0)
         spectrum = self.mel(pcm[:, PAST - _MEL_PAST :])
         return torch.cat([self.norm(layers[-1]), mean, spectrum], 2)
 
+    def _turned(self, x: Tensor, turns: Tensor) -> Tensor:
+        """Channels (B, T, hidden) turned by `rotations`."""
+        partner = torch.arange(self.settings.hidden, device=x.device) ^ 1
+        return x * turns[:, 0] + x[:, :, partner] * turns[:, 1]
+
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention of queries at the last positions of the keys: (B, T, hidden)."""
-        at = torch.arange(key.shape[1], device=key.device)
-        q = self._turn(self._heads(query), at[-query.shape[1] :])
-        k = self._turn(self._heads(key), at)
-        out = F.scaled_dot_product_attention(q, k, self._heads(value))
-        return out.transpose(1, 2).flatten(2)
+        """Attention of turned queries (B, T, hidden) to turned keys (B, S, hidden): (B, T, hidden).
+
+        Each head asks with its own channels and zeros elsewhere, so that nothing is transposed.
+        """
+        heads, hidden = self.settings.heads, self.settings.hidden
+        own = torch.eye(heads).repeat_interleave(hidden // heads, 1).to(query)  # (heads, hidden)
+        asked = (query[:, :, None] * (own * (hidden // heads) ** -0.5)).flatten(1, 2)
+        told = torch.softmax(asked @ key.transpose(1, 2), -1) @ value
+        return (told.unflatten(1, (query.shape[1], heads)) * own).sum(2)
 
     def _attend_whole(
         self, layer: Layer, y: Tensor, past: tuple[Tensor, Tensor], mask: Tensor
@@ -256,7 +216,7 @@ class StreamingMoonshine(nn.Module):
         """Rotary embedding (arXiv 2104.09864) of positions `at` (T,) on pairs of the first `rotary` channels."""
         half = self.settings.rotary // 2
         rate = torch.exp(torch.arange(half).to(x) * (-math.log(10_000) / half))
-        angle = (at.to(x) / _UNIT)[:, None] * rate
+        angle = (at.to(x) / UNIT)[:, None] * rate
         cos, sin = angle.cos(), angle.sin()
         turning, rest = x.split([2 * half, x.shape[-1] - 2 * half], -1)
         a, b = turning.unflatten(-1, (half, 2)).unbind(-1)
@@ -272,8 +232,14 @@ class SpeechGraph(nn.Module):
         self.model = model
 
     def forward(
-        self, window: Tensor, level: Tensor, pending: Tensor, keys: Tensor, values: Tensor
+        self,
+        window: Tensor,
+        turns: Tensor,
+        level: Tensor,
+        pending: Tensor,
+        keys: Tensor,
+        values: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """`window` (1, PAST + 640) and the memory -> features (1, 2, features), new memory."""
-        features, after = self.model.step(window, Memory(level, pending, keys, values))
+        """`window` (1, PAST + 640), rotations and the memory -> features (1, 2, features), new memory."""
+        features, after = self.model.hop(window, Memory(level, pending, keys, values), turns)
         return features, after.level, after.pending, after.keys, after.values

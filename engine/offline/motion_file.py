@@ -43,10 +43,14 @@ CSV_COLUMNS: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class MotionTrack:
-    """Motion of a whole sound: coefficients (T, 52), pose (T, 6) as in `engine.motion.idle.POSE`."""
+    """Motion of a whole sound: coefficients (T, 52), pose (T, 6) as in `engine.motion.idle.POSE`.
+
+    `energy` (T,) in [0, 1] says how strongly each frame is spoken.
+    """
 
     coefficients: F32
     pose: F32
+    energy: F32
 
 
 def motion(
@@ -61,7 +65,7 @@ def motion(
     """Write the motion of sound file `audio` to `out` (.csv or .npz); returns the frame count.
 
     Args:
-        idle: add blinks, glances, brows and head sway; else these stay at rest.
+        idle: add blinks, glances, brows and head motion; else these stay at rest.
         progress: called with (seconds done, seconds in all) after each.
 
     Raises:
@@ -77,7 +81,8 @@ def motion(
     backend = load_backend(config.backend, threads=config.threads)
     encoder = StreamingSpeechEncoder(backend.load(SPEECH, config.weights / "speech.onnx"))
     decoder = MotionDecoder(backend.load(MOTION, config.weights / "motion.onnx"), encoder.silence)
-    result = run(encoder, decoder, pcm, life=IdleLife(seed) if idle else None, progress=progress)
+    life = IdleLife(seed, calm=config.calm) if idle else None
+    result = run(encoder, decoder, pcm, life=life, progress=progress)
     (write_csv if out.suffix.lower() == ".csv" else write_npz)(out, result)
     return len(result.coefficients)
 
@@ -124,6 +129,7 @@ def run(
     speech, moving = encoder.start(), decoder.start(seed)
     living = life.start() if life else None
     faces, poses = [np.zeros((0, arkit.COUNT), np.float32)], [np.zeros((0, 6), np.float32)]
+    energy = [np.zeros(0, np.float32)]
     seconds = np.array_split(sound.reshape(-1, HOP), max(len(sound) // (FPS * HOP), 1))
     for done, second in enumerate(seconds, 1):
         face = decoder.step(moving, encoder.step(speech, second.reshape(-1)))
@@ -133,8 +139,9 @@ def run(
             face = np.clip(face + rest, 0, 1)
         faces.append(face)
         poses.append(pose)
+        energy.append(moving.energy)
         progress(done, len(seconds))
-    return MotionTrack(np.concatenate(faces), np.concatenate(poses))
+    return MotionTrack(*(np.concatenate(parts) for parts in (faces, poses, energy)))
 
 
 def write_npz(path: Path, result: MotionTrack) -> None:

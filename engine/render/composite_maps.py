@@ -8,15 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.face.landmarks import Affine, apply, invert
+from engine.face.landmarks import Affine, apply, compose, invert
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
 
 CROP_SIDE = 128  # pixels of the painted crop
 FEATHER = 0.1  # how far inside its border the painted crop has faded in, crop units
+WINDOW = 1.14  # side of the box it is laid in over its own: room for a head that tilts
 
-# Lines of the flow grid in crop units: dense over the face, sparse over hair and shoulders.
+# Lines of the flow grid in crop units about the crop's centre, level with the portrait's own rows: dense over
+# the face, sparse over hair and shoulders.
 GRID_X = np.concatenate(
     [np.linspace(-1.5, -0.5, 7), np.linspace(-0.36, 1.36, 41), np.linspace(1.5, 2.5, 7)]
 ).astype(np.float32)
@@ -34,10 +36,10 @@ ANCHORS = np.array(
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """An upright box of a portrait and where its pixels find what they need."""
+    """An upright box of a portrait and what its pixels are looked up with."""
 
     box: tuple[slice, slice]  # rows, columns
-    at: dict[str, F32]  # sampling positions (1, h, w, 2), named as in the graph's spec
+    at: dict[str, F32]  # named as in the graph's spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +47,29 @@ class CompositeMaps:
     """Where one portrait's pixels find their flow and their painted crop. Read-only."""
 
     rgb: RgbImage  # (H, W, 3) the portrait itself
-    portrait: dict[str, F32]  # the pixels as floats and the size of a crop unit
+    portrait: F32  # (1, 3, H, W) the pixels as floats
+    turn: F32  # (1, 2, 2) from directions of the crop to those of the portrait's rows and columns
     head: Region  # all that can move
-    crop: Region
+    to_crop: Affine  # from pixels
+    window: tuple[int, int]  # height and width of the box that the painted crop is laid in
 
+    def crop(self, head: Affine) -> Region:
+        """Where the painted crop lies in a frame whose head lies as `head` (2, 3) says.
 
-def _sampling(pixel: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    return (2 * pixel / size - 1).astype(np.float32)
-
-
-def _look_up(unit: F32, x: F32, y: F32) -> F32:
-    """Sampling positions (1, h, w, 2) of crop points (h, w, 2) in a field with lines x and y."""
-    column = np.interp(unit[..., 0], x, np.arange(len(x)) + 0.5)
-    row = np.interp(unit[..., 1], y, np.arange(len(y)) + 0.5)
-    return np.stack([_sampling(column, len(x)), _sampling(row, len(y))], -1)[None]
+        Args:
+            head: from places in the portrait to those in the frame, crop units.
+        """
+        to_patch = compose(invert(head), self.to_crop)
+        middle = apply(invert(to_patch), np.array([0.5, 0.5], np.float32))
+        height, width = self.window
+        top = round(float(np.clip(middle[1] - height / 2, 0, self.rgb.shape[0] - height)))
+        left = round(float(np.clip(middle[0] - width / 2, 0, self.rgb.shape[1] - width)))
+        to_sampling = 2 * to_patch - np.array([0, 0, 1], np.float32)
+        rows = np.arange(top, top + height, dtype=np.float32)[:, None] + 0.5
+        columns = np.arange(left, left + width, dtype=np.float32)[:, None] + 0.5
+        down = rows * to_sampling[:, 1] + to_sampling[:, 2]
+        at = {"down": down[None], "across": (columns * to_sampling[:, 0])[None]}
+        return Region((slice(top, top + height), slice(left, left + width)), at)
 
 
 def cut_crop(rgb: RgbImage, to_crop: Affine) -> F32:
@@ -82,58 +93,50 @@ def make_composite_maps(rgb: RgbImage, to_crop: Affine) -> CompositeMaps:
 
     Args:
         rgb: (H, W, 3).
-        to_crop: affine from pixels of `rgb` to crop units.
+        to_crop: similarity (2, 3) from pixels of `rgb` to crop units.
     """
-    height, width = rgb.shape[:2]
     back = invert(to_crop)
-
-    def reach(x: F32, y: F32) -> tuple[int, int, int, int]:
-        corners = np.array([(a, b) for a in (x[0], x[-1]) for b in (y[0], y[-1])], np.float32)
-        there = apply(back, corners)
-        left, top = np.clip(np.floor(there.min(0)), 0, (width - 1, height - 1)).astype(int)
-        right, bottom = np.clip(np.ceil(there.max(0)), (left + 1, top + 1), (width, height)).astype(
-            int
-        )
-        return left, top, right, bottom
-
-    ends = np.array([0, 1], np.float32)
-    left, top, right, bottom = reach(ends, ends)
-    box = (slice(top, bottom), slice(left, right))
-    rows, columns = np.mgrid[box].astype(np.float32) + 0.5
-    of_crop = apply(to_crop, np.stack([columns, rows], -1))  # (h, w, 2)
-    edge = np.clip((0.5 - np.abs(of_crop - 0.5).max(-1)) / FEATHER, 0, 1)
-    to_sampling = back[:, :2] * np.array([[2 / width], [2 / height]])
+    unit = float(np.sqrt(np.linalg.det(back[:, :2])))  # pixels
+    across, down = WINDOW * np.abs(back[:, :2]).sum(1)
+    height, width = rgb.shape[:2]
     return CompositeMaps(
         rgb=rgb,
-        portrait={
-            "portrait": np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32),
-            "flow_scale": np.ascontiguousarray(to_sampling[None], np.float32),
-        },
-        head=_head(reach(GRID_X, GRID_Y), (width, height), to_crop),
-        crop=Region(
-            box,
-            {
-                "patch_at": (of_crop * 2 - 1)[None].astype(np.float32),
-                "feather": (edge * edge * (3 - 2 * edge))[None, None].astype(np.float32),
-            },
-        ),
+        portrait=np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32),
+        turn=np.ascontiguousarray(back[None, :, :2] / unit, np.float32),
+        head=_head((height, width), apply(back, np.array([0.5, 0.5], np.float32)), unit),
+        to_crop=to_crop,
+        window=(min(height, int(np.ceil(down))), min(width, int(np.ceil(across)))),
     )
 
 
-def _head(reach: tuple[int, int, int, int], size: tuple[int, int], to_crop: Affine) -> Region:
-    """All that can move: left, top, right, bottom of an image of `size`, made even.
+def _head(size: tuple[int, ...], centre: F32, unit: float) -> Region:
+    """All that can move in an image of `size`: the pixels between the lines of the flow grid.
 
-    The flow is smooth, so it is looked up for every second pixel, between four of them, and one such
-    step beyond the box on each side: `move` enlarges and cuts it.
+    A grid line has one place on its axis, so the flow of all pixels is two products of matrices:
+    `down` (1, h, rows) @ grid (rows, 2 columns) @ `across` (1, 2 columns, 2 w), x and y in turns.
     """
-    left, top, right, bottom = reach
-    width, height = size
-    right, bottom = (
-        end if not (end - begin) % 2 else end + 1 if end < limit else end - 1
-        for begin, end, limit in ((left, right, width), (top, bottom, height))
+    (y, down, rows), (x, across, columns) = (
+        _axis(middle + unit * (lines - 0.5), length)
+        for lines, middle, length in ((GRID_Y, centre[1], size[0]), (GRID_X, centre[0], size[1]))
     )
-    rows, columns = np.mgrid[top - 1 : bottom + 3 : 2, left - 1 : right + 3 : 2].astype(np.float32)
-    unit = apply(to_crop, np.stack([columns, rows], -1))
-    base = np.stack([_sampling(columns, width), _sampling(rows, height)], -1)[None]
-    at = {"flow_at": _look_up(unit, GRID_X, GRID_Y), "base_at": base}
-    return Region((slice(top, bottom), slice(left, right)), at)
+    at = {
+        "nodes": np.stack(np.meshgrid(x, y))[None].astype(np.float32),
+        "flow_scale": (2 * unit / np.array(size[::-1])).reshape(1, 2, 1, 1).astype(np.float32),
+        "down": down[None],
+        "across": np.kron(across.T, np.eye(2, dtype=np.float32))[None],
+    }
+    return Region((rows, columns), at)
+
+
+def _axis(lines: F32, length: int) -> tuple[F32, F32, slice]:
+    """One axis of an image of `length` pixels and the grid's lines (n,) on it, in pixels.
+
+    Returns:
+        sampling positions (n,) of the lines, the share (pixels, n) of each line in each pixel between
+        the first and the last, and those pixels; the nearest one when there is none.
+    """
+    begin = int(np.clip(np.ceil(lines[0] - 0.5), 0, length - 1))
+    end = int(np.clip(np.floor(lines[-1] + 0.5), begin + 1, length))
+    at = np.interp(np.arange(begin, end) + 0.5, lines, np.arange(len(lines)))
+    share = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(len(lines))))
+    return 2 * lines / length - 1, share.astype(np.float32), slice(begin, end)

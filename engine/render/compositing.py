@@ -23,8 +23,8 @@ class Composite:
     """A portrait made ready for compositing: its maps, and what the graphs are always fed of them."""
 
     maps: CompositeMaps
+    turn: Tensor  # `CompositeMaps.turn`
     move: dict[str, Tensor]
-    crop: dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,9 @@ class Layers:
     """What one frame is put together from."""
 
     composite: Composite
-    flow: Tensor  # (1, 2, rows, columns) of the head, on the grid of `GRID_Y` and `GRID_X`
+    flow: Tensor  # (1, 2, rows, columns) of the head, turned, on the grid of `GRID_Y` and `GRID_X`
     patch: Tensor  # (1, 4, 128, 128) the painted crop, and how far the moved portrait shows through
+    head: Affine  # (2, 3) from places in the portrait to those in the frame, crop units
     blinking: F32 | None = None  # (1, 3, H, W) the portrait with its lids down, while they are
 
 
@@ -53,11 +54,11 @@ class Compositor:
     def prepare(self, rgb: RgbImage, to_crop: Affine) -> Composite:
         """Make a portrait (H, W, 3) ready; `to_crop` (2, 3) leads from its pixels to crop units."""
         maps = make_composite_maps(rgb, to_crop)
-        move = {**maps.portrait, **maps.head.at}
+        move = {"portrait": maps.portrait, **maps.head.at}
         return Composite(
             maps,
+            self._put(maps.turn),
             {name: self._put(array) for name, array in move.items()},
-            {name: self._put(array) for name, array in maps.crop.at.items()},
         )
 
     def compose(self, frames: Sequence[Layers]) -> list[RgbImage]:
@@ -68,28 +69,29 @@ class Compositor:
             if layers.blinking is not None:
                 feeds[-1]["portrait"] = layers.blinking
         moved = [
-            _place_head(layers.composite.maps, np.asarray(out["rgb"])[0])
+            _place_head(layers.composite.maps, np.asarray(out["moved"])[0])
             for layers, out in zip(frames, self._move.each(feeds), strict=True)
         ]
+        crops = [layers.composite.maps.crop(layers.head) for layers in frames]
         laid = self._lay.each(
             [
                 {
-                    "moved": np.ascontiguousarray(rgb[layers.composite.maps.crop.box])[None],
+                    "moved": np.ascontiguousarray(rgb[crop.box])[None],
                     "patch": layers.patch,
-                    **layers.composite.crop,
+                    **crop.at,
                 }
-                for layers, rgb in zip(frames, moved, strict=True)
+                for layers, rgb, crop in zip(frames, moved, crops, strict=True)
             ]
         )
-        for layers, rgb, out in zip(frames, moved, laid, strict=True):
-            rgb[layers.composite.maps.crop.box] = np.asarray(out["rgb"])[0]
+        for crop, rgb, out in zip(crops, moved, laid, strict=True):
+            rgb[crop.box] = np.asarray(out["rgb"])[0]
         return moved
 
 
-def _place_head(maps: CompositeMaps, moved: RgbImage) -> RgbImage:
-    """The frame (H, W, 3) with what moved, (h, w, 3) of the head's box, in its place."""
-    if moved.shape == maps.rgb.shape:
-        return moved
+def _place_head(maps: CompositeMaps, moved: F32) -> RgbImage:
+    """The frame (H, W, 3) with what moved, (3, h, w) in [0, 255] of the head's box, in its place."""
     frame = maps.rgb.copy()  # a small head: most of the portrait stands still
-    frame[maps.head.box] = moved
+    moved += np.float32(0.5)  # rounds
+    for channel, plane in enumerate(moved):  # plane by plane: a third of the time of one turn
+        np.copyto(frame[(*maps.head.box, channel)], plane, casting="unsafe")
     return frame

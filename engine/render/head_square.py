@@ -41,9 +41,3 @@ def close_lids(target: F32, blink: F32) -> F32:
     for amount, (upper, lower) in zip(blink, (RIGHT_LIDS, LEFT_LIDS), strict=True):
         closed[list(upper)] += amount * (target[list(lower)] - target[list(upper)])
     return closed
-
-
-def compose(after: Affine, before: Affine) -> Affine:
-    """The affine (2, 3) that applies `before` (2, 3), then `after` (2, 3)."""
-    made: Affine = np.c_[after[:, :2] @ before[:, :2], after[:, :2] @ before[:, 2] + after[:, 2]]
-    return made.astype(np.float32)

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from engine.backends.cuda_graph import Record
 from engine.errors import ConfigError
-from engine.face.landmarks import apply, invert
+from engine.face.landmarks import apply, compose, invert
 from engine.face.placement import placement
 from engine.nets.attention import KeyValues
 from engine.nets.portraittalk import Caches, PortraitTalkModel, hide_lower_half
 from engine.nets.projection import mix
 from engine.nets.text_tokens import Tokenise
 from engine.render.base import FrameCondition, Portrait
-from engine.render.head_square import compose, cut_square
+from engine.render.head_square import cut_square
 from engine.render.sd15_networks import (
     BASE_PROMPT,
     DiffusionFace,

@@ -7,7 +7,8 @@ from engine.face.topology import POINTS
 from engine.render.composite_maps import CROP_SIDE, GRID_X, GRID_Y
 
 LATENT, CHANNELS = 32, 16
-LINE_MAPS = 13  # two sets of line groups and the opening
+GROUPS = 6  # of lines that are drawn of a face
+LINE_MAPS = 2 * GROUPS + 1  # those of the frame and of the portrait, and the opening
 KEYS = ((256, 192), (64, 256), (256, 192))  # tokens and widths of the cached keys/values
 
 
@@ -22,6 +23,7 @@ _GUIDANCE = tuple(
     TensorSpec(f"guidance{i}", (BATCH, width, LATENT >> i, LATENT >> i))
     for i, width in enumerate((48, 96, 128))
 )
+_TURN = TensorSpec("turn", (BATCH, 2, 2))
 _FLOW = TensorSpec("flow", (BATCH, 2, len(GRID_Y), len(GRID_X)))
 
 ENROLL = GraphSpec(
@@ -29,13 +31,22 @@ ENROLL = GraphSpec(
     (TensorSpec("crop", (BATCH, 3, CROP_SIDE, CROP_SIDE)),),
     (TensorSpec("latents", LATENTS), TensorSpec("identity", (BATCH, 4, 128)), *_keys("reference")),
 )
+LINES = GraphSpec(
+    "lines",
+    (TensorSpec("source", _POINTS),),
+    (TensorSpec("reference_maps", (BATCH, GROUPS, LATENT, LATENT)),),
+    precision="f32",
+)
 WARP = GraphSpec(
     "warp",
     (
         TensorSpec("crop", (BATCH, 3, CROP_SIDE, CROP_SIDE)),
         TensorSpec("latents", LATENTS),
+        TensorSpec("reference_maps", (BATCH, GROUPS, LATENT, LATENT)),
         TensorSpec("source", _POINTS),
+        TensorSpec("level", _POINTS),
         TensorSpec("target", _POINTS),
+        _TURN,
     ),
     (
         TensorSpec("warped", (BATCH, 3, CROP_SIDE, CROP_SIDE)),
@@ -52,7 +63,9 @@ CARRY = GraphSpec(
         TensorSpec("patch", (BATCH, 4, CROP_SIDE, CROP_SIDE)),
         TensorSpec("source", _POINTS),
         TensorSpec("before", _POINTS),
+        TensorSpec("level", _POINTS),
         TensorSpec("target", _POINTS),
+        _TURN,
     ),
     (TensorSpec("carried", (BATCH, 4, CROP_SIDE, CROP_SIDE)), _FLOW),
     precision="f32",
@@ -90,19 +103,28 @@ DECODE = GraphSpec(
     ),
     (TensorSpec("patch", (BATCH, 4, CROP_SIDE, CROP_SIDE)),),
 )
-_PORTRAIT = (TensorSpec("portrait", (BATCH, 3, "H", "W")), TensorSpec("flow_scale", (BATCH, 2, 2)))
-_AT = (TensorSpec("flow_at", (BATCH, "a", "b", 2)), TensorSpec("base_at", (BATCH, "a", "b", 2)))
-_RGB = (TensorSpec("rgb", (BATCH, "h", "w", 3), "uint8"),)
-MOVE = GraphSpec("move", (*_PORTRAIT, _FLOW, *_AT), _RGB, precision="f32")
+MOVE = GraphSpec(
+    "move",
+    (
+        TensorSpec("portrait", (BATCH, 3, "H", "W")),
+        _FLOW,
+        TensorSpec("flow_scale", (BATCH, 2, 1, 1)),
+        TensorSpec("nodes", _FLOW.shape),
+        TensorSpec("down", (BATCH, "h", len(GRID_Y))),
+        TensorSpec("across", (BATCH, 2 * len(GRID_X), "w2")),
+    ),
+    (TensorSpec("moved", (BATCH, 3, "h", "w")),),
+    precision="f32",
+)
 COMPOSITE = GraphSpec(
     "composite",
     (
         TensorSpec("moved", (BATCH, "h", "w", 3), "uint8"),
         TensorSpec("patch", (BATCH, 4, CROP_SIDE, CROP_SIDE)),
-        TensorSpec("patch_at", (BATCH, "h", "w", 2)),
-        TensorSpec("feather", (BATCH, 1, "h", "w")),
+        TensorSpec("down", (BATCH, "h", 2)),
+        TensorSpec("across", (BATCH, "w", 2)),
     ),
-    _RGB,
+    (TensorSpec("rgb", (BATCH, "h", "w", 3), "uint8"),),
     precision="f32",
 )
-SPECS = (ENROLL, WARP, CARRY, GUIDE, DENOISE, DECODE, MOVE, COMPOSITE)
+SPECS = (ENROLL, LINES, WARP, CARRY, GUIDE, DENOISE, DECODE, MOVE, COMPOSITE)

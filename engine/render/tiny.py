@@ -1,6 +1,6 @@
 """The eye's counterpart: graphs that draw, and the one order in which they do.
 
-`enroll` runs once a portrait; then, for each frame, `warp` (geometry, always fp32), `guide`
+`enroll` and `lines` run once a portrait; then, for each frame, `warp` (geometry, always fp32), `guide`
 (AnimateNet), `denoise` (IdentityNet, once a step) and `decode`. Between two painted frames `carry` moves the last painted
 crop along with the lips, which costs a third. Two small graphs without weights finish it at the
 portrait's own resolution: `move` (the head by the flow, its eyes closed before by `engine.render.eyelids`)
@@ -10,7 +10,7 @@ and `composite` (the painted crop, where the warp is not to be trusted).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 
 from engine.backends import Graph, GraphSpec, Tensor
 from engine.diffusion.flow import flow_path
+from engine.face.landmarks import Affine
+from engine.face.topology import STABLE
 from engine.motion.expression import refuse_words
 from engine.render.base import FrameCondition, Portrait
 from engine.render.composite_maps import cut_crop
-from engine.render.compositing import Composite, Compositor, Layers
-from engine.render.eyelids import Eye, close_lids, make_lids
+from engine.render.compositing import Compositor, Layers
+from engine.render.eyelids import close_lids, make_lids
+from engine.render.paint_colours import PaintColours, paint_colours, parted
 from engine.render.specs import (
     CARRY,
     CHANNELS,
@@ -32,41 +35,15 @@ from engine.render.specs import (
     GUIDE,
     KEYS,
     LATENT,
+    LINES,
     WARP,
 )
+from engine.render.tiny_face import FrameCache, TinyFace, lay_head
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class TinyFace:
-    """A portrait enrolled for drawing; tensors are handles of the backend."""
-
-    crop: Tensor  # (1, 3, 128, 128) in [-1, 1]
-    source: Tensor  # (1, 478, 2) landmarks in crop units
-    kept: dict[str, Tensor]  # latents, identity, reference keys/values
-    composite: Composite
-    lids: tuple[Eye, Eye]  # right, left
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the frames."""
-        height, width = self.composite.maps.rgb.shape[:2]
-        return height, width
-
-
-@dataclass(frozen=True, slots=True)
-class FrameCache:
-    """What a frame hands to the next: its latents and keys/values of the last denoising step.
-
-    `patch` and `target` are the last painted crop and the landmarks it was painted for.
-    """
-
-    latents: Tensor  # (1, 16, 32, 32)
-    keys: tuple[Tensor, ...]
-    patch: Tensor | None = None  # (1, 4, 128, 128)
-    target: F32 | None = None  # (1, 478, 2)
+# Of a placement, what is left of it in the landmarks that a crop is painted for: yaw and pitch.
+_TURNED = np.array([1, 1, 0, 0, 0, 0], np.float32)
 
 
 Job = tuple[TinyFace, FrameCache, FrameCondition]
@@ -99,20 +76,36 @@ class TinyRenderer:
         put: Callable[[NDArray[Any]], Tensor] = lambda array: array,
     ) -> None:
         self._steps, self._put = steps, put
-        self._enroll, self._warp, self._carry = load(ENROLL), load(WARP), load(CARRY)
+        self._enroll, self._lines = load(ENROLL), load(LINES)
+        self._warp, self._carry = load(WARP), load(CARRY)
         self._guide, self._denoise, self._decode = load(GUIDE), load(DENOISE), load(DECODE)
         self._compositor = Compositor(load, put)
 
     def enroll(self, portrait: Portrait) -> TinyFace:
         """Run the once-a-portrait part."""
-        crop = self._put(cut_crop(portrait.rgb, portrait.to_crop))
-        return TinyFace(
+        cut = cut_crop(portrait.rgb, portrait.to_crop)
+        crop = self._put(cut)
+        source = self._put(portrait.source[None])
+        face = TinyFace(
             crop=crop,
-            source=self._put(portrait.source[None]),
+            source=source,
+            lines=self._lines(source=source)["reference_maps"],
+            steady=portrait.source[list(STABLE)],
             kept=self._enroll(crop=crop),
             composite=self._compositor.prepare(portrait.rgb, portrait.to_crop),
             lids=make_lids(portrait.rgb, portrait.landmarks),
         )
+        target = parted(portrait.source)
+        painted = self._paint_once(face, target)
+        return replace(face, colours=paint_colours(cut[0], portrait.source, painted, target))
+
+    def _paint_once(self, face: TinyFace, target: F32) -> F32:
+        """The crop (3, 128, 128) in [-1, 1] as painted for landmarks (478, 2), as it comes."""
+        still = np.zeros(2, np.float32), np.zeros(6, np.float32)
+        condition = FrameCondition(target, *still, self.noise(0))
+        geometry, _, painted = self._paint([(face, self.cold(face), condition)], [target[None]])
+        patch, warped = (np.asarray(x)[0] for x in (painted[0], geometry[0]["warped"]))
+        return np.asarray(patch[:3] + patch[3:] * warped, np.float32)
 
     @staticmethod
     def noise(seed: int) -> F32:
@@ -134,16 +127,47 @@ class TinyRenderer:
 
     def draw(self, jobs: Sequence[Job]) -> list[tuple[RgbImage, FrameCache]]:
         """Draw one frame (H, W, 3) of each stream, painting its crop afresh."""
-        points = [condition.target[None] for _, _, condition in jobs]
+        heads = [lay_head(face, condition) for face, _, condition in jobs]
+        geometry, made, painted = self._paint(jobs, [level for _, level in heads])
+        frames = self._compositor.compose(
+            [
+                _layers(face, condition, head, drawn["flow"], patch)
+                for (face, _, condition), (head, _), drawn, patch in zip(
+                    jobs, heads, geometry, painted, strict=True
+                )
+            ]
+        )
+        caches = [
+            FrameCache(
+                out["made_latents"],
+                tuple(out[f"made{i}"] for i in range(len(KEYS))),
+                patch,
+                level,
+            )
+            for out, patch, (_, level) in zip(made, painted, heads, strict=True)
+        ]
+        return list(zip(frames, caches, strict=True))
+
+    def _paint(
+        self, jobs: Sequence[Job], levels: Sequence[F32]
+    ) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]], list[Tensor]]:
+        """What the graphs make of each stream: geometry, latents and keys, the painted crop.
+
+        Args:
+            levels: landmarks (1, 478, 2) of each that the crop is painted for; see `lay_head`.
+        """
         geometry = self._warp.each(
             [
                 {
                     "crop": face.crop,
                     "latents": face.kept["latents"],
+                    "reference_maps": face.lines,
                     "source": face.source,
-                    "target": target,
+                    "level": level,
+                    "target": condition.target[None],
+                    "turn": face.composite.turn,
                 }
-                for (face, _, _), target in zip(jobs, points, strict=True)
+                for (face, _, condition), level in zip(jobs, levels, strict=True)
             ]
         )
         guidance = self._guide.each(
@@ -152,10 +176,10 @@ class TinyRenderer:
                     "maps": drawn["maps"],
                     "warped_latents": drawn["warped_latents"],
                     "previous_latents": cache.latents,
-                    "target": target,
-                    "placement": condition.placement[None],
+                    "target": level,
+                    "placement": condition.placement[None] * _TURNED,
                 }
-                for (_, cache, condition), drawn, target in zip(jobs, geometry, points, strict=True)
+                for (_, cache, condition), drawn, level in zip(jobs, geometry, levels, strict=True)
             ]
         )
         made = self._sample(jobs, guidance)
@@ -169,22 +193,13 @@ class TinyRenderer:
                 for latents, drawn in zip(made, geometry, strict=True)
             ]
         )
-        frames = self._compositor.compose(
-            [
-                _layers(face, condition, drawn["flow"], out["patch"])
-                for (face, _, condition), drawn, out in zip(jobs, geometry, painted, strict=True)
-            ]
-        )
-        caches = [
-            FrameCache(
-                out["made_latents"],
-                tuple(out[f"made{i}"] for i in range(len(KEYS))),
-                crop["patch"],
-                target,
-            )
-            for out, crop, target in zip(made, painted, points, strict=True)
+        patches = [
+            out["patch"]
+            if face.colours is None
+            else self._put(_put_right(face.colours, drawn, out))
+            for (face, _, _), drawn, out in zip(jobs, geometry, painted, strict=True)
         ]
-        return list(zip(frames, caches, strict=True))
+        return geometry, made, patches
 
     def _sample(
         self, jobs: Sequence[Job], guidance: Sequence[Mapping[str, Tensor]]
@@ -220,21 +235,24 @@ class TinyRenderer:
         """
         if any(cache.patch is None for _, cache, _ in jobs):
             raise ValueError("a frame between two painted ones needs a painted one before it")
+        heads = [lay_head(face, condition) for face, _, condition in jobs]
         moved = self._carry.each(
             [
                 {
                     "patch": cache.patch,
                     "source": face.source,
-                    "before": cache.target,
+                    "before": cache.level,
+                    "level": level,
                     "target": condition.target[None],
+                    "turn": face.composite.turn,
                 }
-                for face, cache, condition in jobs
+                for (face, cache, condition), (_, level) in zip(jobs, heads, strict=True)
             ]
         )
         frames = self._compositor.compose(
             [
-                _layers(face, condition, out["flow"], out["carried"])
-                for (face, _, condition), out in zip(jobs, moved, strict=True)
+                _layers(face, condition, head, out["flow"], out["carried"])
+                for (face, _, condition), (head, _), out in zip(jobs, heads, moved, strict=True)
             ]
         )
         return list(frames)
@@ -242,7 +260,7 @@ class TinyRenderer:
     @staticmethod
     def pack(cache: FrameCache) -> dict[str, NDArray[Any]]:
         """A cache as arrays."""
-        kept = {"latents": cache.latents, "patch": cache.patch, "target": cache.target}
+        kept = {"latents": cache.latents, "patch": cache.patch, "level": cache.level}
         kept |= {f"key{i}": key for i, key in enumerate(cache.keys)}
         return {name: np.asarray(tensor) for name, tensor in kept.items() if tensor is not None}
 
@@ -250,13 +268,23 @@ class TinyRenderer:
     def unpack(kept: Mapping[str, NDArray[Any]]) -> FrameCache:
         """Undo `pack`."""
         keys = tuple(kept[f"key{i}"] for i in range(len(KEYS)))
-        return FrameCache(kept["latents"], keys, kept.get("patch"), kept.get("target"))
+        return FrameCache(kept["latents"], keys, kept.get("patch"), kept.get("level"))
 
 
-def _layers(face: TinyFace, condition: FrameCondition, flow: Tensor, patch: Tensor) -> Layers:
+def _put_right(
+    colours: PaintColours, drawn: Mapping[str, Tensor], out: Mapping[str, Tensor]
+) -> F32:
+    return colours.correct(
+        *(np.asarray(x) for x in (out["patch"], drawn["warped"], drawn["opening"]))
+    )
+
+
+def _layers(
+    face: TinyFace, condition: FrameCondition, head: Affine, flow: Tensor, patch: Tensor
+) -> Layers:
     """What the frame is put together from; lids come down over the portrait before it moves."""
     if not condition.blink.any():
-        return Layers(face.composite, flow, patch)
-    portrait = face.composite.maps.portrait["portrait"][0]
+        return Layers(face.composite, flow, patch, head)
+    portrait = face.composite.maps.portrait[0]
     lids = close_lids(portrait, face.lids, condition.blink)
-    return Layers(face.composite, flow, patch, lids[None])
+    return Layers(face.composite, flow, patch, head, lids[None])

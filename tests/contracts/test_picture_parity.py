@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from engine.backends import BATCH, GraphSpec, TensorSpec, load_backend
 from engine.errors import BackendUnavailable, ExportMismatch, WeightsError
+from engine.face.topology import STABLE
 from engine.nets.painter import Painter
 from engine.render.base import FrameCondition
 from engine.render.compositing import Compositor
 from engine.render.eyelids import make_lids
 from engine.render.specs import DENOISE, SPECS, WARP
-from engine.render.tiny import TinyFace, TinyRenderer
+from engine.render.tiny import TinyRenderer
+from engine.render.tiny_face import TinyFace
 from exports.onnx import export
 from exports.picture import export_picture, samples
 
@@ -101,9 +103,11 @@ def test_the_graphs_sample_as_the_trained_network_does(
     renderer = TinyRenderer(load, steps)
     feeds = samples(painter)
     crop = feeds["warp"]["crop"]
+    steady = list(STABLE)
+    feeds["warp"]["level"][:, steady] = feeds["warp"]["source"][:, steady]
     with torch.no_grad():
         reference = painter.enroll(crop)
-        points = (feeds["warp"]["source"], feeds["warp"]["target"])
+        points = (feeds["warp"]["source"], feeds["warp"]["level"])
         condition = painter.condition(crop, reference, *points, torch.zeros(1, 6))
         cache, noise = painter.cold(reference), painter.noise(1)
         painted, trust, made = painter.sample(condition, reference, cache, noise, steps)
@@ -115,6 +119,8 @@ def test_the_graphs_sample_as_the_trained_network_does(
     face = TinyFace(
         crop=crop.numpy(),
         source=points[0].numpy(),
+        lines=feeds["warp"]["reference_maps"].numpy(),
+        steady=points[0][0, steady].numpy(),
         kept={name: tensor.numpy() for name, tensor in kept.items()},
         composite=Compositor(load, np.asarray).prepare(rgb, to_crop),
         lids=make_lids(rgb, 200 * points[0][0].numpy()),

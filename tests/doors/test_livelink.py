@@ -144,6 +144,7 @@ def test_the_head_of_an_avatar_turns_as_ours_does(
     assert math.hypot(x, y, z, w) == pytest.approx(1)
 
 
+@pytest.mark.timing
 async def test_the_jaw_follows_the_voice_and_rests_after_an_interruption() -> None:
     async with listening() as (ear, port), session_for(port, "livelink") as (live, session):
         began = await live.http.post(f"{session}/livelink", json={"port": port, "subject": "Ann"})

@@ -106,6 +106,7 @@ async def test_a_frame_shows_its_own_sound_in_both_ways_of_speaking() -> None:
             np.testing.assert_array_equal(wide, np.flatnonzero(loudness > 1000))
 
 
+@pytest.mark.timing
 async def test_paced_speech_is_whole_and_takes_its_time_however_it_comes() -> None:
     said = babble(1.5, 24_000)
     async with avatar() as face:
@@ -141,6 +142,7 @@ async def test_as_fast_as_it_goes_is_faster_than_real_time_and_waits_for_who_fet
         await speaking.aclose()
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("paced", [False, True])
 async def test_an_interruption_ends_the_turn_at_once_and_says_how_far_it_came(paced: bool) -> None:
     old, new = babble(10, 48_000, seed=1), babble(0.3, 48_000, seed=2)

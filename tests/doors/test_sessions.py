@@ -114,6 +114,7 @@ async def test_a_change_is_made_whole_or_not_at_all(live: Live) -> None:
     assert code_of(await live.http.patch(path, content=b"{}")) == (415, "unsupported_type")
 
 
+@pytest.mark.timing
 async def test_a_file_is_said_and_heard_and_an_interruption_says_how_far_it_came(
     live: Live,
 ) -> None:

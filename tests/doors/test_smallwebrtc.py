@@ -91,6 +91,7 @@ def say(server: ServerProcess, session: str, utterance: str, seconds: float) -> 
         assert any(m["type"] == "pong" for m in messages(socket))
 
 
+@pytest.mark.timing
 def test_pipecats_client_goes_the_whole_way(
     open_kit: OpenKit, server: ServerProcess, browser: Browser
 ) -> None:

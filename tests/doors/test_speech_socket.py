@@ -38,7 +38,11 @@ from tests.doors.hearing import (
 from tests.doors.readme import example
 from tests.server.live import Beeper, Live, serving, until, watching
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.timing,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 
 def path_of(session_id: str | None) -> str:

@@ -28,7 +28,11 @@ from tests.doors.hearing import (
 )
 from tests.server.live import Live, until
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.timing,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 
 FORMAT = {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}

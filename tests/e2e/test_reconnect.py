@@ -18,6 +18,7 @@ from tests.e2e.conftest import FAKE, OpenPage
 from tests.e2e.live import MOTION, sessions, wait_live, wait_until
 from tests.e2e.network import SERVER_IP, NoNetwork, Wire, running, wire
 
+pytestmark = pytest.mark.timing
 EXPECTED = r"Failed to load resource|net::ERR_"  # the browser's own lines in the console
 # The longest time without a frame, and how long the page ever said "Live" over a face that stood still.
 WATCH = """

@@ -39,7 +39,7 @@ def test_a_longer_look_ahead_goes_with_an_encoder_that_hears_in_chunks() -> None
     [
         ({"backend": "tpu"}, "backend='tpu' is unknown; one of 'openvino'"),
         ({"profile": "huge"}, "profile='huge' is unknown"),
-        ({"threads": 0}, "threads=0"),
+        ({"threads": -1}, "threads=-1"),
         ({"threads": 10**9}, "threads=1000000000"),
         ({"num_inference_steps": 51}, "num_inference_steps=51"),
         ({"paint_every": -1}, "paint_every=-1"),

@@ -69,6 +69,7 @@ async def on_air(*, coded: bool = False) -> AsyncIterator[Studio]:
         await asyncio.wait([task])
 
 
+@pytest.mark.timing
 async def test_a_picture_that_is_due_leaves_at_once_for_everybody() -> None:
     async with on_air() as studio:
         outlets = [studio.outlet() for _ in range(3)]
@@ -81,6 +82,7 @@ async def test_a_picture_that_is_due_leaves_at_once_for_everybody() -> None:
         assert studio.left[0][1] - pushed < 0.1
 
 
+@pytest.mark.timing
 async def test_sound_leaves_when_it_is_due_and_is_told_by_its_place() -> None:
     async with on_air() as studio:
         outlet = studio.outlet()

@@ -115,11 +115,11 @@ def test_a_slow_engine_shows_fewer_pictures_and_loses_no_sound() -> None:
     assert len(bench.pictures) == 150 // 2 - 2
     assert [picture.place for picture in bench.pictures] == [1920 * i for i in range(73)]
     fresh = [picture.fresh for picture in bench.pictures[-25:]]
-    assert 5 <= sum(fresh) <= 13  # every second or fourth picture is drawn
+    assert 2 <= sum(fresh) <= 13  # every second picture is drawn, every fourth or eighth
     assert max(picture.queued_s for picture in bench.pictures[-25:]) < 0.1
     made = [
         bench.metrics.registry.get_sample_value("portraittalk_frames_made_total", {"quality": q})
-        for q in "0123"
+        for q in "01234"
     ]
     assert sum(n or 0 for n in made) == len(bench.pictures)
-    assert (made[2] or 0) + (made[3] or 0) > 25
+    assert sum(n or 0 for n in made[2:]) > 25

@@ -18,7 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from engine.motion.channels import CHANNELS
-from engine.nets.moonshine import PAST, SpeechSettings, StreamingMoonshine
+from engine.nets.moonshine import StreamingMoonshine
+from engine.nets.speech_stem import PAST, SpeechSettings
 from engine.training.data.speech_features import hubert_features
 from engine.training.motion.dataset import Clip
 from engine.training.speech.augment import cut, noise_only, roughen

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
 
-from engine.nets.moonshine import PAST
+from engine.nets.speech_stem import PAST
 from engine.training.motion.dataset import Clip
 
 F32 = NDArray[np.float32]

@@ -11,7 +11,8 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from engine.errors import DataError
-from engine.nets.moonshine import SpeechSettings, StreamingMoonshine
+from engine.nets.moonshine import StreamingMoonshine
+from engine.nets.speech_stem import SpeechSettings
 
 _PREFIX = "model."
 _LINEARS = ("q", "k", "v", "out", "fc1", "fc2")
@@ -48,7 +49,5 @@ def _unnamed(graph: onnx.GraphProto, stored: dict[str, Tensor], layers: int) -> 
         for name in _LINEARS:
             place = f"/{name}_{i}/MatMul" if i else f"/{name}/MatMul"
             out[f"layers.{i}.{name}.weight"] = stored[used[place][1]].T.contiguous()
-    taps = [stored[used[f"/stem/{name}"][0]] for name in ("Einsum", "Einsum_1", "Einsum_2")]
-    out["stem.conv3.weight"] = torch.stack(taps, 2)
-    out["stem.conv3.bias"] = stored[used["/stem/Add_10"][0]][:, 0]
+    out["stem.conv3.weight"] = stored[used["/Flatten_1"][0]].permute(2, 1, 0).contiguous()
     return out

@@ -12,7 +12,8 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from engine.errors import DataError
-from engine.nets.moonshine import SpeechSettings, StreamingMoonshine
+from engine.nets.moonshine import StreamingMoonshine
+from engine.nets.speech_stem import SpeechSettings
 
 _LINEARS = {"q": "self_attn/q_proj", "k": "self_attn/k_proj", "v": "self_attn/v_proj"}
 _LINEARS |= {"out": "self_attn/dense", "fc1": "mlp/fc1", "fc2": "mlp/fc2"}

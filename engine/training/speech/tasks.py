@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.motion.channels import CHANNELS
-from engine.nets.moonshine import SpeechSettings, StreamingMoonshine
+from engine.nets.moonshine import StreamingMoonshine
+from engine.nets.speech_stem import SpeechSettings
 from engine.training.motion.dataset import Clip
 from engine.training.speech.augment import Piece, cut, noise_only, roughen
 from engine.training.speech.phones import PHONES

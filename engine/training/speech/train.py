@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from engine.loaders.packages import fetch
-from engine.nets.moonshine import SpeechSettings
+from engine.nets.speech_stem import SpeechSettings
 from engine.outputs import own_folder
 from engine.training.loop import LoopSettings, run_loop
 from engine.training.motion.dataset import (

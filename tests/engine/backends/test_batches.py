@@ -125,10 +125,10 @@ def test_frames_of_two_sizes_are_drawn_apart(spec: GraphSpec) -> None:
     )
     small, large = row(spec, 0), row(spec, 1)
     large = {
-        name: np.concatenate([array, array], 1 if array.ndim == 4 and array.shape[1] > 4 else -1)
-        if name in ("moved", "patch_at")
+        name: np.concatenate([array, array], 1)
+        if name in ("moved", "down")
         else np.concatenate([array, array], 2)
-        if name in ("feather", "portrait")
+        if name == "portrait"
         else array
         for name, array in large.items()
     }

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from engine.face.topology import LEFT_LIDS, RIGHT_LIDS
-from engine.render.eyelids import UNDER_BROWS, close_lids, make_lids, sample
+from engine.render.eyelids import UNDER_BROWS, close_lids, make_lids
+from engine.render.lid_skin import sample
 
 SKIN, WHITE, LASH = (200, 150, 120), 250, 20
 WIDTH, HALF = 40, 8  # of an eye and of its opening, pixels

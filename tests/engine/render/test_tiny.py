@@ -15,6 +15,8 @@ from engine.render.specs import CARRY, COMPOSITE, MOVE, WARP
 from engine.render.tiny import TinyRenderer
 from server.run import BUNDLED_PORTRAIT
 
+LEVEL = np.eye(2, 3, dtype=np.float32)  # a head that lies as in the portrait
+
 
 def load(spec: GraphSpec) -> Graph:
     backend = load_backend("openvino", threads=2)
@@ -32,8 +34,9 @@ def compose(
     flow: np.ndarray,
     patch: np.ndarray,
     blinking: np.ndarray | None = None,
+    head: np.ndarray = LEVEL,
 ) -> np.ndarray:
-    [frame] = compositor.compose([Layers(place, flow, patch, blinking)])
+    [frame] = compositor.compose([Layers(place, flow, patch, head, blinking)])
     return frame
 
 
@@ -91,6 +94,21 @@ def test_flow_is_in_crop_units(compositor: Compositor) -> None:
     )
 
 
+@pytest.mark.parametrize("roll", [-0.5, 0.0, 1.0])
+def test_a_head_that_is_held_askew_goes_where_its_landmarks_go(
+    compositor: Compositor, astronaut: Identity, roll: float
+) -> None:
+    rgb, side, centre = portrait(), 90.0, np.array([130, 150])
+    turn = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]]) / side
+    place = compositor.prepare(rgb, np.c_[turn, 0.5 - turn @ centre].astype(np.float32))
+    face = astronaut.face
+    feeds = {"crop": face.crop, "latents": face.kept["latents"], "reference_maps": face.lines}
+    aside = (face.source + turn @ np.array([6, 2])).astype(np.float32)
+    flow = load(WARP)(**feeds, source=face.source, target=aside, turn=place.turn)["flow"]
+    moved = compose(compositor, place, flow, trusted())[140:160, 120:140].astype(int)
+    np.testing.assert_allclose(moved, rgb[138:158, 114:134].astype(int), atol=6)
+
+
 def test_paint_is_laid_inside_the_crop_only_and_fades_at_its_border(
     compositor: Compositor,
 ) -> None:
@@ -108,10 +126,43 @@ def test_paint_is_laid_inside_the_crop_only_and_fades_at_its_border(
     assert edge.max() < 40, "the crop must fade in, not begin"
 
 
+@pytest.mark.parametrize("tilt", [0.0, 0.2])
+def test_paint_goes_where_the_head_goes(compositor: Compositor, tilt: float) -> None:
+    rgb, side = portrait(), 90.0
+    patch = trusted()
+    patch[:, :, 96:112, 56:72] = np.array([1, 1, 1, 0])[:, None, None]  # white, under the middle
+    c, s = np.cos(tilt), np.sin(tilt)
+    turn, shift = np.array([[c, -s], [s, c]]), np.array([0.2, -0.1])
+    head = np.c_[turn, np.array([0.5, 0.5]) - turn @ [0.5, 0.5] + shift].astype(np.float32)
+    place, still = composite(compositor, rgb, side), nothing("move", "flow")
+    laid = compose(compositor, place, still, patch, head=head)
+    white = np.argwhere(np.abs(laid.astype(int) - rgb).max(-1) > 30)
+    x, y = side * (turn @ [0, 104 / 128 - 0.5] + shift) + [130, 150]
+    np.testing.assert_allclose(white.mean(0) + 0.5, [y, x], atol=1.0)
+    assert abs(len(white) - (16 / 128 * side) ** 2) < 40
+
+
+def test_the_mouth_is_painted_alike_wherever_the_head_lies(astronaut: Identity) -> None:
+    renderer = TinyRenderer(load)
+    cache, noise = renderer.cold(astronaut.face), renderer.noise(0)
+    basis, lids = FaceBasis.load(EngineConfig().weights / "basis.npz"), np.zeros(2, np.float32)
+    spoken = np.zeros(arkit.COUNT, np.float32)
+    spoken[arkit.index("jawOpen")] = 0.3
+    poses = np.array([[0, 0, 0, 0, 0, 0], [0, 0, 0.12, 0.1, -0.1, 0.02]], np.float32)
+    patches = []
+    for pose in poses:
+        target = retarget(astronaut.neutral, basis, spoken, pose)
+        condition = FrameCondition(target, lids, pose, noise)
+        [(_, after)] = renderer.draw([(astronaut.face, cache, condition)])
+        patches.append(np.asarray(after.patch))
+    assert np.abs(patches[0]).max() > 0.5
+    np.testing.assert_allclose(patches[1], patches[0], atol=0.02)
+
+
 def test_a_blinking_portrait_is_moved_in_place_of_the_open_one(compositor: Compositor) -> None:
     rgb = portrait()
     place = composite(compositor, rgb)
-    blinking = place.maps.portrait["portrait"].copy()
+    blinking = place.maps.portrait.copy()
     blinking[:, :, 100:110, 100:140] = 0
     shown = compose(compositor, place, nothing("move", "flow"), trusted(), blinking)
     assert shown[101:109, 101:139].max() <= 1
@@ -126,10 +177,11 @@ def test_a_carried_crop_follows_the_lips() -> None:
     before = np.random.default_rng(0).uniform(0, 1, (1, 478, 2)).astype(np.float32)
     patch = np.zeros((1, 4, 128, 128), np.float32)
     patch[:, 0, 60:68, 40:48] = 1
-    still = {"patch": patch, "source": before, "before": before}
-    np.testing.assert_allclose(carry(**still, target=before)["carried"], patch, atol=1e-3)
+    turn = np.eye(2, dtype=np.float32)[None]
+    still = {"patch": patch, "source": before, "before": before, "target": before, "turn": turn}
+    np.testing.assert_allclose(carry(**still, level=before)["carried"], patch, atol=1e-3)
     shifted = before + np.array([10 / 128, 0], np.float32)  # the face goes ten pixels to the right
-    moved = carry(**still, target=shifted)["carried"][0, 0]
+    moved = carry(**still, level=shifted)["carried"][0, 0]
     row = moved[60:68].sum(0)
     assert float((row * np.arange(128)).sum() / row.sum()) == pytest.approx(43.5 + 10, abs=0.7)
 
@@ -152,10 +204,12 @@ def astronaut() -> Identity:
 def carried_by(target: np.ndarray, identity: Identity, height: float) -> float:
     """How far the portrait goes down at `height` under the nose, in crop units."""
     warp = load_backend("openvino", threads=2).load(WARP, EngineConfig().weights / "warp.onnx")
-    kept = {"crop": identity.face.crop, "latents": identity.face.kept["latents"]}
+    face = identity.face
+    kept = {"crop": face.crop, "latents": face.kept["latents"], "reference_maps": face.lines}
+    kept |= {"source": face.source, "turn": np.eye(2, dtype=np.float32)[None]}
     flows = [
-        warp(**kept, source=identity.face.source, target=face[None].astype(np.float32))["flow"]
-        for face in (identity.neutral, target)
+        warp(**kept, level=points, target=points)["flow"]
+        for points in (identity.neutral[None], target[None].astype(np.float32))
     ]
     row = int(np.abs(GRID_Y - height).argmin())
     column = int(np.abs(GRID_X - identity.neutral[1, 0]).argmin())

@@ -12,6 +12,7 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper, numpy_helper
 
+from engine.audio.rotary import rotations
 from engine.audio.speech_encoder import SPEECH
 from engine.backends import load_backend
 from engine.config import EngineConfig
@@ -102,6 +103,7 @@ def test_the_exported_encoder_hears_as_its_graph_does(tmp_path: Path) -> None:
         t.name: np.abs(0.1 * rng.standard_normal(t.sized(1))).astype(np.float32)
         for t in graph.spec.inputs
     }
+    feeds["turns"] = rotations(0, 5)[None]
     memory = Memory(*(torch.from_numpy(feeds[k]) for k in ("level", "pending", "keys", "values")))
     with torch.no_grad():
         heard, after = model.step(torch.from_numpy(feeds["window"]), memory)

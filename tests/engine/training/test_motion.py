@@ -12,8 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from engine.motion.channels import CHANNELS
-from engine.nets.moonshine import PAST
 from engine.nets.motion_vae import MotionSettings, MotionVae
+from engine.nets.speech_stem import PAST
 from engine.training.loop import LoopSettings, run_loop
 from engine.training.motion.dataset import MAPPING, Clip, load_talks, map_columns
 from engine.training.motion.examples import (

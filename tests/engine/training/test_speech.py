@@ -12,7 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from engine.motion.channels import CHANNELS
-from engine.nets.moonshine import PAST, STRIDE, SpeechSettings, StreamingMoonshine
+from engine.nets.moonshine import StreamingMoonshine
+from engine.nets.speech_stem import PAST, STRIDE, SpeechSettings
 from engine.training.loop import LoopSettings, run_loop
 from engine.training.motion.dataset import Clip
 from engine.training.speech.augment import cut, noise_only, roughen
