@@ -29,6 +29,7 @@ from server.guard import guards
 from server.http import check_type, read_body, service_of
 from server.ice import ice_servers
 from server.openapi import describe
+from server.queues import waiting
 from server.routes import Operation, Terms
 from server.service import AvatarService
 from server.settings import ServerSettings
@@ -91,7 +92,10 @@ async def readyz(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
-    return Response(service_of(request).metrics.text(), media_type="text/plain; version=0.0.4")
+    service = service_of(request)
+    for queue, length in waiting(service).items():
+        service.metrics.waiting.labels(queue=queue).set(length)
+    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 async def config(request: Request) -> Response:

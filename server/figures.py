@@ -39,6 +39,10 @@ class Figures:
         self.dropped += count
         self._metrics.dropped.labels(queue="playout").inc(count)
 
+    def received(self, *, lost: int) -> None:
+        """Count packets that a viewer lost."""
+        self._metrics.viewer_lost.inc(lost)
+
     def left(self, picture: Picture, now: float) -> None:
         """Count a picture that was handed to the outlets."""
         self.legs.add("wait", now - picture.made)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _STEP_BUCKETS = (0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.05, 0.075, 0.1, 0.25, 1.0)
@@ -13,57 +15,50 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.sessions = Gauge("portraittalk_sessions", "Open sessions", registry=self.registry)
-        self.places = Gauge(
-            "portraittalk_places", "Viewers that are served well at once", registry=self.registry
-        )
-        self.frames = Counter(
-            "portraittalk_frames", "Frames handed to an encoder", registry=self.registry
-        )
-        self.step_seconds = Histogram(
+        gauge = partial(Gauge, registry=self.registry)
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.sessions = gauge("portraittalk_sessions", "Open sessions")
+        self.places = gauge("portraittalk_places", "Viewers that are served well at once")
+        self.frames = counter("portraittalk_frames", "Frames handed to an encoder")
+        self.step_seconds = histogram(
             "portraittalk_engine_step_seconds",
             "Time of one engine step that made a frame",
             buckets=_STEP_BUCKETS,
-            registry=self.registry,
         )
-        self.made = Counter(
+        self.made = counter(
             "portraittalk_frames_made",
             "Frames made by the engine; quality 0 is the full one",
             ["quality"],
-            registry=self.registry,
         )
-        self.dropped = Counter(
-            "portraittalk_dropped",
-            "Pieces dropped by the rule of their queue",
-            ["queue"],
-            registry=self.registry,
+        self.dropped = counter(
+            "portraittalk_dropped", "Pieces dropped by the rule of their queue", ["queue"]
         )
-        self.refused = Counter(
-            "portraittalk_refused", "Requests refused", ["code"], registry=self.registry
+        self.refused = counter("portraittalk_refused", "Requests refused", ["code"])
+        self.failed = counter("portraittalk_sessions_failed", "Sessions ended by an error")
+        self.microphone_lost = counter(
+            "portraittalk_microphone_lost", "Microphone packets that never came"
         )
-        self.failed = Counter(
-            "portraittalk_sessions_failed", "Sessions ended by an error", registry=self.registry
+        self.microphone_late = counter(
+            "portraittalk_microphone_late", "Microphone packets that came too late to be heard"
         )
-        self.microphone_lost = Counter(
-            "portraittalk_microphone_lost",
-            "Microphone packets that never came",
-            registry=self.registry,
-        )
-        self.microphone_late = Counter(
-            "portraittalk_microphone_late",
-            "Microphone packets that came too late to be heard",
-            registry=self.registry,
-        )
-        self.microphone_concealed = Counter(
+        self.microphone_concealed = counter(
             "portraittalk_microphone_concealed_seconds",
             "Microphone sound made up in the place of what was missing",
-            registry=self.registry,
         )
-        self.microphone_delay = Histogram(
+        self.microphone_delay = histogram(
             "portraittalk_microphone_delay_seconds",
             "Delay that evens out a microphone's packets, seen once a second",
             buckets=_DELAY_BUCKETS,
-            registry=self.registry,
+        )
+
+        self.viewer_lost = counter(
+            "portraittalk_viewer_packets_lost", "Packets that viewers say never came"
+        )
+        self.waiting = gauge(
+            "portraittalk_waiting",
+            "What waits in a queue, in pieces or as its name says",
+            ["queue"],
         )
 
     def text(self) -> bytes:

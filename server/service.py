@@ -54,8 +54,7 @@ class AvatarService:
         self._leaving: set[asyncio.Future[None]] = set()  # viewers whose place was taken
         self.followers: list[Follow] = [lambda s: MoodFollower(s, self._read_prompt)]
         self._looking: asyncio.TimerHandle | None = None
-        self._sweeping = False  # is to come
-        self._enrolling = 0
+        self._sweeping, self.enrolling = False, 0  # a sweep is to come; how many are enrolled
         # Pictures are read and enrolled beside the engine thread, one at a time: no stream waits.
         self._enroller = ThreadPoolExecutor(1, "enroll", initializer=give_way)
         self.beeps = BeepLog() if settings.frame_code else None
@@ -109,16 +108,15 @@ class AvatarService:
             BadImage, ImageTooLarge, PortraitRefused, PortraitsFull, WorkerBusy, WorkerStopped: no.
         """
         self.portraits.check_room(subject)
-        if self._enrolling >= MAX_ENROLLING:
-            raise WorkerBusy(f"{self._enrolling} pictures are being looked at; try again soon")
-        self._enrolling += 1
-        engine = self.worker.engine
+        if self.enrolling >= MAX_ENROLLING:
+            raise WorkerBusy(f"{self.enrolling} pictures are being looked at; try again soon")
+        self.enrolling, engine = self.enrolling + 1, self.worker.engine
         try:
             portrait = await self._beside(
                 lambda: enroll_picture(engine, "Upload", read_picture(data), face, owner=subject)
             )
         finally:
-            self._enrolling -= 1
+            self.enrolling -= 1
         self.portraits.add(portrait)
         return portrait
 
@@ -288,8 +286,7 @@ class AvatarService:
         self.sessions.forget(session)
         self._viewers.pop(session.id, None)
         self.metrics.sessions.set(len(self.sessions))
-        # The library leaves cycles behind; nobody waits for us once all are gone.
-        if not len(self.sessions) and not self._sweeping:
+        if not len(self.sessions) and not self._sweeping:  # the library leaves cycles behind
             self._sweeping = True
             asyncio.get_running_loop().call_later(1.0, self._sweep)
 

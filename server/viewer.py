@@ -20,6 +20,7 @@ from server.events import Event
 from server.intake import to_mono
 from server.logs import session_id
 from server.outlet import Outlet
+from server.reception import Reception
 from server.session import Session
 from server.signaling import Role
 from server.tracks import AvatarAudioTrack, AvatarTrack, AvatarVideoTrack
@@ -213,8 +214,10 @@ class Viewer:
         """Hang up when no packet came for `watchdog_s`, or the transport is gone."""
         transport = self.pc.getTransceivers()[0].receiver.transport
         seen, since = -1, time.monotonic()
+        reception = Reception(self.pc, self.session.figures)
         while True:
             await asyncio.sleep(WATCH_S)
+            await reception.update()
             received = packets_received(transport)
             now = time.monotonic()
             if received != seen:

@@ -134,6 +134,11 @@ class EngineWorker:
         with self._changed:
             self._changed.notify()
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait."""
+        return len(self._calls)
+
     async def call(self, work: Callable[[], T]) -> T:
         """Run `work` on the engine thread and return its result.
 

