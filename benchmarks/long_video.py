@@ -69,6 +69,8 @@ COLUMNS = 8  # pictures a row of the sheet
 class Recorder:
     """A renderer that draws nothing and keeps what it was asked to draw."""
 
+    carries = True
+
     def __init__(self, graphs: TinyRenderer) -> None:
         self.graphs, self.conditions = graphs, list[FrameCondition]()
         self.portrait: Portrait | None = None

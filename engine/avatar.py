@@ -32,8 +32,8 @@ from engine.types import Pcm, PortraitReport, Quality, RgbImage, VideoFrame
 
 F32 = NDArray[np.float32]
 Row = tuple[F32, F32, float]  # coefficients (52,), pose (6,) and energy of one frame
-# Beside the cache's own arrays: the last frame that was painted afresh, and its lip gap.
-_PAINTED, _PARTED = "painted", "parted"
+# Beside the cache's own arrays: the last frame that was painted afresh, its lip gap and its mouth.
+_PAINTED, _PARTED, _MOUTH = "painted", "parted", "mouth"
 # Frames, on a CPU without bf16: painting each one would take half of a frame's time.
 PAINT_EVERY = 3
 
@@ -174,7 +174,7 @@ class AvatarEngine:
     def pack(self, state: StreamState) -> dict[str, NDArray[Any]]:
         """What the next frame needs of those drawn before it, as arrays; see `resume`."""
         painted = -1 if state.painted is None else state.painted
-        last = {_PAINTED: np.array(painted), _PARTED: np.array(state.parted)}
+        last = {_PAINTED: np.array(painted), _PARTED: np.array(state.parted), _MOUTH: state.mouth}
         return {**self._renderer.pack(state.cache), **last}
 
     def resume(self, state: StreamState, frame: int, kept: Mapping[str, NDArray[Any]]) -> None:
@@ -185,7 +185,7 @@ class AvatarEngine:
         state.draw_from, state.cache = frame, self._renderer.unpack(kept)
         painted = int(kept[_PAINTED])
         state.painted = None if painted < 0 else painted
-        state.parted = float(kept[_PARTED])
+        state.parted, state.mouth = float(kept[_PARTED]), kept[_MOUTH]
 
     def step(self, state: StreamState, pcm: Pcm) -> list[VideoFrame]:
         """Take 16 kHz PCM (N,) of any length and return every frame it completed."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from engine.face import arkit
 from engine.face.landmarks import lip_gap
 from engine.render.base import FrameCondition, Renderer
 from engine.state import StreamState
 from engine.types import FaceMotion, VideoFrame
 
 OPENED = 0.012  # of the face height: lips that part further than painted are painted early
+STILL = 0.01  # a mouth none of whose coefficients moved further is still as it was painted
+STILL_FRAMES = 25  # for so long it is carried, where every second frame or fewer are painted
 
 Aim = tuple[StreamState, FrameCondition]
 
@@ -34,7 +39,7 @@ class FrameDrawer:
             again = state.shown is not None and index % state.quality.draw_every
             if index < state.draw_from or again:
                 continue
-            due = self._due(state, index, float(lip_gap(condition.target)))
+            due = self._due(state, condition)
             (painted if due else moved).append((state, condition))
         fresh = self._paint(painted) | self._move(moved)
         return [
@@ -54,6 +59,8 @@ class FrameDrawer:
         for (state, condition), (rgb, cache) in zip(aims, self._renderer.draw(jobs), strict=True):
             state.shown, state.cache = rgb, cache
             state.painted, state.parted = condition.index, float(lip_gap(condition.target))
+            if condition.coefficients is not None:
+                state.mouth = condition.coefficients[arkit.MOUTH]
         return {id(state) for state, _ in aims}
 
     def _move(self, aims: Sequence[Aim]) -> set[int]:
@@ -70,17 +77,27 @@ class FrameDrawer:
                 lost.append((state, condition))
         return fresh | self._paint(lost)
 
-    def _due(self, state: StreamState, index: int, parted: float) -> bool:
-        """Whether a frame is painted, whose lips are `parted` so far over the face height.
+    def _due(self, state: StreamState, condition: FrameCondition) -> bool:
+        """Whether a frame is painted.
 
         A carried crop cannot show what it was not painted with: lips that open do not wait for
-        their turn, only for a third of it.
+        their turn, only for a third of it. Lips that are still need no new paint: the head moves them.
         """
         if state.painted is None:
             return True
-        every, since = state.quality.paint_every or self._paint_every, index - state.painted
-        opening = parted - state.parted > OPENED
-        return since >= every or (opening and 3 * since >= every)
+        every = state.quality.paint_every or self._paint_every
+        since = condition.index - state.painted
+        opening = float(lip_gap(condition.target)) - state.parted > OPENED
+        carried = every > 1 and since < STILL_FRAMES and self._renderer.carries
+        turn = since >= every and not (carried and _is_still(state, condition))
+        return turn or (opening and 3 * since >= every)
+
+
+def _is_still(state: StreamState, condition: FrameCondition) -> bool:
+    if condition.coefficients is None or not len(state.mouth):
+        return False
+    moved = condition.coefficients[arkit.MOUTH] - state.mouth
+    return bool(np.abs(moved).max() <= STILL)
 
 
 def _motion(state: StreamState, condition: FrameCondition) -> FaceMotion | None:

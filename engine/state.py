@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.enroll import Identity
 from engine.motion.decoder import MotionState
 from engine.motion.expression import ExpressionState
@@ -12,6 +15,12 @@ from engine.motion.idle import IdleState
 from engine.motion.settle import Settling
 from engine.motion.speech_context import SpeechContext
 from engine.types import Quality, RgbImage
+
+F32 = NDArray[np.float32]
+
+
+def _unknown() -> F32:
+    return np.zeros(0, np.float32)
 
 
 @dataclass(slots=True)
@@ -33,4 +42,5 @@ class StreamState:
     settling: Settling = field(default_factory=Settling)
     painted: int | None = None  # the last frame whose mouth was painted afresh
     parted: float = 0.0  # its lip gap over the face height
+    mouth: F32 = field(default_factory=_unknown)  # the coefficients that moved it; empty: unknown
     shown: RgbImage | None = None  # the last picture drawn

@@ -122,11 +122,11 @@ class StreamingMoonshine(nn.Module):
             values.append(value)
             outputs.append(x)
         features = self._features(torch.stack(outputs)[:, :, :HOP_FRAMES], pcm)
-        kept = (
+        keys_after, values_after = (
             torch.cat([old[:, :, HOP_FRAMES:], torch.stack(new)[:, :, :HOP_FRAMES]], 2)
             for old, new in ((memory.keys, keys), (memory.values, values))
         )
-        return features, Memory(level, pending, *kept)
+        return features, Memory(level, pending, keys_after, values_after)
 
     def forward(self, pcm: Tensor, memory: Memory | None = None) -> Tensor:
         """A whole sound: `pcm` (B, PAST + 640 H) -> features (B, 2 H, features).

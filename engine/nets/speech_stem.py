@@ -81,6 +81,8 @@ class Stem(nn.Module):
         begin = _FRAME_GRID * torch.arange(HOP_FRAMES)[:, None] + torch.tensor(_TAPS)
         fields = x[:, :, begin.flatten()[:, None] + torch.arange(7)]  # (B, hidden, 2 * 3, 7)
         fields = fields.transpose(1, 2).flatten(2)
+        assert self.conv2.bias is not None
+        assert self.conv3.bias is not None
         taps = F.gelu(fields @ self.conv2.weight.flatten(1).T + self.conv2.bias)
         kernel = self.conv3.weight.permute(2, 1, 0).flatten(0, 1)  # (3 * 2 hidden, hidden)
         out = taps.unflatten(1, (HOP_FRAMES, len(_TAPS))).flatten(2) @ kernel

@@ -58,9 +58,14 @@ Cache = TypeVar("Cache")
 class Renderer(Protocol[Face, Cache]):
     """The part of an engine that draws. A face is read-only, a cache belongs to one stream.
 
+    Attributes:
+        carries: frames between two painted ones move with the head and the lips; else they repeat.
+
     Law:
         A frame depends on its own face, cache and condition alone, whoever is drawn beside it.
     """
+
+    carries: bool
 
     def read_words(self, text: str, others: tuple[str, ...]) -> Any:
         """Read a prompt, of which `others` are no expressions; raises `PromptRefused`.

@@ -139,4 +139,5 @@ def _axis(lines: F32, length: int) -> tuple[F32, F32, slice]:
     end = int(np.clip(np.floor(lines[-1] + 0.5), begin + 1, length))
     at = np.interp(np.arange(begin, end) + 0.5, lines, np.arange(len(lines)))
     share = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(len(lines))))
-    return 2 * lines / length - 1, share.astype(np.float32), slice(begin, end)
+    sampling = (2 * lines / length - 1).astype(np.float32)
+    return sampling, share.astype(np.float32), slice(begin, end)

@@ -91,7 +91,8 @@ class Compositor:
 def _place_head(maps: CompositeMaps, moved: F32) -> RgbImage:
     """The frame (H, W, 3) with what moved, (3, h, w) in [0, 255] of the head's box, in its place."""
     frame = maps.rgb.copy()  # a small head: most of the portrait stands still
-    moved += np.float32(0.5)  # rounds
-    for channel, plane in enumerate(moved):  # plane by plane: a third of the time of one turn
+    for channel, plane in enumerate(
+        moved + np.float32(0.5)
+    ):  # plane by plane: a third of the time of one turn
         np.copyto(frame[(*maps.head.box, channel)], plane, casting="unsafe")
     return frame

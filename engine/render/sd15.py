@@ -73,6 +73,8 @@ class DiffusionRenderer:
         networks: what it draws with.
     """
 
+    carries = False
+
     def __init__(
         self,
         model: PortraitTalkModel,

@@ -69,6 +69,8 @@ class TinyRenderer:
         put: brings an array to where the graphs read it (`Backend.put`).
     """
 
+    carries = True
+
     def __init__(
         self,
         load: Callable[[GraphSpec], Graph],

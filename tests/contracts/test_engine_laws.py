@@ -7,7 +7,7 @@ import pytest
 
 from engine.avatar import AvatarEngine
 from engine.config import EngineConfig
-from engine.drawing import OPENED
+from engine.drawing import OPENED, STILL_FRAMES
 from engine.enroll import Identity
 from engine.errors import PortraitRefused, PromptRefused
 from engine.types import Quality
@@ -220,6 +220,19 @@ def test_lips_that_open_are_painted_before_their_turn(
         early = wider > OPENED and since >= soonest
         assert (last[index] == index) == (early or since == every)
     assert {soonest, every} <= set(np.diff(last)), "some early, some in their turn"
+
+
+def test_lips_that_are_still_are_carried_and_painted_now_and_then(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    silence = np.zeros(60 * HOP, np.float32)
+    last = [index for index, _ in painted(engine, identity, np.r_[silence, sound], 3)]
+    quiet = np.unique(last[:58])
+    assert max(np.diff(quiet)) == STILL_FRAMES
+    assert len(quiet) <= 6, "of 58 frames"
+    assert max(np.diff(np.unique(last[62:]))) <= 3, "while somebody speaks"
+    every = [index for index, _ in painted(engine, identity, silence[: 20 * HOP], 1)]
+    assert every == list(range(18)), "every mouth is painted where that is asked for"
 
 
 @pytest.mark.parametrize(("fast", "asked", "every"), [(True, 0, 1), (False, 0, 3), (True, 2, 2)])
