@@ -207,7 +207,9 @@ def lash_table(picture: F32, skin: Skin, eye: Columns) -> F32:
     roundness = 0.06 * smooth(1 + at / -LASHES[0]) * (at < 0)
     ends = smooth(np.minimum(eye.at, 1 - eye.at) / 0.12)[:, None]
     dark = np.maximum(1 - table, line) + roundness
-    return np.asarray(1 - np.minimum(dark, strong) * ends, np.float32)
+    factors = np.asarray(1 - np.minimum(dark, strong) * ends, np.float32)
+    factors[[0, -1]] = 1  # what is beyond the corners is read there
+    return factors
 
 
 def sample(picture: F32, x: F32, y: F32) -> F32:
@@ -222,6 +224,6 @@ def sample(picture: F32, x: F32, y: F32) -> F32:
 
 
 def smooth(value: F32) -> F32:
-    """0 below 0, 1 above 1, and no corner between; any shape (...)."""
+    """0 below 0, 1 above 1, and no corner between: values (..., N) and as many results."""
     inside = np.clip(value, 0, 1)
     return np.asarray(inside * inside * (3 - 2 * inside), np.float32)

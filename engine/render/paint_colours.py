@@ -145,22 +145,22 @@ def paint_colours(crop: F32, source: F32, painted: F32, target: F32) -> PaintCol
 def _tone(picture: F32) -> tuple[F32 | None, float]:
     """Colours (3, 256) by brightness of a picture (n, n, 3), and how far they are all it has."""
     bright = picture @ LUMA
-    shares = [
-        np.polynomial.polynomial.polyfit(bright.ravel(), (channel - bright).ravel(), 3)
-        for channel in np.moveaxis(picture, -1, 0)
-    ]
+    tints = picture.reshape(-1, 3) - bright.reshape(-1, 1)
+    shares = np.linalg.lstsq(np.vander(bright.ravel(), 4), tints, rcond=1e-6)[0]
 
     def coloured(light: F32) -> F32:
-        tints = [np.polynomial.polynomial.polyval(light, share) for share in shares]
-        return np.asarray(light + np.stack(tints), np.float32)
+        return np.asarray(
+            light[..., None] + np.vander(light.ravel(), 4).dot(shares).reshape(*light.shape, 3),
+            np.float32,
+        )
 
-    left = (to_lab(picture) - to_lab(np.moveaxis(coloured(bright), 0, -1)))[..., 1:]
+    left = (to_lab(picture) - to_lab(coloured(bright)))[..., 1:]
     chroma = float(np.sqrt(np.square(left).sum(-1).mean()))
     toned = 1 - float(smooth(np.float32((chroma - TONED[0]) / (TONED[1] - TONED[0]))))
     if not toned:
         return None, 0.0
     seen = np.clip(np.linspace(0, 1, 256), *np.percentile(bright, [1, 99])).astype(np.float32)
-    tint = coloured(seen) - seen  # brightness that the picture lacks has the tint of the nearest
+    tint = coloured(seen).T - seen  # brightness that the picture lacks has the tint of the nearest
     return 255 * np.clip(np.linspace(0, 1, 256, dtype=np.float32) + tint, 0, 1), toned
 
 
