@@ -151,7 +151,7 @@ def write_sheet(strips: list[np.ndarray], path: Path) -> None:
     strips = strips + [np.zeros_like(strips[0])] * (2 * half - len(strips))
     sheet = np.concatenate([np.concatenate(strips[:half]), np.concatenate(strips[half:])], 1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), sheet[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    cv2.imwrite(str(path), sheet[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
 
 
 def main() -> None:

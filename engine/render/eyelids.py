@@ -105,11 +105,9 @@ def _columns(
     def edge(points: tuple[int, ...]) -> F32:
         """A smooth curve near a lid's edge, through the corners."""
         x, y = local(points)[1:-1].T / width
-        bow = x * (1 - x)
-        shape = np.polynomial.polynomial.polyfit(x, y / bow, 3, w=bow)
-        return np.asarray(
-            width * at * (1 - at) * np.polynomial.polynomial.polyval(at, shape), np.float32
-        )
+        bow = (x * (1 - x))[:, None] * np.vander(x, 4)
+        shape = np.linalg.lstsq(bow, y, rcond=1e-6)[0]
+        return np.asarray(width * at * (1 - at) * (np.vander(at, 4) @ shape), np.float32)
 
     above = local(brow)
     brow_edge = np.asarray(np.interp(at * width, above[:, 0], above[:, 1]), np.float32)

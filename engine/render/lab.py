@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +21,7 @@ _WHITE = _TO_XYZ.sum(1)
 _KNEE = 6 / 29
 
 
-def to_lab(rgb: NDArray[np.float32]) -> F32:
+def to_lab(rgb: NDArray[Any]) -> F32:
     """sRGB (..., 3) in [0, 1] -> L* in [0, 100], a*, b* (..., 3)."""
     value = np.clip(rgb, 0, 1).astype(np.float64)
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
@@ -29,7 +31,7 @@ def to_lab(rgb: NDArray[np.float32]) -> F32:
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1).astype(np.float32)
 
 
-def from_lab(lab: NDArray[np.float32]) -> F32:
+def from_lab(lab: NDArray[Any]) -> F32:
     """Undo `to_lab` for (..., 3), cut to what sRGB can show: (..., 3) in [0, 1]."""
     lightness, a, b = np.moveaxis(lab.astype(np.float64), -1, 0)
     y = (lightness + 16) / 116
@@ -37,4 +39,4 @@ def from_lab(lab: NDArray[np.float32]) -> F32:
     t = np.where(f > _KNEE, f**3, 3 * _KNEE**2 * (f - 4 / 29))
     linear = np.clip((t * _WHITE) @ np.linalg.inv(_TO_XYZ).T, 0, 1)
     value = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return value.astype(np.float32)
+    return np.asarray(value, np.float32)

@@ -8,6 +8,7 @@ skin ends and has no seam. Its grain is that of the skin below, its lashes are t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ class Columns:
     def at(self) -> F32:
         """Where the columns are in the eye's width: (n,) in [0, 1]."""
         n = len(self.upper)
-        return (np.arange(n, dtype=np.float32) + 0.5) / n
+        return np.asarray((np.arange(n) + 0.5) / n, np.float32)
 
     def read(self, picture: F32, depth: F32) -> F32:
         """Values (3, n, m) of a picture (3, H, W) at `depth` (n, m) of each column."""
@@ -207,7 +208,9 @@ def lash_table(picture: F32, skin: Skin, eye: Columns) -> F32:
     roundness = 0.06 * smooth(1 + at / -LASHES[0]) * (at < 0)
     ends = smooth(np.minimum(eye.at, 1 - eye.at) / 0.12)[:, None]
     dark = np.maximum(1 - table, line) + roundness
-    return np.asarray(1 - np.minimum(dark, strong) * ends, np.float32)
+    factors = np.asarray(1 - np.minimum(dark, strong) * ends, np.float32)
+    factors[[0, -1]] = 1  # what is beyond the corners is read there
+    return factors
 
 
 def sample(picture: F32, x: F32, y: F32) -> F32:
@@ -221,7 +224,7 @@ def sample(picture: F32, x: F32, y: F32) -> F32:
     return np.asarray(top * (1 - fy) + below * fy, np.float32)
 
 
-def smooth(value: F32) -> F32:
-    """0 below 0, 1 above 1, and no corner between; any shape (...)."""
+def smooth(value: NDArray[Any]) -> F32:
+    """0 below 0, 1 above 1, and no corner between: values (..., N) and as many results."""
     inside = np.clip(value, 0, 1)
     return np.asarray(inside * inside * (3 - 2 * inside), np.float32)

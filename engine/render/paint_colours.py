@@ -7,6 +7,7 @@ greyer than a person's. Both are measured once a portrait, and put right in each
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,7 +124,7 @@ def paint_colours(crop: F32, source: F32, painted: F32, target: F32) -> PaintCol
         painted: (3, n, n) a painted crop in [-1, 1].
         target: landmarks (478, 2) that it was painted for.
     """
-    own, made = ((np.moveaxis(x, 0, -1) + 1) / 2 for x in (crop, painted))
+    own, made = (np.float32(0.5) * (np.moveaxis(x, 0, -1) + 1) for x in (crop, painted))
     tone, toned = _tone(own)
     at = np.clip((source[list(SKIN)] * len(own)).astype(int), 0, len(own) - 1)
     skin = np.median(to_lab(own[at[:, 1], at[:, 0]]), 0)
@@ -142,29 +143,29 @@ def paint_colours(crop: F32, source: F32, painted: F32, target: F32) -> PaintCol
     return PaintColours(tone, toned, wish / (LUMA @ wish), lighter, 2 * was)
 
 
-def _tone(picture: F32) -> tuple[F32 | None, float]:
+def _tone(picture: NDArray[Any]) -> tuple[F32 | None, float]:
     """Colours (3, 256) by brightness of a picture (n, n, 3), and how far they are all it has."""
     bright = picture @ LUMA
-    shares = [
-        np.polynomial.polynomial.polyfit(bright.ravel(), (channel - bright).ravel(), 3)
-        for channel in np.moveaxis(picture, -1, 0)
-    ]
+    tints = picture.reshape(-1, 3) - bright.reshape(-1, 1)
+    shares = np.linalg.lstsq(np.vander(bright.ravel(), 4), tints, rcond=1e-6)[0]
 
     def coloured(light: F32) -> F32:
-        tints = [np.polynomial.polynomial.polyval(light, share) for share in shares]
-        return np.asarray(light + np.stack(tints), np.float32)
+        return np.asarray(
+            light[..., None] + np.vander(light.ravel(), 4).dot(shares).reshape(*light.shape, 3),
+            np.float32,
+        )
 
-    left = (to_lab(picture) - to_lab(np.moveaxis(coloured(bright), 0, -1)))[..., 1:]
+    left = (to_lab(picture) - to_lab(coloured(bright)))[..., 1:]
     chroma = float(np.sqrt(np.square(left).sum(-1).mean()))
-    toned = 1 - float(smooth(np.float32((chroma - TONED[0]) / (TONED[1] - TONED[0]))))
+    toned = 1 - float(smooth(np.array((chroma - TONED[0]) / (TONED[1] - TONED[0]))))
     if not toned:
         return None, 0.0
     seen = np.clip(np.linspace(0, 1, 256), *np.percentile(bright, [1, 99])).astype(np.float32)
-    tint = coloured(seen) - seen  # brightness that the picture lacks has the tint of the nearest
+    tint = coloured(seen).T - seen  # brightness that the picture lacks has the tint of the nearest
     return 255 * np.clip(np.linspace(0, 1, 256, dtype=np.float32) + tint, 0, 1), toned
 
 
-def _teeth(picture: F32, landmarks: F32) -> F32 | None:
+def _teeth(picture: NDArray[Any], landmarks: F32) -> F32 | None:
     """L*, a*, b* of teeth in a picture (n, n, 3), landmarks (478, 2) in its side; None without any."""
     mouth = Image.new("L", (len(picture), len(picture)))
     edge = landmarks[[*INNER_UPPER_LIP, *INNER_LOWER_LIP[::-1]]]

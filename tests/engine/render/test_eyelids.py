@@ -7,6 +7,7 @@ import pytest
 
 from engine.face.topology import LEFT_LIDS, RIGHT_LIDS
 from engine.render.eyelids import UNDER_BROWS, close_lids, make_lids
+from engine.render.lab import to_lab
 from engine.render.lid_skin import sample
 
 SKIN, WHITE, LASH = (200, 150, 120), 250, 20
@@ -101,3 +102,23 @@ def test_sampling_is_exact_on_pixel_centres_and_linear_between() -> None:
     at = np.array([2.5, 3.0, 20.0], np.float32)
     values = sample(ramp, at, np.full(3, 4.5, np.float32))
     assert values[0] == pytest.approx([2, 2.5, 9], abs=0.01)
+
+
+def test_a_lid_has_the_colour_and_the_grain_of_the_skin_around_it() -> None:
+    rgb, landmarks = drawn()
+    grain = np.random.default_rng(0).normal(0, 8, rgb.shape[:2])[..., None]
+    rgb = np.clip(rgb + grain, 0, 255).astype(np.uint8)
+    portrait = rgb.transpose(2, 0, 1).astype(np.float32)
+    shut = close_lids(portrait, make_lids(rgb, landmarks), np.ones(2, np.float32))
+    lid = shut[:, 56:62, 52:68].transpose(1, 2, 0) / 255
+    skin = rgb[80:90, 40:80].astype(np.float32) / 255
+    assert np.abs((to_lab(lid).mean((0, 1)) - to_lab(skin).mean((0, 1)))[0]) < 5
+    assert 0.4 < np.diff(lid, axis=1).std() / np.diff(skin, axis=1).std() < 1.5
+
+
+def test_a_grey_portrait_gets_grey_lids() -> None:
+    rgb, landmarks = drawn()
+    grey = np.repeat(rgb.mean(-1, keepdims=True), 3, -1).astype(np.uint8)
+    portrait = grey.transpose(2, 0, 1).astype(np.float32)
+    shut = close_lids(portrait, make_lids(grey, landmarks), np.full(2, 0.7, np.float32))
+    assert np.ptp(shut, 0).max() < 0.01

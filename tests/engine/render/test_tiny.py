@@ -7,10 +7,12 @@ from engine.config import EngineConfig
 from engine.enroll import Identity
 from engine.face import arkit
 from engine.face.image_file import decode_image
+from engine.face.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, OUTER_LOWER_LIP, OUTER_UPPER_LIP
 from engine.motion.retarget import FaceBasis, retarget
 from engine.render.base import FrameCondition
 from engine.render.composite_maps import GRID_X, GRID_Y
 from engine.render.compositing import Composite, Compositor, Layers
+from engine.render.lab import LUMA, to_lab
 from engine.render.specs import CARRY, COMPOSITE, MOVE, WARP
 from engine.render.tiny import TinyRenderer
 from server.run import BUNDLED_PORTRAIT
@@ -236,3 +238,33 @@ def test_the_neck_goes_with_the_head_and_the_chest_less(astronaut: Identity) -> 
     neck, chest = (carried_by(target, astronaut, chin + below) for below in (0.14, 0.5))
     assert 0.03 < neck < 0.052
     assert chest < 0.4 * neck
+
+
+def test_a_smile_that_closes_keeps_its_lips(astronaut: Identity) -> None:
+    source = np.asarray(astronaut.face.source)[0]
+    for outer, inner in (
+        (OUTER_UPPER_LIP, INNER_UPPER_LIP),
+        (OUTER_LOWER_LIP, INNER_LOWER_LIP),
+    ):
+        was, now = (
+            np.linalg.norm(face[list(outer[3:8])] - face[list(inner[3:8])], axis=1).mean()
+            for face in (source, astronaut.neutral)
+        )
+        assert now > 0.7 * was
+
+
+def test_a_grey_portrait_talks_in_grey() -> None:
+    engine = AvatarEngine.load(EngineConfig())
+    rgb = decode_image(BUNDLED_PORTRAIT.read_bytes()).astype(np.float32) @ LUMA
+    identity = engine.enroll(np.repeat(rgb[..., None], 3, -1).astype(np.uint8))
+    renderer = TinyRenderer(load)
+    basis = FaceBasis.load(EngineConfig().weights / "basis.npz")
+    said = np.zeros(arkit.COUNT, np.float32)
+    said[arkit.index("jawOpen")] = 0.3
+    target = retarget(identity.neutral, basis, said, np.zeros(6, np.float32))
+    condition = FrameCondition(
+        target, np.full(2, 0.5, np.float32), np.zeros(6, np.float32), renderer.noise(0)
+    )
+    [(frame, _)] = renderer.draw([(identity.face, renderer.cold(identity.face), condition)])
+    chroma = np.hypot(*to_lab(frame / np.float32(255))[..., 1:].transpose(2, 0, 1))
+    assert (chroma > 6).mean() <= 0.001
