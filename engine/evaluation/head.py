@@ -148,8 +148,12 @@ def mean(figures: Sequence[HeadFigures]) -> dict[str, Any]:
     }
     told["moving"] = middle(f.moving for f in figures)
     told["largest step"] = middle(f.largest_step for f in figures)
-    told["pitch with phrase: r, lag"] = [middle(p) for p in zip(*(f.phrase for f in figures))]
-    told["nod after stress: r, lag"] = [middle(p) for p in zip(*(f.stress for f in figures))]
+    told["pitch with phrase: r, lag"] = [
+        middle(p) for p in zip(*(f.phrase for f in figures), strict=True)
+    ]
+    told["nod after stress: r, lag"] = [
+        middle(p) for p in zip(*(f.stress for f in figures), strict=True)
+    ]
     return told
 
 
