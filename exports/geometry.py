@@ -16,7 +16,7 @@ from engine.nets.geometry import (
     warp,
 )
 from engine.nets.painter import Painter
-from engine.render.composite_maps import ANCHORS, FEATHER, GRID_X, GRID_Y
+from engine.render.composite_maps import ANCHORS, CROP_SIDE, FEATHER, GRID_X, GRID_Y
 from engine.render.specs import LATENT
 
 
@@ -126,20 +126,26 @@ class Move(nn.Module):
 class Composite(nn.Module):
     """The painted crop laid into the moved portrait; no weights."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.feather: Tensor
+        line = unit_line(CROP_SIDE)
+        edge = (torch.minimum(line, 1 - line) / FEATHER).clamp(0, 1)
+        edge = torch.minimum(edge[:, None], edge)
+        self.register_buffer("feather", (edge * edge * (3 - 2 * edge))[None, None])
+
     def forward(self, moved: Tensor, patch: Tensor, down: Tensor, across: Tensor) -> Tensor:
         """Moved (B, h, w, 3), patch (B, 4, 128, 128) -> (B, h, w, 3) uint8.
 
         Where a pixel lies in the patch, in [-1, 1], is the sum of its row's share `down` (B, h, 2) and
         its column's share `across` (B, w, 2).
         """
-        where = down[:, :, None] + across[:, None]
-        laid = F.grid_sample(patch, where, align_corners=False, padding_mode="border")
-        edge = ((1 - where.abs().amax(-1)) / (2 * FEATHER)).clamp(0, 1)[:, None]
-        feather = edge * edge * (3 - 2 * edge)
-        trust = 1 - feather * (1 - laid[:, 3:])
+        shown = 1 - patch[:, 3:]
         # the painter works in [-1, 1], the portrait in [0, 255]
-        paint = feather * (laid[:, :3] + 1 - laid[:, 3:]) * 127.5
-        return _to_bytes(trust * moved.permute(0, 3, 1, 2).float() + paint)
+        paint = self.feather * torch.cat([(patch[:, :3] + shown) * 127.5, shown], 1)
+        where = down[:, :, None] + across[:, None]
+        laid = F.grid_sample(paint, where, align_corners=False, padding_mode="zeros")
+        return _to_bytes((1 - laid[:, 3:]) * moved.permute(0, 3, 1, 2).float() + laid[:, :3])
 
 
 def _to_bytes(rgb: Tensor) -> Tensor:

@@ -21,24 +21,26 @@ VOICED = 0.12  # energy over which a frame is spoken
 _PAUSE = 8  # frames without a voice that end a phrase
 _QUIET = 25  # frames without a voice after which the head no longer awaits the next word
 
-_AIM = np.radians([3.0, 6.2, 5.6])  # spread of the places a phrase turns to
+_AIM = np.radians([2.5, 6.9, 5.6])  # spread of the places a phrase turns to
 _HELD = (0.7, 2.4)  # s until it turns elsewhere within a phrase
 _TILTS = 0.45  # how often the tilt changes with it
-_HASTE = np.array([12.0, 9.0, 4.0])  # 1/s, of the turn to a place
-_LIFT_HASTE = 5.5
-_LIFT = np.radians(34.0)  # of pitch for each unit of energy over the usual
-_USUAL = 0.3  # energy of speech as it begins to be known
+_HASTE = np.array([14.0, 10.0, 4.5])  # 1/s, of the turn to a place
+_LIFT_HASTE = 6.5
+_LOUD = 0.4  # energy over which a syllable is stressed and lifts it no further
+_LIFT = np.radians(46.0)
+_USUAL = 0.25  # energy of speech as it begins to be known
 _STRESS = 0.14  # energy over its slow mean that makes a nod,
 _NOD_EVERY = 12  # frames from one to the next at least
-_NOD = np.radians([5.0, 11.0])
+_NOD = np.radians([6.0, 12.0])
 _NOD_LASTS = 4  # frames
 _NOD_HASTE = 9.0
-_BEAT = np.radians([18.0, 12.0, 4.0])  # spread of the sway for each unit of energy
-_BEAT_HASTE = 12.0
+_BEAT = np.radians([21.0, 13.0, 4.0])  # spread of the sway for each unit of energy
+_BEAT_HASTE = 13.0
+_EASE = 0.5  # of the way to a new aim in a frame, so that nothing starts at once
 _LEAN = 0.9  # eye distances that the head shifts for each radian of tilt: it tilts from the neck
 _NEAR = 0.08  # log scale for each radian of pitch: a head that nods comes nearer
 # Radians, and eye distances to the side: as far as hair, neck and background bear.
-LIMIT = np.radians([9.0, 13.0, 8.0])
+LIMIT = np.radians([8.0, 12.0, 7.0])
 LEAN_LIMIT = 0.12
 
 
@@ -57,14 +59,13 @@ class HeadState:
     since_nod: int = _NOD_EVERY
     nod: float = 0.0  # of the running nod
     aim: F64 = field(default_factory=lambda: np.zeros(3))
-    # each and its speed
-    place: F64 = field(default_factory=lambda: np.zeros((2, 3)))
-    nodded: F64 = field(default_factory=lambda: np.zeros(2))  # pitch
-    lifted: F64 = field(default_factory=lambda: np.zeros(2))  # pitch, upwards
-    beat: F64 = field(
-        default_factory=lambda: np.zeros(3)
-    )  # of this phrase, for each unit of energy
-    swayed: F64 = field(default_factory=lambda: np.zeros((2, 3)))  # by it, and the speed
+    # each, its speed, and its eased aim
+    place: F64 = field(default_factory=lambda: np.zeros((3, 3)))
+    nodded: F64 = field(default_factory=lambda: np.zeros(3))  # pitch
+    lifted: F64 = field(default_factory=lambda: np.zeros(3))  # pitch, upwards
+    # what this phrase sways by for each unit of energy
+    beat: F64 = field(default_factory=lambda: np.zeros(3))
+    swayed: F64 = field(default_factory=lambda: np.zeros((3, 3)))  # by it
 
 
 def step(state: HeadState, energy: float) -> F64:
@@ -90,9 +91,10 @@ def _hear(state: HeadState, energy: float) -> None:
     state.fast += 0.45 * (energy - state.fast)
     state.slow += 0.08 * (energy - state.slow)
     if voiced:
-        state.usual += 0.01 * (state.slow - state.usual)
+        state.usual += 0.01 * (min(state.slow, _LOUD) - state.usual)
     state.awake += 0.08 * ((state.quiet < _QUIET) - state.awake)
-    lift = state.awake * _LIFT * (energy - state.usual)
+    level = min(energy, _LOUD)
+    lift = state.awake * _LIFT * (level - state.usual)
     state.lifted = _follow(state.lifted, lift, _LIFT_HASTE)
 
 
@@ -135,7 +137,8 @@ def _beat(state: HeadState) -> None:
 
 
 def _follow(moving: F64, aim: F64 | float, haste: F64 | float) -> F64:
-    """A place and its speed (2, ...) a frame later, drawn to `aim` by a critically damped spring."""
-    place, speed = moving
-    speed = speed + haste * (haste * (aim - place) - 2 * speed) / FPS
-    return np.array([place + speed / FPS, speed])
+    """A place, its speed and its eased aim (3, ...) a frame later: a critically damped spring."""
+    place, speed, eased = moving
+    eased = eased + _EASE * (aim - eased)
+    speed = speed + haste * (haste * (eased - place) - 2 * speed) / FPS
+    return np.array([place + speed / FPS, speed, eased])

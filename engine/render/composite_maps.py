@@ -15,7 +15,7 @@ F32 = NDArray[np.float32]
 
 CROP_SIDE = 128  # pixels of the painted crop
 FEATHER = 0.1  # how far inside its border the painted crop has faded in, crop units
-WINDOW = 1.14  # side of the box it is laid in over its own: room for a head that tilts
+WINDOW = 1.08  # side of the box it is laid in over its own: room for a head that tilts
 
 # Lines of the flow grid in crop units about the crop's centre, level with the portrait's own rows: dense over
 # the face, sparse over hair and shoulders.

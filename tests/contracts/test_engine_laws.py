@@ -10,6 +10,7 @@ from engine.config import EngineConfig
 from engine.drawing import OPENED, STILL_FRAMES
 from engine.enroll import Identity
 from engine.errors import PortraitRefused, PromptRefused
+from engine.face import arkit
 from engine.types import Quality
 from tests.contracts.shared_graphs import SharedGraphs
 
@@ -28,10 +29,16 @@ def identity(engine: AvatarEngine, portrait: np.ndarray) -> Identity:
 
 @pytest.fixture(scope="module")
 def sound() -> np.ndarray:
-    rng = np.random.default_rng(0)
+    """Syllables of one vowel, three a second: lips and head move."""
     t = np.arange(20 * HOP) / 16_000
     loud = np.clip(np.sin(2 * np.pi * 3 * t), 0, 1)
-    return (0.3 * loud * rng.standard_normal(len(t))).astype(np.float32)
+    turn = 2 * np.pi * np.cumsum(120 + 20 * np.sin(2 * np.pi * 1.3 * t)) / 16_000
+    formants = np.array([600, 1200, 2600])
+    harmonics = [
+        np.exp(-np.square((120 * k - formants) / 150)).sum() * np.sin(k * turn)
+        for k in range(1, 26)
+    ]
+    return (0.15 * loud * np.sum(harmonics, 0)).astype(np.float32)
 
 
 def whole(engine: AvatarEngine, identity: Identity, pcm: np.ndarray, seed: int = 3) -> np.ndarray:
@@ -242,3 +249,35 @@ def test_a_fast_run_time_paints_every_frame_unless_told_otherwise(
     config = EngineConfig(threads=1, paint_every=asked)
     engine = AvatarEngine.load(config, SharedGraphs(fast=fast))
     assert engine.config.paint_every == every
+
+
+def poses(engine: AvatarEngine, identity: Identity, parts: list[np.ndarray | None]) -> np.ndarray:
+    """Head poses (T, 6) and lips' motion of a stream of sounds; None: what was said is cut off."""
+    state, frames = engine.start(identity, seed=3), []
+    for part in parts:
+        if part is None:
+            engine.settle(state)
+        else:
+            frames += engine.step(state, part)
+    shown = [frame.motion for frame in frames]
+    return np.stack([np.r_[m.pose, m.coefficients[arkit.MOUTH]] for m in shown if m is not None])
+
+
+def test_an_interruption_settles_the_mouth_and_leaves_the_head_to_its_motion(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    quiet = np.zeros(6 * HOP, np.float32)
+    whole, cut = (
+        poses(engine, identity, [sound[: 10 * HOP], *stop, quiet]) for stop in ([], [None])
+    )
+    np.testing.assert_array_equal(cut[:, :6], whole[:, :6])
+    assert (cut[10:, 6:] != whole[10:, 6:]).any()
+    assert np.degrees(np.abs(np.diff(cut[8:, :3], axis=0))).max() < 3
+
+
+def test_a_calm_engine_moves_the_head_less(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    calm = AvatarEngine.load(EngineConfig(calm=True))
+    a, b = (poses(which, identity, [sound])[:, :3] for which in (engine, calm))
+    assert 2 * np.ptp(b, axis=0).max() < np.ptp(a, axis=0).max()

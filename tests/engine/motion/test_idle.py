@@ -68,8 +68,8 @@ def test_the_head_moves_a_little_smoothly_and_never_far() -> None:
     assert pose[:, :5].mean(0) == pytest.approx(np.zeros(5), abs=0.01)
 
 
-def test_stress_makes_the_head_nod_down_and_come_back() -> None:
-    life, n = IdleLife(0), 100
+def test_stress_makes_a_calm_head_nod_down_and_come_back() -> None:
+    life, n = IdleLife(0, calm=True), 100
     energy = np.zeros(n, np.float32)
     energy[20:26] = 1
     still = life.step(life.start(), n)[0][:, 1]

@@ -22,7 +22,7 @@ from tests.engine.audio.test_sound_file import tone, write_wav
 def track() -> MotionTrack:
     rng = np.random.default_rng(0)
     pose = np.tile(np.array([0.1, -0.2, 0.3, 0, 0, 1], np.float32), (60, 1))
-    return MotionTrack(rng.random((60, 52), np.float32), pose)
+    return MotionTrack(rng.random((60, 52), np.float32), pose, np.zeros(60, np.float32))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -55,7 +55,9 @@ def test_csv_values_stand_under_their_own_names(track: MotionTrack, tmp_path: Pa
 def test_eyes_turn_the_way_the_gaze_goes(tmp_path: Path) -> None:
     face = np.zeros((1, 52), np.float32)
     face[0, arkit.indices("eyeLookOutLeft", "eyeLookInRight", "eyeLookUpLeft")] = 0.5
-    write_csv(tmp_path / "m.csv", MotionTrack(face, np.zeros((1, 6), np.float32)))
+    write_csv(
+        tmp_path / "m.csv", MotionTrack(face, np.zeros((1, 6), np.float32), np.zeros(1, np.float32))
+    )
     row = rows(tmp_path / "m.csv")[0]
     assert float(row["LeftEyeYaw"]) == float(row["RightEyeYaw"]) > 0
     assert float(row["LeftEyePitch"]) < 0 == float(row["RightEyePitch"])

@@ -106,7 +106,8 @@ def test_a_head_that_is_held_askew_goes_where_its_landmarks_go(
     face = astronaut.face
     feeds = {"crop": face.crop, "latents": face.kept["latents"], "reference_maps": face.lines}
     aside = (face.source + turn @ np.array([6, 2])).astype(np.float32)
-    flow = load(WARP)(**feeds, source=face.source, target=aside, turn=place.turn)["flow"]
+    feeds |= {"source": face.source, "level": face.source, "turn": place.turn}
+    flow = load(WARP)(**feeds, target=aside)["flow"]
     moved = compose(compositor, place, flow, trusted())[140:160, 120:140].astype(int)
     np.testing.assert_allclose(moved, rgb[138:158, 114:134].astype(int), atol=6)
 
