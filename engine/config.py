@@ -210,8 +210,8 @@ class EngineConfig:
             )
         if not 0 <= self.paint_every <= 5:
             raise ConfigError(f"paint_every={self.paint_every} is out of range; 0 to 5 frames")
-        if not 128 <= self.max_side <= 2048:
-            raise ConfigError(f"max_side={self.max_side} is out of range; 128 to 2048 pixels")
+        if not 128 <= self.max_side <= 2160:
+            raise ConfigError(f"max_side={self.max_side} is out of range; 128 to 2160 pixels")
         if not 1 <= self.batch <= 64:
             raise ConfigError(f"batch={self.batch} is out of range; 1 to 64 streams")
         if not 1 <= self.threads <= 1024:
