@@ -14,9 +14,10 @@ from engine.backends import Backend, Graph, GraphSpec, load_backend
 from engine.backends.base import rounds
 from engine.config import EngineConfig
 from engine.drawing import FrameDrawer
-from engine.enroll import Identity, enroll
+from engine.enroll import Enroller, Identity
 from engine.errors import ConfigError
 from engine.face.detector import DETECTOR, LANDMARKS, FaceReader
+from engine.face.lips import LIPS, LipWatch
 from engine.motion.decoder import MOTION, MotionDecoder
 from engine.motion.expression import ExpressionState, Prompt, parse
 from engine.motion.idle import IdleLife
@@ -25,7 +26,7 @@ from engine.motion.speech_context import SpeechContext
 from engine.render.base import FrameCondition, FusedVideo, FusesVideo, Renderer
 from engine.render.tiny import TinyRenderer
 from engine.state import StreamState
-from engine.types import Pcm, Quality, RgbImage, VideoFrame
+from engine.types import Pcm, PortraitReport, Quality, RgbImage, VideoFrame
 
 F32 = NDArray[np.float32]
 Row = tuple[F32, F32, float]  # coefficients (52,), pose (6,) and energy of one frame
@@ -45,16 +46,14 @@ class AvatarEngine:
     def __init__(
         self,
         config: EngineConfig,
-        reader: FaceReader,
+        enroller: Enroller,
         speech: SpeechEncoder,
         motion: MotionDecoder,
-        renderer: Renderer[Any, Any],
-        basis: FaceBasis,
     ) -> None:
         self.config = config
-        self._reader, self._speech, self._motion = reader, speech, motion
-        self._renderer, self._basis, self._idle = renderer, basis, IdleLife()
-        self._drawer = FrameDrawer(renderer, config.paint_every)
+        self._enroller, self._speech, self._motion = enroller, speech, motion
+        self._renderer, self._basis, self._idle = enroller.renderer, enroller.basis, IdleLife()
+        self._drawer = FrameDrawer(self._renderer, config.paint_every)
 
     @classmethod
     def load(
@@ -87,41 +86,39 @@ class AvatarEngine:
             speech_motion = speech, MotionDecoder(load(MOTION), speech.silence)
         encoder, motion = speech_motion
         every = config.paint_every or (1 if runtime.fast else PAINT_EVERY)
-        return cls(
-            replace(config, paint_every=every),
+        enroller = Enroller(
             FaceReader(load(DETECTOR), load(LANDMARKS)),
-            encoder,
-            motion,
+            LipWatch(load(LIPS)),
             renderer or TinyRenderer(load, config.num_inference_steps, runtime.put),
             FaceBasis.load(config.weights / "basis.npz"),
+            config.max_side,
         )
+        return cls(replace(config, paint_every=every), enroller, encoder, motion)
 
     def enroll(
         self,
         image: RgbImage,
         *,
+        face: int | None = None,
         more: Sequence[RgbImage] = (),
         mixed: Sequence[tuple[RgbImage, float]] = (),
     ) -> Identity:
         """Make an identity from a portrait (H, W, 3).
 
         Args:
+            face: which face of it talks, counted from the left, from 1; the largest without it.
             more: further portraits of the same person, where the profile draws from several.
             mixed: other people and how much of each, below 1 in all.
 
         Raises:
-            PortraitRefused: an image has not exactly one usable face.
+            PortraitRefused: an image has no usable face.
             ConfigError: the profile draws from one portrait only.
         """
-        return enroll(
-            image,
-            more=more,
-            mixed=mixed,
-            reader=self._reader,
-            renderer=self._renderer,
-            basis=self._basis,
-            max_side=self.config.max_side,
-        )
+        return self._enroller.enroll(image, face=face, more=more, mixed=mixed)
+
+    def report(self, identity: Identity) -> PortraitReport:
+        """What enrolling this identity had to say."""
+        return identity.report
 
     def start(self, identity: Identity, *, seed: int = 0) -> StreamState:
         """Make the state of a new stream; the same seed gives the same stream."""

@@ -34,9 +34,17 @@ def generate(
     *,
     portrait: Annotated[
         list[Path],
-        typer.Option("--portrait", "-p", help="Image of one person; sd15 takes several."),
+        typer.Option("--portrait", "-p", help="Image of a person; sd15 takes several."),
     ],
     audio: AudioOption,
+    face: Annotated[
+        int | None,
+        typer.Option(help="Which face talks, counted from the left; the largest without it."),
+    ] = None,
+    background: Annotated[
+        str,
+        typer.Option(help="Behind transparent parts: a colour (white, #20a040) or an image; grey."),
+    ] = "",
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help="Video: .mp4, .mkv, .mov; no suffix: a folder of PNG."),
@@ -78,12 +86,14 @@ def generate(
     )
     check_output(out)
     check_sound_file(audio)
-    casting = cast(portrait, mix or [], prompt, seed)
+    casting = cast(portrait, mix or [], prompt, seed, face=face, background=background)
     loaded = load_profile(config)
     fused = config.diffusion.long_video == "fusion"
     with _bar("windows, then frames" if fused else "drawing frames") as progress:
         resumable = config.profile == "sd15"
-        report = make(loaded, casting, audio, out, resumable=resumable, progress=progress)
+        report = make(
+            loaded, casting, audio, out, resumable=resumable, progress=progress, say=_say_beside
+        )
     typer.echo(f"{out}: {report}")
 
 
@@ -209,6 +219,11 @@ def distill(
     with training_packages():
         from engine.training.portraittalk.run_stage import distill as run
     _say_once(f"distill: held-out L1 {run(config, cache=cache, cpu=cpu)['held_out']:.4f}")
+
+
+def _say_beside(notice: str) -> None:
+    """Print a remark where it is not taken for the result."""
+    typer.echo(notice, err=True)
 
 
 @contextlib.contextmanager

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, PortraitRefused
 from engine.face import arkit
-from engine.face.detector import SCORE_NAMES, FaceReader
-from engine.face.landmarks import crop_transform
+from engine.face.detector import MIN_FACE_PX, REFINEMENTS, SCORE_NAMES, FaceReader, aligned_crop
+from engine.face.landmarks import crop_transform, lip_gap
+from engine.face.lips import LipWatch
 from engine.motion.expression_shapes import face_shapes
-from engine.motion.retarget import FaceBasis, neutral_face
-from engine.render.base import Portrait, Renderer, SeveralPortraits
-from engine.types import RgbImage
+from engine.motion.retarget import FaceBasis, neutral_face, retarget
+from engine.render.base import FrameCondition, Portrait, Renderer, SeveralPortraits
+from engine.types import PortraitReport, RgbImage
 
 F32 = NDArray[np.float32]
 _COLUMNS = [SCORE_NAMES.index(n) if n in SCORE_NAMES else -1 for n in arkit.NAMES]
+
+
+GAPING = 0.06  # lip gap over face height from which it is tried whether the mouth can be closed
+STAYS_OPEN = (
+    0.03,
+    0.06,
+)  # gap that is left when it is closed: from here it is said, from there refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,7 @@ class Identity:
     neutral: F32  # (478, 2) crop units, mouth closed
     span: float  # inter-ocular distance in crop units
     shapes: F32  # (52, 478, 2) what an expression's coefficients move, see `engine.motion.expression_shapes`
+    report: PortraitReport = PortraitReport()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -53,47 +62,112 @@ def fit_size(rgb: RgbImage, max_side: int) -> RgbImage:
     return np.asarray(Image.fromarray(rgb).resize(target, Image.Resampling.LANCZOS))
 
 
-def read_portrait(image: RgbImage, reader: FaceReader, max_side: int) -> tuple[Portrait, F32]:
-    """Find the face of an image (H, W, 3); returns the portrait and its coefficients (52,).
+@dataclass(frozen=True, slots=True)
+class Enroller:
+    """Makes identities: reads the face, works out its neutral, prepares the drawing."""
 
-    Raises:
-        PortraitRefused: there is not exactly one usable face.
-    """
-    read = reader.read(image)
-    rgb = fit_size(image, max_side)
-    scale = np.array([rgb.shape[1] / image.shape[1], rgb.shape[0] / image.shape[0]], np.float32)
-    landmarks = read.landmarks * scale
-    scores = np.append(read.scores, 0)[_COLUMNS].astype(np.float32)
-    return Portrait(rgb, landmarks, crop_transform(landmarks)), scores
+    reader: FaceReader
+    lips: LipWatch
+    renderer: Renderer[Any, Any]
+    basis: FaceBasis
+    max_side: int
+
+    def enroll(
+        self,
+        image: RgbImage,
+        *,
+        face: int | None = None,
+        more: Sequence[RgbImage] = (),
+        mixed: Sequence[tuple[RgbImage, float]] = (),
+    ) -> Identity:
+        """Enrol a person from portraits (H, W, 3); the first one is what the face moves from.
+
+        Args:
+            face: which face of the first one, counted from the left; the largest without one.
+
+        Raises:
+            PortraitRefused: there is no usable face in one of them.
+            ConfigError: the renderer draws from one portrait only.
+        """
+        portrait, scores, report = self._read(image, face)
+        further = [self._read(rgb)[0] for rgb in more]
+        others = [(self._read(rgb)[0], share) for rgb, share in mixed]
+        source = portrait.source
+        span = float(np.linalg.norm(source[33] - source[263]))
+        neutral = neutral_face(source, scores, self.basis)
+        shapes = face_shapes(neutral, self.basis.basis[arkit.index("jawOpen")])
+        if isinstance(self.renderer, SeveralPortraits):
+            made = self.renderer.enroll_several([portrait, *further], others)
+        elif further or others:
+            raise ConfigError("the tiny profile draws from one portrait; use --profile sd15")
+        else:
+            made = self.renderer.enroll(portrait)
+            report = _with(report, self._closing(portrait, made, neutral))
+        return Identity(made, neutral, span, shapes, report)
+
+    def _read(
+        self, image: RgbImage, number: int | None = None
+    ) -> tuple[Portrait, F32, PortraitReport]:
+        """Find the face of an image (H, W, 3): the portrait, its coefficients (52,), what there is to say."""
+        height, width = image.shape[:2]
+        reading = self.reader.read(image, number)
+        read = reading.face
+        covered = self.lips.check(image, read.landmarks, crop_transform(read.landmarks))
+        rgb = fit_size(image, self.max_side)
+        scale = np.array([rgb.shape[1] / width, rgb.shape[0] / height], np.float32)
+        landmarks = read.landmarks * scale
+        scores = np.append(read.scores, 0)[_COLUMNS].astype(np.float32)
+        shares = [
+            (left / width, top / height, right / width, bottom / height)
+            for left, top, right, bottom in reading.boxes
+        ]
+        report = PortraitReport((), tuple(shares), reading.number)
+        if number is None and len(shares) > 1:
+            report = _with(
+                report,
+                f"{len(shares)} faces were found; the largest one talks, "
+                f"number {reading.number} from the left.",
+            )
+        report = _with(report, covered)
+        if (side := read.side * float(scale.min())) < MIN_FACE_PX:
+            report = _with(
+                report,
+                f"The face is only {side:.0f} pixels high in the {rgb.shape[1]}x{rgb.shape[0]} pixels "
+                "that are drawn; cut the picture nearer to it.",
+            )
+        return Portrait(rgb, landmarks, crop_transform(landmarks)), scores, report
+
+    def _closing(self, portrait: Portrait, made: Any, neutral: F32) -> str:
+        """A remark where the mouth of a portrait, drawn closed, stays open; "" where it closes.
+
+        Raises:
+            PortraitRefused: `mouth_open`; it stays wide open.
+        """
+        if lip_gap(portrait.landmarks) < GAPING:
+            return ""
+        still = np.zeros(6, np.float32)
+        aim = FrameCondition(
+            target=retarget(neutral, self.basis, np.zeros(arkit.COUNT, np.float32), still),
+            blink=still[:2],
+            placement=still,
+            noise=self.renderer.noise(0),
+        )
+        [(drawn, _)] = self.renderer.draw([(made, self.renderer.cold(made), aim)])
+        frame, landmarks = Image.fromarray(drawn), portrait.landmarks
+        for _ in range(REFINEMENTS):
+            landmarks = self.reader.look(frame, aligned_crop(landmarks)).landmarks
+        left = float(lip_gap(landmarks))
+        if left > STAYS_OPEN[1]:
+            raise PortraitRefused(
+                "mouth_open",
+                "The mouth is wide open and cannot be closed; this picture will not do. "
+                "Please use one with the mouth closed or smiling.",
+            )
+        if left > STAYS_OPEN[0]:
+            return "The mouth is wide open and will not close all the way; a picture with closed lips does better."
+        return ""
 
 
-def enroll(
-    image: RgbImage,
-    *,
-    reader: FaceReader,
-    renderer: Renderer[Any, Any],
-    basis: FaceBasis,
-    max_side: int,
-    more: Sequence[RgbImage] = (),
-    mixed: Sequence[tuple[RgbImage, float]] = (),
-) -> Identity:
-    """Enrol a person from portraits (H, W, 3); the first one is what the face moves from.
-
-    Raises:
-        PortraitRefused: there is not exactly one usable face in each.
-        ConfigError: the renderer draws from one portrait only.
-    """
-    portrait, scores = read_portrait(image, reader, max_side)
-    further = [read_portrait(rgb, reader, max_side)[0] for rgb in more]
-    others = [(read_portrait(rgb, reader, max_side)[0], share) for rgb, share in mixed]
-    source = portrait.source
-    span = float(np.linalg.norm(source[33] - source[263]))
-    neutral = neutral_face(source, scores, basis)
-    shapes = face_shapes(neutral, basis.basis[arkit.index("jawOpen")])
-    if isinstance(renderer, SeveralPortraits):
-        face = renderer.enroll_several([portrait, *further], others)
-    elif further or others:
-        raise ConfigError("the tiny profile draws from one portrait; use --profile sd15")
-    else:
-        face = renderer.enroll(portrait)
-    return Identity(face, neutral, span, shapes)
+def _with(report: PortraitReport, remark: str) -> PortraitReport:
+    """The report with one more sentence, if there is any."""
+    return replace(report, notices=(*report.notices, remark)) if remark else report

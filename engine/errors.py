@@ -32,7 +32,7 @@ class MediaError(AvatarError):
 class PortraitRefused(AvatarError):
     """The portrait cannot be enrolled; `code` is stable, the message is for people.
 
-    Codes: `no_face`, `several_faces`, `face_too_small`, `turned_away`.
+    Codes: `no_face`, `no_such_face`, `face_too_small`, `turned_away`, `mouth_hidden`, `mouth_open`.
     """
 
     def __init__(self, code: str, message: str) -> None:

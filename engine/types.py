@@ -43,6 +43,16 @@ class Quality:
     draw_every: int = 1  # frames from one drawn picture to the next; those between repeat it
 
 
+@dataclass(frozen=True, slots=True)
+class PortraitReport:
+    """What enrolling a portrait has to say, beside that it worked."""
+
+    notices: tuple[str, ...] = ()  # sentences for people
+    # Left, top, right, bottom of every face that could talk, from left to right, as shares of the picture.
+    faces: tuple[tuple[float, float, float, float], ...] = ()
+    face: int = 1  # the one that talks, counted from 1
+
+
 class Engine(Protocol):
     """What a server needs of an engine; `engine.avatar.AvatarEngine` is the one implementation.
 
@@ -54,11 +64,15 @@ class Engine(Protocol):
     def config(self) -> EngineConfig:
         """The settings the engine was loaded with."""
 
-    def enroll(self, image: RgbImage) -> Any:
+    def enroll(self, image: RgbImage, *, face: int | None = None) -> Any:
         """Make an identity from a portrait (H, W, 3); raises `PortraitRefused`.
 
+        `face` counts from the left, from 1; the largest one talks without it.
         May run beside the other calls, on a thread of its own; only one at a time.
         """
+
+    def report(self, identity: Any) -> PortraitReport:
+        """What enrolling this identity had to say."""
 
     def start(self, identity: Any, *, seed: int = 0) -> Any:
         """Make the state of a new stream."""

@@ -116,9 +116,17 @@ async def add_portrait(request: Request) -> Response:
     check_type(request, _is_picture, "image/jpeg")
     service = service_of(request)
     data = await read_body(request, service.settings.max_upload_bytes)
-    portrait = await service.enroll(data)
-    size = {"width": portrait.width, "height": portrait.height}
-    return JSONResponse({"id": portrait.id, **size}, 201)
+    portrait = await service.enroll(data, _face(request.query_params.get("face")))
+    return JSONResponse(portrait.answer(), 201)
+
+
+def _face(asked: str | None) -> int | None:
+    """The number of a face, counted from the left; raises `ApiError` bad_request."""
+    if asked is None:
+        return None
+    if not (asked.isascii() and asked.isdecimal() and 1 <= int(asked[:4]) <= 100):
+        raise ApiError(422, "bad_request", f"face={asked[:20]!r} is no number of a face; from 1")
+    return int(asked)
 
 
 async def test_events(request: Request) -> Response:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
 
-from engine.types import RgbImage
+from engine.face.image_file import Picture
+from engine.types import Engine, PortraitReport, RgbImage
 
 DEFAULT_ID = "default"
+_QUIET = PortraitReport()
 
 
 def encode_jpeg(rgb: RgbImage) -> bytes:
@@ -32,9 +34,28 @@ class Portrait:
     height: int
     jpeg: bytes
     identity: Any  # the engine's, opaque
+    report: PortraitReport = _QUIET
+
+    def answer(self) -> dict[str, Any]:
+        """What a client that enrolled it is told."""
+        return {
+            "id": self.id,
+            "width": self.width,
+            "height": self.height,
+            "notices": list(self.report.notices),
+            "faces": [[round(v, 4) for v in box] for box in self.report.faces],
+            "face": self.report.face,
+        }
 
 
-def make_portrait(name: str, rgb: RgbImage, identity: Any, *, default: bool = False) -> Portrait:
+def make_portrait(
+    name: str,
+    rgb: RgbImage,
+    identity: Any,
+    report: PortraitReport = _QUIET,
+    *,
+    default: bool = False,
+) -> Portrait:
     """An enrolled image (H, W, 3) with a new id."""
     return Portrait(
         id=DEFAULT_ID if default else f"p-{secrets.token_urlsafe(12)}",
@@ -43,7 +64,22 @@ def make_portrait(name: str, rgb: RgbImage, identity: Any, *, default: bool = Fa
         height=rgb.shape[0],
         jpeg=encode_jpeg(rgb),
         identity=identity,
+        report=report,
     )
+
+
+def enroll_picture(
+    engine: Engine, name: str, picture: Picture, face: int | None = None, *, default: bool = False
+) -> Portrait:
+    """Enrol what an image file shows: its face number `face`, or the largest one.
+
+    Raises:
+        PortraitRefused: there is no usable face.
+    """
+    identity = engine.enroll(picture.rgb, face=face)
+    said = engine.report(identity)
+    report = replace(said, notices=(*picture.notices, *said.notices))
+    return make_portrait(name, picture.rgb, identity, report, default=default)
 
 
 class PortraitRegistry:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from engine.face.image_file import decode_image
+from engine.face.image_file import Picture, read_picture
 from engine.types import Engine, RgbImage
 from server.beeps import BeepLog
 from server.capacity import Capacity, measure
@@ -22,7 +22,7 @@ from server.frame_log import FrameLog
 from server.limits import SessionBook
 from server.metrics import Metrics
 from server.moods import MoodFollower
-from server.portraits import Portrait, PortraitRegistry, make_portrait
+from server.portraits import Portrait, PortraitRegistry, enroll_picture
 from server.resources import ResourceBook
 from server.senders import Senders
 from server.session import Session
@@ -64,13 +64,15 @@ class AvatarService:
         """Start the engine thread and enrol the bundled portrait (H, W, 3) under `name`.
 
         Raises:
-            PortraitRefused: there is not exactly one usable face.
+            PortraitRefused: there is no usable face.
         """
         self.worker.start()
-        portrait = await self._beside(lambda: self._enroll(name, default, bundled=True))
+        engine = self.worker.engine
+        portrait = await self._beside(
+            lambda: enroll_picture(engine, name, Picture(default), default=True)
+        )
         self.portraits.add(portrait)
         if not self.settings.capacity:
-            engine = self.worker.engine
             self.capacity.measured(
                 await self.worker.call(lambda: measure(engine, portrait.identity))
             )
@@ -96,8 +98,8 @@ class AvatarService:
         loop = asyncio.get_running_loop()
         self._looking = loop.call_later(CAPACITY_S, self._offer_places)
 
-    async def enroll(self, data: bytes) -> Portrait:
-        """Register an image file.
+    async def enroll(self, data: bytes, face: int | None = None) -> Portrait:
+        """Register an image file; `face` counts from the left, from 1, the largest talks without it.
 
         Raises:
             BadImage, ImageTooLarge, PortraitRefused, WorkerBusy, WorkerStopped: it cannot be.
@@ -105,8 +107,11 @@ class AvatarService:
         if self._enrolling >= MAX_ENROLLING:
             raise WorkerBusy(f"{self._enrolling} pictures are being looked at; try again soon")
         self._enrolling += 1
+        engine = self.worker.engine
         try:
-            portrait = await self._beside(lambda: self._enroll("Upload", decode_image(data)))
+            portrait = await self._beside(
+                lambda: enroll_picture(engine, "Upload", read_picture(data), face)
+            )
         finally:
             self._enrolling -= 1
         self.portraits.add(portrait)
@@ -120,9 +125,6 @@ class AvatarService:
             if task is not None and task.cancelling():
                 raise
             raise WorkerStopped("the server stops; the picture was not looked at") from None
-
-    def _enroll(self, name: str, rgb: RgbImage, *, bundled: bool = False) -> Portrait:
-        return make_portrait(name, rgb, self.worker.engine.enroll(rgb), default=bundled)
 
     async def open_session(self, options: SessionOptions, address: str = "") -> Session:
         """Make a session that waits for its first receiver; it takes no place until then.

@@ -26,7 +26,8 @@ from rich.table import Table
 from engine.backends import load_backend
 from engine.errors import PortraitRefused
 from engine.face import topology
-from engine.face.detector import DETECTOR, LANDMARKS, MIN_FACE_PX, FaceCrop, FaceReader, face_box
+from engine.face.candidates import FaceCrop
+from engine.face.detector import DETECTOR, LANDMARKS, MIN_FACE_PX, FaceReader, face_box
 from engine.training.data.labeller import FaceLabel, Labeller
 from engine.training.face.dataset import HELD_OUT_EVERY, STILL_PERSON, head_angles
 
@@ -75,10 +76,10 @@ def own_error(label: Labeller, rgb: U8, wanted: F32) -> dict[str, float] | None:
     return None if again is None else errors(crop.place(again.landmarks[:, :2]), wanted)
 
 
-def outcome(reader: FaceReader, rgb: U8) -> str:
-    """ "read" when the reader accepts `rgb` (H, W, 3), else the code of its refusal."""
+def outcome(reader: FaceReader, rgb: U8, number: int | None = None) -> str:
+    """ "read" when the reader accepts face `number` of `rgb` (H, W, 3), else the code of its refusal."""
     try:
-        reader.read(rgb)
+        reader.read(rgb, number)
     except PortraitRefused as refusal:
         return refusal.code
     return "read"
@@ -175,7 +176,7 @@ def measure_refusals(
     ]
     results = {
         "portrait is read": [outcome(reader, p) == "read" for p in portraits],
-        "two faces are refused": [outcome(reader, p) == "several_faces" for p in pairs],
+        "two faces are counted": [outcome(reader, p, 2) == "read" for p in pairs],
         "no face is refused": [outcome(reader, p) != "read" for p in things],
         "no face is called so": [outcome(reader, p) == "no_face" for p in things],
         "small face is refused": [outcome(reader, p) != "read" for p in small],

@@ -52,7 +52,7 @@ class LipReader:
                 self._at = found.landmarks[:, :2] * size
             return self._at
         if self._at is None:
-            self._at = self._reader.read(rgb).landmarks
+            self._at = self._reader.read(rgb).face.landmarks
         self._at = self._reader.look(Image.fromarray(rgb), aligned_crop(self._at)).landmarks
         return self._at
 

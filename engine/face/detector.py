@@ -1,4 +1,4 @@
-"""A portrait -> its one face: 478 landmarks, 52 expression scores, head angles. numpy + Pillow.
+"""A portrait -> its face: 478 landmarks, 52 expression scores, head angles. numpy + Pillow.
 
 Two small networks: the face detector says where faces are; the landmark net reads an aligned crop. It
 runs once on the face detector's box and then on the crop that its own landmarks align (`REFINEMENTS`).
@@ -17,10 +17,12 @@ from PIL import Image
 
 from engine.backends import BATCH, Graph, GraphSpec, TensorSpec
 from engine.errors import PortraitRefused
+from engine.face.candidates import FaceCrop, decode_cells, tiles
 from engine.face.topology import POINTS
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 DETECTOR_SIDE = 160  # pixels of the face detector's square image
 DETECTOR_CELLS = 20
@@ -37,6 +39,7 @@ MIN_PRESENCE = 0.97  # presence in the aligned crop of a face
 MIN_FACE_PX = 80  # face side below which lips and eyelids are too few pixels
 RIVAL_SIDE = 0.40  # a second face counts from this part of the first one's side
 MAX_YAW = math.radians(40)
+PARTS = (1, 2, 4)  # an image is searched whole, then in squares of a half, then of a quarter
 
 SCORE_NAMES: tuple[str, ...] = (
     "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft",
@@ -80,7 +83,7 @@ class Face:
     pitch: float  # radians; positive looks down
     roll: float  # radians; positive tilts clockwise in the image
     confidence: float  # [0, 1]
-    box: tuple[float, float, float, float]  # left, top, right, bottom of the landmarks, pixels
+    box: Box  # of the landmarks
 
     @property
     def side(self) -> float:
@@ -89,37 +92,12 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True)
-class FaceCrop:
-    """A square of the image, turned by `roll` about its centre."""
+class Reading:
+    """What was read of a portrait."""
 
-    x: float
-    y: float
-    side: float
-    roll: float = 0.0
-
-    def matrix(self) -> NDArray[np.float64]:
-        """(2, 3): crop units [0, 1] x [0, 1] -> image pixels."""
-        c, s = math.cos(self.roll) * self.side, math.sin(self.roll) * self.side
-        return np.array([[c, -s, self.x - (c - s) / 2], [s, c, self.y - (s + c) / 2]])
-
-    def place(self, points: F32) -> F32:
-        """Points (N, 2) in crop units -> image pixels."""
-        matrix = self.matrix()
-        return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
-
-    def cut(self, image: Image.Image, size: int) -> RgbImage:
-        """Resample the crop to (size, size, 3); outside the image is black."""
-        matrix = self.matrix()
-        shrink = max(1, int(self.side / size * 0.75))
-        if shrink > 1:  # average first: bilinear sampling alone would skip pixels
-            image = image.reduce(shrink)
-        scale = matrix[:, :2] / size / shrink
-        coefficients = (*scale[0], matrix[0, 2] / shrink, *scale[1], matrix[1, 2] / shrink)
-        return np.asarray(
-            image.transform(
-                (size, size), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
-            )
-        )
+    face: Face  # the one that talks
+    boxes: tuple[Box, ...]  # of every face that could, from left to right
+    number: int  # of `face` among them, from 1
 
 
 def eye_roll(landmarks: F32) -> float:
@@ -140,42 +118,14 @@ def aligned_crop(landmarks: F32) -> FaceCrop:
     return FaceCrop(float(x), float(y), float((high - low).max()) * CROP_SCALE, roll)
 
 
-def face_box(landmarks: F32) -> tuple[float, float, float, float]:
+def face_box(landmarks: F32) -> Box:
     """Left, top, right, bottom of landmarks (478, 2)."""
     (left, top), (right, bottom) = landmarks.min(0), landmarks.max(0)
     return float(left), float(top), float(right), float(bottom)
 
 
-def decode_cells(cells: F32, threshold: float) -> list[tuple[float, FaceCrop]]:
-    """Read the face detector's grid (4, 20, 20): score and square of each face in [0, 1] units, best first.
-
-    A cell counts when its score is over `threshold` and the highest of its 3 x 3 neighbourhood;
-    of two squares that overlap by more than a third of their union the better stays.
-    """
-    scores = 1 / (1 + np.exp(-cells[0].astype(np.float64)))
-    n = len(scores)
-    around = np.pad(scores, 1)
-    highest = np.max([around[j : j + n, i : i + n] for j in range(3) for i in range(3)], axis=0)
-    found: list[tuple[float, FaceCrop]] = []
-    peaks = np.argwhere((scores >= highest) & (scores > threshold))
-    for row, column in sorted(peaks.tolist(), key=lambda cell: -scores[cell[0], cell[1]]):
-        dx, dy, size = (float(v) for v in cells[1:, row, column])
-        crop = FaceCrop((column + 0.5 + dx) / n, (row + 0.5 + dy) / n, math.exp(min(size, 0.7)))
-        if all(_overlap(crop, other) < 1 / 3 for _, other in found):
-            found.append((float(scores[row, column]), crop))
-    return found
-
-
-def _overlap(a: FaceCrop, b: FaceCrop) -> float:
-    """Intersection over union of two upright squares."""
-    width = min(a.x + a.side / 2, b.x + b.side / 2) - max(a.x - a.side / 2, b.x - b.side / 2)
-    height = min(a.y + a.side / 2, b.y + b.side / 2) - max(a.y - a.side / 2, b.y - b.side / 2)
-    common = max(width, 0.0) * max(height, 0.0)
-    return common / (a.side**2 + b.side**2 - common)
-
-
 class FaceReader:
-    """Reads the one face of a portrait, or says why it cannot."""
+    """Reads the face of a portrait, or says why it cannot."""
 
     def __init__(self, detector: Graph, landmarks: Graph) -> None:
         self._detector = detector
@@ -209,10 +159,35 @@ class FaceReader:
         )
 
     def faces(self, rgb: RgbImage) -> list[Face]:
-        """Every face of an image (H, W, 3) that both networks accept, largest first, refined."""
+        """Every face of an image (H, W, 3) that both networks accept, largest first, refined.
+
+        Where none is found at first, as in a full figure, parts of the image are searched from nearer.
+        """
         image = Image.fromarray(rgb)
+        for parts in PARTS:
+            spots = [
+                spot
+                for tile in tiles(rgb.shape[1], rgb.shape[0], parts)
+                for spot in self._spots(rgb, tile)
+            ]
+            if found := self._accepted(image, sorted(spots, key=lambda spot: -spot[0])):
+                return sorted(found, key=lambda face: -face.side)
+        return []
+
+    def _spots(
+        self, rgb: RgbImage, tile: tuple[int, int, int, int]
+    ) -> list[tuple[float, FaceCrop]]:
+        """Candidates in a part of an image, in pixels of the whole."""
+        left, top, right, bottom = tile
+        return [
+            (score, FaceCrop(crop.x + left, crop.y + top, crop.side))
+            for score, crop in self.find(rgb[top:bottom, left:right])
+        ]
+
+    def _accepted(self, image: Image.Image, spots: list[tuple[float, FaceCrop]]) -> list[Face]:
+        """The candidates, best first, that the landmark net takes for faces."""
         found: list[Face] = []
-        for _, square in self.find(rgb)[:MAX_CANDIDATES]:
+        for _, square in spots[:MAX_CANDIDATES]:
             face = self.look(image, FaceCrop(square.x, square.y, square.side * CROP_SCALE))
             for _ in range(REFINEMENTS):
                 if face.confidence < WORTH_ALIGNING:
@@ -220,13 +195,13 @@ class FaceReader:
                 face = self.look(image, aligned_crop(face.landmarks))
             if face.confidence >= MIN_PRESENCE and all(_apart(face, other) for other in found):
                 found.append(face)
-        return sorted(found, key=lambda face: -face.side)
+        return found
 
-    def read(self, rgb: RgbImage) -> Face:
-        """Read the portrait `rgb` (H, W, 3).
+    def read(self, rgb: RgbImage, number: int | None = None) -> Reading:
+        """Read the portrait `rgb` (H, W, 3): its face `number`, or the largest one.
 
         Raises:
-            PortraitRefused: `no_face`, `several_faces`, `face_too_small` or `turned_away`.
+            PortraitRefused: `no_face`, `no_such_face`, `face_too_small` or `turned_away`.
         """
         found = self.faces(rgb)
         if not found:
@@ -235,27 +210,32 @@ class FaceReader:
                 "No face was found. One face is needed, seen from the front and well lit; "
                 "please try another picture.",
             )
-        face = found[0]
-        rivals = sum(other.side >= RIVAL_SIDE * face.side for other in found)
-        if rivals > 1:
+        rivals = [face for face in found if face.side >= RIVAL_SIDE * found[0].side]
+        faces = sorted(rivals, key=lambda face: face.box[0] + face.box[2])
+        if number is not None and not 1 <= number <= len(faces):
+            are = "is 1 face" if len(faces) == 1 else f"are {len(faces)} faces"
             raise PortraitRefused(
-                "several_faces",
-                f"{rivals} faces were found. Only one person can talk; "
-                "please cut the picture so that it shows one face.",
+                "no_such_face", f"There is no face {number}: there {are}, counted from the left."
             )
-        if face.side < MIN_FACE_PX:
-            raise PortraitRefused(
-                "face_too_small",
-                f"The face is {face.side:.0f} pixels high. At least {MIN_FACE_PX} are needed; "
-                "please use a larger picture or one taken from nearer.",
-            )
-        if abs(face.yaw) > MAX_YAW:
-            raise PortraitRefused(
-                "turned_away",
-                f"The face is turned {math.degrees(abs(face.yaw)):.0f} degrees to the side. Up to "
-                f"{math.degrees(MAX_YAW):.0f} work; please use a picture that looks at the camera.",
-            )
-        return face
+        chosen = faces.index(found[0]) if number is None else number - 1
+        _check(faces[chosen])
+        return Reading(faces[chosen], tuple(face.box for face in faces), chosen + 1)
+
+
+def _check(face: Face) -> None:
+    """Refuse a face that cannot talk well."""
+    if face.side < MIN_FACE_PX:
+        raise PortraitRefused(
+            "face_too_small",
+            f"The face is {face.side:.0f} pixels high. At least {MIN_FACE_PX} are needed; "
+            "please use a larger picture or one taken from nearer.",
+        )
+    if abs(face.yaw) > MAX_YAW:
+        raise PortraitRefused(
+            "turned_away",
+            f"The face is turned {math.degrees(abs(face.yaw)):.0f} degrees to the side. Up to "
+            f"{math.degrees(MAX_YAW):.0f} work; please use a picture that looks at the camera.",
+        )
 
 
 def _apart(a: Face, b: Face) -> bool:

@@ -1,4 +1,4 @@
-"""The detector and the landmark net: plain convolutions, BatchNorm that folds, ReLU."""
+"""The detector, the landmark net and the lip net: plain convolutions, BatchNorm that folds, ReLU."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.face.detector import CROP, SCORE_NAMES
+from engine.face.lips import LIP_CROP
 from engine.face.topology import POINTS
 
 SHAPE_RANK = 160  # dimensions of the linear shape space the landmarks lie in
@@ -153,3 +154,31 @@ class MirroredLandmarkNet(nn.Module):
             (pose[0] + pose[1] * flip) / 2,
             (presence[0] + presence[1]) / 2,
         )
+
+
+class LipNet(nn.Module):
+    """A crop around the mouth -> how much of the lips is seen.
+
+    In: uint8 (N, 64, 64, 3). Out: (N, 1), the logit of the share.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            _conv(3, 12, 3, 2),
+            _conv(12, 24, 3, 2),
+            Residual(24),
+            _conv(24, 48, 3, 2),
+            Residual(48),
+            _conv(48, 64, 3, 2),
+            _conv(64, 16, 1),
+            nn.Flatten(),
+            nn.Linear(16 * (LIP_CROP // 16) ** 2, 32),
+            nn.ReLU(),
+            nn.Linear(32, 1),
+        )
+
+    def forward(self, crop: Tensor) -> Tensor:
+        """Judge `crop`; shapes as above."""
+        logit: Tensor = self.net(_planes(crop))
+        return logit

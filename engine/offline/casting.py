@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.config import check_seed
 from engine.errors import ConfigError, MediaError
-from engine.face.image_file import decode_image
+from engine.face.image_colour import plain_colour
+from engine.face.image_file import Picture, read_picture
 from engine.types import RgbImage
 
 
@@ -17,6 +21,9 @@ class Casting:
     """Who is shown, and how: the portraits of one person, and other people mixed in."""
 
     portraits: Sequence[RgbImage]  # (H, W, 3); the first is what the face moves from
+    face: int | None = None  # which face of the first one, counted from the left; the largest
+    alpha: NDArray[np.uint8] | None = None  # (H, W) of the first one, where its file has any
+    notices: Sequence[str] = ()  # what reading the files had to say
     mixed: Sequence[tuple[RgbImage, float]] = ()
     prompt: str = ""  # such as "smile 0.6, brows up"
     seed: int = 0  # the same seed gives the same frames
@@ -31,18 +38,39 @@ class Casting:
             )
 
 
-def cast(portraits: Sequence[Path], mix: Sequence[str], prompt: str, seed: int) -> Casting:
+def cast(
+    portraits: Sequence[Path],
+    mix: Sequence[str],
+    prompt: str,
+    seed: int,
+    *,
+    face: int | None = None,
+    background: str = "",
+) -> Casting:
     """Who is shown in a video, saying it how; `mix` as `read_mix` takes it.
 
+    Args:
+        face: which face of the first portrait, counted from the left; the largest without it.
+        background: a colour or an image file, shown where a portrait is transparent; "" for grey.
+
     Raises:
-        ConfigError: a mix is not written so, or the seed is out of range.
+        ConfigError: a mix or a background is not written so, or the seed is out of range.
         MediaError: an image is missing or cannot be read; the message names it.
     """
     check_seed(seed)
     mixed = [read_mix(text) for text in mix]
+    behind = None if not background else _background(background)
+    pictures = [_picture(path, behind) for path in portraits]
     return Casting(
-        portraits=[_image(path) for path in portraits],
-        mixed=[(_image(path), share) for path, share in mixed],
+        portraits=[picture.rgb for picture in pictures],
+        face=face,
+        alpha=pictures[0].alpha,
+        notices=[
+            f"{path.name}: {notice}"
+            for path, picture in zip(portraits, pictures, strict=True)
+            for notice in picture.notices
+        ],
+        mixed=[(_picture(path, behind).rgb, share) for path, share in mixed],
         prompt=prompt,
         seed=seed,
     )
@@ -64,10 +92,15 @@ def read_mix(text: str) -> tuple[Path, float]:
     return Path(name), amount
 
 
-def _image(path: Path) -> RgbImage:
+def _background(text: str) -> RgbImage:
+    path = Path(text)
+    return _picture(path, None).rgb if path.is_file() else plain_colour(text)
+
+
+def _picture(path: Path, background: RgbImage | None) -> Picture:
     if not path.is_file():
         raise MediaError(f"no file {path}")
     try:
-        return decode_image(path.read_bytes())
+        return read_picture(path.read_bytes(), background)
     except MediaError as error:
         raise MediaError(f"{path}: {error}") from error

@@ -18,7 +18,7 @@ def run_key(config: EngineConfig, casting: Casting, audio: Path) -> str:
     nowhere = Path()
     how = replace(config.diffusion, models_dir=nowhere, trained=())
     options = replace(config, weights=nowhere, diffusion=how)
-    digest = hashlib.sha256(f"{options}{casting.prompt!r}{casting.seed}".encode())
+    digest = hashlib.sha256(f"{options}{casting.prompt!r}{casting.seed}{casting.face}".encode())
     digest.update(weights_digest(config).encode())
     for rgb, share in [*((rgb, 1.0) for rgb in casting.portraits), *casting.mixed]:
         digest.update(f"{rgb.shape}{share}".encode() + np.ascontiguousarray(rgb).tobytes())

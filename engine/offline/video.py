@@ -120,6 +120,7 @@ def generate(
     resumable: bool = False,
     save_every_s: float = SAVE_EVERY_S,
     progress: Progress = lambda done, total: None,
+    say: Callable[[str], None] = lambda notice: None,
 ) -> Report:
     """Make `out` from portraits and a sound file.
 
@@ -129,17 +130,21 @@ def generate(
             stopped goes on from there, with the very frames it would have made. Latent fusion
             always does.
         progress: called with (pieces done, pieces in all) after each; see `Report.pieces`.
+        say: called with each sentence that reading and enrolling the portraits has for people.
 
     Raises:
         MediaError: the sound cannot be read, or `out` has another suffix.
         ConfigError: `out` holds what this project did not make.
-        PortraitRefused: there is not exactly one usable face.
+        PortraitRefused: there is no usable face.
         PromptRefused: the profile cannot show it.
     """
     check_output(out)
     prompt = engine.read_prompt(casting.prompt)
     pcm = read_audio(audio)
-    identity = engine.enroll(casting.portraits[0], more=casting.portraits[1:], mixed=casting.mixed)
+    first, *more = casting.portraits
+    identity = engine.enroll(first, face=casting.face, more=more, mixed=casting.mixed)
+    for notice in (*casting.notices, *engine.report(identity).notices):
+        say(notice)
     job = _Job(engine, identity, pcm, prompt, casting.seed)
     video = out.suffix != ""
     begun, begin, pieces = time.perf_counter(), 0, job.total

@@ -13,7 +13,7 @@ from engine.config import EngineConfig
 from engine.errors import PortraitRefused
 from engine.face import arkit
 from engine.motion.expression import Prompt, parse, refuse_words
-from engine.types import FaceMotion, Pcm, Quality, RgbImage, VideoFrame
+from engine.types import FaceMotion, Pcm, PortraitReport, Quality, RgbImage, VideoFrame
 
 
 @dataclass
@@ -32,7 +32,7 @@ class FakeState:
 class FakeEngine:
     """Draws a mouth that opens with the energy of a frame's own 40 ms; two frames of look-ahead.
 
-    A wholly black picture has no face, a white one two, a grey one a small one, a blue one turns away.
+    A wholly black picture has no face, a white one a covered mouth, a grey one a small one, a blue one turns away.
     A stream started while `fail_at` is set raises at that frame; `step_seconds` is spent on each
     that is drawn.
     """
@@ -54,13 +54,16 @@ class FakeEngine:
         self.fail_at = fail_at
         self.enrolled = 0
 
-    def enroll(self, image: RgbImage) -> RgbImage:
+    def report(self, identity: RgbImage) -> PortraitReport:
+        return PortraitReport()
+
+    def enroll(self, image: RgbImage, *, face: int | None = None) -> RgbImage:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"enroll() wants uint8 (H, W, 3), got {image.dtype} {image.shape}")
         means = image.reshape(-1, 3).mean(axis=0)
         codes = {
             (0, 0, 0): "no_face",
-            (255, 255, 255): "several_faces",
+            (255, 255, 255): "mouth_hidden",
             (128, 128, 128): "face_too_small",
             (0, 0, 255): "turned_away",
         }

@@ -50,7 +50,7 @@ async def test_pictures_are_enrolled_one_at_a_time_off_the_engine_thread() -> No
     busy = threading.Lock()
 
     class Watching(FakeEngine):
-        def enroll(self, image: np.ndarray) -> np.ndarray:
+        def enroll(self, image: np.ndarray, *, face: int | None = None) -> np.ndarray:
             assert busy.acquire(blocking=False)
             threads.append(threading.current_thread().name)
             try:

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.face.detector import CROP, CROP_SCALE, FaceCrop, aligned_crop, face_box
+from engine.face.candidates import FaceCrop
+from engine.face.detector import CROP, CROP_SCALE, aligned_crop, face_box
 from engine.training.face.dataset import F32, U8, FaceSet, Rng, spoil
 
 MIRROR = np.array([-1, 1], np.float32)

@@ -20,7 +20,8 @@ from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
 from engine.errors import DataError
-from engine.face.detector import SCORE_NAMES, FaceCrop, face_box
+from engine.face.candidates import FaceCrop
+from engine.face.detector import SCORE_NAMES, face_box
 from engine.outputs import own_folder
 from engine.training.data.labeller import FaceLabel, Labeller
 

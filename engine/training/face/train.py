@@ -3,6 +3,9 @@
     gather      cut and label the faces (once, or again while images are still being drawn)
     landmarks   train the landmark net
     detector    train the face detector
+    lips-gather  cut mouths, as they are and covered by things that are drawn over them
+    lips        train the lip net on them
+    lips-rates  how often it is right on others
     sheet       an image of training examples to look at
 
 Training can be stopped and started again with the same command: it goes on from its last
@@ -25,12 +28,14 @@ import typer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engine.backends import load_backend
 from engine.errors import DataError
-from engine.face.detector import CROP
-from engine.nets.face import DetectorNet, LandmarkNet, mirror_scores
+from engine.face.detector import CROP, DETECTOR, LANDMARKS, FaceReader
+from engine.nets.face import DetectorNet, LandmarkNet, LipNet, mirror_scores
 from engine.outputs import own_folder
 from engine.training.checkpoints import CHECKPOINT
 from engine.training.face import dataset as face_data
+from engine.training.face import lips as lip_data
 from engine.training.face.crops import CropMaker
 from engine.training.face.loss import detector_loss, landmark_loss, point_weights
 from engine.training.face.scenes import SceneMaker
@@ -198,6 +203,51 @@ def detector(
 
     settings = FaceTraining(steps=steps, rate=rate, seed=seed)
     _run(face_trainer(net, parts_of, settings, out), out, "detector")
+
+
+@app.command()
+def lips_gather(
+    source: Annotated[Path, typer.Option(help="tar file or folder of portraits")],
+    out: Annotated[Path, typer.Option(help=".npz to write")],
+    weights: Annotated[Path, typer.Option(help="folder with detector.onnx and landmarks.onnx")],
+    copies: Annotated[int, typer.Option(help="covered versions of each")] = 6,
+    seed: int = 0,
+) -> None:
+    """Cut the mouths of portraits for the lip net, as they are and covered."""
+    backend = load_backend("openvino", threads=1)
+    nets = (backend.load(spec, weights / f"{spec.name}.onnx") for spec in (DETECTOR, LANDMARKS))
+    typer.echo(f"{lip_data.gather(source, out, FaceReader(*nets), copies, seed)} mouths in {out}")
+
+
+MouthFile = Annotated[Path, typer.Option(help="what `lips-gather` wrote")]
+
+
+@app.command()
+def lips(
+    mouths: MouthFile, out: Out, steps: int = 4000, batch: int = 64, rate: float = 2e-3,
+    seed: int = 0, threads: int = 1,
+    leave_out: Annotated[Path | None, typer.Option(help="names of images, one a line")] = None,
+) -> None:  # fmt: skip
+    """Train the lip net."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    names = frozenset(leave_out.read_text().split()) if leave_out else frozenset()
+    data = lip_data.Mouths.load(mouths, names)
+    net = LipNet()
+
+    def parts_of(rng: np.random.Generator) -> dict[str, Tensor]:
+        return {"seen": lip_data.lip_loss(net, *lip_data.batch(rng, data, batch))}
+
+    settings = FaceTraining(steps=steps, rate=rate, seed=seed)
+    _run(face_trainer(net, parts_of, settings, out), out, "lips")
+
+
+@app.command()
+def lips_rates(mouths: MouthFile, run: Out) -> None:
+    """How much the trained lip net takes to be seen of other mouths, by what covers them."""
+    data = lip_data.Mouths.load(mouths)
+    for row in lip_data.rates(trained(LipNet(), run), data):
+        typer.echo(row)
 
 
 @app.command()

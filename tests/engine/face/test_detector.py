@@ -11,6 +11,7 @@ from engine.backends import load_backend
 from engine.backends.base import Array, GraphSpec
 from engine.config import EngineConfig
 from engine.errors import PortraitRefused
+from engine.face.candidates import FaceCrop, decode_cells
 from engine.face.detector import (
     CROP,
     DETECTOR,
@@ -19,10 +20,8 @@ from engine.face.detector import (
     MAX_YAW,
     MIN_FACE_PX,
     SCORE_NAMES,
-    FaceCrop,
     FaceReader,
     aligned_crop,
-    decode_cells,
     eye_roll,
     face_box,
 )

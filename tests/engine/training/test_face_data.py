@@ -10,7 +10,8 @@ pytest.importorskip("cv2")
 pytest.importorskip("scipy")
 
 from engine.errors import DataError
-from engine.face.detector import CROP, DETECTOR_CELLS, DETECTOR_SIDE, SCORE_NAMES, decode_cells
+from engine.face.candidates import decode_cells
+from engine.face.detector import CROP, DETECTOR_CELLS, DETECTOR_SIDE, SCORE_NAMES
 from engine.face.topology import POINTS
 from engine.training.data.expressions import EDITS, Drawing
 from engine.training.data.faces import generate

@@ -12,7 +12,8 @@ from PIL import Image
 
 from engine.audio.speech_encoder import WIDTH
 from engine.errors import ConfigError, DataError, MediaError
-from engine.face.detector import Face, FaceCrop, face_box
+from engine.face.candidates import FaceCrop
+from engine.face.detector import Face, face_box
 from engine.training.commands import PrepareOptions, parse_shard, prepare_folder
 from engine.training.data.clips import Clip, load_clips
 from engine.training.data.contact_sheet import contact_sheet, report
