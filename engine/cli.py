@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from engine.config import MODELS_DIR, check_models_dir
+from engine.config import LARGEST_SIDE, MODELS_DIR, check_models_dir
 from engine.errors import BackendUnavailable
 from engine.options import (
     SD15,
@@ -43,18 +44,27 @@ def generate(
     ] = None,
     background: Annotated[
         str,
-        typer.Option(help="Behind transparent parts: a colour (white, #20a040) or an image; grey."),
+        typer.Option(
+            help="Behind transparent parts: a colour (white, #20a040) or an image. Without it they "
+            "stay transparent in PNG, .mov (ProRes 4444) and .webm (VP9), and are grey elsewhere."
+        ),
     ] = "",
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="Video: .mp4, .mkv, .mov; no suffix: a folder of PNG."),
+        typer.Option(
+            "--out", "-o", help="Video: .mp4, .mkv, .mov, .webm; no suffix: a folder of PNG."
+        ),
     ],
     prompt: Annotated[
         str, typer.Option(help='What the face expresses: "smile 0.6, brows up"; sd15: any words.')
     ] = "",
     seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
     max_side: Annotated[
-        int | None, typer.Option(help="Scale the portrait down to this many pixels.")
+        int | None,
+        typer.Option(
+            help="Pixels of the longer side at most; the portrait is scaled down to them. "
+            f"{LARGEST_SIDE}; sd15: 1024."
+        ),
     ] = None,
     engine: EngineOptions,
     sampling: SamplingOptions,
@@ -73,27 +83,36 @@ def generate(
     """
     from engine.audio.sound_file import check_sound_file
     from engine.offline.casting import cast
-    from engine.offline.video import check_output
+    from engine.offline.output import check_space, claim_output
     from engine.offline.video import generate as make
     from engine.profiles import load_profile
     from engine.profiles.choose import make_config
 
+    tiny, fused = engine.profile == "tiny", offline.long_video == "fusion"
     config = make_config(
         engine.profile,
-        {**engine.common(), "max_side": max_side, "paint_every": 1},
+        {
+            **engine.common(),
+            "max_side": max_side or (LARGEST_SIDE if tiny else None),
+            "paint_every": 1,
+        },
         {**given(sampling), **offline.diffusion(), **given(checkpoints)},
         live=False,
     )
-    check_output(out)
-    check_sound_file(audio)
-    casting = cast(portrait, mix or [], prompt, seed, face=face, background=background)
-    loaded = load_profile(config)
-    fused = config.diffusion.long_video == "fusion"
-    with _bar("windows, then frames" if fused else "drawing frames") as progress:
-        resumable = config.profile == "sd15"
-        report = make(
-            loaded, casting, audio, out, resumable=resumable, progress=progress, say=_say_beside
+    with _ended_by_signals(), claim_output(out) as held:
+        seconds = check_sound_file(audio)
+        casting = cast(
+            *(portrait, mix or [], prompt, seed), face=face, background=background, cut_out=tiny
         )
+        check_space(held, casting, config.max_side, seconds, kept=not tiny)
+        loaded = load_profile(config)
+        with _bar("windows, then frames" if fused else "drawing frames") as progress:
+            report = make(
+                *(loaded, casting, audio, held),
+                resumable=not tiny,
+                progress=progress,
+                say=_say_beside,
+            )
     typer.echo(f"{out}: {report}")
 
 
@@ -224,6 +243,24 @@ def distill(
 def _say_beside(notice: str) -> None:
     """Print a remark where it is not taken for the result."""
     typer.echo(notice, err=True)
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let whoever ends the process, or closes its terminal, have it tidy up first as Ctrl-C does."""
+
+    def end(number: int, _: object) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -145,7 +145,7 @@ def _find_track(opened: Opener, name: str, longest_s: float) -> Track:
 
 def _mono(piece: F32, track: Track) -> F32:
     """What is heard of a piece (channels, N) of a track: (N,)."""
-    return piece.mean(0) if track.channel is None else piece[track.channel]
+    return np.asarray(piece.mean(0) if track.channel is None else piece[track.channel])
 
 
 def _decode(opened: Opener, index: int, name: str, longest_s: float, rate_hz: int) -> Iterator[F32]:

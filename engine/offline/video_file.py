@@ -12,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
 from av.video.reformatter import (
     ColorPrimaries,
     ColorRange,
@@ -20,6 +21,7 @@ from av.video.reformatter import (
     Interpolation,
     VideoReformatter,
 )
+from av.video.stream import VideoStream
 
 from engine.audio.sound_file import spoken_track
 from engine.config import FPS
@@ -80,7 +82,9 @@ class _Writer:
     ) -> None:
         self._container, self._pixels = container, how.pixels
         self._reformatter = VideoReformatter()  # keeps its tables from frame to frame
-        self._video = container.add_stream(how.codec, rate=FPS, options=dict(how.options))
+        video = container.add_stream(how.codec, rate=FPS, options=dict(how.options))
+        assert isinstance(video, VideoStream)
+        self._video = video
         self._video.height, self._video.width = size
         self._video.pix_fmt = how.pixels
         codec = self._video.codec_context
@@ -132,6 +136,7 @@ def _sound_packets(
         channels = min(source.streams.audio[track].channels, 2)
         layout = "mono" if channels == 1 else "stereo"
         stream = container.add_stream(how.sound, rate=SOUND_RATE_HZ, layout=layout)
+        assert isinstance(stream, AudioStream)
         codec = stream.codec_context
         codec.bit_rate, codec.options = channels * SOUND_BPS, dict(how.sound_options)
         codec.open()  # which tells the frame size

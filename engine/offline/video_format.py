@@ -10,7 +10,7 @@ from engine.errors import MediaError
 
 SUFFIXES = (".mp4", ".mkv", ".mov", ".webm")
 _WITH_ALPHA = (".mov", ".webm", "")
-PNG_BITS = 14.0  # a pixel of a frame in a folder, about
+PNG_BITS = 10.0  # a pixel of a frame in a folder, about
 
 
 @dataclass(frozen=True, slots=True)

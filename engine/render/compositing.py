@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends import Graph, GraphSpec, Tensor
-from engine.face.landmarks import Affine
+from engine.render.base import Portrait
 from engine.render.composite_maps import CompositeMaps, make_composite_maps
 from engine.render.specs import COMPOSITE, MOVE
 from engine.types import RgbImage
@@ -25,6 +25,8 @@ class Composite:
     maps: CompositeMaps
     move: dict[str, Tensor]
     crop: dict[str, Tensor]
+    alpha: NDArray[np.uint8] | None = None  # (H, W) of the portrait
+    cut_out: dict[str, Tensor] = field(default_factory=dict)  # as `move`, of the alpha
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +52,19 @@ class Compositor:
     ) -> None:
         self._move, self._lay, self._put = load(MOVE), load(COMPOSITE), put
 
-    def prepare(self, rgb: RgbImage, to_crop: Affine) -> Composite:
-        """Make a portrait (H, W, 3) ready; `to_crop` (2, 3) leads from its pixels to crop units."""
-        maps = make_composite_maps(rgb, to_crop)
-        move = {**maps.portrait, **maps.head.at}
-        return Composite(
-            maps,
-            {name: self._put(array) for name, array in move.items()},
-            {name: self._put(array) for name, array in maps.crop.at.items()},
-        )
+    def prepare(self, portrait: Portrait) -> Composite:
+        """Make a portrait ready."""
+        maps, alpha = make_composite_maps(portrait.rgb, portrait.to_crop), portrait.alpha
+        fixed = {**maps.portrait, **maps.head.at}
+        move = {name: self._put(array) for name, array in fixed.items()}
+        crop = {name: self._put(array) for name, array in maps.crop.at.items()}
+        if alpha is None:
+            return Composite(maps, move, crop)
+        as_colours = np.repeat(alpha[None, None].astype(np.float32), 3, 1)
+        return Composite(maps, move, crop, alpha, {**move, "portrait": self._put(as_colours)})
 
     def compose(self, frames: Sequence[Layers]) -> list[RgbImage]:
-        """Put one frame (H, W, 3) of each of several streams together."""
+        """Put one frame (H, W, 3), with alpha (H, W, 4), of each of several streams together."""
         feeds = []
         for layers in frames:
             feeds.append({**layers.composite.move, "flow": layers.flow})
@@ -83,7 +86,17 @@ class Compositor:
         )
         for layers, rgb, out in zip(frames, moved, laid, strict=True):
             rgb[layers.composite.maps.crop.box] = np.asarray(out["rgb"])[0]
-        return moved
+        return [self._cut_out(layers, rgb) for layers, rgb in zip(frames, moved, strict=True)]
+
+    def _cut_out(self, layers: Layers, rgb: RgbImage) -> RgbImage:
+        """A frame with the portrait's alpha moved as its head was; as it is where all is opaque."""
+        composite = layers.composite
+        if composite.alpha is None:
+            return rgb
+        [moved] = self._move.each([{**composite.cut_out, "flow": layers.flow}])
+        alpha = composite.alpha.copy()
+        alpha[composite.maps.head.box] = np.asarray(moved["rgb"])[0, ..., 0]
+        return np.dstack([rgb, alpha])
 
 
 def _place_head(maps: CompositeMaps, moved: RgbImage) -> RgbImage:

@@ -110,7 +110,7 @@ class TinyRenderer:
             crop=crop,
             source=self._put(portrait.source[None]),
             kept=self._enroll(crop=crop),
-            composite=self._compositor.prepare(portrait.rgb, portrait.to_crop),
+            composite=self._compositor.prepare(portrait),
             lids=make_lids(portrait.rgb, portrait.landmarks),
         )
 
