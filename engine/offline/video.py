@@ -20,7 +20,7 @@ from engine.offline.casting import Casting
 from engine.offline.cut_out import fitted, laid_on, lifted
 from engine.offline.frame_folder import FrameFolder
 from engine.offline.job import Job, work
-from engine.offline.output import Held, claim_output
+from engine.offline.output import Held, check_space, claim_output
 from engine.offline.run_key import run_key
 from engine.offline.video_file import write_video
 from engine.offline.video_format import keeps_alpha
@@ -87,6 +87,8 @@ def generate(
     with nullcontext(out) if isinstance(out, Held) else claim_output(out) as held:
         prompt = engine.read_prompt(casting.prompt)
         pcm = read_audio(audio)
+        seconds = len(pcm) / engine.config.stream.sample_rate_hz
+        check_space(held, casting, engine.config.max_side, seconds, kept=resumable)
         first, *more = casting.portraits
         identity = engine.enroll(
             first, face=casting.face, alpha=casting.alpha, more=more, mixed=casting.mixed
@@ -98,7 +100,7 @@ def generate(
         write = partial(
             write_video, size=identity.size, audio=audio, out=held.path, alpha=finish is lifted
         )
-        begun, begin, pieces = time.perf_counter(), 0, job.total
+        began, begin, pieces = time.perf_counter(), 0, job.total
         if resumable or job.fused or held.is_folder:
             key = run_key(engine.config, casting, audio, alpha=finish is lifted)
             folder = FrameFolder(held.beside, key)
@@ -110,7 +112,7 @@ def generate(
                 folder.remove()
         else:
             write(_counted(job.stream(job.start(), engine.config.stream.fps), job.total, progress))
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - began
     speed = (pieces - begin) / pieces * job.seconds / seconds
     return Report(job.total, seconds, speed, pieces, begin)
 

@@ -13,14 +13,7 @@ import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
-from av.video.reformatter import (
-    ColorPrimaries,
-    ColorRange,
-    Colorspace,
-    ColorTrc,
-    Interpolation,
-    VideoReformatter,
-)
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from engine.audio.sound_file import spoken_track
@@ -29,6 +22,7 @@ from engine.offline.mark import MARK
 from engine.offline.video_format import VideoFormat, video_format
 from engine.types import RgbImage, VideoFrame
 
+BT709, SRGB = 1, 13  # primaries and transfer curve, as every format numbers them
 SOUND_RATE_HZ = 48_000
 SOUND_BPS = 64_000  # a channel
 # Chroma is the mean of the pixels under it. Reading all of them for it is quicker, too.
@@ -89,7 +83,7 @@ class _Writer:
         self._video.pix_fmt = how.pixels
         codec = self._video.codec_context
         codec.color_range, codec.colorspace = ColorRange.MPEG, Colorspace.ITU709
-        codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.IEC61966_2_1
+        codec.color_primaries, codec.color_trc = BT709, SRGB
         self._voice = _sound_packets(audio, container, how)
         self._ready = next(self._voice, None)
 

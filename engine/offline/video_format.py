@@ -37,7 +37,7 @@ _AAC = {"aac_coder": "fast"}
 H264 = VideoFormat("libx264", "yuv420p", _X264, "aac", _AAC, 0.08)
 VP9 = VideoFormat("libvpx-vp9", "yuv420p", _VP9, "libopus", {}, 0.08)
 VP9_ALPHA = VideoFormat("libvpx-vp9", "yuva420p", _VP9, "libopus", {}, 0.1)
-PRORES_4444 = VideoFormat("prores_ks", "yuva444p10le", {"profile": "4444"}, "aac", _AAC, 5.0)
+PRORES_4444 = VideoFormat("prores_ks", "yuva444p10le", {"profile": "4444"}, "aac", _AAC, 8.0)
 
 
 def keeps_alpha(out: Path) -> bool:
