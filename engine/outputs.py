@@ -143,15 +143,15 @@ def _locked(path: Path) -> Iterator[None]:
 def _lock(name: Path) -> int:
     """Make and lock a file; returns its descriptor. Raises `BlockingIOError` where another holds it."""
     while True:
-        file = os.open(name, os.O_CREAT | os.O_RDWR, 0o600)
+        file, held = os.open(name, os.O_CREAT | os.O_RDWR, 0o600), False
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if name.exists() and os.path.samestat(os.fstat(file), name.stat()):
+            held = name.exists() and os.path.samestat(os.fstat(file), name.stat())
+            if held:
                 return file
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)  # its holder removed it just before: make another
+        finally:
+            if not held:  # by another run; or its holder removed it just now: make another
+                os.close(file)
 
 
 @contextlib.contextmanager
