@@ -10,25 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.errors import ConfigError, PortraitRefused
+from engine.errors import ConfigError
 from engine.face import arkit
-from engine.face.detector import MIN_FACE_PX, REFINEMENTS, SCORE_NAMES, FaceReader, aligned_crop
-from engine.face.landmarks import crop_transform, lip_gap
+from engine.face.detector import MIN_FACE_PX, SCORE_NAMES, FaceReader
+from engine.face.landmarks import crop_transform
 from engine.face.lips import LipWatch
 from engine.motion.expression_shapes import face_shapes
-from engine.motion.retarget import FaceBasis, neutral_face, retarget
-from engine.render.base import FrameCondition, Portrait, Renderer, SeveralPortraits
+from engine.motion.retarget import FaceBasis, neutral_face
+from engine.render.base import Portrait, Renderer, SeveralPortraits
 from engine.types import PortraitReport, RgbImage
 
 F32 = NDArray[np.float32]
 _COLUMNS = [SCORE_NAMES.index(n) if n in SCORE_NAMES else -1 for n in arkit.NAMES]
-
-
-GAPING = 0.06  # lip gap over face height from which it is tried whether the mouth can be closed
-STAYS_OPEN = (
-    0.03,
-    0.06,
-)  # gap that is left when it is closed: from here it is said, from there refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +102,6 @@ class Enroller:
             raise ConfigError("the tiny profile draws from one portrait; use --profile sd15")
         else:
             made = self.renderer.enroll(portrait)
-            report = _with(report, self._closing(portrait, made, neutral))
         return Identity(made, neutral, span, shapes, report)
 
     def _read(
@@ -119,7 +111,7 @@ class Enroller:
         height, width = image.shape[:2]
         reading = self.reader.read(image, number)
         read = reading.face
-        covered = self.lips.check(image, read.landmarks, crop_transform(read.landmarks))
+        mouth = self.lips.check(image, read.landmarks)
         rgb = fit_size(image, self.max_side)
         scale = np.array([rgb.shape[1] / width, rgb.shape[0] / height], np.float32)
         landmarks = read.landmarks * scale
@@ -135,7 +127,7 @@ class Enroller:
                 f"{len(shares)} faces were found; the largest one talks, "
                 f"number {reading.number} from the left.",
             )
-        report = _with(report, covered)
+        report = _with(report, mouth)
         if (side := read.side * float(scale.min())) < MIN_FACE_PX:
             report = _with(
                 report,
@@ -143,36 +135,6 @@ class Enroller:
                 "that are drawn; cut the picture nearer to it.",
             )
         return Portrait(rgb, landmarks, crop_transform(landmarks)), scores, report
-
-    def _closing(self, portrait: Portrait, made: Any, neutral: F32) -> str:
-        """A remark where the mouth of a portrait, drawn closed, stays open; "" where it closes.
-
-        Raises:
-            PortraitRefused: `mouth_open`; it stays wide open.
-        """
-        if lip_gap(portrait.landmarks) < GAPING:
-            return ""
-        still = np.zeros(6, np.float32)
-        aim = FrameCondition(
-            target=retarget(neutral, self.basis, np.zeros(arkit.COUNT, np.float32), still),
-            blink=still[:2],
-            placement=still,
-            noise=self.renderer.noise(0),
-        )
-        [(drawn, _)] = self.renderer.draw([(made, self.renderer.cold(made), aim)])
-        frame, landmarks = Image.fromarray(drawn[..., :3]), portrait.landmarks
-        for _ in range(REFINEMENTS):
-            landmarks = self.reader.look(frame, aligned_crop(landmarks)).landmarks
-        left = float(lip_gap(landmarks))
-        if left > STAYS_OPEN[1]:
-            raise PortraitRefused(
-                "mouth_open",
-                "The mouth is wide open and cannot be closed; this picture will not do. "
-                "Please use one with the mouth closed or smiling.",
-            )
-        if left > STAYS_OPEN[0]:
-            return "The mouth is wide open and will not close all the way; a picture with closed lips does better."
-        return ""
 
 
 def _with(report: PortraitReport, remark: str) -> PortraitReport:

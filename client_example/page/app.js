@@ -233,8 +233,10 @@ function listen() {
     else seen();
   });
   chooser.addEventListener("chosen", (event) => {
+    const { id, notices } = event.detail;
     usePortrait(event.detail);
-    connection.show(event.detail.id);
+    connection.show(id);
+    if (notices?.length) notice(notices.join(" "));
   });
   addEventListener("pagehide", () => connection.close());
   addEventListener("pageshow", (event) => event.persisted && connection.connect()); // back from the history

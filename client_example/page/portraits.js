@@ -1,15 +1,12 @@
 // The dialog for choosing a portrait: the ones on the server, a picture file, or the phone's camera.
 
+import { closeUp, fitting } from "./picture.js";
 import { ServerError } from "./server.js";
-import { portraitWords } from "./words.js";
-
-const LIMIT_BYTES = 10e6;
-const SHRINK_ABOVE_BYTES = 4e6;
-const SHRINK_TO_PX = 2048;
+import { OTHER_FACES, portraitWords } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 
-/** Event "chosen": {id, width, height}. */
+/** Event "chosen": {id, width, height, notices}. */
 export class PortraitChooser extends EventTarget {
   #chosen = "default";
   #busy = false;
@@ -37,6 +34,7 @@ export class PortraitChooser extends EventTarget {
 
   async open() {
     $("preview").hidden = true;
+    $("faces").hidden = true;
     this.dialog.showModal();
     await this.#fillGallery();
   }
@@ -54,27 +52,68 @@ export class PortraitChooser extends EventTarget {
   /** Show a picture, send it, and either switch to it or say what is wrong with it. */
   async upload(file) {
     if (this.#busy) return;
-    this.#busy = true;
     if (!this.dialog.open) await this.open();
-    $("preview").hidden = false;
-    say("Looking for the face …", "busy");
     const picture = $("preview-image");
     const url = URL.createObjectURL(file);
+    $("preview").hidden = false;
+    $("faces").hidden = true;
     picture.hidden = false;
     picture.onerror = () => (picture.hidden = true);
     picture.src = url;
+    await this.#send(async () => {
+      const sent = await fitting(file);
+      const portrait = await this.#server.addPortrait(sent);
+      if (portrait.faces.length > 1) await this.#offerFaces(sent, portrait);
+      return portrait;
+    });
+    URL.revokeObjectURL(url);
+  }
+
+  /** Enrol a portrait with `add` and switch to it; the dialog stays where there is another face to choose. */
+  async #send(add) {
+    if (this.#busy) return;
+    this.#busy = true;
+    say("Looking for the face …", "busy");
     try {
-      const portrait = await this.#server.addPortrait(await fitting(file));
-      say("There you are.", "good");
+      const portrait = await add();
+      const stays = !$("faces").hidden;
+      say(stays ? OTHER_FACES : "There you are.", "good");
       this.#own.push({ ...portrait, name: "Yours" });
-      this.#choose(portrait);
+      this.#choose(portrait, stays);
     } catch (error) {
       const code = error instanceof ServerError ? error.code : "unreachable";
       say(code === "unreachable" ? "The server cannot be reached. Try again in a moment." : portraitWords(code), "bad");
     } finally {
       this.#busy = false;
-      URL.revokeObjectURL(url);
     }
+  }
+
+  /** Show the faces of a picture, to choose another one than the largest. */
+  async #offerFaces(picture, portrait) {
+    const image = Object.assign(new Image(), { src: this.#server.portraitImage(portrait.id) });
+    await image.decode();
+    const cards = portrait.faces.map((box, index) => {
+      const button = Object.assign(document.createElement("button"), { type: "button" });
+      button.setAttribute("aria-label", `Face ${index + 1} of ${portrait.faces.length}`);
+      button.setAttribute("aria-pressed", String(index + 1 === portrait.face));
+      button.append(closeUp(image, box));
+      button.addEventListener("click", () => this.#takeFace(picture, index + 1, portrait));
+      const item = document.createElement("li");
+      item.append(button);
+      return item;
+    });
+    $("faces").replaceChildren(...cards);
+    $("faces").hidden = false;
+  }
+
+  async #takeFace(picture, face, before) {
+    if (face === before.face) return this.dialog.close();
+    await this.#send(async () => {
+      const portrait = await this.#server.addPortrait(picture, face);
+      this.#own = this.#own.filter(({ id }) => id !== before.id);
+      $("faces").hidden = true;
+      return portrait;
+    });
   }
 
   async #fillGallery() {
@@ -94,9 +133,9 @@ export class PortraitChooser extends EventTarget {
     return item;
   }
 
-  #choose(portrait) {
+  #choose(portrait, stays = false) {
     this.#chosen = portrait.id;
-    this.dialog.close();
+    if (!stays) this.dialog.close();
     this.dispatchEvent(new CustomEvent("chosen", { detail: portrait }));
   }
 }
@@ -104,23 +143,4 @@ export class PortraitChooser extends EventTarget {
 function say(text, mood) {
   $("preview-text").textContent = text;
   $("preview").dataset.mood = mood;
-}
-
-/** The picture itself, or a smaller copy of it when it is large and the browser can read it. */
-async function fitting(file) {
-  if (file.size > SHRINK_ABOVE_BYTES) {
-    const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => null);
-    if (bitmap) return shrunk(bitmap);
-  }
-  if (file.size > LIMIT_BYTES) throw new ServerError(413, "too_large", "too large", null);
-  return file;
-}
-
-function shrunk(bitmap) {
-  const scale = Math.min(1, SHRINK_TO_PX / Math.max(bitmap.width, bitmap.height));
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.round(bitmap.width * scale);
-  canvas.height = Math.round(bitmap.height * scale);
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.93));
 }

@@ -37,12 +37,15 @@ export class Server {
   portraits = async () => (await this.#get("api/portraits")).portraits;
   portraitImage = (id) => `${this.#base}api/portraits/${encodeURIComponent(id)}/image`;
 
-  /** Register a picture (a Blob); resolves to {id, width, height}. */
-  async addPortrait(picture) {
+  /**
+   * Register a picture (a Blob); resolves to {id, width, height, notices, faces, face}. `face` counts from the left; the
+   * largest talks without it.
+   */
+  async addPortrait(picture, face) {
     const type = picture.type.startsWith("image/") ? picture.type : "application/octet-stream"; // all that the server takes
     const headers = { "Content-Type": type };
     const signal = AbortSignal.timeout(60_000);
-    const url = `${this.#base}api/portraits`;
+    const url = `${this.#base}api/portraits${face ? `?face=${face}` : ""}`;
     return (await check(await fetch(url, { method: "POST", headers, body: picture, signal }))).json();
   }
 

@@ -2,11 +2,13 @@
 
 const PORTRAIT = {
   no_face: "No face found in this picture. Try one that shows the whole face, looking at the camera.",
-  several_faces: "There are two faces or more in this picture. Choose one with a single person, or crop it.",
+  no_such_face: "That face was not found again. Choose the picture once more.",
   face_too_small: "The face is too small in this picture. Choose a closer one, or crop it.",
   turned_away: "The face is turned away. Choose a picture that looks at the camera.",
-  bad_image: "This is not a picture that can be read. JPEG, PNG and WebP work.",
-  too_large: "This picture is too big. Up to 10 MB and 40 million pixels work.",
+  mouth_hidden: "The mouth is covered or cut off in this picture. Choose one that shows the lips.",
+  mouth_open: "The mouth is too wide open in this picture. Choose one with the mouth closed or smiling.",
+  bad_image: "This is not a picture that can be read. JPEG, PNG, WebP and AVIF work.",
+  too_large: "This picture is too big to be sent as it is. Save it as JPEG, or make it smaller.",
   server_full: "The server is busy. Try again in a moment.",
 };
 
@@ -37,6 +39,7 @@ export const SOUND = {
   tooLarge: "This sound file is too big. Files up to 100 MB work.",
 };
 
+export const OTHER_FACES = "The largest face talks. Choose another one, or close.";
 export const ASSISTANT = "Press Talk and speak with it.";
 export const EXPRESSION_LOST = "The expression could not be sent. Try again.";
 export const LOST_PORTRAIT = "The server no longer has that portrait, so here is the first one. You can upload it again.";

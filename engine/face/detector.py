@@ -40,6 +40,7 @@ MIN_FACE_PX = 80  # face side below which lips and eyelids are too few pixels
 RIVAL_SIDE = 0.40  # a second face counts from this part of the first one's side
 MAX_YAW = math.radians(40)
 PARTS = (1, 2, 4)  # an image is searched whole, then in squares of a half, then of a quarter
+MIN_TILE = 4 * MIN_FACE_PX  # of a smaller square the detector sees enough from farther away
 
 SCORE_NAMES: tuple[str, ...] = (
     "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft",
@@ -164,7 +165,8 @@ class FaceReader:
         Where none is found at first, as in a full figure, parts of the image are searched from nearer.
         """
         image = Image.fromarray(rgb)
-        for parts in PARTS:
+        sides = max(rgb.shape[:2])
+        for parts in [n for n in PARTS if n == 1 or sides / n >= MIN_TILE]:
             spots = [
                 spot
                 for tile in tiles(rgb.shape[1], rgb.shape[0], parts)
@@ -217,7 +219,8 @@ class FaceReader:
             raise PortraitRefused(
                 "no_such_face", f"There is no face {number}: there {are}, counted from the left."
             )
-        chosen = faces.index(found[0]) if number is None else number - 1
+        largest = next(i for i, face in enumerate(faces) if face is found[0])
+        chosen = largest if number is None else number - 1
         _check(faces[chosen])
         return Reading(faces[chosen], tuple(face.box for face in faces), chosen + 1)
 

@@ -11,6 +11,7 @@ from engine.face.detector import CROP, SCORE_NAMES
 from engine.face.lips import LIP_CROP
 from engine.face.topology import POINTS
 
+GAP_UNIT = 0.1  # of the lip net's second output, so that both are about one
 SHAPE_RANK = 160  # dimensions of the linear shape space the landmarks lie in
 
 
@@ -157,9 +158,9 @@ class MirroredLandmarkNet(nn.Module):
 
 
 class LipNet(nn.Module):
-    """A crop around the mouth -> how much of the lips is seen.
+    """A crop around the mouth -> how much of the lips is seen, and how wide they are open.
 
-    In: uint8 (N, 64, 64, 3). Out: (N, 1), the logit of the share.
+    In: uint8 (N, 64, 64, 3). Out: the logit of the share (N, 1); the lip gap over the face's height (N, 1).
     """
 
     def __init__(self) -> None:
@@ -175,10 +176,10 @@ class LipNet(nn.Module):
             nn.Flatten(),
             nn.Linear(16 * (LIP_CROP // 16) ** 2, 32),
             nn.ReLU(),
-            nn.Linear(32, 1),
+            nn.Linear(32, 2),
         )
 
-    def forward(self, crop: Tensor) -> Tensor:
+    def forward(self, crop: Tensor) -> tuple[Tensor, Tensor]:
         """Judge `crop`; shapes as above."""
-        logit: Tensor = self.net(_planes(crop))
-        return logit
+        seen, gap = self.net(_planes(crop)).split(1, 1)
+        return seen, gap * GAP_UNIT

@@ -17,9 +17,11 @@ REFUSED = r"the server responded with a status of 4\d\d"  # the browser's own li
 
 WORDS = {
     "no_face": "No face found",
-    "several_faces": "two faces or more",
+    "no_such_face": "not found again",
     "face_too_small": "too small",
     "turned_away": "turned away",
+    "mouth_hidden": "covered or cut off",
+    "mouth_open": "wide open",
     "bad_image": "not a picture",
     "too_large": "too big",
     "server_full": "busy",
@@ -126,7 +128,7 @@ def bad_portrait(code: str, face: Image.Image) -> Image.Image:
     The fake engine goes by colour; the real one looks. `face` is the bundled portrait, 512 px.
     """
     if server_command() == FAKE:
-        colours = {"no_face": "black", "several_faces": "white", "face_too_small": "#808080"}
+        colours = {"no_face": "black", "mouth_hidden": "white", "face_too_small": "#808080"}
         return Image.new("RGB", (640, 640), colours[code])
     head = face.crop((100, 0, 340, 240))
     if code == "face_too_small":
@@ -134,13 +136,13 @@ def bad_portrait(code: str, face: Image.Image) -> Image.Image:
         canvas.paste(head.resize((100, 100)), (160, 90))
         return canvas
     canvas = Image.new("RGB", (1024, 512), (120, 125, 130))
-    if code == "several_faces":
-        canvas.paste(head.resize((512, 512)), (0, 0))
-        canvas.paste(head.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((512, 512)), (512, 0))
+    if code == "mouth_hidden":
+        canvas.paste(head.resize((512, 512)), (256, 0))
+        canvas.paste((60, 90, 140), (0, 300, 1024, 512))
     return canvas
 
 
-@pytest.mark.parametrize("code", ["no_face", "several_faces", "face_too_small"])
+@pytest.mark.parametrize("code", ["no_face", "mouth_hidden", "face_too_small"])
 def test_the_server_tells_bad_portraits_apart(
     server: ServerProcess, open_page: OpenPage, code: str
 ) -> None:
@@ -148,3 +150,30 @@ def test_the_server_tells_bad_portraits_apart(
     page = open_page(server.url, allow=REFUSED)
     upload(page, "bad.jpg", jpeg(bad_portrait(code, face)))
     page.locator("#preview-text", has_text=WORDS[code]).wait_for()
+
+
+def test_of_two_faces_another_one_can_be_chosen(server: ServerProcess, open_page: OpenPage) -> None:
+    if server_command() == FAKE:
+        pytest.skip("the fake engine sees no faces")
+    face = Image.open(io.BytesIO(default_portrait(server))).convert("RGB").resize((512, 512))
+    head = face.crop((100, 0, 340, 240))
+    pair = Image.new("RGB", (1024, 512), (120, 125, 130))
+    pair.paste(head.resize((400, 400)), (60, 60))
+    pair.paste(head.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((512, 512)), (512, 0))
+    page = open_page(server.url)
+    wait_live(page)
+    upload(page, "pair.jpg", jpeg(pair))
+    page.get_by_role("button", name="Face 2 of 2", pressed=True).wait_for()
+    first = page.locator("#poster").get_attribute("src")
+    assert "largest" in page.locator("#notice-text").inner_text()
+    with page.expect_response("**/api/portraits?face=1") as answer:
+        page.get_by_role("button", name="Face 1 of 2").click()
+    chosen = answer.value.json()
+    assert (chosen["face"], chosen["notices"]) == (1, [])
+    page.get_by_role("dialog").wait_for(state="hidden")
+    wait_until(
+        page,
+        "the poster is the face that was chosen",
+        lambda: page.locator("#poster").get_attribute("src") != first,
+        5,
+    )

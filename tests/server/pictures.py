@@ -62,6 +62,11 @@ _BMP = encoded(photo(), "BMP")
 # Pillow warns about it and reads it all the same.
 DAMAGED_EXIF = encoded(photo(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
 
+# A scan takes few bytes and much time: here the last of a progressive file, again and again.
+_SCANS = encoded(photo(1200, 1200), "JPEG", progressive=True)
+_LAST = _SCANS[_SCANS.rindex(b"\xff\xda") : -2]
+_JPEG_OF_MANY_SCANS = _SCANS[:-2] + (b"\xff\xda" + _LAST[2:40]) * 2000 + b"\xff\xd9"
+
 REFUSED: dict[str, Callable[[], bytes]] = {
     "nothing": lambda: b"",
     "one byte": lambda: b"\xff",
@@ -116,10 +121,12 @@ REFUSED: dict[str, Callable[[], bytes]] = {
         + png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80_000_000)))
         + png_chunk(b"IEND", b"")
     ),
-    "animated gif": lambda: animated("GIF"),
-    "animated png": lambda: animated("PNG"),
-    "animated webp": lambda: animated("WEBP"),
-    "tiff of three pages": lambda: animated("TIFF"),
+    "bomb: 22 million floats in a small tiff": lambda: encoded(
+        Image.new("F", (5000, 4400)), "TIFF", compression="tiff_adobe_deflate"
+    ),
+    "bomb: a jpeg of 2000 scans": lambda: _JPEG_OF_MANY_SCANS,
+    "avif cut in half": lambda: cut(encoded(photo(), "AVIF"), 0.5),
+    "an avif signature": lambda: b"\x00\x00\x00\x18ftypavif" + bytes(500),
     "one pixel": lambda: encoded(photo(1, 1)),
     "63 pixels": lambda: encoded(photo(63, 63)),
     "a line": lambda: encoded(photo(2000, 1)),
@@ -155,6 +162,15 @@ ACCEPTED: dict[str, Callable[[], bytes]] = {
     ),
     "png with alpha": lambda: encoded(photo(mode="RGBA")),
     "grey png with alpha": lambda: encoded(photo(mode="LA")),
+    "animated gif": lambda: animated("GIF"),
+    "animated png": lambda: animated("PNG"),
+    "animated webp": lambda: animated("WEBP"),
+    "tiff of three pages": lambda: animated("TIFF"),
+    "avif": lambda: encoded(photo(), "AVIF"),
+    "avif with alpha": lambda: encoded(photo(mode="RGBA"), "AVIF"),
+    "cmyk tiff": lambda: encoded(photo(mode="CMYK"), "TIFF"),
+    "lab tiff": lambda: encoded(photo(mode="LAB"), "TIFF"),
+    "palette gif with alpha": lambda: encoded(photo(mode="P"), "GIF", transparency=3),
     "png with junk behind it": lambda: _PNG + bytes(1000),
     "jpeg with a damaged profile": lambda: encoded(photo(), "JPEG", icc_profile=b"junk" * 10),
     "large": lambda: encoded(photo(3000, 2400), "JPEG"),

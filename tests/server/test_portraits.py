@@ -56,7 +56,7 @@ def test_reading_on_other_threads_leaves_the_filters_of_warnings_alone() -> None
         while not all(reader.done() for reader in readers):
             assert warnings.filters == before
             time.sleep(0.0005)
-    assert all(reader.result().shape == (1638, 2048, 3) for reader in readers)
+    assert all(reader.result().shape == (1728, 2160, 3) for reader in readers)
     assert warnings.filters == before
 
 

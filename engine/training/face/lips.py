@@ -17,11 +17,12 @@ from tqdm import tqdm
 
 from engine.errors import DataError
 from engine.face.detector import FaceReader
-from engine.face.landmarks import Affine, crop_transform, invert
+from engine.face.landmarks import Affine, crop_transform, invert, lip_gap
 from engine.face.lips import DOUBTFUL, HIDDEN, LIP_CROP
-from engine.nets.face import LipNet
+from engine.nets.face import GAP_UNIT, LipNet
+from engine.training.data.labeller import Labeller
 from engine.training.face.dataset import spoil
-from engine.training.face.occluders import KINDS, cover
+from engine.training.face.occluders import KINDS, cover, gape
 
 U8 = NDArray[np.uint8]
 Rng = np.random.Generator
@@ -29,7 +30,7 @@ Rng = np.random.Generator
 STORED = 96  # pixels of a stored crop
 FACE_SIDE = 448  # a larger image is scaled down before it is covered
 KEPT_IMAGES = 40  # whose parts cover other mouths
-CLEAN = "clean"
+CLEAN, GAPE = "clean", "gape"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,10 @@ class Mouths:
 
     crops: U8  # (N, 96, 96, 3)
     seen: NDArray[np.float32]  # (N,) share of the lips that is seen
-    kinds: NDArray[np.str_]  # (N,) what covers them; "clean": nothing
+    gaps: NDArray[np.float32]  # (N,) lip gap over the face's height; nan where they are covered
+    kinds: NDArray[
+        np.str_
+    ]  # (N,) what was done: "clean" nothing, "gape" opened wide, else what covers them
     names: NDArray[np.str_]  # (N,) of the image
 
     @classmethod
@@ -54,7 +58,16 @@ class Mouths:
             kept = np.array([str(name) not in leave_out for name in saved["names"]], bool)
             if not kept.any():
                 raise DataError(f"{path} holds no mouths")
-            return cls(*(saved[key][kept] for key in ("crops", "seen", "kinds", "names")))
+            return cls(*(saved[key][kept] for key in ("crops", "seen", "gaps", "kinds", "names")))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Mouths of one training step."""
+
+    crops: U8  # (N, 64, 64, 3)
+    seen: NDArray[np.float32]  # (N, 1)
+    gaps: NDArray[np.float32]  # (N, 1), nan where it is not known
 
 
 def images(source: Path) -> Iterator[tuple[str, Image.Image]]:
@@ -71,35 +84,49 @@ def images(source: Path) -> Iterator[tuple[str, Image.Image]]:
                 yield member.name, Image.open(file).convert("RGB")
 
 
-def gather(source: Path, out: Path, reader: FaceReader, copies: int, seed: int) -> int:
-    """Cut the mouth of every image of `source` as it is and `copies` times covered; the crops made.
+def gather(
+    source: Path, out: Path, reader: FaceReader, label: Labeller, copies: int, seed: int
+) -> int:
+    """Cut the mouth of every image of `source` as it is, covered and opened; the crops made.
 
-    A covered face is looked for anew: a cover that hides the face from the reader is left out.
+    The face is looked for anew in each: a cover that hides the face from the reader is left out.
+
+    Args:
+        label: tells how wide a mouth is open.
+        copies: covered versions of each image; a third as many are opened wide.
     """
     rng = np.random.default_rng(seed)
-    rows: list[tuple[U8, float, str, str]] = []
+    rows: list[tuple[U8, float, float, str, str]] = []
     others: list[U8] = []
+
+    def add(rgb: U8, seen: float, gap: float, kind: str, name: str) -> None:
+        if faces := reader.faces(rgb):
+            crop = mouth_crop(rgb, crop_transform(faces[0].landmarks))
+            rows.append((crop, seen, gap, kind, name))
+
     for name, image in tqdm(images(source), desc="mouths", unit="image"):
         image.thumbnail((FACE_SIDE, FACE_SIDE), Image.Resampling.LANCZOS)
         rgb = np.asarray(image)
-        faces = reader.faces(rgb)
-        if not faces:
+        found = label(rgb)
+        if found is None:
             continue
-        landmarks = faces[0].landmarks
-        rows.append((mouth_crop(rgb, crop_transform(landmarks)), 1.0, CLEAN, name))
+        landmarks = (found.landmarks[:, :2] * np.array(image.size)).astype(np.float32)
+        gap = float(lip_gap(landmarks))
+        add(rgb, 1.0, gap, CLEAN, name)
         others = [*others[1 - KEPT_IMAGES :], rgb]
         for _ in range(copies):
             covered, seen, kind = cover(rng, rgb, landmarks, others)
-            found = reader.faces(covered)
-            if found:
-                to_crop = crop_transform(found[0].landmarks)
-                rows.append((mouth_crop(covered, to_crop), seen, kind, name))
-    crops, seens, kinds, names = zip(*rows, strict=True)
+            add(covered, seen, float("nan"), kind, name)
+        for _ in range(copies // 3):
+            opened, wider = gape(rng, rgb, landmarks)
+            add(opened, 1.0, gap + wider, GAPE, name)
+    crops, seens, gaps, kinds, names = zip(*rows, strict=True)
     with out.open("wb") as file:
         np.savez(
             file,
             crops=np.stack(crops),
             seen=np.array(seens, np.float32).clip(0, 1),
+            gaps=np.array(gaps, np.float32),
             kinds=np.array(kinds),
             names=np.array(names),
         )
@@ -114,13 +141,14 @@ def mouth_crop(rgb: U8, to_crop: Affine) -> U8:
     return np.asarray(cv2.warpAffine(rgb, matrix, (STORED, STORED), flags=how), np.uint8)
 
 
-def batch(rng: Rng, mouths: Mouths, size: int) -> tuple[U8, NDArray[np.float32]]:
-    """Crops (size, 64, 64, 3), half of them clean, each spoilt its own way; what is seen (size, 1)."""
-    clean = np.flatnonzero(mouths.kinds == CLEAN)
-    covered = np.flatnonzero(mouths.kinds != CLEAN)
-    rows = np.concatenate([rng.choice(clean, size // 2), rng.choice(covered, size - size // 2)])
+def batch(rng: Rng, mouths: Mouths, size: int) -> Batch:
+    """Draw mouths, a third each clean, wide open and covered, each spoilt in its own way."""
+    clean, open_ = mouths.kinds == CLEAN, mouths.kinds == GAPE
+    third = size // 3
+    counts = ((clean, size - 2 * third), (open_, third), (~clean & ~open_, third))
+    rows = np.concatenate([rng.choice(np.flatnonzero(which), count) for which, count in counts])
     crops = np.stack([_vary(rng, mouths.crops[row]) for row in rows])
-    return crops, mouths.seen[rows, None]
+    return Batch(crops, mouths.seen[rows, None], mouths.gaps[rows, None])
 
 
 def _vary(rng: Rng, crop: U8) -> U8:
@@ -146,35 +174,43 @@ def _vary(rng: Rng, crop: U8) -> U8:
     return out
 
 
-def lip_loss(net: LipNet, crops: U8, seen: NDArray[np.float32]) -> torch.Tensor:
-    """How far the net is from what is seen."""
-    return binary_cross_entropy_with_logits(net(torch.from_numpy(crops)), torch.from_numpy(seen))
+def lip_loss(net: LipNet, drawn: Batch) -> dict[str, torch.Tensor]:
+    """How far the net is from what is seen, and from how wide mouths that are seen are open."""
+    seen, gap = net(torch.from_numpy(drawn.crops))
+    wanted = torch.from_numpy(drawn.gaps)
+    known = ~wanted.isnan()
+    return {
+        "seen": binary_cross_entropy_with_logits(seen, torch.from_numpy(drawn.seen)),
+        "gap": (gap[known] - wanted[known]).abs().mean() / GAP_UNIT,
+    }
 
 
-def judge(net: torch.nn.Module, mouths: Mouths) -> NDArray[np.float32]:
-    """What the net takes to be seen of each mouth: (N,) in [0, 1]."""
+def judge(net: torch.nn.Module, mouths: Mouths) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What the net takes to be seen of each mouth (N,), in [0, 1], and how wide it is open (N,)."""
     size = (LIP_CROP, LIP_CROP)
     small = [cv2.resize(c, size, interpolation=cv2.INTER_AREA) for c in mouths.crops]
     with torch.no_grad():
         parts = [
             net(torch.from_numpy(np.stack(small[i : i + 256]))) for i in range(0, len(small), 256)
         ]
-    return np.asarray(torch.sigmoid(torch.cat(parts)).numpy()[:, 0])
+    seen, gap = (torch.cat(part)[:, 0] for part in zip(*parts, strict=True))
+    return torch.sigmoid(seen).numpy(), gap.numpy()
 
 
 def rates(net: torch.nn.Module, mouths: Mouths) -> Iterator[str]:
-    """For each kind of cover and of what is left to be seen: how many are refused, how many said."""
-    judged = judge(net, mouths)
-    clean = mouths.kinds == CLEAN
-    parts = [("nothing covers them", clean)]
+    """For each kind of mouth: how many are refused as covered, how many refused or said, the error of the gap."""
+    judged, gaps = judge(net, mouths)
+    clean, open_ = mouths.kinds == CLEAN, mouths.kinds == GAPE
+    covered = ~clean & ~open_
+    parts = [("as it is", clean), ("opened wide", open_)]
     for low, high in ((0.0, 0.1), (0.1, 0.4), (0.4, 0.7), (0.7, 0.95), (0.95, 1.01)):
-        covered = ~clean & (mouths.seen >= low) & (mouths.seen < high)
-        parts.append((f"{low:.0%} to {min(high, 1):.0%} seen", covered))
-    hidden = ~clean & (mouths.seen < 0.1)
+        within = covered & (mouths.seen >= low) & (mouths.seen < high)
+        parts.append((f"{low:.0%} to {min(high, 1):.0%} seen", within))
+    hidden = covered & (mouths.seen < 0.1)
     parts += [(f"{kind}, hidden", hidden & (mouths.kinds == kind)) for kind in KINDS]
     for name, rows in parts:
-        if not rows.any():
-            continue
-        values = judged[rows]
-        refused, said = (values < HIDDEN).mean(), (values < DOUBTFUL).mean()
-        yield f"{name:24}{rows.sum():6} mouths  refused {refused:6.1%}  refused or said {said:6.1%}"
+        if rows.any():
+            refused, said = (judged[rows] < HIDDEN).mean(), (judged[rows] < DOUBTFUL).mean()
+            error = np.abs(gaps[rows] - mouths.gaps[rows]).mean()
+            gap = "" if np.isnan(error) else f"  gap off by {error:.4f}"
+            yield f"{name:20}{rows.sum():6}  refused {refused:6.1%}  or said {said:6.1%}{gap}"

@@ -47,6 +47,48 @@ def cover(rng: Rng, rgb: U8, landmarks: F32, others: Sequence[U8]) -> tuple[U8, 
     return np.clip(laid, 0, 255).astype(np.uint8), seen, kind
 
 
+def gape(rng: Rng, rgb: U8, landmarks: F32) -> tuple[U8, float]:
+    """Open the mouth of an image (H, W, 3) wide: the jaw goes down, and it is dark between the lips.
+
+    Args:
+        landmarks: (478, 2) in pixels.
+
+    Returns:
+        the image, and by how much of the face's height the lips moved apart.
+    """
+    height = float(np.linalg.norm(landmarks[10] - landmarks[152]))
+    drop = height * rng.uniform(0.05, 0.3)
+    right, left = landmarks[78], landmarks[308]
+    centre = (right + left + landmarks[13] + landmarks[14]) / 4
+    half = np.linalg.norm(left - right) / 2 * rng.uniform(0.85, 1.05)
+    roll = float(np.arctan2(left[1] - right[1], left[0] - right[0]))
+    y, x = np.mgrid[: rgb.shape[0], : rgb.shape[1]].astype(np.float32)
+    x, y = x - centre[0], y - centre[1]
+    across, down = x * np.cos(roll) + y * np.sin(roll), y * np.cos(roll) - x * np.sin(roll)
+    arch = np.sqrt(np.clip(1 - np.square(across / half), 0, 1))
+    wide = np.exp(-np.square(across / (1.1 * half)) / 2)  # cheeks follow the jaw
+    up = 0.15 * drop * arch
+    below = np.clip((down - drop * arch * 0.85) / (0.6 * height), 0, 1)
+    moved = np.where(down > 0, drop * (0.6 * arch + 0.4 * wide) * (1 - below), -0.15 * drop * wide)
+    moved *= np.where(down < 0, np.exp(-np.square(down / (0.2 * height))), 1)
+    back = down - moved
+    source_x = (across * np.cos(roll) - back * np.sin(roll) + centre[0]).astype(np.float32)
+    source_y = (across * np.sin(roll) + back * np.cos(roll) + centre[1]).astype(np.float32)
+    opened = cv2.remap(rgb, source_x, source_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    inside = ((down > -up) & (down < drop * arch * 0.85)).astype(np.float32)
+    inside = cv2.GaussianBlur(inside, (0, 0), rng.uniform(0.8, 2))[..., None]
+    throat = rng.uniform(5, 60) * np.array([1, rng.uniform(0.4, 0.9), rng.uniform(0.4, 0.9)])
+    look = _texture(rng, rgb.shape, throat.astype(np.float32), height)
+    if rng.random() < 0.6:  # a tongue
+        tongue = np.exp(-np.square((down - 0.75 * drop) / (0.3 * drop)) - np.square(across / half))
+        look = look + tongue[..., None] * np.array([120, 55, 55]) * rng.uniform(0.3, 1)
+    if rng.random() < 0.6:  # the upper teeth
+        teeth = (down + up < rng.uniform(0.12, 0.28) * drop).astype(np.float32)[..., None]
+        look = look * (1 - teeth) + teeth * np.array([225, 215, 200]) * rng.uniform(0.5, 1)
+    out = opened + (look - opened) * inside
+    return np.clip(out, 0, 255).astype(np.uint8), drop / height
+
+
 def _filled(points: F32, shape: Sequence[int], soft: float = 1.0) -> F32:
     """A polygon (N, 2) in pixels as (H, W) in [0, 1] with an edge `soft` pixels wide."""
     mask = np.zeros(shape[:2], np.float32)

@@ -34,6 +34,7 @@ from engine.face.detector import CROP, DETECTOR, LANDMARKS, FaceReader
 from engine.nets.face import DetectorNet, LandmarkNet, LipNet, mirror_scores
 from engine.outputs import own_folder
 from engine.training.checkpoints import CHECKPOINT
+from engine.training.data.labeller import Labeller
 from engine.training.face import dataset as face_data
 from engine.training.face import lips as lip_data
 from engine.training.face.crops import CropMaker
@@ -210,13 +211,16 @@ def lips_gather(
     source: Annotated[Path, typer.Option(help="tar file or folder of portraits")],
     out: Annotated[Path, typer.Option(help=".npz to write")],
     weights: Annotated[Path, typer.Option(help="folder with detector.onnx and landmarks.onnx")],
+    landmarker: Annotated[Path, typer.Option(help="face_landmarker.task")],
     copies: Annotated[int, typer.Option(help="covered versions of each")] = 6,
     seed: int = 0,
 ) -> None:
     """Cut the mouths of portraits for the lip net, as they are and covered."""
     backend = load_backend("openvino", threads=1)
     nets = (backend.load(spec, weights / f"{spec.name}.onnx") for spec in (DETECTOR, LANDMARKS))
-    typer.echo(f"{lip_data.gather(source, out, FaceReader(*nets), copies, seed)} mouths in {out}")
+    label = Labeller(landmarker)
+    count = lip_data.gather(source, out, FaceReader(*nets), label, copies, seed)
+    typer.echo(f"{count} mouths in {out}")
 
 
 MouthFile = Annotated[Path, typer.Option(help="what `lips-gather` wrote")]
@@ -236,7 +240,7 @@ def lips(
     net = LipNet()
 
     def parts_of(rng: np.random.Generator) -> dict[str, Tensor]:
-        return {"seen": lip_data.lip_loss(net, *lip_data.batch(rng, data, batch))}
+        return lip_data.lip_loss(net, lip_data.batch(rng, data, batch))
 
     settings = FaceTraining(steps=steps, rate=rate, seed=seed)
     _run(face_trainer(net, parts_of, settings, out), out, "lips")

@@ -11,7 +11,7 @@ from engine.backends import load_backend
 from engine.backends.base import Array, GraphSpec
 from engine.config import EngineConfig
 from engine.errors import PortraitRefused
-from engine.face.candidates import FaceCrop, decode_cells
+from engine.face.candidates import FaceCrop, decode_cells, tiles
 from engine.face.detector import (
     CROP,
     DETECTOR,
@@ -132,7 +132,7 @@ def test_decode_finds_nothing_below_the_threshold() -> None:
 
 def test_reader_gives_pixels_of_a_picture_that_is_not_square() -> None:
     net = FakeLandmarks(yaw=0.2)
-    face = FaceReader(FakeFinder((0.5, 0.5, 0.5)), net).read(np.zeros((300, 400, 3), np.uint8))
+    face = FaceReader(FakeFinder((0.5, 0.5, 0.5)), net).read(np.zeros((300, 400, 3), np.uint8)).face
     left, top, right, bottom = face.box
     assert ((left + right) / 2, (top + bottom) / 2) == (pytest.approx(200), pytest.approx(150))
     assert face.side == pytest.approx(200, rel=0.01)
@@ -152,16 +152,42 @@ def test_candidate_that_the_landmark_net_denies_is_no_face() -> None:
     assert refusal(reader).code == "no_face"
 
 
-def test_two_faces_are_refused_and_counted() -> None:
-    reader = FaceReader(FakeFinder((0.25, 0.5, 0.3), (0.75, 0.5, 0.3)), FakeLandmarks())
-    error = refusal(reader)
-    assert error.code == "several_faces"
-    assert "2 faces" in str(error)
+def test_of_two_faces_the_largest_talks_unless_one_is_named() -> None:
+    reader = FaceReader(FakeFinder((0.75, 0.5, 0.2), (0.25, 0.5, 0.3)), FakeLandmarks())
+    picture = np.zeros((600, 600, 3), np.uint8)
+    reading = reader.read(picture)
+    assert (reading.number, len(reading.boxes)) == (1, 2)
+    assert reading.boxes[0] == reading.face.box
+    assert reader.read(picture, 2).face.side == pytest.approx(0.2 * 600, rel=0.02)
+    with pytest.raises(PortraitRefused, match="2 faces, counted from the left") as caught:
+        reader.read(picture, 3)
+    assert caught.value.code == "no_such_face"
+
+
+def test_a_face_that_is_named_is_still_looked_at() -> None:
+    reader = FaceReader(FakeFinder((0.25, 0.5, 0.3), (0.75, 0.5, 0.2)), FakeLandmarks())
+    with pytest.raises(PortraitRefused) as caught:
+        reader.read(np.zeros((300, 300, 3), np.uint8), 2)
+    assert caught.value.code == "face_too_small"
+
+
+@pytest.mark.parametrize("size", [(640, 640), (300, 1000), (1001, 333), (80, 80)])
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_the_parts_of_an_image_cover_it_and_overlap(size: tuple[int, int], parts: int) -> None:
+    width, height = size
+    seen = np.zeros((height, width), int)
+    squares = tiles(width, height, parts)
+    for left, top, right, bottom in squares:
+        seen[top:bottom, left:right] += 1
+        assert right - left <= -(-max(size) // parts)
+    assert seen.min() >= 1
+    if parts == 1:
+        assert squares == [(0, 0, width, height)]
 
 
 def test_a_far_smaller_face_behind_is_no_rival() -> None:
     reader = FaceReader(FakeFinder((0.3, 0.5, 0.5), (0.8, 0.3, 0.1)), FakeLandmarks())
-    face = reader.read(np.zeros((400, 400, 3), np.uint8))
+    face = reader.read(np.zeros((400, 400, 3), np.uint8)).face
     assert face.side == pytest.approx(200, rel=0.01)
 
 
@@ -195,7 +221,7 @@ ASTRONAUT = Path(__file__).parents[3] / "server" / "data" / "astronaut.png"
 
 def test_shipped_weights_read_the_bundled_portrait(reader: FaceReader) -> None:
     rgb = np.asarray(Image.open(ASTRONAUT).convert("RGB"))
-    face = reader.read(rgb)
+    face = reader.read(rgb).face
     right_eye, left_eye, nose, chin = face.landmarks[[468, 473, 1, 152]]
     wanted = {"right": (203.5, 101.1), "left": (246.0, 103.5)}  # the labelling tool's
     unit = float(np.linalg.norm(left_eye - right_eye))
@@ -209,20 +235,28 @@ def test_shipped_weights_read_the_bundled_portrait(reader: FaceReader) -> None:
 
 def test_shipped_weights_read_a_tilted_and_shrunk_portrait_alike(reader: FaceReader) -> None:
     picture = Image.open(ASTRONAUT).convert("RGB")
-    straight = reader.read(np.asarray(picture))
+    straight = reader.read(np.asarray(picture)).face
     crop = FaceCrop(256, 256, 512 / 0.9, roll=0.25)
-    tilted = reader.read(crop.cut(picture, 512))
+    tilted = reader.read(crop.cut(picture, 512)).face
     back = crop.place(tilted.landmarks / 512)
     unit = np.linalg.norm(straight.landmarks[468] - straight.landmarks[473])
     assert np.linalg.norm(back - straight.landmarks, axis=1).mean() < 0.06 * unit
     assert tilted.roll == pytest.approx(straight.roll - 0.25, abs=0.05)
 
 
-def test_shipped_weights_refuse_two_people(reader: FaceReader) -> None:
+def test_shipped_weights_count_two_people(reader: FaceReader) -> None:
     rgb = np.asarray(Image.open(ASTRONAUT).convert("RGB"))[:, 80:400]
-    with pytest.raises(PortraitRefused) as caught:
-        reader.read(np.hstack([rgb, rgb[:, ::-1]]))
-    assert caught.value.code == "several_faces"
+    pair = np.hstack([rgb, rgb[:, ::-1]])
+    assert len(reader.read(pair).boxes) == 2
+    assert reader.read(pair, 2).face.box[0] > 320
+
+
+def test_shipped_weights_find_the_face_of_a_full_figure(reader: FaceReader) -> None:
+    scene = Image.new("RGB", (2000, 2160), (120, 130, 120))
+    scene.paste(Image.open(ASTRONAUT).convert("RGB").crop((100, 0, 360, 512)), (900, 700))
+    face = reader.read(np.asarray(scene)).face
+    assert face.side == pytest.approx(112, rel=0.15)
+    assert 900 < face.box[0] < face.box[2] < 1160
 
 
 def test_shipped_weights_refuse_a_tiny_portrait(reader: FaceReader) -> None:
