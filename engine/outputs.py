@@ -110,13 +110,21 @@ def claimed(path: Path) -> Iterator[None]:
     above = path.absolute().parent
     missing = [folder for folder in (above, *above.parents) if not folder.exists()]
     try:
-        above.mkdir(parents=True, exist_ok=True)
+        _make(above)
         with _locked(path), _full_disk_said(path):
             yield
     finally:
         with contextlib.suppress(OSError):  # the first that holds something ends it
             for folder in missing:
                 folder.rmdir()
+
+
+def _make(folder: Path) -> None:
+    """Make a folder, and those above it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be made: {error.strerror}") from error
 
 
 @contextlib.contextmanager

@@ -59,6 +59,11 @@ def test_a_place_that_is_no_place_is_said_in_a_sentence(tmp_path: Path) -> None:
     for name in ("out.mp4", "frames", "below/out.mov"):  # not even root writes there
         with pytest.raises(ConfigError, match="cannot be written"):
             check_output(Path("/proc") / name)
+    with (
+        pytest.raises(ConfigError, match="below cannot be made"),
+        claimed(tmp_path / "file/below/a"),
+    ):
+        pytest.fail("it is held")
     assert entries(tmp_path) == ["file", "folder.mp4"]
 
 
