@@ -46,7 +46,7 @@ def test_the_onnxruntime_of_a_gpu_is_in_no_other_install() -> None:
     "name",
     ["speech.onnx", "motion.onnx", "enroll.onnx", "warp.onnx", "denoise.onnx"]
     + ["carry.onnx", "move.onnx", "composite.onnx"]
-    + ["detector.onnx", "landmarks.onnx", "basis.npz"],
+    + ["detector.onnx", "landmarks.onnx", "lips.onnx", "basis.npz"],
 )
 def test_embedded_weights_are_there_and_small(name: str) -> None:
     path = ROOT / "engine" / "weights" / "tiny" / name

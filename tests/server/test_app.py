@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -16,6 +17,9 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from benchmarks.colour_profiles import in_space, profile
+from engine.offline.casting import cast
+from engine.types import PortraitReport
 from server.app import create_app
 from server.errors import ApiError
 from server.settings import ServerSettings
@@ -352,6 +356,66 @@ async def test_the_portraits_pixels_reach_the_engine() -> None:
     app = create_app(Watching(side=64), ServerSettings(), PORTRAIT, "Test")
     async with app.router.lifespan_context(app):
         np.testing.assert_array_equal(seen[0], PORTRAIT)
+
+
+async def test_what_enrolling_saw_is_answered_and_a_face_can_be_named() -> None:
+    asked: list[int | None] = []
+
+    class Seeing(FakeEngine):
+        def enroll(self, image: np.ndarray, *, face: int | None = None) -> np.ndarray:
+            asked.append(face)
+            return super().enroll(image)
+
+        def report(self, identity: np.ndarray) -> PortraitReport:
+            return PortraitReport(("Two.",), ((0.1, 0.2, 0.3, 0.4), (0.5, 0.2, 0.8, 0.6)), 2)
+
+    app = create_app(Seeing(side=64), ServerSettings(), PORTRAIT, "Test")
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
+    ):
+        headers = {"Content-Type": "image/png"}
+        made = await http.post(
+            "/api/portraits?face=2", content=ACCEPTED["png with alpha"](), headers=headers
+        )
+        assert made.status_code == 201
+        assert made.json()["notices"] == ["Two."]
+        assert made.json()["faces"] == [[0.1, 0.2, 0.3, 0.4], [0.5, 0.2, 0.8, 0.6]]
+        assert made.json()["face"] == 2
+        file = ACCEPTED["animated gif"]()
+        made = await http.post("/api/portraits", content=file, headers=headers)
+        assert made.json()["notices"] == [
+            "The picture has several frames; the first one is shown.",
+            "Two.",
+        ]
+        assert asked == [None, 2, None]  # the first one is the bundled portrait
+        for wrong in ("0", "x", "-1", "1e9", "99999999999"):
+            refused = await http.post(f"/api/portraits?face={wrong}", content=file, headers=headers)
+            assert (refused.status_code, code_of(refused)) == (422, "bad_request"), wrong
+
+
+async def test_an_upload_is_read_as_the_command_line_reads_the_file(tmp_path: Path) -> None:
+    seen: list[np.ndarray] = []
+
+    class Watching(FakeEngine):
+        def enroll(self, image: np.ndarray, *, face: int | None = None) -> np.ndarray:
+            seen.append(image)
+            return super().enroll(image)
+
+    stored = Image.fromarray(in_space(np.asarray(photo()), "Display P3"))
+    file = tmp_path / "phone.png"
+    stored.save(file, icc_profile=profile("Display P3"))
+    app = create_app(Watching(side=64), ServerSettings(), PORTRAIT, "Test")
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
+    ):
+        headers = {"Content-Type": "image/png"}
+        await http.post("/api/portraits", content=file.read_bytes(), headers=headers)
+    np.testing.assert_array_equal(seen[1], cast([file], [], "", 0).portraits[0])
+    assert np.abs(seen[1].astype(int) - np.asarray(stored)).max() > 10, "the profile counts"
 
 
 @pytest.mark.parametrize(
