@@ -105,6 +105,7 @@ class AvatarEngine:
         image: RgbImage,
         *,
         face: int | None = None,
+        alpha: NDArray[np.uint8] | None = None,
         more: Sequence[RgbImage] = (),
         mixed: Sequence[tuple[RgbImage, float]] = (),
     ) -> Identity:
@@ -112,6 +113,7 @@ class AvatarEngine:
 
         Args:
             face: which face of it talks, counted from the left, from 1; the largest without it.
+            alpha: (H, W) of a portrait laid on grey; the tiny profile's frames have it too.
             more: further portraits of the same person, where the profile draws from several.
             mixed: other people and how much of each, below 1 in all.
 
@@ -119,7 +121,7 @@ class AvatarEngine:
             PortraitRefused: an image has no usable face.
             ConfigError: the profile draws from one portrait only.
         """
-        return self._enroller.enroll(image, face=face, more=more, mixed=mixed)
+        return self._enroller.enroll(image, face=face, alpha=alpha, more=more, mixed=mixed)
 
     def report(self, identity: Identity) -> PortraitReport:
         """What enrolling this identity had to say."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.config import MODELS_DIR, EngineConfig, check_models_dir
+from engine.config import LARGEST_SIDE, MODELS_DIR, EngineConfig, check_models_dir
 from engine.errors import BackendUnavailable
 from engine.options import (
     CALM,
@@ -19,9 +20,15 @@ from engine.options import (
     EngineOptions,
     LongVideoOptions,
     SamplingOptions,
+    ShownOptions,
     given,
     with_groups,
 )
+
+if TYPE_CHECKING:
+    from engine.offline.casting import Casting
+    from engine.offline.output import Held
+    from engine.offline.video import Report
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 AudioOption = Annotated[Path, typer.Option("--audio", "-a", help="Any file with a sound track.")]
@@ -38,25 +45,13 @@ def generate(
         typer.Option("--portrait", "-p", help="Image of a person; sd15 takes several."),
     ],
     audio: AudioOption,
-    face: Annotated[
-        int | None,
-        typer.Option(help="Which face talks, counted from the left; the largest without it."),
-    ] = None,
-    background: Annotated[
-        str,
-        typer.Option(help="Behind transparent parts: a colour (white, #20a040) or an image; grey."),
-    ] = "",
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="Video: .mp4, .mkv, .mov; no suffix: a folder of PNG."),
+        typer.Option(
+            "--out", "-o", help="Video: .mp4, .mkv, .mov, .webm; no suffix: a folder of PNG."
+        ),
     ],
-    prompt: Annotated[
-        str, typer.Option(help='What the face expresses: "smile 0.6, brows up"; sd15: any words.')
-    ] = "",
-    seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0,
-    max_side: Annotated[
-        int | None, typer.Option(help="Scale the portrait down to this many pixels.")
-    ] = None,
+    shown: ShownOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
     mix: Annotated[
@@ -74,28 +69,50 @@ def generate(
     """
     from engine.audio.sound_file import check_sound_file
     from engine.offline.casting import cast
-    from engine.offline.video import check_output
-    from engine.offline.video import generate as make
-    from engine.profiles import load_profile
+    from engine.offline.output import check_space, claim_output
     from engine.profiles.choose import make_config
 
+    tiny = engine.profile == "tiny"
+    side = shown.max_side or (LARGEST_SIDE if tiny else None)
     config = make_config(
         engine.profile,
-        {**engine.common(), "max_side": max_side, "paint_every": 1},
+        {**engine.common(), "max_side": side, "paint_every": 1},
         {**given(sampling), **offline.diffusion(), **given(checkpoints)},
         live=False,
     )
-    check_output(out)
-    check_sound_file(audio)
-    casting = cast(portrait, mix or [], prompt, seed, face=face, background=background)
-    loaded = load_profile(config)
+    with _ended_by_signals(), claim_output(out) as held:
+        seconds = check_sound_file(audio)
+        casting = cast(
+            portrait,
+            mix or [],
+            shown.prompt,
+            shown.seed,
+            face=shown.face,
+            background=shown.background,
+            cut_out=tiny,
+        )
+        check_space(held, casting, config.max_side, seconds, kept=not tiny)
+        report = _draw(config, casting, audio, held)
+    typer.echo(f"{out}: {report}")
+
+
+def _draw(config: EngineConfig, casting: Casting, audio: Path, held: Held) -> Report:
+    """Load an engine and make a video, with a bar that shows how far it is."""
+    from engine.offline.video import generate as make
+    from engine.profiles import load_profile
+
+    loaded, resumable = load_profile(config), config.profile == "sd15"
     fused = config.diffusion.long_video == "fusion"
     with _bar("windows, then frames" if fused else "drawing frames") as progress:
-        resumable = config.profile == "sd15"
-        report = make(
-            loaded, casting, audio, out, resumable=resumable, progress=progress, say=_say_beside
+        return make(
+            loaded,
+            casting,
+            audio,
+            held,
+            resumable=resumable,
+            progress=progress,
+            say=_say_beside,
         )
-    typer.echo(f"{out}: {report}")
 
 
 @app.command()
@@ -228,6 +245,24 @@ def distill(
 def _say_beside(notice: str) -> None:
     """Print a remark where it is not taken for the result."""
     typer.echo(notice, err=True)
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let whoever ends the process, or closes its terminal, have it tidy up first as Ctrl-C does."""
+
+    def end(number: int, _: object) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

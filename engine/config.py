@@ -15,6 +15,7 @@ from engine.errors import ConfigError
 T = TypeVar("T")
 WEIGHTS = Path(__file__).parent / "weights"
 MODELS_DIR = Path("models")  # of public checkpoints
+LARGEST_SIDE = 2160  # pixels of the longer side of a frame
 MAX_WINDOW = 256  # frames of a window of latent fusion
 
 # The time base that every network is trained on; other modules take their lengths from here.
@@ -174,7 +175,7 @@ class EngineConfig:
     # frames; those between carry the last painted crop, unless lips open. 0: as the machine
     # allows, every one on a GPU or where the CPU multiplies in bf16, else every third
     paint_every: int = 0
-    max_side: int = 512  # longer portraits are scaled down to this many pixels
+    max_side: int = 512  # longer portraits are scaled down to this many pixels, live
     calm: bool = False  # the head only sways and nods a little while it speaks
     stream: StreamConfig = StreamConfig()
     diffusion: DiffusionSettings = DiffusionSettings()
@@ -211,8 +212,10 @@ class EngineConfig:
             )
         if not 0 <= self.paint_every <= 5:
             raise ConfigError(f"paint_every={self.paint_every} is out of range; 0 to 5 frames")
-        if not 128 <= self.max_side <= 2048:
-            raise ConfigError(f"max_side={self.max_side} is out of range; 128 to 2048 pixels")
+        if not 128 <= self.max_side <= LARGEST_SIDE:
+            raise ConfigError(
+                f"max_side={self.max_side} is out of range; 128 to {LARGEST_SIDE} pixels"
+            )
         if not 1 <= self.batch <= 64:
             raise ConfigError(f"batch={self.batch} is out of range; 1 to 64 streams")
         if not 0 <= self.threads <= 1024:

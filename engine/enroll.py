@@ -41,18 +41,19 @@ class Identity:
         return size
 
 
-def fit_size(rgb: RgbImage, max_side: int) -> RgbImage:
-    """Scale an image (H, W, 3) down to at most `max_side` pixels a side.
-
-    Returns:
-        (h, w, 3) with even sides, as video encoders want; the image itself where it fits already.
-    """
-    height, width = rgb.shape[:2]
+def fitted_size(height: int, width: int, max_side: int) -> tuple[int, int]:
+    """Height and width of at most `max_side` pixels, both even, as video encoders want."""
     scale = min(1.0, max_side / max(height, width))
-    target = [max(2, round(side * scale) // 2 * 2) for side in (width, height)]
-    if target == [width, height]:
-        return rgb
-    return np.asarray(Image.fromarray(rgb).resize(target, Image.Resampling.LANCZOS))
+    rows, columns = (max(2, round(side * scale) // 2 * 2) for side in (height, width))
+    return rows, columns
+
+
+def fit_size(image: RgbImage, max_side: int) -> RgbImage:
+    """Scale an image (H, W, ...) down to `fitted_size`; the image itself where it fits already."""
+    height, width = fitted_size(image.shape[0], image.shape[1], max_side)
+    if (height, width) == image.shape[:2]:
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Enroller:
         image: RgbImage,
         *,
         face: int | None = None,
+        alpha: NDArray[np.uint8] | None = None,
         more: Sequence[RgbImage] = (),
         mixed: Sequence[tuple[RgbImage, float]] = (),
     ) -> Identity:
@@ -77,12 +79,15 @@ class Enroller:
 
         Args:
             face: which face of the first one, counted from the left; the largest without one.
+            alpha: (H, W) of the first one, which lies on grey; frames have it where the renderer can.
 
         Raises:
             PortraitRefused: there is no usable face in one of them.
             ConfigError: the renderer draws from one portrait only.
         """
         portrait, scores, report = self._read(image, face)
+        if alpha is not None:
+            portrait = replace(portrait, alpha=fit_size(alpha, self.max_side))
         further = [self._read(rgb)[0] for rgb in more]
         others = [(self._read(rgb)[0], share) for rgb, share in mixed]
         source = portrait.source
@@ -90,6 +95,8 @@ class Enroller:
         neutral = neutral_face(source, scores, self.basis)
         shapes = face_shapes(neutral, self.basis.basis[arkit.index("jawOpen")])
         if isinstance(self.renderer, SeveralPortraits):
+            if alpha is not None:
+                raise ConfigError("sd15 draws no transparent frames; lay the portrait on something")
             made = self.renderer.enroll_several([portrait, *further], others)
         elif further or others:
             raise ConfigError("the tiny profile draws from one portrait; use --profile sd15")

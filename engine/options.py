@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.config import (
+    LARGEST_SIDE,
     Adapter,
     BackendName,
     Compile,
@@ -61,6 +62,34 @@ class EngineOptions:
     def common(self) -> dict[str, Any]:
         """The options that were given, as fields of `EngineConfig`, but the profile."""
         return {name: value for name, value in given(self).items() if name != "profile"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ShownOptions:
+    """How a person is shown in a video."""
+
+    face: Annotated[
+        int | None,
+        typer.Option(help="Which face talks, counted from the left; the largest without it."),
+    ] = None
+    background: Annotated[
+        str,
+        typer.Option(
+            help="Behind transparent parts: a colour (white, #20a040) or an image. Without it they "
+            "stay transparent in PNG, .mov (ProRes 4444) and .webm (VP9), and are grey elsewhere."
+        ),
+    ] = ""
+    prompt: Annotated[
+        str, typer.Option(help='What the face expresses: "smile 0.6, brows up"; sd15: any words.')
+    ] = ""
+    seed: Annotated[int, typer.Option(help="The same seed gives the same video.")] = 0
+    max_side: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels of the longer side at most; the portrait is scaled down to them. "
+            f"{LARGEST_SIDE}; sd15: 1024."
+        ),
+    ] = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

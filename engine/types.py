@@ -30,7 +30,7 @@ class VideoFrame:
     """One finished picture. Frame `index` shows samples [index * hop, (index + 1) * hop)."""
 
     index: int
-    rgb: RgbImage
+    rgb: RgbImage  # (H, W, 3); of a portrait with alpha (H, W, 4), its colours laid on grey
     fresh: bool = True  # False: the picture before it, shown again
     motion: FaceMotion | None = None  # None: it comes from a file
 

@@ -77,7 +77,7 @@ class HeadReader:
                     points = found.landmarks[:, :2] * np.array(rgb.shape[1::-1], np.float32)
                     last = [*head_angles(found.pose), eye_roll(points)], points
             else:
-                at = self._reader.read(rgb).landmarks if last is None else last[1]
+                at = self._reader.read(rgb).face.landmarks if last is None else last[1]
                 face = self._reader.look(Image.fromarray(rgb), aligned_crop(at))
                 last = [face.yaw, face.pitch, face.roll], face.landmarks
             if last is not None:

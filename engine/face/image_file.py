@@ -39,6 +39,7 @@ PROGRESSIVE = 7  # a JPEG that comes in several scans, whose coefficients are al
 MEMORY_A_BYTE = 190
 SMALL_FILE = 1_000_000  # bytes; a smaller one may ask for as much
 MAX_SCANNED = 600_000_000  # pixels times scans of a progressive JPEG
+ON_GREY = "The picture is partly transparent; grey is shown there."
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _UPRIGHT = {  # Exif orientation -> what makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,6 +50,11 @@ _UPRIGHT = {  # Exif orientation -> what makes the image upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_HALF_TURNS = (
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.FLIP_TOP_BOTTOM,
+)
 # What Pillow's decoders raise on damaged files; a warning only where the program makes it an error.
 # Filters are left alone: they belong to the whole process, and this runs on any thread.
 _DECODER_ERRORS = (
@@ -72,6 +78,7 @@ class Picture:
     rgb: RgbImage  # (H, W, 3), transparent parts laid on the background
     alpha: NDArray[np.uint8] | None = None  # (H, W), 255 is opaque; None: all of it is
     notices: tuple[str, ...] = ()  # sentences for people: what was left out
+    size: tuple[int, int] = (0, 0)  # height and width in the file, upright
 
 
 def decode_image(data: bytes) -> RgbImage:
@@ -150,6 +157,8 @@ def _read(image: Image.Image, background: RgbImage | None) -> Picture:
         what = "page" if image.format == "TIFF" else "frame"
         notices.append(f"The picture has several {what}s; the first one is shown.")
     turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    sideways = turn is not None and turn not in _HALF_TURNS
+    size = image.size if sideways else image.size[::-1]
     image.draft("RGB", (MAX_SIDE, MAX_SIDE))
     small = _plain(image)
     small.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
@@ -158,10 +167,11 @@ def _read(image: Image.Image, background: RgbImage | None) -> Picture:
         rgb, alpha = rgb.transpose(turn), alpha and alpha.transpose(turn)
     notices += [remark] if remark else []
     if alpha is None:
-        return Picture(np.array(rgb), None, tuple(notices))
+        return Picture(np.array(rgb), None, tuple(notices), size)
     if background is None:
-        notices.append("The picture is partly transparent; grey is shown there.")
-    return Picture(on_background(rgb, alpha, background), np.array(alpha), tuple(notices))
+        notices.append(ON_GREY)
+    laid = on_background(rgb, alpha, background)
+    return Picture(laid, np.array(alpha), tuple(notices), size)
 
 
 def _plain(image: Image.Image) -> Image.Image:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engine.config import check_seed
 from engine.errors import ConfigError, MediaError
 from engine.face.image_colour import plain_colour
-from engine.face.image_file import Picture, read_picture
+from engine.face.image_file import ON_GREY, Picture, read_picture
 from engine.types import RgbImage
 
 
@@ -22,7 +22,9 @@ class Casting:
 
     portraits: Sequence[RgbImage]  # (H, W, 3); the first is what the face moves from
     face: int | None = None  # which face of the first one, counted from the left; the largest
-    alpha: NDArray[np.uint8] | None = None  # (H, W) of the first one, where its file has any
+    alpha: NDArray[np.uint8] | None = None  # (H, W) of the first one, which lies on grey
+    background: RgbImage | None = None  # (h, w, 3) of any size, for behind it
+    size: tuple[int, int] | None = None  # height and width of the first one's file
     notices: Sequence[str] = ()  # what reading the files had to say
     mixed: Sequence[tuple[RgbImage, float]] = ()
     prompt: str = ""  # such as "smile 0.6, brows up"
@@ -46,31 +48,40 @@ def cast(
     *,
     face: int | None = None,
     background: str = "",
+    cut_out: bool = False,
 ) -> Casting:
     """Who is shown in a video, saying it how; `mix` as `read_mix` takes it.
 
     Args:
         face: which face of the first portrait, counted from the left; the largest without it.
         background: a colour or an image file, shown where a portrait is transparent; "" for grey.
+        cut_out: the profile moves the alpha of a portrait along: it is laid on nothing yet.
 
     Raises:
         ConfigError: a mix or a background is not written so, or the seed is out of range.
         MediaError: an image is missing or cannot be read; the message names it.
     """
     check_seed(seed)
-    mixed = [read_mix(text) for text in mix]
+    shares = [read_mix(text) for text in mix]
     behind = None if not background else _background(background)
-    pictures = [_picture(path, behind) for path in portraits]
+    mixed = [(_picture(path, behind).rgb, share) for path, share in shares]
+    pictures = [_picture(path, None if cut_out else behind) for path in portraits]
+    notices = [
+        f"{path.name}: {notice}"
+        for path, picture in zip(portraits, pictures, strict=True)
+        for notice in picture.notices
+        if not (cut_out and notice == ON_GREY)
+    ]
+    if behind is not None and all(picture.alpha is None for picture in pictures):
+        notices.append("The background shows nowhere: the portrait has no transparent part.")
     return Casting(
         portraits=[picture.rgb for picture in pictures],
         face=face,
-        alpha=pictures[0].alpha if pictures else None,
-        notices=[
-            f"{path.name}: {notice}"
-            for path, picture in zip(portraits, pictures, strict=True)
-            for notice in picture.notices
-        ],
-        mixed=[(_picture(path, behind).rgb, share) for path, share in mixed],
+        alpha=pictures[0].alpha if cut_out else None,
+        background=behind if cut_out else None,
+        size=pictures[0].size,
+        notices=notices,
+        mixed=mixed,
         prompt=prompt,
         seed=seed,
     )

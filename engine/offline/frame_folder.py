@@ -15,7 +15,7 @@ from PIL import Image
 
 from engine.errors import ConfigError
 from engine.offline.mark import image_mark, is_marked_image
-from engine.outputs import MARKER, check_folder, own_folder
+from engine.outputs import MARKER, check_folder, check_writable, own_folder
 from engine.types import RgbImage, VideoFrame
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -38,6 +38,7 @@ def check_frame_folder(path: Path) -> None:
             f"{path} holds {foreign[0]}, which portraittalk did not make; name another folder"
         )
     check_folder(path, earlier=_made_here(path))
+    check_writable(path)
 
 
 class FrameFolder:
@@ -84,7 +85,7 @@ class FrameFolder:
         """Read the first `count` frames again."""
         for index in range(count):
             with Image.open(self._name(index)) as image:
-                rgb: RgbImage = np.asarray(image.convert("RGB"))
+                rgb: RgbImage = np.asarray(image)
             yield VideoFrame(index, rgb)
 
     def finish(self) -> None:

@@ -19,7 +19,7 @@ from engine.errors import MediaError
 from engine.face import arkit
 from engine.motion.decoder import LOOKAHEAD, MOTION, MotionDecoder
 from engine.motion.idle import POSE, IdleLife
-from engine.outputs import check_file
+from engine.outputs import check_file, claimed
 
 F32 = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -81,9 +81,15 @@ def motion(
     backend = load_backend(config.backend, threads=config.threads)
     encoder = StreamingSpeechEncoder(backend.load(SPEECH, config.weights / "speech.onnx"))
     decoder = MotionDecoder(backend.load(MOTION, config.weights / "motion.onnx"), encoder.silence)
-    life = IdleLife(seed, calm=config.calm) if idle else None
-    result = run(encoder, decoder, pcm, life=life, progress=progress)
-    (write_csv if out.suffix.lower() == ".csv" else write_npz)(out, result)
+    with claimed(out):
+        life = IdleLife(seed, calm=config.calm) if idle else None
+        result = run(encoder, decoder, pcm, life=life, progress=progress)
+        partial = out.with_name(f".{out.stem}.part{out.suffix}")
+        try:
+            (write_csv if out.suffix.lower() == ".csv" else write_npz)(partial, result)
+            partial.replace(out)
+        finally:
+            partial.unlink(missing_ok=True)
     return len(result.coefficients)
 
 

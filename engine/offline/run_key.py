@@ -13,15 +13,24 @@ from engine.offline.casting import Casting
 from engine.profiles.checkpoints import weights_digest
 
 
-def run_key(config: EngineConfig, casting: Casting, audio: Path) -> str:
-    """SHA-256 of the options and of the contents of weights, portraits and sound; of no path."""
+def run_key(config: EngineConfig, casting: Casting, audio: Path, *, alpha: bool = False) -> str:
+    """SHA-256 of the options and of the contents of weights, portraits and sound; of no path.
+
+    Args:
+        alpha: the frames are kept transparent.
+    """
     nowhere = Path()
     how = replace(config.diffusion, models_dir=nowhere, trained=())
     options = replace(config, weights=nowhere, diffusion=how)
-    digest = hashlib.sha256(f"{options}{casting.prompt!r}{casting.seed}{casting.face}".encode())
+    digest = hashlib.sha256(
+        f"{options}{casting.prompt!r}{casting.seed}{casting.face}{alpha}".encode()
+    )
     digest.update(weights_digest(config).encode())
     for rgb, share in [*((rgb, 1.0) for rgb in casting.portraits), *casting.mixed]:
         digest.update(f"{rgb.shape}{share}".encode() + np.ascontiguousarray(rgb).tobytes())
+    for layer in (casting.alpha, casting.background):
+        if layer is not None:
+            digest.update(f"{layer.shape}".encode() + np.ascontiguousarray(layer).tobytes())
     with audio.open("rb") as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

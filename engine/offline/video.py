@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from engine.audio.sound_file import read_audio
 from engine.avatar import AvatarEngine
 from engine.enroll import Identity
-from engine.errors import MediaError
-from engine.motion.expression import Prompt
+from engine.face.image_colour import GREY
+from engine.face.image_file import ON_GREY
 from engine.offline.casting import Casting
-from engine.offline.frame_folder import FrameFolder, check_frame_folder
-from engine.offline.mark import is_marked_video
+from engine.offline.cut_out import fitted, laid_on, lifted
+from engine.offline.frame_folder import FrameFolder
+from engine.offline.job import Job, work
+from engine.offline.output import Held, check_space, claim_output
 from engine.offline.run_key import run_key
-from engine.offline.video_file import SUFFIXES, write_video
-from engine.outputs import check_file
-from engine.render.base import FusedVideo
-from engine.state import StreamState
-from engine.types import Pcm, VideoFrame
+from engine.offline.video_file import write_video
+from engine.offline.video_format import keeps_alpha
+from engine.types import Pcm, RgbImage, VideoFrame
 
 SAVE_EVERY_S = 5.0  # of what a stopped run goes on from
 Progress = Callable[[int, int], None]  # pieces of work done, and in all
@@ -45,77 +49,19 @@ class Report:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What is drawn."""
-
-    engine: AvatarEngine
-    identity: Identity
-    pcm: Pcm
-    prompt: Prompt
-    seed: int
-
-    @property
-    def total(self) -> int:
-        """Frames."""
-        return frame_count(self.engine, self.pcm)
-
-    @property
-    def fused(self) -> bool:
-        """Whether the frames are sampled together."""
-        return self.engine.config.diffusion.long_video == "fusion"
-
-    def start(self) -> StreamState:
-        """State of a stream at its first frame."""
-        state = self.engine.start(self.identity, seed=self.seed)
-        self.engine.set_prompt(state, self.prompt)
-        return state
-
-    def stream(self, state: StreamState, hops: int) -> Iterator[VideoFrame]:
-        """Every frame from `state` on, fed `hops` frames of sound at a time."""
-        samples = hops * self.engine.config.stream.hop_samples
-        for start in range(0, len(self.pcm), samples):
-            yield from self.engine.step(state, self.pcm[start : start + samples])
-        yield from self.engine.flush(state)
-
-
 def frames_of(
     engine: AvatarEngine, identity: Identity, pcm: Pcm, seed: int = 0, prompt: str = ""
 ) -> Iterator[VideoFrame]:
     """Draw every frame of 16 kHz `pcm` (N,) float32, a second of sound at a time: ceil(N / 640)."""
-    job = _Job(engine, identity, pcm, engine.read_prompt(prompt), seed)
+    job = Job(engine, identity, pcm, engine.read_prompt(prompt), seed)
     yield from job.stream(job.start(), engine.config.stream.fps)
-
-
-def frame_count(engine: AvatarEngine, pcm: Pcm) -> int:
-    """How many frames `pcm` (N,) gives; the last one may be only partly filled with sound."""
-    return -(-len(pcm) // engine.config.stream.hop_samples)
-
-
-def check_output(out: Path) -> None:
-    """Refuse a video that cannot be written, or would take the place of somebody else's files.
-
-    Raises:
-        MediaError: `out` has a suffix that no video has.
-        ConfigError: as `check_file` and `check_frame_folder`.
-    """
-    if out.suffix == "":
-        check_frame_folder(out)
-        return
-    if out.suffix.lower() not in SUFFIXES:
-        raise MediaError(
-            f"{out.name}: wanted a name ending in one of {', '.join(SUFFIXES)}, or in none for a "
-            "folder of images"
-        )
-    check_file(out, is_marked_video)
-    check_frame_folder(_beside(out))
 
 
 def generate(
     engine: AvatarEngine,
     casting: Casting,
     audio: Path,
-    out: Path,
+    out: Path | Held,
     *,
     resumable: bool = False,
     save_every_s: float = SAVE_EVERY_S,
@@ -125,7 +71,7 @@ def generate(
     """Make `out` from portraits and a sound file.
 
     Args:
-        out: a video, or without a suffix a folder of PNG files.
+        out: a video, or without a suffix a folder of PNG files; held already, or held meanwhile.
         resumable: keep the frames in a folder beside the video until it is whole; a run that was
             stopped goes on from there, with the very frames it would have made. Latent fusion
             always does.
@@ -134,94 +80,83 @@ def generate(
 
     Raises:
         MediaError: the sound cannot be read, or `out` has another suffix.
-        ConfigError: `out` holds what this project did not make.
+        ConfigError: `out` holds what this project did not make, or cannot be written.
         PortraitRefused: there is no usable face.
         PromptRefused: the profile cannot show it.
     """
-    check_output(out)
-    prompt = engine.read_prompt(casting.prompt)
-    pcm = read_audio(audio)
-    first, *more = casting.portraits
-    identity = engine.enroll(first, face=casting.face, more=more, mixed=casting.mixed)
-    for notice in (*casting.notices, *engine.report(identity).notices):
-        say(notice)
-    job = _Job(engine, identity, pcm, prompt, casting.seed)
-    video = out.suffix != ""
-    begun, begin, pieces = time.perf_counter(), 0, job.total
-    if resumable or job.fused or not video:
-        key = run_key(engine.config, casting, audio)
-        folder = FrameFolder(_beside(out) if video else out, key)
-        begin, pieces, work = _work(job, folder, save_every_s)
-        progress(begin, pieces)
-        for done in work:
-            progress(done, pieces)
-        if video:
-            write_video(folder.frames(job.total), identity.size, audio, out)
-            folder.remove()
+    with nullcontext(out) if isinstance(out, Held) else claim_output(out) as held:
+        prompt = engine.read_prompt(casting.prompt)
+        pcm = read_audio(audio)
+        seconds = len(pcm) / engine.config.stream.sample_rate_hz
+        check_space(held, casting, engine.config.max_side, seconds, kept=resumable)
+        first, *more = casting.portraits
+        identity = engine.enroll(
+            first, face=casting.face, alpha=casting.alpha, more=more, mixed=casting.mixed
+        )
+        for notice in _notices(casting, identity, held.path):
+            say(notice)
+        finish = _finish(casting, identity.size, held.path)
+        job = Job(engine, identity, pcm, prompt, casting.seed, finish)
+        write = partial(
+            write_video, size=identity.size, audio=audio, out=held.path, alpha=finish is lifted
+        )
+        began, begin, pieces = time.perf_counter(), 0, job.total
+        if resumable or job.fused or held.is_folder:
+            key = run_key(engine.config, casting, audio, alpha=finish is lifted)
+            folder = FrameFolder(held.beside, key)
+            begin, pieces = _kept(job, folder, save_every_s, progress)
+            if held.is_folder:
+                folder.finish()
+            else:
+                write(folder.frames(job.total))
+                folder.remove()
         else:
-            folder.finish()
-    else:
-        frames = job.stream(job.start(), engine.config.stream.fps)
-        write_video(_counted(frames, job.total, progress), identity.size, audio, out)
-    seconds = time.perf_counter() - begun
-    length = job.total / engine.config.stream.fps
-    return Report(job.total, seconds, (pieces - begin) / pieces * length / seconds, pieces, begin)
+            write(_counted(job.stream(job.start(), engine.config.stream.fps), job.total, progress))
+    seconds = time.perf_counter() - began
+    speed = (pieces - begin) / pieces * job.seconds / seconds
+    return Report(job.total, seconds, speed, pieces, begin)
 
 
-def _beside(out: Path) -> Path:
-    """Folder of the frames of a video in the making."""
-    return out.with_name(f".{out.stem}.frames")
+def _kept(
+    job: Job, folder: FrameFolder, save_every_s: float, progress: Progress
+) -> tuple[int, int]:
+    """Draw all that `folder` has not; returns the pieces that it had, and those in all."""
+    begin, pieces, left = work(job, folder, save_every_s)
+    progress(begin, pieces)
+    for done in left:
+        progress(done, pieces)
+    return begin, pieces
+
+
+def _notices(casting: Casting, identity: Identity, out: Path) -> Iterator[str]:
+    """What there is to say to people before the frames are drawn."""
+    yield from casting.notices
+    yield from identity.report.notices
+    (height, width), whole = identity.size, casting.size
+    if whole and min(whole[0] - height, whole[1] - width) > 1:
+        yield (
+            f"The picture has {whole[1]}x{whole[0]} pixels and is drawn with {width}x{height}; "
+            "see --max-side."
+        )
+    if casting.alpha is not None and casting.background is None and not keeps_alpha(out):
+        yield f"{ON_GREY} .mov, .webm and a folder keep it transparent; see --background."
+
+
+def _finish(casting: Casting, size: tuple[int, int], out: Path) -> Callable[[RgbImage], RgbImage]:
+    """What is done to each frame of that size before it is written."""
+    if casting.alpha is None:
+        return _as_it_is
+    if casting.background is None and keeps_alpha(out):
+        return lifted
+    behind = np.array([[GREY]], np.uint8) if casting.background is None else casting.background
+    return partial(laid_on, background=fitted(behind, *size))
+
+
+def _as_it_is(frame: RgbImage) -> RgbImage:
+    return frame
 
 
 def _counted(frames: Iterator[VideoFrame], total: int, progress: Progress) -> Iterator[VideoFrame]:
     for frame in frames:
         yield frame
         progress(frame.index + 1, total)
-
-
-def _work(job: _Job, folder: FrameFolder, save_every_s: float) -> tuple[int, int, Iterator[int]]:
-    """Pieces that `folder` holds, pieces in all, and the work left: each piece's number when done."""
-    if job.fused:
-        film = job.engine.fuse(job.start(), job.pcm)
-        if folder.kept is not None:
-            film.unpack(folder.kept)
-        work = _fused(film, folder, job.total, save_every_s)
-        return film.done + folder.begin, film.total + job.total, work
-    if folder.begin == job.total:
-        return job.total, job.total, iter(())
-    frames = _resumed(job, folder, save_every_s)
-    return folder.begin, job.total, (frame.index + 1 for frame in frames)
-
-
-def _resumed(job: _Job, folder: FrameFolder, save_every_s: float) -> Iterator[VideoFrame]:
-    """Draw what is missing in `folder`, one frame of sound at a time."""
-    engine, state = job.engine, job.start()
-    if folder.kept is not None:
-        engine.resume(state, folder.begin, folder.kept)
-    saved = time.monotonic()
-    for frame in job.stream(state, 1):
-        folder.add(frame)
-        ahead = state.next_index != frame.index + 1  # the last step drew several
-        if not ahead and time.monotonic() - saved >= save_every_s:
-            folder.save(frame.index + 1, engine.pack(state))
-            saved = time.monotonic()
-        yield frame
-    folder.save(state.next_index, engine.pack(state))
-
-
-def _fused(film: FusedVideo, folder: FrameFolder, total: int, save_every_s: float) -> Iterator[int]:
-    """Sample what is missing of `film`, then decode what is missing in `folder`; yields pieces done."""
-    saved = time.monotonic()
-    for _ in range(film.total - film.done):
-        film.work()
-        if time.monotonic() - saved >= save_every_s or film.done == film.total:
-            folder.save(0, film.pack())
-            saved = time.monotonic()
-        yield film.done
-    kept = film.pack()
-    for index in range(folder.begin, total):
-        folder.add(VideoFrame(index, film.frame(index)))
-        if time.monotonic() - saved >= save_every_s or index == total - 1:
-            folder.save(index + 1, kept)
-            saved = time.monotonic()
-        yield film.total + index + 1

@@ -22,6 +22,7 @@ class Portrait:
     rgb: RgbImage  # (H, W, 3)
     landmarks: F32  # (478, 2) pixels
     to_crop: Affine  # pixels -> crop units
+    alpha: NDArray[np.uint8] | None = None  # (H, W) of what `rgb` shows on grey; None: opaque
 
     @property
     def source(self) -> F32:
@@ -85,7 +86,10 @@ class Renderer(Protocol[Face, Cache]):
     def draw(
         self, jobs: Sequence[tuple[Face, Cache, FrameCondition]]
     ) -> list[tuple[RgbImage, Cache]]:
-        """Draw one frame of each of several streams afresh: (H, W, 3), and the cache for the next."""
+        """Draw one frame of each of several streams afresh: (H, W, 3), and the cache for the next.
+
+        A renderer that moves the alpha of a portrait along makes such frames (H, W, 4).
+        """
 
     def draw_between(
         self, jobs: Sequence[tuple[Face, Cache, FrameCondition]]

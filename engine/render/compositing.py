@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engine.backends import Graph, GraphSpec, Tensor
 from engine.face.landmarks import Affine
+from engine.render.base import Portrait
 from engine.render.composite_maps import CompositeMaps, make_composite_maps
 from engine.render.specs import COMPOSITE, MOVE
 from engine.types import RgbImage
@@ -25,6 +26,8 @@ class Composite:
     maps: CompositeMaps
     turn: Tensor  # `CompositeMaps.turn`
     move: dict[str, Tensor]
+    alpha: NDArray[np.uint8] | None = None  # (H, W) of the portrait
+    cut_out: dict[str, Tensor] = field(default_factory=dict)  # as `move`, of the alpha
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +54,19 @@ class Compositor:
     ) -> None:
         self._move, self._lay, self._put = load(MOVE), load(COMPOSITE), put
 
-    def prepare(self, rgb: RgbImage, to_crop: Affine) -> Composite:
-        """Make a portrait (H, W, 3) ready; `to_crop` (2, 3) leads from its pixels to crop units."""
-        maps = make_composite_maps(rgb, to_crop)
-        move = {"portrait": maps.portrait, **maps.head.at}
-        return Composite(
-            maps,
-            self._put(maps.turn),
-            {name: self._put(array) for name, array in move.items()},
-        )
+    def prepare(self, portrait: Portrait) -> Composite:
+        """Make a portrait ready."""
+        maps, alpha = make_composite_maps(portrait.rgb, portrait.to_crop), portrait.alpha
+        fixed = {"portrait": maps.portrait, **maps.head.at}
+        turn, move = self._put(maps.turn), {name: self._put(a) for name, a in fixed.items()}
+        if alpha is None:
+            return Composite(maps, turn, move)
+        as_colours = np.repeat(alpha[None, None].astype(np.float32), 3, 1)
+        cut_out = {**move, "portrait": self._put(as_colours)}
+        return Composite(maps, turn, move, alpha, cut_out)
 
     def compose(self, frames: Sequence[Layers]) -> list[RgbImage]:
-        """Put one frame (H, W, 3) of each of several streams together."""
+        """Put one frame (H, W, 3), with alpha (H, W, 4), of each of several streams together."""
         feeds = []
         for layers in frames:
             feeds.append({**layers.composite.move, "flow": layers.flow})
@@ -85,7 +89,18 @@ class Compositor:
         )
         for crop, rgb, out in zip(crops, moved, laid, strict=True):
             rgb[crop.box] = np.asarray(out["rgb"])[0]
-        return moved
+        return [self._cut_out(layers, rgb) for layers, rgb in zip(frames, moved, strict=True)]
+
+    def _cut_out(self, layers: Layers, rgb: RgbImage) -> RgbImage:
+        """A frame with the portrait's alpha moved as its head was; as it is where all is opaque."""
+        composite = layers.composite
+        if composite.alpha is None:
+            return rgb
+        [moved] = self._move.each([{**composite.cut_out, "flow": layers.flow}])
+        alpha = composite.alpha.copy()
+        shown = np.asarray(moved["moved"])[0, 0]
+        alpha[composite.maps.head.box] = np.clip(shown + 0.5, 0, 255).astype(np.uint8)
+        return np.dstack([rgb, alpha])
 
 
 def _place_head(maps: CompositeMaps, moved: F32) -> RgbImage:

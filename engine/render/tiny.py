@@ -94,7 +94,7 @@ class TinyRenderer:
             lines=self._lines(source=source)["reference_maps"],
             steady=portrait.source[list(STABLE)],
             kept=self._enroll(crop=crop),
-            composite=self._compositor.prepare(portrait.rgb, portrait.to_crop),
+            composite=self._compositor.prepare(portrait),
             lids=make_lids(portrait.rgb, portrait.landmarks),
         )
         target = parted(portrait.source)

@@ -11,7 +11,7 @@ from engine.backends import BATCH, GraphSpec, TensorSpec, load_backend
 from engine.errors import BackendUnavailable, ExportMismatch, WeightsError
 from engine.face.topology import STABLE
 from engine.nets.painter import Painter
-from engine.render.base import FrameCondition
+from engine.render.base import FrameCondition, Portrait
 from engine.render.compositing import Compositor
 from engine.render.eyelids import make_lids
 from engine.render.specs import DENOISE, SPECS, WARP
@@ -114,6 +114,7 @@ def test_the_graphs_sample_as_the_trained_network_does(
         wanted = torch.cat([painted - trust * condition.warped, trust], 1)
     rgb = np.full((200, 200, 3), 128, np.uint8)
     to_crop = np.array([[0.01, 0, -0.5], [0, 0.01, -0.5]], np.float32)
+    landmarks = 200 * points[0][0].numpy()
     kept = {"latents": reference.latents, "identity": reference.identity}
     kept |= {f"reference{i}": key for i, key in enumerate(reference.keys)}
     face = TinyFace(
@@ -122,8 +123,8 @@ def test_the_graphs_sample_as_the_trained_network_does(
         lines=feeds["warp"]["reference_maps"].numpy(),
         steady=points[0][0, steady].numpy(),
         kept={name: tensor.numpy() for name, tensor in kept.items()},
-        composite=Compositor(load, np.asarray).prepare(rgb, to_crop),
-        lids=make_lids(rgb, 200 * points[0][0].numpy()),
+        composite=Compositor(load, np.asarray).prepare(Portrait(rgb, landmarks, to_crop)),
+        lids=make_lids(rgb, landmarks),
     )
     condition = FrameCondition(
         points[1][0].numpy(), np.zeros(2, np.float32), np.zeros(6, np.float32), noise.numpy()

@@ -42,8 +42,8 @@ def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path: Path) -> None:
         own_folder(tmp_path / "file")
     with pytest.raises(ConfigError, match="is a folder; name a file"):
         check_file(tmp_path, lambda path: True)
-    with pytest.raises(ConfigError, match="no folder"):
-        check_file(tmp_path / "none" / "a.mp4", lambda path: True)
+    with pytest.raises(ConfigError, match="file is a file; name a folder"):
+        check_file(tmp_path / "file" / "below" / "a.mp4", lambda path: True)
     with pytest.raises(ConfigError, match="file was not made by portraittalk"):
         check_file(tmp_path / "file", lambda path: False)
     with pytest.raises(ConfigError, match="cannot be written"):

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from engine.audio.sound_file import read_audio
+from engine.audio.sound_file import check_sound_file, read_audio, read_voice, spoken_track
 from engine.errors import MediaError
 
 
@@ -165,6 +165,51 @@ def test_stereo_becomes_mono(tmp_path: Path) -> None:
     pcm = read_audio(tmp_path / "a.wav")
     assert len(pcm) == 16_000
     assert 0.1 < np.abs(pcm).max() < 0.3
+
+
+def stereo(path: Path, left: np.ndarray, right: np.ndarray) -> Path:
+    return write_wav(path, np.stack([left, right], 1).reshape(-1), channels=2)
+
+
+@pytest.mark.parametrize(("of_left", "of_right"), [(1, -1), (0.5, -1), (-1, 0.5)])
+def test_of_channels_that_undo_each_other_the_louder_is_heard(
+    of_left: float, of_right: float, tmp_path: Path
+) -> None:
+    path = stereo(tmp_path / "a.wav", of_left * tone(1), of_right * tone(1))
+    np.testing.assert_allclose(np.abs(read_audio(path)), np.abs(tone(1)), atol=1e-4)
+    assert np.abs(read_voice(path.read_bytes())).max() == pytest.approx(0.3 * 32767, rel=0.05)
+
+
+def test_channels_that_say_the_same_are_as_loud_as_one(tmp_path: Path) -> None:
+    both = read_audio(stereo(tmp_path / "a.wav", tone(1), tone(1)))
+    np.testing.assert_allclose(both, read_audio(write_wav(tmp_path / "b.wav", tone(1))), atol=1e-6)
+
+
+def with_tracks(path: Path, tracks: list[np.ndarray]) -> Path:
+    with av.open(str(path), "w") as out:
+        streams = [out.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in tracks]
+        for stream, pcm in zip(streams, tracks, strict=True):
+            whole = (pcm * 32767).astype(np.int16)[None]
+            frame = av.AudioFrame.from_ndarray(whole, format="s16", layout="mono")
+            frame.sample_rate = 16_000
+            out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+    return path
+
+
+def test_the_first_track_that_is_not_silent_is_heard(tmp_path: Path) -> None:
+    quiet = 0.0005 * tone(1)
+    path = with_tracks(tmp_path / "a.mkv", [quiet, tone(1, hertz=300), tone(1, hertz=700)])
+    assert spoken_track(path) == 1
+    assert np.abs(np.fft.rfft(read_audio(path)[:16_000], 16_000)).argmax() == 300
+    assert np.abs(np.fft.rfft(read_voice(path.read_bytes())[:48_000], 48_000)).argmax() == 300
+    silent = with_tracks(tmp_path / "b.mkv", [quiet, quiet])
+    assert spoken_track(silent) == 0
+    assert len(read_audio(silent)) == 16_000
+
+
+def test_how_long_a_file_is_is_known_from_its_header(tmp_path: Path) -> None:
+    assert check_sound_file(write_wav(tmp_path / "a.wav", tone(1.5))) == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize(

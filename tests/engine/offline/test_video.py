@@ -1,7 +1,12 @@
 import math
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -18,7 +23,7 @@ from engine.offline.casting import Casting
 from engine.offline.mark import MARK
 from engine.offline.motion_file import motion
 from engine.offline.video import frames_of, generate
-from engine.offline.video_file import SUFFIXES
+from engine.offline.video_format import SUFFIXES
 from engine.outputs import MARKER
 from server.run import BUNDLED_PORTRAIT
 from tests.engine.audio.test_sound_file import write_wav
@@ -239,8 +244,6 @@ def test_a_file_of_somebody_else_is_no_place_for_a_video(
     with pytest.raises(ConfigError, match=r"out\.mp4 was not made by portraittalk"):
         generate(engine, casting, tone, out)
     assert out.read_bytes() == b"mine"
-    with pytest.raises(ConfigError, match="no folder"):
-        generate(engine, casting, tone, tmp_path / "none" / "out.mp4")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -304,3 +307,59 @@ def test_a_sound_of_any_length_gives_every_frame_it_begins(
 def test_tiny_draws_from_one_portrait(engine: AvatarEngine, portrait: np.ndarray) -> None:
     with pytest.raises(ConfigError, match="sd15"):
         engine.enroll(portrait, more=[portrait])
+
+
+def test_alpha_moves_with_what_it_belongs_to(engine: AvatarEngine, portrait: np.ndarray) -> None:
+    own = portrait[..., 0]  # as if the alpha were a colour: it must come out as that colour does
+    identity = engine.enroll(portrait, alpha=own)
+    frames = [f.rgb for f in frames_of(engine, identity, np.zeros(3 * 640, np.float32), 3)]
+    assert {frame.shape for frame in frames} == {(512, 512, 4)}
+    changed = [(frame[..., 3] != own).mean() for frame in frames]
+    same = [(frame[..., 3] == frame[..., 0]).mean() for frame in frames]
+    assert min(changed) > 0.05
+    assert min(same) > 0.8  # all but the painted mouth
+
+
+def test_a_cut_out_stays_transparent_or_is_laid_on_a_background(
+    engine: AvatarEngine, portrait: np.ndarray, tmp_path: Path
+) -> None:
+    alpha = np.full(portrait.shape[:2], 255, np.uint8)
+    alpha[:100, :100] = 0
+    laid = portrait.copy()
+    laid[:100, :100] = 128
+    wav = write_wav(tmp_path / "a.wav", np.zeros(640))
+    blue = np.array([[(0, 0, 255)]], np.uint8)
+    casting, said = Casting(portraits=[laid], alpha=alpha, size=(1024, 1024)), list[str]()
+    generate(engine, casting, wav, tmp_path / "kept", say=said.append)
+    assert said == [
+        "The picture has 1024x1024 pixels and is drawn with 512x512; see --max-side.",
+    ]
+    generate(engine, replace(casting, background=blue), wav, tmp_path / "blue")
+    generate(engine, casting, wav, tmp_path / "grey.mp4", say=said.append)
+    assert "grey is shown there" in said[-1]
+    with Image.open(tmp_path / "kept" / "000000.png") as image:
+        kept = np.asarray(image)
+    with Image.open(tmp_path / "blue" / "000000.png") as image:
+        shown = np.asarray(image)
+    assert kept.shape == (512, 512, 4)
+    assert kept[:50, :50, 3].max() == 0
+    assert (kept[200:, :, 3] == 255).all()
+    assert shown.shape == (512, 512, 3)
+    assert (shown[:50, :50] == (0, 0, 255)).all()
+    assert (shown[200:] == kept[200:, :, :3]).all()
+    with av.open(str(tmp_path / "grey.mp4")) as container:
+        grey = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert np.abs(grey[:50, :50].astype(int) - 128).max() <= 2
+
+
+def test_a_run_that_is_ended_leaves_nothing_half_made(tmp_path: Path) -> None:
+    wav, out = write_wav(tmp_path / "a.wav", np.zeros(60 * 16_000)), tmp_path / "new" / "out.mp4"
+    command = [sys.executable, "-m", "server.cli", "generate", "-p", str(BUNDLED_PORTRAIT)]
+    with subprocess.Popen([*command, "-a", str(wav), "-o", str(out)]) as run:
+        partial = out.with_name(".out.part.mp4")
+        while not partial.exists():
+            assert run.poll() is None
+            time.sleep(0.05)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(60) == 128 + signal.SIGTERM
+    assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]

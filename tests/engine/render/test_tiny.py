@@ -9,7 +9,7 @@ from engine.face import arkit
 from engine.face.image_file import decode_image
 from engine.face.topology import INNER_LOWER_LIP, INNER_UPPER_LIP, OUTER_LOWER_LIP, OUTER_UPPER_LIP
 from engine.motion.retarget import FaceBasis, retarget
-from engine.render.base import FrameCondition
+from engine.render.base import FrameCondition, Portrait
 from engine.render.composite_maps import GRID_X, GRID_Y
 from engine.render.compositing import Composite, Compositor, Layers
 from engine.render.lab import LUMA, to_lab
@@ -52,7 +52,7 @@ def portrait(height: int = 300, width: int = 260) -> np.ndarray:
 def composite(compositor: Compositor, rgb: np.ndarray, side: float = 90.0) -> Composite:
     centre = np.array([rgb.shape[1], rgb.shape[0]]) / 2
     to_crop = np.c_[np.eye(2) / side, 0.5 - centre / side].astype(np.float32)
-    return compositor.prepare(rgb, to_crop)
+    return compositor.prepare(Portrait(rgb, np.zeros((478, 2), np.float32), to_crop))
 
 
 def nothing(graph: str, tensor: str) -> np.ndarray:
@@ -102,7 +102,8 @@ def test_a_head_that_is_held_askew_goes_where_its_landmarks_go(
 ) -> None:
     rgb, side, centre = portrait(), 90.0, np.array([130, 150])
     turn = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]]) / side
-    place = compositor.prepare(rgb, np.c_[turn, 0.5 - turn @ centre].astype(np.float32))
+    to_crop = np.c_[turn, 0.5 - turn @ centre].astype(np.float32)
+    place = compositor.prepare(Portrait(rgb, np.zeros((478, 2), np.float32), to_crop))
     face = astronaut.face
     feeds = {"crop": face.crop, "latents": face.kept["latents"], "reference_maps": face.lines}
     aside = (face.source + turn @ np.array([6, 2])).astype(np.float32)
