@@ -42,6 +42,7 @@ def test_the_help_teaches_how_to_read_the_figures() -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.timing
 def test_a_short_run_ends_in_one_line_with_every_figure(tmp_path: Path) -> None:
     try:
         find_chromium()

@@ -70,6 +70,7 @@ def opening(frame: NDArray[np.uint8]) -> bool:
     return bool(frame[95:98, 60:66].mean() < 100)
 
 
+@pytest.mark.timing
 async def test_what_the_microphone_hears_is_said_on_the_camera() -> None:
     async with serving() as live:
         session = await live.service.open_session(SessionOptions())

@@ -22,7 +22,7 @@ from server.doors import python_api
 from server.run import BUNDLED_PORTRAIT
 from tests.doors.hearing import Sound, at_48k, babble, place_of, wholeness
 from tests.server.fake_engine import FakeEngine
-from tests.server.live import PORTRAIT
+from tests.server.live import PORTRAIT, until
 
 pytestmark = pytest.mark.timeout(60)
 ROOT = Path(__file__).parents[2]
@@ -152,7 +152,7 @@ async def test_an_interruption_ends_the_turn_at_once_and_says_how_far_it_came(pa
 
         async def cut_in() -> None:
             nonlocal asked, position
-            await asyncio.sleep(0.5)
+            await until(lambda: len(heard) > 10, 5)
             asked = time.monotonic()
             position = face.interrupt()
 
