@@ -24,7 +24,7 @@
 
 import { Captions } from "./page/captions.js";
 import { Connection } from "./page/connection.js";
-import { Server } from "./page/server.js";
+import { Server, ServerError } from "./page/server.js";
 import { Microphone, audioContext } from "./page/voices.js";
 import { liveWords, microphoneWords, stateWords } from "./page/words.js";
 
@@ -66,7 +66,7 @@ const MARKUP = `
 `;
 
 export class PortraitTalk extends HTMLElement {
-  static observedAttributes = ["server", "session", "portrait", "prompt", "voice", "captions", "microphone", "muted", "poster"];
+  static observedAttributes = ["server", "session", "portrait", "prompt", "voice", "captions", "microphone", "muted", "poster", "token"];
 
   connection = null;
   state = "stopped";
@@ -133,7 +133,7 @@ export class PortraitTalk extends HTMLElement {
 
   attributeChangedCallback(name, before, value) {
     if (before === value || !this.isConnected) return;
-    if (["portrait", "poster", "server"].includes(name)) this.#showPoster();
+    if (["portrait", "poster", "server", "token"].includes(name)) this.#showPoster();
     if (name === "captions") this.#captions.clear();
     if (!this.connection) return;
     if (["server", "session", "voice"].includes(name)) this.stop().then(() => this.start());
@@ -160,7 +160,7 @@ export class PortraitTalk extends HTMLElement {
       else seen();
       this.#play();
     });
-    const config = await this.#server().config().catch(() => this.#warn());
+    const config = await this.#server().config().catch((error) => void (error instanceof ServerError || this.#warn()));
     if (connection !== this.connection) return;
     await connection.express(this.getAttribute("prompt") ?? "");
     await connection.connect({

@@ -88,11 +88,9 @@ def test_a_page_without_a_token_is_told(server: ServerProcess, open_page: OpenPa
 
 EMBED = """async (token) => {
   await import("/embed.js");
-  const face = document.body.appendChild(document.createElement("portrait-talk"));
-  face.setAttribute("manual", "");
+  window.face = document.createElement("portrait-talk");
   if (token) face.setAttribute("token", token);
-  window.face = face;
-  await face.start();
+  document.body.append(face);
 }"""
 
 
@@ -103,8 +101,8 @@ def test_the_web_component_brings_its_token(server: ServerProcess, open_page: Op
     page.evaluate("face.remove()")
     page.evaluate(EMBED, token("view", "speak", "control"))
     wait_until(page, "it is live", lambda: page.evaluate("face.state") == "live", 20)
-    poster = page.evaluate("face.shadowRoot.querySelector('.poster').naturalWidth")
-    assert poster > 0
+    width = "face.shadowRoot.querySelector('.poster').naturalWidth"
+    wait_until(page, "its poster is there", lambda: page.evaluate(width) > 0, 10)
 
 
 def test_the_page_lists_what_its_token_lets_it(server: ServerProcess) -> None:
