@@ -9,6 +9,7 @@ import pytest
 
 from engine.config import DiffusionSettings, EngineConfig
 from engine.errors import BackendUnavailable, ConfigError, WeightsError
+from engine.options import EngineOptions
 from engine.profiles import load_profile
 from engine.profiles.choose import how_slow, make_config
 
@@ -28,6 +29,12 @@ def test_offline_and_live_have_their_own_defaults() -> None:
     assert offline.diffusion.guidance_scale == 2.0
     assert offline.paint_every == 1
     assert make_config("tiny", {"threads": 1}, {}, live=True) == EngineConfig(threads=1)
+
+
+@pytest.mark.parametrize("profile", ["tiny", "sd15"])
+def test_calm_is_an_option_of_every_engine(profile: str) -> None:
+    assert make_config(profile, EngineOptions(calm=True).common(), {}, live=True).calm
+    assert not make_config(profile, EngineOptions().common(), {}, live=True).calm
 
 
 @pytest.mark.parametrize(
