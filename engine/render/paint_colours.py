@@ -14,41 +14,25 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from engine.face.landmarks import lip_gap
-from engine.face.topology import (
-    INNER_LOWER_LIP,
-    INNER_UPPER_LIP,
-    LOWER_JAW,
-    LOWER_RINGS,
-    OUTER_LOWER_LIP,
-)
-from engine.motion.retarget import close_lips
+from engine.face.topology import INNER_LOWER_LIP, INNER_UPPER_LIP
 from engine.render.lab import LUMA, from_lab, to_lab
 from engine.render.lid_skin import smooth
 
 F32 = NDArray[np.float32]
 
-TONED = (
-    2.8,
-    4.2,
-)  # chroma that brightness does not explain: up to here a toned picture, from there a coloured one
+# Chroma that brightness does not explain: up to here a picture is toned, from there it is coloured.
+TONED = (2.8, 4.2)
 SHOWN = 0.02  # of the face's height: lips parted so far show teeth
-PARTED = 0.08  # of the crop's side: how far lips are parted to see what teeth the painter makes
 SKIN = (50, 280, 205, 425, 187, 411)  # on the cheeks
 BRIGHT = 60  # percentile of what is between the lips above which it is taken for teeth
 # Teeth by the skin of the cheeks, where a portrait shows none (medians of people who show theirs).
 LIGHTER, OF_A, OF_B, LIGHTEST = 10.0, 0.25, 0.5, 86.0
 REDDEST = 0.62  # of the skin's a*: what is redder is lips or tongue
-GAIN, GUESSED = (
-    (0.85, 1.3),
-    1.15,
-)  # how much darker or lighter teeth are made at most; where none are shown
-REDDER = (
-    0.25,
-    0.5,
-)  # than teeth, of a pixel's brightness: from here on, to here, it is lip or tongue
-INNER = np.array(
-    [0.9, 0.75], np.float32
-)  # of a mouth's width and height: there it is safe to look for teeth
+# How much lighter than painted ones teeth are, where the portrait shows them, and where it does not.
+DULLER, GUESSED = 1.14, 1.1
+# Redder than teeth, of a pixel's brightness: from here on, to here, it is lip or tongue.
+REDDER = (0.25, 0.5)
+INNER = np.array([0.9, 0.75], np.float32)  # of a mouth's width and height: where teeth are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +41,7 @@ class PaintColours:
 
     tone: F32 | None  # (3, 256) a toned portrait's colours by brightness, in [0, 255]
     toned: float  # how far the portrait is one, in [0, 1]
-    teeth: F32 | None  # (3,) colour of its teeth at brightness 1
+    teeth: F32  # (3,) colour of its teeth at brightness 1
     lighter: float  # than those that are painted
     light: float  # brightness of painted teeth in [0, 2]
 
@@ -69,8 +53,6 @@ class PaintColours:
             warped: (1, 3, 128, 128) the portrait's crop, warped.
             opening: (1, 1, 64, 64) what lies between the lips.
         """
-        if self.tone is None and self.teeth is None:
-            return patch
         patch = patch.copy()
         paint, trust = patch[0, :3], patch[0, 3]
         if self.tone is not None:
@@ -79,7 +61,7 @@ class PaintColours:
             bright = np.tensordot(LUMA, paint, 1) / np.maximum(shown, 0.02)
             toned = self.tone[:, np.clip(127.5 * bright, 0, 255).astype(np.intp)] * (shown / 127.5)
             paint += np.float32(self.toned) * (toned - paint) - shown
-        if self.teeth is not None and (inside := _box(opening[0, 0])) is not None:
+        if (inside := _box(opening[0, 0])) is not None:
             mouth = opening[0, 0].repeat(2, 0).repeat(2, 1)[inside]
             part = paint[:, *inside]
             part += self._whiter(part + trust[inside] * warped[0][:, *inside] + 1, mouth)
@@ -87,7 +69,6 @@ class PaintColours:
 
     def _whiter(self, seen: F32, mouth: F32) -> F32:
         """What teeth lack of their colour, where they are seen: (3, h, w) in [0, 2], (h, w)."""
-        assert self.teeth is not None
         bright = np.tensordot(LUMA, seen, 1)
         red = (seen[0] - seen[1]) / np.maximum(bright, 0.02) - self.teeth[0] + self.teeth[1]
         like = smooth((mouth - np.float32(0.3)) / np.float32(0.4))
@@ -105,42 +86,21 @@ def _box(opening: F32) -> tuple[slice, slice] | None:
     return slice(2 * rows[0], 2 * rows[-1] + 2), slice(2 * columns[0], 2 * columns[-1] + 2)
 
 
-def parted(source: F32) -> F32:
-    """Landmarks (478, 2) in crop units of a mouth that speaks: what is between its lips is painted."""
-    face = close_lips(source)
-    bow = np.sin(np.linspace(0, np.pi, len(INNER_LOWER_LIP), dtype=np.float32))
-    for row in (OUTER_LOWER_LIP, *LOWER_RINGS, INNER_LOWER_LIP):
-        face[list(row), 1] += PARTED * bow
-    face[list(LOWER_JAW), 1] += PARTED / 2
-    return face
-
-
-def paint_colours(crop: F32, source: F32, painted: F32, target: F32) -> PaintColours:
-    """Measure a portrait and what was painted for it.
-
-    Args:
-        crop: (3, n, n) of the portrait in [-1, 1].
-        source: landmarks (478, 2) of the portrait, crop units.
-        painted: (3, n, n) a painted crop in [-1, 1].
-        target: landmarks (478, 2) that it was painted for.
-    """
-    own, made = (np.float32(0.5) * (np.moveaxis(x, 0, -1) + 1) for x in (crop, painted))
+def paint_colours(crop: F32, source: F32) -> PaintColours:
+    """Measure a portrait: its crop (3, n, n) in [-1, 1], landmarks (478, 2) in crop units."""
+    own = np.float32(0.5) * (np.moveaxis(crop, 0, -1) + 1)
     tone, toned = _tone(own)
     at = np.clip((source[list(SKIN)] * len(own)).astype(int), 0, len(own) - 1)
     skin = np.median(to_lab(own[at[:, 1], at[:, 0]]), 0)
-    now = _teeth(made, target)
-    if now is None or now[0] < 0.6 * skin[0]:
-        return PaintColours(tone, toned, None, 1.0, 1.0)
-    most = GAIN[1]
-    wanted = _teeth(own, source) if lip_gap(source) > SHOWN else None
+    wanted, lighter = _teeth(own, source) if lip_gap(source) > SHOWN else None, DULLER
     if wanted is None or (not toned and wanted[1] > max(REDDEST * skin[1], 4.0)):
-        light = float(np.clip(skin[0] + LIGHTER, now[0], max(LIGHTEST, now[0])))
-        wanted, most = np.array([light, OF_A * skin[1], OF_B * skin[2]], np.float32), GUESSED
-    wish, was = from_lab(wanted), float(LUMA @ np.maximum(from_lab(now), 1e-3))
-    lighter = float(np.clip(LUMA @ wish / was, GAIN[0], most))
+        light = min(skin[0] + LIGHTER, LIGHTEST)
+        wanted, lighter = np.array([light, OF_A * skin[1], OF_B * skin[2]]), GUESSED
+    wish = np.maximum(from_lab(wanted), 1e-3)
+    bright = float(LUMA @ wish)
     if tone is not None:
-        wish += np.float32(toned) * (tone[:, int(255 * (LUMA @ wish))] / 255 - wish)
-    return PaintColours(tone, toned, wish / (LUMA @ wish), lighter, 2 * was)
+        wish += np.float32(toned) * (tone[:, int(255 * bright)] / 255 - wish)
+    return PaintColours(tone, toned, wish / (LUMA @ wish), lighter, 2 * bright / lighter)
 
 
 def _tone(picture: NDArray[Any]) -> tuple[F32 | None, float]:

@@ -10,7 +10,7 @@ and `composite` (the painted crop, where the warp is not to be trusted).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from engine.render.base import FrameCondition, Portrait
 from engine.render.composite_maps import cut_crop
 from engine.render.compositing import Compositor, Layers
 from engine.render.eyelids import close_lids, make_lids
-from engine.render.paint_colours import PaintColours, paint_colours, parted
+from engine.render.paint_colours import PaintColours, paint_colours
 from engine.render.specs import (
     CARRY,
     CHANNELS,
@@ -88,7 +88,7 @@ class TinyRenderer:
         cut = cut_crop(portrait.rgb, portrait.to_crop)
         crop = self._put(cut)
         source = self._put(portrait.source[None])
-        face = TinyFace(
+        return TinyFace(
             crop=crop,
             source=source,
             lines=self._lines(source=source)["reference_maps"],
@@ -96,18 +96,8 @@ class TinyRenderer:
             kept=self._enroll(crop=crop),
             composite=self._compositor.prepare(portrait),
             lids=make_lids(portrait.rgb, portrait.landmarks),
+            colours=paint_colours(cut[0], portrait.source),
         )
-        target = parted(portrait.source)
-        painted = self._paint_once(face, target)
-        return replace(face, colours=paint_colours(cut[0], portrait.source, painted, target))
-
-    def _paint_once(self, face: TinyFace, target: F32) -> F32:
-        """The crop (3, 128, 128) in [-1, 1] as painted for landmarks (478, 2), as it comes."""
-        still = np.zeros(2, np.float32), np.zeros(6, np.float32)
-        condition = FrameCondition(target, *still, self.noise(0))
-        geometry, _, painted = self._paint([(face, self.cold(face), condition)], [target[None]])
-        patch, warped = (np.asarray(x)[0] for x in (painted[0], geometry[0]["warped"]))
-        return np.asarray(patch[:3] + patch[3:] * warped, np.float32)
 
     @staticmethod
     def noise(seed: int) -> F32:

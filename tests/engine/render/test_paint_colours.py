@@ -51,7 +51,7 @@ def put_right(colours: PaintColours, painted: np.ndarray, trust: float = 0.0) ->
 
 def test_paint_on_a_grey_portrait_is_grey() -> None:
     painted = crop(DULL)
-    colours = paint_colours(crop(TEETH, grey=True), landmarks(), painted, landmarks())
+    colours = paint_colours(crop(TEETH, grey=True), landmarks())
     shown = put_right(colours, painted)
     assert np.ptp(shown, -1).max() < 0.01
     assert shown.std() > 0.05
@@ -60,14 +60,14 @@ def test_paint_on_a_grey_portrait_is_grey() -> None:
 def test_paint_on_a_toned_portrait_has_its_tone() -> None:
     sepia = crop(TEETH, grey=True) * 0.5 + np.array([0.3, 0.1, -0.2], np.float32)[:, None, None]
     painted = crop(DULL)
-    shown = put_right(paint_colours(sepia, landmarks(), painted, landmarks()), painted)
+    shown = put_right(paint_colours(sepia, landmarks()), painted)
     own = to_lab((sepia.transpose(1, 2, 0) + 1) / 2)[..., 1:].mean((0, 1))
     assert np.abs(to_lab(shown)[..., 1:].mean((0, 1)) - own).max() < 4
 
 
 def test_teeth_get_the_colour_of_the_persons_own_and_nothing_else_changes() -> None:
     painted = crop(DULL)
-    colours = paint_colours(crop(TEETH), landmarks(), painted, landmarks())
+    colours = paint_colours(crop(TEETH), landmarks())
     before = (painted.transpose(1, 2, 0) + 1) / 2
     shown = put_right(colours, painted)
     inside = shown[MOUTH][3:-3, 3:-3]
@@ -81,7 +81,7 @@ def test_teeth_get_the_colour_of_the_persons_own_and_nothing_else_changes() -> N
 
 @pytest.mark.parametrize("inside", [(0.62, 0.3, 0.3), (0.08, 0.05, 0.05)], ids=["tongue", "dark"])
 def test_a_tongue_and_the_dark_of_a_mouth_are_no_teeth(inside: tuple[float, ...]) -> None:
-    colours = paint_colours(crop(TEETH), landmarks(), crop(DULL), landmarks())
+    colours = paint_colours(crop(TEETH), landmarks())
     shown = put_right(colours, crop(inside))
     np.testing.assert_allclose(shown[80, 64], inside, atol=0.03)
 
