@@ -24,6 +24,13 @@ from engine.options import (
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 AudioOption = Annotated[Path, typer.Option("--audio", "-a", help="Any file with a sound track.")]
+FaceOption = Annotated[
+    int | None, typer.Option(help="Which face talks, counted from the left; the largest.")
+]
+BackgroundOption = Annotated[
+    str,
+    typer.Option(help="Behind transparent parts: a colour (white, #20a040) or an image; grey."),
+]
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="TOML file of the run.")]
 CpuOption = Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")]
 
@@ -37,14 +44,8 @@ def generate(
         typer.Option("--portrait", "-p", help="Image of a person; sd15 takes several."),
     ],
     audio: AudioOption,
-    face: Annotated[
-        int | None,
-        typer.Option(help="Which face talks, counted from the left; the largest without it."),
-    ] = None,
-    background: Annotated[
-        str,
-        typer.Option(help="Behind transparent parts: a colour (white, #20a040) or an image; grey."),
-    ] = "",
+    face: FaceOption = None,
+    background: BackgroundOption = "",
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help="Video: .mp4, .mkv, .mov; no suffix: a folder of PNG."),
