@@ -226,7 +226,7 @@ FILES = (
         lambda: encoded(grey().convert("RGB"), "PNG", icc_profile=profile("ProPhoto")),
     ),
     PictureFile("16-bit PNG, colour", lambda: deep_png(np.asarray(portrait()), 3), true_colours=T),
-    PictureFile("16-bit PNG, grey", lambda: deep_png(np.asarray(portrait()), 1)),
+    PictureFile("16-bit PNG, grey", lambda: deep_png(np.asarray(grey().convert("RGB")), 1)),
     PictureFile(
         "float TIFF", lambda: encoded(Image.fromarray(np.asarray(grey(), np.float32) / 255), "TIFF")
     ),
@@ -256,7 +256,7 @@ FILES = (
     ),
     PictureFile("transparent PNG", lambda: encoded(cut_out(), "PNG"), SAID, "transparent"),
     PictureFile("transparent, on green", lambda: encoded(cut_out(), "PNG"), background="#30a050"),
-    PictureFile("12 Mpx HEIC", lambda: heic(sized(4032, 3024)), SAID, "pixels high"),
+    PictureFile("12 Mpx HEIC", lambda: heic(sized(4032, 3024))),
     PictureFile("48 Mpx JPEG", lambda: encoded(sized(8064, 6048), "JPEG", quality=88)),
     PictureFile(
         "48 Mpx progressive",

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, Route
 
+from benchmarks.picture_files import FILES
 from benchmarks.server_process import ServerProcess
 from tests.e2e.conftest import FAKE, OpenPage, server_command
 from tests.e2e.live import default_portrait, wait_live, wait_until
@@ -137,10 +138,10 @@ def bad_portrait(code: str, face: Image.Image) -> Image.Image:
         canvas = Image.new("RGB", (420, 320), (120, 125, 130))
         canvas.paste(head.resize((100, 100)), (160, 90))
         return canvas
-    canvas = Image.new("RGB", (1024, 512), (120, 125, 130))
     if code == "mouth_hidden":
-        canvas.paste(head.resize((512, 512)), (256, 0))
-        canvas.paste((60, 90, 140), (0, 300, 1024, 512))
+        covered = next(file for file in FILES if file.name == "microphone")
+        return Image.open(io.BytesIO(covered.make()))
+    canvas = Image.new("RGB", (1024, 512), (120, 125, 130))
     return canvas
 
 
