@@ -100,7 +100,8 @@ def paint_colours(crop: F32, source: F32) -> PaintColours:
     bright = float(LUMA @ wish)
     if tone is not None:
         wish += np.float32(toned) * (tone[:, int(255 * bright)] / 255 - wish)
-    return PaintColours(tone, toned, wish / (LUMA @ wish), lighter, 2 * bright / lighter)
+    teeth = np.asarray(wish / (LUMA @ wish), np.float32)
+    return PaintColours(tone, toned, teeth, lighter, 2 * bright / lighter)
 
 
 def _tone(picture: NDArray[Any]) -> tuple[F32 | None, float]:
