@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.environment import ROOT
-from server.quality import LADDER
+from server.live.quality import LADDER
 
 CHILD = Path(__file__).with_name("frames_child.py")
 LADDER_BLOCK = 40  # frames: as often as the rarest picture of a step comes

@@ -226,7 +226,7 @@ class LiveKitDoor:
         from livekit.agents.voice.avatar import QueueAudioOutput
 
         from server.doors.livekit import make_runner
-        from server.remote_link import RemoteLink
+        from server.programs.remote_link import RemoteLink
 
         class Me:
             async def publish_track(self, track: Any, options: Any) -> Any:

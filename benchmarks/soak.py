@@ -41,7 +41,7 @@ from benchmarks.server_process import (
 )
 from benchmarks.voice import wav
 from client_example.headless import Viewer
-from server import frame_code
+from server.live import frame_code
 
 RATE_HZ = 48_000
 UTTERANCE_S = 8.0

@@ -21,19 +21,19 @@ from starlette.websockets import WebSocket, WebSocketState
 from engine.errors import AvatarError
 from engine.motion.expression import WORDS
 from engine.types import Engine, RgbImage
-from server.access import grant_of
 from server.doors import DOORS
 from server.doors.camera import CallDevices, in_call
 from server.errors import ApiError, refusal
-from server.guard import guards
-from server.http import check_type, read_body, service_of
-from server.ice import ice_servers
-from server.openapi import describe
+from server.live.spans import exporting
 from server.queues import waiting
-from server.routes import Operation, Terms
 from server.service import AvatarService
 from server.settings import ServerSettings
-from server.spans import exporting
+from server.trust.access import grant_of
+from server.web.guard import guards
+from server.web.http import check_type, read_body, service_of
+from server.web.openapi import describe
+from server.web.routes import Operation, Terms
+from server.webrtc.ice import ice_servers
 
 REFUSED, INTERNAL = 1008, 1011  # why a WebSocket is closed
 _HERE = Path(__file__).parent

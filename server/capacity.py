@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from engine.types import Engine, Quality, RgbImage
-from server.encoders import make_vp8
-from server.quality import LADDER
-from server.yuv import as_frame, to_yuv
+from server.live.quality import LADDER
+from server.live.yuv import as_frame, to_yuv
+from server.webrtc.encoders import make_vp8
 
 MEASURED_S = 0.4  # spent at each quality, at least one frame
 WARM_UP = 4  # frames

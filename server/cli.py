@@ -14,11 +14,12 @@ from engine.cli import app as engine_commands
 from engine.errors import AvatarError, ConfigError
 from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, given, with_groups
 from engine.telemetry import silence
-from server.livekit_worker import app as livekit_commands
+from server.doors.livekit_worker import app as livekit_commands
 from server.logs import LogFormat
-from server.run import BUNDLED_PORTRAIT, run_server
+from server.portraits import BUNDLED_PORTRAIT
+from server.run import run_server
 from server.settings import ServerSettings, VideoCodec
-from server.tokens import ACCESSES, sign
+from server.trust.tokens import ACCESSES, sign
 
 MAX_BATCH = 8  # streams that are stepped together at most: a program is compiled for 1, 2, 4 and 8
 

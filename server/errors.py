@@ -6,12 +6,12 @@ from starlette.exceptions import HTTPException
 
 from engine.errors import AvatarError, MediaError, PortraitRefused, PromptRefused
 from engine.face.image_file import BadImage, ImageTooLarge
-from server.limits import RETRY_AFTER_S, ServerFull, TooManyOffers
+from server.live.limits import RETRY_AFTER_S, ServerFull, TooManyOffers
+from server.live.worker import WorkerBusy, WorkerStopped
 from server.portraits import PortraitsFull
-from server.signaling import BadSdp
-from server.sound_format import SpeechRefused
+from server.sound.sound_format import SpeechRefused
 from server.targets import TargetRefused
-from server.worker import WorkerBusy, WorkerStopped
+from server.webrtc.signaling import BadSdp
 
 
 class ApiError(AvatarError):

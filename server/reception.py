@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiortc import RTCPeerConnection, RTCRemoteInboundRtpStreamStats
 
-from server.figures import Figures
+from server.live.figures import Figures
 
 
 class Reception:

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Iterable
 
 from server.errors import ApiError
-from server.session import Session
-from server.viewer import Viewer
+from server.live.session import Session
+from server.webrtc.viewer import Viewer
 
 _UFRAG = re.compile(r"^a=ice-ufrag:(\S+)", re.MULTILINE)
 REMEMBERED = 256

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,17 +13,15 @@ if TYPE_CHECKING:
     from engine.types import Engine
     from server.settings import ServerSettings
 
-BUNDLED_PORTRAIT = Path(__file__).parent / "data" / "astronaut.png"
-BUNDLED_NAME = "Astronaut"
-
 
 def run_server(engine: Engine, settings: ServerSettings) -> None:
     """Serve `engine` until interrupted; prints the address once everything is warm."""
     from engine.face.image_file import decode_image
     from server.app import create_app
     from server.logs import configure
+    from server.portraits import BUNDLED_NAME, BUNDLED_PORTRAIT
     from server.priority import others_give_way
-    from server.serving import Server, listen
+    from server.web.serving import Server, listen
 
     configure(settings.log_format)
     # Pillow warns about what is wrong with uploaded pictures: they are refused or read all the same.

@@ -12,25 +12,25 @@ from typing import Any
 
 from engine.face.image_file import Picture, read_picture
 from engine.types import Engine, RgbImage
-from server.access import Gate
-from server.beeps import BeepLog
 from server.capacity import Capacity, measure
 from server.errors import ApiError
-from server.frame_log import FrameLog
 from server.heap import give_memory_back
-from server.limits import SessionBook
+from server.live.beeps import BeepLog
+from server.live.frame_log import FrameLog
+from server.live.limits import SessionBook
+from server.live.moods import MoodFollower
+from server.live.session import Session
+from server.live.surroundings import SessionOptions, Surroundings
+from server.live.worker import EngineWorker, WorkerBusy, WorkerStopped
 from server.metrics import Metrics
-from server.moods import MoodFollower
 from server.portraits import Portrait, PortraitRegistry, enroll_picture
 from server.priority import give_way
 from server.resources import ResourceBook
-from server.senders import Senders
-from server.session import Session
+from server.sending.senders import Senders
 from server.settings import ServerSettings
-from server.signaling import Role, check_offer, configure_library
-from server.surroundings import SessionOptions, Surroundings
-from server.viewer import Viewer
-from server.worker import EngineWorker, WorkerBusy, WorkerStopped
+from server.trust.access import Gate
+from server.webrtc.signaling import Role, check_offer, configure_library
+from server.webrtc.viewer import Viewer
 
 CAPACITY_S = 1.0
 MakeViewer = Callable[[Session], Viewer]  # a door's own kind, with its data channels

@@ -22,13 +22,13 @@ from av.video.reformatter import VideoReformatter
 
 from engine.config import FPS
 from engine.errors import ConfigError
-from server.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Pcm48
-from server.muxing import fitted
-from server.senders import Sender, SendingFailed
+from server.live.session import Session
+from server.live.surroundings import SessionOptions
+from server.sending.muxing import fitted
+from server.sending.senders import Sender, SendingFailed
 from server.service import AvatarService
-from server.session import Session
 from server.settings import ServerSettings
-from server.surroundings import SessionOptions
+from server.sound.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Pcm48
 
 MISSING = "a video call needs the extra camera: pip install 'portraittalk[camera]'"
 LIMIT = SOUND_RATE_HZ // 5  # samples that wait for the sound device

@@ -22,11 +22,11 @@ import numpy as np
 from engine.config import FPS
 from engine.errors import AvatarError, ConfigError
 from server.extras import extra
-from server.intake import SOUND_RATE_HZ
-from server.link import Link, LocalLink
-from server.pieces import Over, Said
-from server.remote_link import LinkFailed, RemoteLink
+from server.programs.link import Link, LocalLink
+from server.programs.pieces import Over, Said
+from server.programs.remote_link import LinkFailed, RemoteLink
 from server.service import AvatarService
+from server.sound.intake import SOUND_RATE_HZ
 
 with extra("livekit"):
     from livekit import api, rtc
@@ -183,7 +183,7 @@ class AvatarSession(agents.AvatarSession):  # type: ignore[misc]
 
     Args:
         url: of a server that draws the avatar.
-        service: draws it in this process (`server.embedded`), if there is no `url`.
+        service: draws it in this process (`server.programs.embedded`), if there is no `url`.
         join: False: a `portraittalk livekit-worker` joins by itself, under `identity`.
 
     Raises:

@@ -24,11 +24,11 @@ from engine.face import arkit
 from engine.offline.motion_file import eye_turns
 from engine.types import F32, FaceMotion
 from server.errors import ApiError
-from server.http import read_json, sender_routes, sending, service_of, session_of
-from server.outlet import Shown
-from server.senders import Sender
-from server.session import Session
+from server.live.outlet import Shown
+from server.live.session import Session
+from server.sending.senders import Sender
 from server.targets import PORTS, Address, Targets
+from server.web.http import read_json, sender_routes, sending, service_of, session_of
 
 Coder = Callable[[FaceMotion, float], bytes]
 VERSION = 6

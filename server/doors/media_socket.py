@@ -21,10 +21,10 @@ from av.video.reformatter import VideoReformatter
 from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket
 
-from server.broadcast import VIDEO_TIME_BASE
-from server.http import session_of
-from server.pieces import Over, Piece, Pieces, Said, receiving
-from server.routes import Socket
+from server.live.broadcast import VIDEO_TIME_BASE
+from server.programs.pieces import Over, Piece, Pieces, Said, receiving
+from server.web.http import session_of
+from server.web.routes import Socket
 
 QUALITY = 3  # of the JPEG encoder: 2 is best, 31 worst
 

@@ -14,16 +14,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from engine.motion.expression import MAX_PROMPT
-from server.access import grant_of
 from server.doors import smallwebrtc
-from server.http import address_of, check, read_raw, service_of
-from server.line import Voice
-from server.one_way import watch
-from server.routes import Operation, Terms
+from server.doors.one_way import watch
+from server.live.line import Voice
+from server.live.surroundings import SessionOptions
 from server.service import MakeViewer
-from server.signaling import add_candidate
-from server.surroundings import SessionOptions
-from server.viewer import Viewer
+from server.trust.access import grant_of
+from server.web.http import address_of, check, read_raw, service_of
+from server.web.routes import Operation, Terms
+from server.webrtc.signaling import add_candidate
+from server.webrtc.viewer import Viewer
 
 
 class OfferBody(BaseModel):

@@ -18,11 +18,11 @@ import numpy as np
 from engine.errors import AvatarError
 from server.doors.pipecat_played import Played
 from server.extras import extra
-from server.link import Link, LocalLink
-from server.pieces import Over, Piece, Said
-from server.remote_link import RemoteLink
+from server.programs.link import Link, LocalLink
+from server.programs.pieces import Over, Piece, Said
+from server.programs.remote_link import RemoteLink
 from server.service import AvatarService
-from server.sound_format import Encoder
+from server.sound.sound_format import Encoder
 
 with extra("pipecat"):
     from pipecat.frames.frames import (
@@ -54,7 +54,7 @@ class PortraitTalkVideoService(AIService):  # type: ignore[misc]
 
     Args:
         url: of a server that draws the avatar.
-        service: draws it in this process (`server.embedded`), if there is no `url`.
+        service: draws it in this process (`server.programs.embedded`), if there is no `url`.
 
     Raises:
         ValueError: not exactly one of the two is given.

@@ -18,13 +18,13 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.carriers import Carrier, FileCarrier, network_carrier
-from server.http import read_json, sender_routes, sending, service_of, session_of
-from server.muxing import Muxer
-from server.outlet import Heard
-from server.senders import Sender, SendingFailed
-from server.session import Session
+from server.live.outlet import Heard
+from server.live.session import Session
+from server.sending.carriers import Carrier, FileCarrier, network_carrier
+from server.sending.muxing import Muxer
+from server.sending.senders import Sender, SendingFailed
 from server.targets import Targets
+from server.web.http import read_json, sender_routes, sending, service_of, session_of
 
 STALLED_S = 10.0  # who takes nothing for so long is given up
 LOOK_S = 0.5

@@ -24,16 +24,16 @@ from engine.errors import AvatarError, ConfigError, MediaError
 from engine.face.image_file import decode_image
 from engine.profiles import load_profile
 from engine.types import Engine, RgbImage
-from server.intake import Pcm48
-from server.run import BUNDLED_PORTRAIT
+from server.live.session import Session
+from server.live.speech import Utterance
+from server.live.surroundings import SessionOptions
+from server.portraits import BUNDLED_PORTRAIT
+from server.programs.sound_source import Source, read_source
+from server.programs.turn import Pair, Pairing, Recording, Turn
 from server.service import AvatarService
-from server.session import Session
 from server.settings import ServerSettings
-from server.sound_format import Encoding, SoundFormat
-from server.sound_source import Source, read_source
-from server.speech import Utterance
-from server.surroundings import SessionOptions
-from server.turn import Pair, Pairing, Recording, Turn
+from server.sound.intake import Pcm48
+from server.sound.sound_format import Encoding, SoundFormat
 
 PortraitSource = str | Path | bytes | RgbImage
 AHEAD_S = 5.0  # of speech that waits in a live session; the rest of the source is read later
@@ -122,7 +122,7 @@ class Avatar:
         """Say something; what was being said is cut off.
 
         Args:
-            source: see `server.sound_source.read_source`; it is read as it is needed.
+            source: see `server.programs.sound_source.read_source`; it is read as it is needed.
             rate_hz: of raw sound, as `encoding` is; a file says so itself.
             paced: give in real time. What is not fetched within 2 s is lost then, and counted.
 

@@ -5,7 +5,7 @@ call's id in `Location`; the answer has a face where the offer has a video, and 
 `oai-events` carries the events. `/v1/realtime?call_id=` joins a call.
 
 Without `--realtime-upstream` the sound that a client appends (a call's microphone) is the assistant's
-voice: the avatar says it. With it, a model is behind the avatar (`server.upstream`). The query of
+voice: the avatar says it. With it, a model is behind the avatar (`server.conversation.upstream`). The query of
 a WebSocket, or of a call, may have `portrait_id` and `prompt`; that of a WebSocket also `session_id`,
 to speak through a session that is there. A viewer joins by `session.avatar.session_id`, which
 `session.created` tells, with POST `/api/offer`.
@@ -28,19 +28,19 @@ from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.motion.expression import MAX_PROMPT
-from server.access import KEY_PROTOCOL, grant_of
-from server.control import DataChannel
+from server.conversation.own_voice import OwnVoice
+from server.conversation.realtime import Conversation, Json
+from server.conversation.upstream import Upstream, reach
 from server.errors import ApiError
-from server.http import MAX_JSON_BYTES, address_of, check, read_body, service_of
-from server.line import Voice
-from server.own_voice import OwnVoice
-from server.realtime import Conversation, Json
-from server.routes import Operation, Socket, Terms
+from server.live.line import Voice
+from server.live.session import Session
+from server.live.surroundings import SessionOptions
 from server.service import AvatarService
-from server.session import Session
-from server.surroundings import SessionOptions
-from server.upstream import Upstream, reach
-from server.viewer import Viewer
+from server.trust.access import KEY_PROTOCOL, grant_of
+from server.web.http import MAX_JSON_BYTES, address_of, check, read_body, service_of
+from server.web.routes import Operation, Socket, Terms
+from server.webrtc.control import DataChannel
+from server.webrtc.viewer import Viewer
 
 CHANNEL = "oai-events"
 MAX_EVENT = 256 * 1024  # of a data channel

@@ -23,16 +23,16 @@ from pydantic import BaseModel, Field
 
 from engine.errors import AvatarError
 from engine.motion.expression import MAX_PROMPT
-from server.control import DataChannel
+from server.conversation.turn_detection import TurnDetector, loudness
 from server.doors.sessions import described
 from server.errors import ApiError
-from server.events import Event
-from server.http import check
-from server.intake import Pcm48
-from server.outlet import Heard
+from server.live.events import Event
+from server.live.outlet import Heard
+from server.live.session import Session
 from server.service import AvatarService
-from server.session import Session
-from server.turn_detection import TurnDetector, loudness
+from server.sound.intake import Pcm48
+from server.web.http import check
+from server.webrtc.control import DataChannel
 
 LABEL = "rtvi-ai"
 VERSION = "2.1.0"

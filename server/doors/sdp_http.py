@@ -10,14 +10,14 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.access import grant_of
 from server.errors import ApiError
-from server.http import check_type, read_body, service_of, session_of
-from server.ice import IceServer, ice_servers
 from server.resources import Resource
-from server.routes import Terms
-from server.signaling import BadSdp
-from server.trickle import read_fragment, trickle
+from server.trust.access import grant_of
+from server.web.http import check_type, read_body, service_of, session_of
+from server.web.routes import Terms
+from server.webrtc.ice import IceServer, ice_servers
+from server.webrtc.signaling import BadSdp
+from server.webrtc.trickle import read_fragment, trickle
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"

@@ -14,14 +14,14 @@ from starlette.routing import BaseRoute
 
 from engine.audio.sound_file import read_voice
 from engine.motion.expression import MAX_PROMPT
-from server.access import grant_of, require
 from server.errors import ApiError
-from server.http import address_of, read_body, read_json, service_of, session_of
-from server.line import Voice
-from server.routes import Operation, Terms
-from server.session import Session
-from server.sound_format import SoundFormat
-from server.surroundings import SessionOptions
+from server.live.line import Voice
+from server.live.session import Session
+from server.live.surroundings import SessionOptions
+from server.sound.sound_format import SoundFormat
+from server.trust.access import grant_of, require
+from server.web.http import address_of, read_body, read_json, service_of, session_of
+from server.web.routes import Operation, Terms
 
 PENDING_S = 60.0  # a session made here waits so long for its first viewer
 MAX_SOUND_BYTES = 16 * 1024 * 1024

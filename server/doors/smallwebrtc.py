@@ -18,19 +18,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from engine.motion.expression import MAX_PROMPT
-from server.access import grant_of, require
 from server.doors.rtvi import Rtvi
 from server.doors.sessions import PENDING_S
 from server.errors import ApiError
-from server.http import address_of, check, read_raw, service_of
-from server.ice import ice_servers
-from server.line import Voice
-from server.routes import Operation, Terms
+from server.live.line import Voice
+from server.live.session import Session
+from server.live.surroundings import SessionOptions
 from server.service import MakeViewer
-from server.session import Session
-from server.signaling import add_candidate
-from server.surroundings import SessionOptions
-from server.viewer import Viewer
+from server.trust.access import grant_of, require
+from server.web.http import address_of, check, read_raw, service_of
+from server.web.routes import Operation, Terms
+from server.webrtc.ice import ice_servers
+from server.webrtc.signaling import add_candidate
+from server.webrtc.viewer import Viewer
 
 MARKS = {"pc_id", "restart_pc", "request_data", "requestData"}
 

@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from engine.motion.expression import MAX_PROMPT
 from server.errors import ApiError
-from server.http import MAX_JSON_BYTES, unfit
-from server.line import Voice
-from server.sound_format import Encoding, SoundFormat
-from server.speech import MAX_ID
+from server.live.line import Voice
+from server.live.speech import MAX_ID
+from server.sound.sound_format import Encoding, SoundFormat
+from server.web.http import MAX_JSON_BYTES, unfit
 
 MAX_WORDS = 2000
 
@@ -23,7 +23,7 @@ class Strict(BaseModel):
 
 
 class Query(Strict):
-    """What the address of a socket asks for; `token` is looked at before (`server.access`).
+    """What the address of a socket asks for; `token` is looked at before (`server.trust.access`).
 
     Raises:
         SpeechRefused: bad_format.

@@ -18,7 +18,7 @@ A binary message is sound of the current utterance. A text message is a JSON obj
 | `prompt`, `portrait` | `prompt`; `portrait_id` |
 | `ping` | answered by `pong` |
 
-What comes back is `session` and then every event of `server.events`. An `error` leaves the socket
+What comes back is `session` and then every event of `server.live.events`. An `error` leaves the socket
 open. Two errors are about sound: after `interrupted` by somebody else what is still on its way is
 dropped until `begin` or `end`; `speech_full` says in `accepted_bytes` where the utterance was cut
 because 60 s wait, and its rest is dropped likewise: begin anew with it once `buffer` says there is
@@ -33,7 +33,6 @@ from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.errors import AvatarError
-from server.access import grant_of
 from server.doors.sessions import described, spoken_session_of, told_missed
 from server.doors.speech_messages import (
     Begin,
@@ -48,14 +47,15 @@ from server.doors.speech_messages import (
     parse,
 )
 from server.errors import refusal
-from server.events import Event, Listener
-from server.http import address_of, check, first_of, service_of
-from server.microphone import Listening
-from server.routes import Socket
-from server.session import Session
-from server.sound_format import SoundFormat, SpeechRefused
-from server.speech import Utterance, Word
-from server.surroundings import SessionOptions
+from server.live.events import Event, Listener
+from server.live.microphone import Listening
+from server.live.session import Session
+from server.live.speech import Utterance, Word
+from server.live.surroundings import SessionOptions
+from server.sound.sound_format import SoundFormat, SpeechRefused
+from server.trust.access import grant_of
+from server.web.http import address_of, check, first_of, service_of
+from server.web.routes import Socket
 
 CLOSE_CODES = {"server_stopping": 1001, "failed": 1011}  # by the reason of `closing`; else 1000
 

@@ -33,12 +33,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.errors import AvatarError
 from server.errors import ApiError, refusal
-from server.events import Event
-from server.http import first_of, service_of, session_of, unfit
-from server.outlet import Heard, Outlet, Shown
-from server.routes import Socket
-from server.session import Session
-from server.sound_format import Decoder, Encoder, SoundFormat
+from server.live.events import Event
+from server.live.outlet import Heard, Outlet, Shown
+from server.live.session import Session
+from server.sound.sound_format import Decoder, Encoder, SoundFormat
+from server.web.http import first_of, service_of, session_of, unfit
+from server.web.routes import Socket
 
 MULAW = SoundFormat(8000, "ulaw")
 START_S = 10.0  # for a call to begin

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from server.doors.one_way import watch
 from server.doors.sdp_http import (
     CONNECTION,
     OFFERS,
@@ -19,9 +20,8 @@ from server.doors.sdp_http import (
     read_offer,
     unprocessable,
 )
-from server.http import address_of, service_of, session_of
-from server.one_way import watch
-from server.routes import Operation
+from server.web.http import address_of, service_of, session_of
+from server.web.routes import Operation
 
 
 class Watch(Offers):

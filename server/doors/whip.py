@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from engine.motion.expression import MAX_PROMPT
-from server.access import grant_of
+from server.doors.one_way import open_and_publish, publish
 from server.doors.sdp_http import (
     CONNECTION,
     OFFERS,
@@ -25,12 +25,12 @@ from server.doors.sdp_http import (
     read_offer,
     unprocessable,
 )
-from server.http import address_of, check, service_of, session_of
-from server.line import Voice
-from server.one_way import open_and_publish, publish
+from server.live.line import Voice
+from server.live.surroundings import SessionOptions
 from server.resources import Resource
-from server.routes import Operation
-from server.surroundings import SessionOptions
+from server.trust.access import grant_of
+from server.web.http import address_of, check, service_of, session_of
+from server.web.routes import Operation
 
 
 class Query(BaseModel):

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from websockets.asyncio.client import ClientConnection, connect
 
-from server.clips import Spoken
-from server.outlet import Outlet
-from server.session import Session
+from server.live.clips import Spoken
+from server.live.outlet import Outlet
+from server.live.session import Session
 from tests.server.live import Live
 
 RATE = 48_000

@@ -22,8 +22,8 @@ from server.doors.camera import (
     check_devices,
     in_call,
 )
+from server.live.surroundings import SessionOptions
 from server.settings import ServerSettings
-from server.surroundings import SessionOptions
 from tests.server.live import PORTRAIT, serving, until
 
 NULL = (miniaudio.Backend.NULL,)  # whatever sound devices this machine has, none is touched

@@ -12,11 +12,11 @@ import pytest
 
 from engine.errors import AvatarError
 from server.doors.media_socket import Messages
-from server.embedded import embedded
-from server.limits import ServerFull
-from server.link import AHEAD_S, Link, LocalLink
-from server.pieces import Over, Piece, Pieces, Said
-from server.remote_link import LinkFailed, Reader, RemoteLink
+from server.live.limits import ServerFull
+from server.programs.embedded import embedded
+from server.programs.link import AHEAD_S, Link, LocalLink
+from server.programs.pieces import Over, Piece, Pieces, Said
+from server.programs.remote_link import LinkFailed, Reader, RemoteLink
 from server.settings import ServerSettings
 from tests.server.live import Live, serving, until
 

@@ -26,10 +26,10 @@ from livekit.agents.voice.avatar import QueueAudioOutput
 from typer.testing import CliRunner
 
 from engine.errors import BackendUnavailable, ConfigError
-from server import livekit_worker
 from server.doors import livekit as door
-from server.link import Link, LocalLink
-from server.remote_link import RemoteLink
+from server.doors import livekit_worker
+from server.programs.link import Link, LocalLink
+from server.programs.remote_link import RemoteLink
 from server.settings import ServerSettings
 from tests.doors import livekit_hub
 from tests.doors.readme import example

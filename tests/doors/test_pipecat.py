@@ -31,7 +31,7 @@ with warnings.catch_warnings():  # its own, about what it still has for older pr
 
 from engine.errors import BackendUnavailable
 from server.doors.pipecat import PortraitTalkVideoService
-from server.session import Session
+from server.live.session import Session
 from server.settings import ServerSettings
 from tests.doors.readme import example
 from tests.server.live import Live, until

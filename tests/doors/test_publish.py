@@ -21,8 +21,8 @@ from benchmarks.server_process import free_port
 from benchmarks.voice import wav
 from engine.errors import ConfigError
 from engine.offline.mark import MARK
-from server.carriers import ffmpeg
-from server.muxing import Muxer
+from server.sending.carriers import ffmpeg
+from server.sending.muxing import Muxer
 from server.settings import ServerSettings
 from server.targets import TargetRefused, Targets
 from tests.doors.recordings import beeps, heard, seen

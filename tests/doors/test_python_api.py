@@ -19,7 +19,7 @@ from benchmarks.voice import wav
 from engine.errors import AvatarError, ConfigError, MediaError, PortraitRefused, PromptRefused
 from server import Avatar
 from server.doors import python_api
-from server.run import BUNDLED_PORTRAIT
+from server.portraits import BUNDLED_PORTRAIT
 from tests.doors.hearing import Sound, at_48k, babble, place_of, wholeness
 from tests.server.fake_engine import FakeEngine
 from tests.server.live import PORTRAIT, until

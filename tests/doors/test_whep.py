@@ -14,9 +14,9 @@ import pytest
 from playwright.sync_api import Page
 
 from benchmarks.server_process import ServerProcess, free_port
-from server.session import Session
+from server.live.session import Session
 from server.settings import ServerSettings
-from server.sound_format import SoundFormat
+from server.sound.sound_format import SoundFormat
 from tests.doors.conftest import OpenKit
 from tests.doors.one_way import FRAGMENT, SDP, Peer, one_way_offer
 from tests.e2e.conftest import FAKE, OpenPage

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from server.aiortc_internals import AudioPackets
-from server.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Intake, Pcm48
+from server.sound.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Intake, Pcm48
+from server.webrtc.aiortc_internals import AudioPackets
 
 PACKET_S = PACKET_SAMPLES / SOUND_RATE_HZ
 SPOKEN_FROM_S = 1.0  # silence flows before

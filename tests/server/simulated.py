@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from engine.types import VideoFrame
-from server import engine_stream
-from server.clips import Chunk, Picture
-from server.clock import MAX_EXTRA_S, PACKET_S
-from server.engine_stream import EngineStream
-from server.intake import Pcm48
+from server.live import engine_stream
+from server.live.clips import Chunk, Picture
+from server.live.clock import MAX_EXTRA_S, PACKET_S
+from server.live.engine_stream import EngineStream
+from server.live.pacing import Playout
 from server.metrics import Metrics
-from server.pacing import Playout
+from server.sound.intake import Pcm48
 from tests.server.fake_engine import FakeEngine
 
 FRAME_S, PACKET = 0.04, 960

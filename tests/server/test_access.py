@@ -16,10 +16,10 @@ from websockets.typing import Subprotocol
 
 from engine.errors import ConfigError
 from server.doors.offer import OfferBody
-from server.remote_link import RemoteLink
-from server.routes import Operation, Socket
+from server.programs.remote_link import RemoteLink
 from server.settings import ServerSettings
-from server.tokens import ACCESSES
+from server.trust.tokens import ACCESSES
+from server.web.routes import Operation, Socket
 from tests.server.live import Live, offer_sdp, serving, until, watching
 from tests.server.pictures import encoded, photo
 

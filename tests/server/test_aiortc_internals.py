@@ -20,7 +20,8 @@ from aiortc.rtcrtpreceiver import TimestampMapper
 from aiortc.rtp import RtcpSdesPacket, RtcpSenderInfo, RtcpSrPacket
 from packaging.requirements import Requirement
 
-from server.aiortc_internals import (
+from server.settings import ServerSettings
+from server.webrtc.aiortc_internals import (
     ARRIVALS_KEPT,
     AudioPackets,
     fix_video_bitrate,
@@ -30,8 +31,7 @@ from server.aiortc_internals import (
     packets_received,
     report_media_times,
 )
-from server.settings import ServerSettings
-from server.signaling import configure_library
+from server.webrtc.signaling import configure_library
 from tests.server.microphone_way import packet
 
 ROOT = Path(__file__).parents[2]

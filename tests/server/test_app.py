@@ -22,8 +22,8 @@ from engine.offline.casting import cast
 from engine.types import PortraitReport
 from server.app import create_app
 from server.errors import ApiError
+from server.live.worker import WorkerStopped
 from server.settings import ServerSettings
-from server.worker import WorkerStopped
 from tests.server.fake_engine import FakeEngine
 from tests.server.live import PORTRAIT, offer_sdp, serving
 from tests.server.pictures import ACCEPTED, REFUSED, encoded, photo

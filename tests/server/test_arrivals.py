@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.arrivals import EVEN_S, LONGEST_DELAY_S, SHRINK_S, WINDOW, Arrivals
+from server.sound.arrivals import EVEN_S, LONGEST_DELAY_S, SHRINK_S, WINDOW, Arrivals
 
 PACKET_S = 0.020
 

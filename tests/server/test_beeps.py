@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.beeps import BEEPS_KEPT, BeepFinder, BeepLog
-from server.intake import Pcm48
+from server.live.beeps import BEEPS_KEPT, BeepFinder, BeepLog
+from server.sound.intake import Pcm48
 
 
 def beeps_at(places: list[int], length: int = 120_000, loudness: int = 12_000) -> Pcm48:

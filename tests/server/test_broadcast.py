@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from server import frame_code
-from server.beeps import Beep
-from server.broadcast import Broadcast
-from server.clips import Picture
-from server.outlet import SOUND_KEPT, Heard, Outlet
-from server.pacing import REPEAT_S, Playout
+from server.live import frame_code
+from server.live.beeps import Beep
+from server.live.broadcast import Broadcast
+from server.live.clips import Picture
+from server.live.outlet import SOUND_KEPT, Heard, Outlet
+from server.live.pacing import REPEAT_S, Playout
 
 pytestmark = pytest.mark.timeout(20)
 

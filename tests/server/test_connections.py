@@ -18,10 +18,10 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from benchmarks.server_process import ServerProcess
-from server import connections
-from server.connections import Connection, Doorkeeper
 from server.settings import ServerSettings
-from server.uploads import UploadLimits
+from server.web import connections
+from server.web.connections import Connection, Doorkeeper
+from server.web.uploads import UploadLimits
 from tests.server.live import PORTRAIT, FakeEngine, create_app
 
 pytestmark = pytest.mark.timeout(90)

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from server.app import create_app
-from server.routes import Operation
 from server.settings import PREFIX, ServerSettings
+from server.web.routes import Operation
 from tests.server.fake_engine import FakeEngine
 from tests.server.live import PORTRAIT
 

@@ -14,9 +14,9 @@ from aiortc.codecs.vpx import vp8_depayload
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
 from engine.face.image_file import decode_image
+from server.live.yuv import Yuv, as_frame, to_yuv
 from server.settings import ServerSettings
-from server.signaling import configure_library
-from server.yuv import Yuv, as_frame, to_yuv
+from server.webrtc.signaling import configure_library
 
 PORTRAIT = Path(__file__).parents[2] / "server" / "data" / "astronaut.png"
 PARTS = {"VP8": vp8_depayload, "H264": h264_depayload}
@@ -52,7 +52,7 @@ def watch(name: str, data: bytes, decoder: av.VideoCodecContext | None = None) -
 @pytest.mark.parametrize("name", PARTS)
 def test_a_face_looks_as_it_was_sent_and_keeps_to_the_rate(name: str) -> None:
     encoder, whole, sizes = encoder_of(name), face(320), []
-    assert type(encoder).__module__ == "server.aiortc_internals"
+    assert type(encoder).__module__ == "server.webrtc.aiortc_internals"
     for i in range(50):
         yuv = np.roll(whole, i // 2, axis=1)
         sizes.append(len(send(name, encoder, yuv, i)))

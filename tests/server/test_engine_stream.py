@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.types import Quality, RgbImage
-from server.beeps import BeepLog
-from server.clips import Chunk, Picture
-from server.engine_stream import EngineStream
-from server.intake import Pcm48
+from server.live.beeps import BeepLog
+from server.live.clips import Chunk, Picture
+from server.live.engine_stream import EngineStream
 from server.metrics import Metrics
+from server.sound.intake import Pcm48
 from tests.server.fake_engine import FakeEngine, FakeState
 
 BEGIN = 96_000  # a place on the line

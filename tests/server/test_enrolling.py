@@ -9,10 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from server.clips import Chunk
+from server.live.clips import Chunk
+from server.live.worker import WorkerBusy, WorkerStopped
 from server.service import MAX_ENROLLING, AvatarService
 from server.settings import ServerSettings
-from server.worker import WorkerBusy, WorkerStopped
 from tests.server.fake_engine import FakeEngine
 from tests.server.pictures import encoded, photo
 from tests.server.test_engine_stream import Bench, ramp

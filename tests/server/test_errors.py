@@ -7,9 +7,9 @@ import pytest
 from engine.errors import AvatarError, PortraitRefused
 from engine.face.image_file import BadImage, ImageTooLarge
 from server.errors import ApiError, refusal
-from server.limits import ServerFull
-from server.signaling import BadSdp
-from server.worker import WorkerBusy, WorkerStopped
+from server.live.limits import ServerFull
+from server.live.worker import WorkerBusy, WorkerStopped
+from server.webrtc.signaling import BadSdp
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from server.events import KEPT, Event, EventHub
+from server.live.events import KEPT, Event, EventHub
 
 pytestmark = pytest.mark.timeout(10)
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.types import RgbImage
-from server.encoders import make_vp8
-from server.frame_code import COLUMNS, FLAG_BEEP, ROWS, FrameCode, draw, read
-from server.yuv import Yuv, as_frame
+from server.live.frame_code import COLUMNS, FLAG_BEEP, ROWS, FrameCode, draw, read
+from server.live.yuv import Yuv, as_frame
+from server.webrtc.encoders import make_vp8
 
 CODES = st.builds(
     FrameCode,

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from engine.errors import ConfigError
-from server.ice import ice_servers
 from server.settings import ServerSettings
+from server.webrtc.ice import ice_servers
 
 
 def test_passwords_are_those_that_openssl_computes() -> None:

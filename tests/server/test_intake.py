@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.intake import (
+from server.sound.intake import (
     FADE_SAMPLES,
     MAX_GAP,
     PACKET_SAMPLES,

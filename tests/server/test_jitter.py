@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.arrivals import LONGEST_DELAY_S
-from server.intake import EARLY, MAX_GAP, MISSED, PACKET_SAMPLES, SOUND_RATE_HZ, Pcm48
+from server.sound.arrivals import LONGEST_DELAY_S
+from server.sound.intake import EARLY, MAX_GAP, MISSED, PACKET_SAMPLES, SOUND_RATE_HZ, Pcm48
 from tests.server.microphone_way import (
     DECODING_S,
     PACKET_S,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.limits import ServerFull, SessionBook, TooManyOffers
+from server.live.limits import ServerFull, SessionBook, TooManyOffers
 
 
 def maker(name: str, gate: asyncio.Event | None = None) -> Any:

@@ -10,15 +10,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from server import engine_stream, line
-from server.broadcast import Broadcast
-from server.events import EventHub
-from server.figures import Figures
-from server.intake import Pcm48
-from server.line import SoundLine, Voice
+from server.live import engine_stream, line
+from server.live.broadcast import Broadcast
+from server.live.events import EventHub
+from server.live.figures import Figures
+from server.live.line import SoundLine, Voice
+from server.live.speech import SpeechInput
 from server.metrics import Metrics
-from server.sound_format import SoundFormat
-from server.speech import SpeechInput
+from server.sound.intake import Pcm48
+from server.sound.sound_format import SoundFormat
 from tests.server.fake_engine import FakeEngine
 from tests.server.simulated import PACKET, Left, SimulatedEngine, tone
 

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from server.intake import Pcm48
-from server.microphone import KEPT, Listening
-from server.outlet import Outlet
+from server.live.microphone import KEPT, Listening
+from server.live.outlet import Outlet
+from server.live.session import Session, SessionOptions
 from server.service import AvatarService
-from server.session import Session, SessionOptions
 from server.settings import ServerSettings
-from server.sound_format import SpeechRefused
+from server.sound.intake import Pcm48
+from server.sound.sound_format import SpeechRefused
 from tests.server.fake_engine import FakeEngine
 from tests.server.live import PORTRAIT, until
 

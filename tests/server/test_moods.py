@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from engine.motion.expression import MAX_PROMPT
-from server.moods import MOOD_WORDS, worded
-from server.outlet import Outlet
+from server.live.moods import MOOD_WORDS, worded
+from server.live.outlet import Outlet
+from server.live.session import Session
+from server.live.surroundings import SessionOptions
 from server.service import AvatarService
-from server.session import Session
 from server.settings import ServerSettings
-from server.surroundings import SessionOptions
 from tests.server.fake_engine import FakeEngine
 from tests.server.live import until
 

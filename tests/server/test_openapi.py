@@ -23,9 +23,9 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.routing import Mount
 
 from server.app import create_app
-from server.openapi import describe
-from server.routes import Operation, Socket
 from server.settings import ServerSettings
+from server.web.openapi import describe
+from server.web.routes import Operation, Socket
 from tests.server.fake_engine import FakeEngine
 from tests.server.hostile import Besieged, besieged
 from tests.server.live import PORTRAIT

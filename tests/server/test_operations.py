@@ -18,8 +18,8 @@ from websockets.asyncio.client import connect
 from benchmarks.server_process import ServerProcess
 from client_example.headless import Viewer
 from server import logs
-from server.draining import drain
 from server.settings import ServerSettings
+from server.web.draining import drain
 from tests.server.live import serving, until, watching
 
 pytestmark = pytest.mark.timeout(60)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.clock import PACKET_S
+from server.live.clock import PACKET_S
 from tests.server.simulated import FRAME_S, PACKET, Line, SimulatedEngine, check_sound, silence
 
 

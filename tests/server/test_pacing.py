@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.clock import FIRST_S, MAX_EXTRA_S, PACKET_S, Clock
-from server.pacing import GRACE_S, LIMIT_S, REPEAT_S, Playout
+from server.live.clock import FIRST_S, MAX_EXTRA_S, PACKET_S, Clock
+from server.live.pacing import GRACE_S, LIMIT_S, REPEAT_S, Playout
 from tests.server.simulated import (
     FRAME_S,
     LOOKAHEAD_S,

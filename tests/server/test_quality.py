@@ -8,9 +8,9 @@ from collections import deque
 import numpy as np
 import pytest
 
-from server.clips import Chunk
-from server.quality import LADDER, LONGEST_S, Ladder
-from server.worker import EngineWorker
+from server.live.clips import Chunk
+from server.live.quality import LADDER, LONGEST_S, Ladder
+from server.live.worker import EngineWorker
 from tests.server.fake_engine import FakeEngine
 from tests.server.test_engine_stream import Bench, ramp
 

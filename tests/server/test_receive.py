@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.receive import MAX_JUMP, MicJitterBuffer
+from server.sound.receive import MAX_JUMP, MicJitterBuffer
 
 NEVER = 1e9
 

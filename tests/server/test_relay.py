@@ -16,7 +16,7 @@ from benchmarks.voice import wav
 from client_example import headless
 from client_example.headless import FileMicrophone, Viewer
 from engine.types import Pcm
-from server.sound_format import SoundFormat
+from server.sound.sound_format import SoundFormat
 from tests.server.fake_engine import FakeEngine, FakeState
 from tests.server.live import Live, serving, until
 from tests.server.microphone_way import tone, voice

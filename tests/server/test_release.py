@@ -11,19 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from server import viewer as viewer_module
-from server.clips import Chunk
 from server.errors import ApiError
-from server.limits import SessionBook
+from server.live.clips import Chunk
+from server.live.limits import SessionBook
+from server.live.outlet import Outlet
+from server.live.session import Session
+from server.live.surroundings import SessionOptions, Surroundings
+from server.live.worker import EngineWorker
 from server.metrics import Metrics
-from server.outlet import Outlet
 from server.service import AvatarService
-from server.session import Session
 from server.settings import ServerSettings
-from server.signaling import BadSdp
-from server.surroundings import SessionOptions, Surroundings
-from server.viewer import Viewer
-from server.worker import EngineWorker
+from server.webrtc import viewer as viewer_module
+from server.webrtc.signaling import BadSdp
+from server.webrtc.viewer import Viewer
 from tests.server.fake_engine import FakeEngine
 from tests.server.live import offer_sdp, until
 

@@ -17,16 +17,16 @@ from PIL import Image
 from client_example.headless import Viewer
 from engine.errors import PromptRefused
 from engine.motion.expression import Prompt
-from server import frame_code
 from server.errors import ApiError
-from server.limits import ServerFull
-from server.outlet import Outlet
+from server.live import frame_code
+from server.live.limits import ServerFull
+from server.live.outlet import Outlet
+from server.live.session import Session
+from server.live.surroundings import SessionOptions
 from server.service import AvatarService
-from server.session import Session
 from server.settings import ServerSettings
-from server.signaling import BadSdp
-from server.sound_format import SoundFormat
-from server.surroundings import SessionOptions
+from server.sound.sound_format import SoundFormat
+from server.webrtc.signaling import BadSdp
 from tests.server.fake_engine import FakeEngine
 from tests.server.live import (
     PORTRAIT,

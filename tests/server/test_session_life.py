@@ -12,14 +12,14 @@ import pytest
 
 from engine.errors import ConfigError
 from server.errors import ApiError
-from server.events import Event
-from server.limits import TooManyOffers
-from server.outlet import Outlet
+from server.live.events import Event
+from server.live.limits import TooManyOffers
+from server.live.outlet import Outlet
+from server.live.session import Session, SessionOptions
+from server.live.worker import WorkerStopped
 from server.service import AvatarService
-from server.session import Session, SessionOptions
 from server.settings import ServerSettings
-from server.sound_format import SoundFormat
-from server.worker import WorkerStopped
+from server.sound.sound_format import SoundFormat
 from tests.server.fake_engine import FakeEngine
 from tests.server.live import PORTRAIT, until
 

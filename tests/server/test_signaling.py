@@ -8,8 +8,8 @@ import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
 
-from server import signaling
 from server.settings import ServerSettings
+from server.webrtc import signaling
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -15,8 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from websockets.asyncio.client import connect
 
 from engine.errors import BackendUnavailable
+from server.live.spans import exporting
 from server.settings import ServerSettings
-from server.spans import exporting
 from tests.server.live import serving, until, watching
 
 pytestmark = pytest.mark.timeout(60)

@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.events import EventHub
-from server.intake import Pcm48
-from server.sound_format import Decoder, SoundFormat, SpeechRefused
-from server.speech import (
+from server.live.events import EventHub
+from server.live.speech import (
     LIMIT_S,
     MOST_UTTERANCES,
     MOST_WORDS,
@@ -21,6 +19,8 @@ from server.speech import (
     Utterance,
     Word,
 )
+from server.sound.intake import Pcm48
+from server.sound.sound_format import Decoder, SoundFormat, SpeechRefused
 
 RATE_HZ, PACKET = 48_000, 960
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.intake import Pcm48
-from server.stretch import FADE, LONGEST, SHORTEST, Stretcher, best_period, lengthen, shorten
+from server.sound.intake import Pcm48
+from server.sound.stretch import FADE, LONGEST, SHORTEST, Stretcher, best_period, lengthen, shorten
 from tests.server.microphone_way import noise, tone, voice
 
 PACKET = 960

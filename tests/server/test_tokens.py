@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from engine.errors import ConfigError
 from server.cli import app
-from server.tokens import Grant, TokenRefused, sign, verify
+from server.trust.tokens import Grant, TokenRefused, sign, verify
 
 SECRET = "s" * 32
 NOW = 1_800_000_000.0

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from aiortc.mediastreams import MediaStreamError
 
-from server.clips import Picture
-from server.outlet import Heard, Outlet, Shown
-from server.tracks import AvatarAudioTrack, AvatarTrack, AvatarVideoTrack
-from server.yuv import as_frame
+from server.live.clips import Picture
+from server.live.outlet import Heard, Outlet, Shown
+from server.live.yuv import as_frame
+from server.webrtc.tracks import AvatarAudioTrack, AvatarTrack, AvatarVideoTrack
 
 pytestmark = pytest.mark.timeout(20)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.intake import Pcm48
-from server.turn_detection import TurnDetector, loudness
+from server.conversation.turn_detection import TurnDetector, loudness
+from server.sound.intake import Pcm48
 
 RATE = 48_000
 

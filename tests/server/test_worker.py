@@ -11,7 +11,7 @@ import pytest
 
 from engine.errors import PortraitRefused
 from engine.types import VideoFrame
-from server.worker import MAX_CALLS, EngineWorker, WorkerBusy, WorkerStopped
+from server.live.worker import MAX_CALLS, EngineWorker, WorkerBusy, WorkerStopped
 from tests.server.fake_engine import FakeEngine, FakeState
 
 pytestmark = pytest.mark.timeout(20)

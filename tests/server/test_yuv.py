@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from server.clips import Picture
-from server.yuv import Converter, as_frame, to_yuv
+from server.live.clips import Picture
+from server.live.yuv import Converter, as_frame, to_yuv
 
 
 def test_a_picture_keeps_its_colours() -> None:

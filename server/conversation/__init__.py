@@ -1,0 +1,1 @@
+"""Realtime conversations: the avatar's own voice, a model behind it, whose turn it is."""

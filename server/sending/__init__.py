@@ -1,0 +1,1 @@
+"""A session sent elsewhere: files, RTMP and SRT, what they are muxed into."""

@@ -1,0 +1,1 @@
+"""Sound as samples: formats in, one unbroken line, no session and no network."""

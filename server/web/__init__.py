@@ -1,0 +1,1 @@
+"""HTTP as this server speaks it: routes that say what they are, limits of connections, bodies and hosts."""

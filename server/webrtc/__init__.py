@@ -1,0 +1,1 @@
+"""WebRTC: offers, connections, tracks and what the library keeps to itself."""
