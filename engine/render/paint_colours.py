@@ -25,7 +25,7 @@ TONED = (2.8, 4.2)
 SHOWN = 0.02  # of the face's height: lips parted so far show teeth
 SKIN = (50, 280, 205, 425, 187, 411)  # on the cheeks
 BRIGHT = 60  # percentile of what is between the lips above which it is taken for teeth
-# Teeth by the skin of the cheeks, where a portrait shows none (medians of people who show theirs).
+# Teeth by the skin of the cheeks, where a portrait shows none; set by eye beside people who show theirs.
 LIGHTER, OF_A, OF_B, LIGHTEST = 10.0, 0.25, 0.5, 86.0
 REDDEST = 0.62  # of the skin's a*: what is redder is lips or tongue
 # How much lighter than painted ones teeth are, where the portrait shows them, and where it does not.
