@@ -33,7 +33,7 @@ from engine.backends import BACKENDS
 from engine.config import EngineConfig
 from engine.errors import BackendUnavailable
 from engine.face.image_file import decode_image
-from server.portraits import BUNDLED_PORTRAIT
+from server.settings import BUNDLED_PORTRAIT
 
 if TYPE_CHECKING:
     from benchmarks.sd15_systems import Setup

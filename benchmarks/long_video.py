@@ -58,7 +58,7 @@ from engine.outputs import own_folder
 from engine.render.base import FrameCondition, Portrait
 from engine.render.tiny import TinyRenderer
 from engine.render.tiny_face import TinyFace
-from server.portraits import BUNDLED_PORTRAIT
+from server.settings import BUNDLED_PORTRAIT
 
 WAYS = ("cache", "fusion", "neither")
 FPS = 25

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.colour_profiles import in_space, profile
-from server.portraits import BUNDLED_PORTRAIT
+from server.settings import BUNDLED_PORTRAIT
 
 U8 = NDArray[np.uint8]
 ACCEPTED, SAID, REFUSED = "accepted", "said", "refused"

@@ -31,7 +31,7 @@ from engine.backends.threads import with_threads
 from engine.config import EngineConfig
 from engine.face.image_file import decode_image
 from engine.render.specs import DENOISE
-from server.portraits import BUNDLED_PORTRAIT
+from server.settings import BUNDLED_PORTRAIT
 
 RENDER = (
     "warp",

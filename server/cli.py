@@ -16,9 +16,8 @@ from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, gi
 from engine.telemetry import silence
 from server.doors.livekit_worker import app as livekit_commands
 from server.logs import LogFormat
-from server.portraits import BUNDLED_PORTRAIT
 from server.run import run_server
-from server.settings import ServerSettings, VideoCodec
+from server.settings import BUNDLED_PORTRAIT, ServerSettings, VideoCodec
 from server.trust.tokens import ACCESSES, sign
 
 MAX_BATCH = 8  # streams that are stepped together at most: a program is compiled for 1, 2, 4 and 8

@@ -8,7 +8,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -21,10 +20,6 @@ DEFAULT_ID = "default"
 SHARES = 4  # subjects that fill the room together
 UNUSED_S = 3600.0  # after so long another may take the place
 _QUIET = PortraitReport()
-
-
-BUNDLED_PORTRAIT = Path(__file__).parent / "data" / "astronaut.png"
-BUNDLED_NAME = "Astronaut"
 
 
 def encode_jpeg(rgb: RgbImage) -> bytes:

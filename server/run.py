@@ -19,8 +19,8 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
     from engine.face.image_file import decode_image
     from server.app import create_app
     from server.logs import configure
-    from server.portraits import BUNDLED_NAME, BUNDLED_PORTRAIT
     from server.priority import others_give_way
+    from server.settings import BUNDLED_NAME, BUNDLED_PORTRAIT
     from server.web.serving import Server, listen
 
     configure(settings.log_format)

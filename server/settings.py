@@ -8,6 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from engine.config import from_mapping
@@ -18,6 +19,8 @@ from server.targets import TargetRefused, Targets
 # Kubernetes sets NAME_PORT and the like for every service; none of its names ends with a dash, which
 # would become the second underscore.
 PREFIX = "PORTRAITTALK__"
+BUNDLED_PORTRAIT = Path(__file__).parent / "data" / "astronaut.png"
+BUNDLED_NAME = "Astronaut"
 LEAST_SECRET = 32  # characters
 _HOST = re.compile(r"\*|(\*\.)?[\w.-]+|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]+\]?")
 _ORIGIN = re.compile(r"\*|https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d+)?")

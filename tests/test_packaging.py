@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.portraits import BUNDLED_PORTRAIT
+from server.settings import BUNDLED_PORTRAIT
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("server", "engine", "exports")

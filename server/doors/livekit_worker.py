@@ -12,7 +12,7 @@ import typer
 
 from engine.errors import ConfigError
 from engine.options import EngineOptions, with_groups
-from server.portraits import BUNDLED_PORTRAIT
+from server.settings import BUNDLED_PORTRAIT
 
 if TYPE_CHECKING:
     from engine.config import EngineConfig

@@ -27,11 +27,10 @@ from engine.types import Engine, RgbImage
 from server.live.session import Session
 from server.live.speech import Utterance
 from server.live.surroundings import SessionOptions
-from server.portraits import BUNDLED_PORTRAIT
 from server.programs.sound_source import Source, read_source
 from server.programs.turn import Pair, Pairing, Recording, Turn
 from server.service import AvatarService
-from server.settings import ServerSettings
+from server.settings import BUNDLED_PORTRAIT, ServerSettings
 from server.sound.intake import Pcm48
 from server.sound.sound_format import Encoding, SoundFormat
 

@@ -11,9 +11,8 @@ from engine.config import EngineConfig
 from engine.face.image_file import decode_image
 from engine.profiles import load_profile
 from engine.types import Engine
-from server.portraits import BUNDLED_PORTRAIT
 from server.service import AvatarService
-from server.settings import ServerSettings
+from server.settings import BUNDLED_PORTRAIT, ServerSettings
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from engine.face.image_file import decode_image
-from server.portraits import BUNDLED_PORTRAIT
+from server.settings import BUNDLED_PORTRAIT
 
 
 @pytest.fixture(scope="package")

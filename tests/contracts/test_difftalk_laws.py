@@ -16,7 +16,7 @@ from engine.errors import ConfigError
 from engine.face.image_file import decode_image
 from engine.profiles.sd15 import load_engine
 from engine.render.sd15 import DiffusionRenderer
-from server.portraits import BUNDLED_PORTRAIT
+from server.settings import BUNDLED_PORTRAIT
 from tests.contracts.small import conditions_only, decoded, stirred
 
 HOP = 640

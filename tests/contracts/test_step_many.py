@@ -14,7 +14,7 @@ from engine.enroll import Identity
 from engine.face.image_file import decode_image
 from engine.state import StreamState
 from engine.types import Pcm, Quality, VideoFrame
-from server.portraits import BUNDLED_PORTRAIT
+from server.settings import BUNDLED_PORTRAIT
 from tests.contracts.shared_graphs import SharedGraphs
 
 HOP = 640

@@ -19,7 +19,7 @@ from benchmarks.voice import wav
 from engine.errors import AvatarError, ConfigError, MediaError, PortraitRefused, PromptRefused
 from server import Avatar
 from server.doors import python_api
-from server.portraits import BUNDLED_PORTRAIT
+from server.settings import BUNDLED_PORTRAIT
 from tests.doors.hearing import Sound, at_48k, babble, place_of, wholeness
 from tests.server.fake_engine import FakeEngine
 from tests.server.live import PORTRAIT, until
@@ -102,8 +102,11 @@ async def test_a_frame_shows_its_own_sound_in_both_ways_of_speaking() -> None:
                 abs(int(np.abs(sound.astype(int)).sum()) / np.abs(said.astype(int)).sum() - 1)
                 < 0.01
             )
-            wide = np.flatnonzero(mouths > (mouths.min() + mouths.max()) / 2)
-            np.testing.assert_array_equal(wide, np.flatnonzero(loudness > 1000))
+            wide = set(np.flatnonzero(mouths > (mouths.min() + mouths.max()) / 2))
+            # the speech may begin within a frame, which then is half loud
+            assert set(np.flatnonzero(loudness > 15_000)) <= wide
+            assert wide <= set(np.flatnonzero(loudness > 1000))
+            assert len(wide) in (4, 5)
 
 
 @pytest.mark.timing

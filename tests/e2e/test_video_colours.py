@@ -13,7 +13,7 @@ from engine.avatar import AvatarEngine
 from engine.config import LARGEST_SIDE, EngineConfig
 from engine.offline.casting import Casting
 from engine.offline.video import generate
-from server.portraits import BUNDLED_PORTRAIT
+from server.settings import BUNDLED_PORTRAIT
 from tests.e2e.conftest import OpenPage
 from tests.engine.audio.test_sound_file import write_wav
 

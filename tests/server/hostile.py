@@ -89,5 +89,5 @@ def besieged(**settings: Any) -> Iterator[tuple[asyncio.Runner, Besieged]]:
         try:
             yield runner, server
         finally:
-            runner.run(server.web.http.aclose())
+            runner.run(server.http.aclose())
             runner.run(life.__aexit__(None, None, None))

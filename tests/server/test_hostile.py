@@ -34,7 +34,7 @@ async def offered(server: Besieged, door: str, sdp: str) -> int:
         body |= {"request_data": {}} if door == "smallwebrtc" else {}
         answer = await server.request("POST", "/api/offer", json=body)
     elif door == "whep":
-        made = (await server.web.http.post("/api/sessions", json={})).json()["session_id"]
+        made = (await server.http.post("/api/sessions", json={})).json()["session_id"]
         answer = await server.request("POST", f"/whep/{made}", content=text, headers=SDP)
     else:
         path = {"whip": "/whip", "calls": "/v1/realtime/calls"}[door]

@@ -3,18 +3,26 @@
 import numpy as np
 import pytest
 
+from engine.audio.rotary import rotations
 from engine.audio.speech_encoder import HOP, PAST, StreamingSpeechEncoder
 from engine.backends import GraphSpec, TensorSpec
 
 SPEC = GraphSpec(
     "speech",
-    (TensorSpec("window", ("B", PAST + HOP)), TensorSpec("count", ("B", 1))),
+    (
+        TensorSpec("window", ("B", PAST + HOP)),
+        TensorSpec("turns", ("B", 2, 5, 288)),
+        TensorSpec("count", ("B", 1)),
+    ),
     (TensorSpec("features", ("B", 2, 3)), TensorSpec("count_after", ("B", 1))),
 )
 
 
 class Counter:
-    """Features: first sample, last sample and how many hops were heard before."""
+    """Features: first sample, last sample and how many hops were heard before.
+
+    The rotations are those of that hop.
+    """
 
     spec = SPEC
 
@@ -24,6 +32,8 @@ class Counter:
     def __call__(self, **feeds: np.ndarray) -> dict[str, np.ndarray]:
         self.spec.check(feeds)
         window, count = feeds["window"], feeds["count"]
+        hop = rotations(2 * int(count[0, 0]), 5)
+        np.testing.assert_array_equal(feeds["turns"][0], hop)
         row = np.array([window[0, 0], window[0, -1], count[0, 0]], np.float32)
         return {"features": np.stack([row, row])[None], "count_after": count + 1}
 

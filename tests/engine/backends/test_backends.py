@@ -159,7 +159,7 @@ def test_a_cpu_held_to_fewer_instructions_still_draws() -> None:
         "from engine.avatar import AvatarEngine\n"
         "from engine.config import EngineConfig\n"
         "from engine.face.image_file import decode_image\n"
-        "from server.portraits import BUNDLED_PORTRAIT\n"
+        "from server.settings import BUNDLED_PORTRAIT\n"
         "engine = AvatarEngine.load(EngineConfig(threads=1))\n"
         "identity = engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))\n"
         "made = engine.step(engine.start(identity), np.zeros(640 * 4, np.float32))\n"

@@ -18,7 +18,7 @@ from engine.motion.decoder import MOTION
 from engine.render.specs import COMPOSITE, MOVE, SPECS
 
 ALL = (*SPECS, SPEECH, MOTION, DETECTOR, LANDMARKS)
-SIZES = {"H": 64, "W": 48, "h": 30, "w": 26, "a": 17, "b": 15}
+SIZES = {"H": 64, "W": 48, "h": 30, "w": 26, "w2": 52, "a": 17, "b": 15}
 ANY = GraphSpec("any", (TensorSpec("x", ("B", "n")),), (TensorSpec("y", ("B", "n")),))
 
 

@@ -27,7 +27,7 @@ from engine.nets.portraittalk import PortraitTalkModel
 from engine.nets.sd15_config import Sd15Config
 from engine.profiles.sd15 import load_engine, random_parts
 from engine.render.sd15 import DiffusionRenderer
-from server.portraits import BUNDLED_PORTRAIT
+from server.settings import BUNDLED_PORTRAIT
 from tests.contracts.small import renderer_of, stirred
 
 pytestmark = pytest.mark.train

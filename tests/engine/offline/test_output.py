@@ -21,7 +21,7 @@ from engine.offline.output import check_output, check_space, claim_output
 from engine.offline.video_file import write_video
 from engine.outputs import check_room, claimed
 from engine.types import VideoFrame
-from server.portraits import BUNDLED_PORTRAIT
+from server.settings import BUNDLED_PORTRAIT
 from tests.engine.audio.test_sound_file import tone, write_wav
 
 

@@ -25,7 +25,7 @@ from engine.offline.motion_file import motion
 from engine.offline.video import frames_of, generate
 from engine.offline.video_format import SUFFIXES
 from engine.outputs import MARKER
-from server.portraits import BUNDLED_PORTRAIT
+from server.settings import BUNDLED_PORTRAIT
 from tests.engine.audio.test_sound_file import write_wav
 
 

@@ -15,7 +15,7 @@ from engine.render.compositing import Composite, Compositor, Layers
 from engine.render.lab import LUMA, to_lab
 from engine.render.specs import CARRY, COMPOSITE, MOVE, WARP
 from engine.render.tiny import TinyRenderer
-from server.portraits import BUNDLED_PORTRAIT
+from server.settings import BUNDLED_PORTRAIT
 
 LEVEL = np.eye(2, 3, dtype=np.float32)  # a head that lies as in the portrait
 
