@@ -14,7 +14,7 @@ from engine.cli import app as engine_commands
 from engine.errors import AvatarError, ConfigError
 from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, given, with_groups
 from engine.telemetry import silence
-from server.doors.livekit_worker import app as livekit_commands
+from server.livekit_worker import app as livekit_commands
 from server.logs import LogFormat
 from server.run import run_server
 from server.settings import BUNDLED_PORTRAIT, ServerSettings, VideoCodec

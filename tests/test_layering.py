@@ -27,7 +27,17 @@ ROOMS = {
     "server": (
         *("extras", "heap", "logs", "metrics", "priority", "portraits", "sound", "targets"),
         *("settings", "live", "reception", "sending", "webrtc", "capacity", "errors", "trust"),
-        *("resources", "service", "queues", "web", "programs", "conversation", "doors", "app"),
+        *(
+            "resources",
+            "service",
+            "queues",
+            "web",
+            "programs",
+            "conversation",
+            "doors",
+            "livekit_worker",
+            "app",
+        ),
         *("run", "cli"),
     ),
 }

@@ -26,8 +26,8 @@ from livekit.agents.voice.avatar import QueueAudioOutput
 from typer.testing import CliRunner
 
 from engine.errors import BackendUnavailable, ConfigError
+from server import livekit_worker
 from server.doors import livekit as door
-from server.doors import livekit_worker
 from server.programs.link import Link, LocalLink
 from server.programs.remote_link import RemoteLink
 from server.settings import ServerSettings
