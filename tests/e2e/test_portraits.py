@@ -157,15 +157,17 @@ def test_the_server_tells_bad_portraits_apart(
     page.locator("#preview-text", has_text=WORDS[code]).wait_for()
 
 
-def test_of_two_faces_another_one_can_be_chosen(server: ServerProcess, open_page: OpenPage) -> None:
-    if server_command() == FAKE:
-        pytest.skip("the fake engine sees no faces")
-    face = Image.open(io.BytesIO(default_portrait(server))).convert("RGB").resize((512, 512))
+def test_of_two_faces_another_one_can_be_chosen(
+    drawing_server: ServerProcess, open_page: OpenPage
+) -> None:
+    face = (
+        Image.open(io.BytesIO(default_portrait(drawing_server))).convert("RGB").resize((512, 512))
+    )
     head = face.crop((100, 0, 340, 240))
     pair = Image.new("RGB", (1024, 512), (120, 125, 130))
     pair.paste(head.resize((400, 400)), (60, 60))
     pair.paste(head.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((512, 512)), (512, 0))
-    page = open_page(server.url)
+    page = open_page(drawing_server.url)
     wait_live(page)
     upload(page, "pair.jpg", jpeg(pair))
     page.get_by_role("button", name="Face 2 of 2", pressed=True).wait_for()
