@@ -10,7 +10,7 @@ PACKET_S = PACKET_SAMPLES / SOUND_RATE_HZ
 FIRST_S = 0.03  # what a picture is thought to take before the first one came
 WINDOW = 25  # pictures whose needs decide the delay
 MARGIN_S = 0.002  # time to spare
-BURST_S = 0.02  # what the engine takes for a look-ahead that comes at once
+BURST_S = 0.04  # what the engine takes for a look-ahead that comes at once
 MAX_EXTRA_S = 0.12  # the most that pictures may delay the sound beyond the look-ahead
 
 

@@ -88,7 +88,7 @@ def test_speech_at_hand_leaves_whole_and_in_step_without_waiting_for_the_look_ah
     studio.say(VOICE)
     drawn = len(studio.way.drawn)
     studio.run(3000)
-    assert studio.first_sound_ms() <= 70
+    assert studio.first_sound_ms() <= 90
     np.testing.assert_array_equal(studio.heard(), VOICE)
     out = studio.way.line
     assert out.playout.replaced == 0
