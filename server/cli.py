@@ -15,7 +15,7 @@ from engine.errors import AvatarError, ConfigError
 from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, given, with_groups
 from engine.telemetry import silence
 from server.livekit_worker import app as livekit_commands
-from server.logs import LogFormat
+from server.logs import LogFormat, configure
 from server.run import run_server
 from server.settings import BUNDLED_PORTRAIT, ServerSettings, VideoCodec
 from server.trust.tokens import ACCESSES, sign
@@ -165,6 +165,7 @@ def serve(
     `PORTRAITTALK__ALLOW_ORIGIN=https://a.example`. A flag wins over a variable.
     """
     settings = ServerSettings.merge(os.environ, {**given(server), "frame_code": frame_code})
+    configure(settings.log_format)  # before the engine loads, which says how
     if settings.camera:
         from server.doors.camera import CallDevices, check_devices
 

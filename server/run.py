@@ -18,12 +18,10 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
     """Serve `engine` until interrupted; prints the address once everything is warm."""
     from engine.face.image_file import decode_image
     from server.app import create_app
-    from server.logs import configure
     from server.priority import others_give_way
     from server.settings import BUNDLED_NAME, BUNDLED_PORTRAIT
     from server.web.serving import Server, listen
 
-    configure(settings.log_format)
     # Pillow warns about what is wrong with uploaded pictures: they are refused or read all the same.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     portrait = decode_image(BUNDLED_PORTRAIT.read_bytes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from server.logs import configure
 from server.run import run_server
 from server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
@@ -19,7 +20,9 @@ def main() -> None:
     parser.add_argument("--step-ms", type=float, default=20.0, help="time spent on each frame")
     flags = vars(parser.parse_args())
     engine = FakeEngine(step_seconds=flags.pop("step_ms") / 1000)
-    run_server(engine, ServerSettings.merge(os.environ, flags))
+    settings = ServerSettings.merge(os.environ, flags)
+    configure(settings.log_format)
+    run_server(engine, settings)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from engine.config import EngineConfig
 @pytest.mark.parametrize(
     ("one", "two", "threads"),
     [
-        (Run(0.015, 0.015), Run(0.008, 0.016), 2),  # whole cores
-        (Run(0.015, 0.015), Run(0.011, 0.022), 1),  # faster, and dearer
-        (Run(0.030, 0.015), Run(0.015, 0.022), 1),  # others were in the way of one thread
+        (Run(0.010, 0.010), Run(0.006, 0.011), 2),  # whole cores
+        (Run(0.010, 0.010), Run(0.008, 0.016), 1),  # faster, and dearer
+        (Run(0.020, 0.010), Run(0.010, 0.015), 1),  # others were in the way of one thread
+        (Run(0.016, 0.016), Run(0.009, 0.023), 2),  # a painted frame would take 48 ms on one
         (Run(0.015, 0.015), Run(0.015, 0.030), 1),  # siblings of one core
         (Run(0.060, 0.060), Run(0.045, 0.090), 2),  # one alone does not keep up
         (Run(0.060, 0.060), Run(0.060, 0.120), 1),
