@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -77,7 +78,7 @@ def part(session: object, *path: str) -> Any:
     return session
 
 
-class Conversation:
+class Conversation(ABC):
     """What the realtime clients of one session say and are told.
 
     Every event of the session is told: in the API's words where it has some, else as `portraittalk.*`.
@@ -128,9 +129,9 @@ class Conversation:
         said = {"type": "invalid_request_error", "code": api.code, "message": str(api)}
         self.tell("error", error={**said, "param": None, "event_id": event_id})
 
+    @abstractmethod
     async def do(self, event: Json) -> None:
         """Do what a client says; raises `AvatarError`."""
-        raise NotImplementedError
 
     def follow(self, event: Event) -> None:
         """Translate what the session tells."""
@@ -155,9 +156,11 @@ class Conversation:
             case _:
                 self.tell(f"portraittalk.{event.type}", **event.data)
 
+    @abstractmethod
     def spoken(self, item: str) -> None:
         """An item of ours was spoken to its end."""
 
+    @abstractmethod
     def cut_off(self, items: dict[str, float]) -> None:
         """Items of ours were cut off, after so many ms of them were played."""
 
