@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, Request, Route
 
 from benchmarks.server_process import ServerProcess
-from tests.e2e.conftest import OpenPage
+from tests.e2e.conftest import FAKE, OpenPage, server_command
 from tests.e2e.live import (
     MOTION,
     default_portrait,
@@ -44,6 +45,12 @@ def test_the_face_is_alive_before_anyone_speaks(
     assert max(moved) > 0.02, f"the picture stands still: {moved}"
     assert page.evaluate("window.__asked") == 0, "the microphone was asked for without a click"
     assert page.locator("#state").inner_text().startswith("Live")
+
+
+def test_the_server_says_how_many_threads_it_took(drawing_server: ServerProcess) -> None:
+    if server_command() == FAKE:
+        pytest.skip("the fake engine has no graphs")
+    assert re.search(r"[12] CPU threads? a graph: denoise", drawing_server.log.read_text())
 
 
 def test_delay_and_frame_rate_are_shown(drawing_server: ServerProcess, open_page: OpenPage) -> None:

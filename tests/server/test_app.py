@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 from collections.abc import AsyncIterator
@@ -32,18 +33,25 @@ JSON = {"Content-Type": "application/json"}
 pytestmark = pytest.mark.timeout(60)
 
 
-@pytest.fixture
-async def http() -> AsyncIterator[httpx.AsyncClient]:
-    settings = ServerSettings(
-        max_sessions=1, capacity=1, max_upload_bytes=200_000, portraits_kept=3
-    )
-    app = create_app(FakeEngine(side=64), settings, PORTRAIT, "Astronaut")
+@contextlib.asynccontextmanager
+async def asking(engine: FakeEngine, settings: ServerSettings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application around that engine."""
+    app = create_app(engine, settings, PORTRAIT, "Astronaut")
     transport = httpx.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
     ):
         client.app = app  # type: ignore[attr-defined]
+        yield client
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    settings = ServerSettings(
+        max_sessions=1, capacity=1, max_upload_bytes=200_000, portraits_kept=3
+    )
+    async with asking(FakeEngine(side=64), settings) as client:
         yield client
 
 
@@ -369,12 +377,7 @@ async def test_what_enrolling_saw_is_answered_and_a_face_can_be_named() -> None:
         def report(self, identity: np.ndarray) -> PortraitReport:
             return PortraitReport(("Two.",), ((0.1, 0.2, 0.3, 0.4), (0.5, 0.2, 0.8, 0.6)), 2)
 
-    app = create_app(Seeing(side=64), ServerSettings(), PORTRAIT, "Test")
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
-    ):
+    async with asking(Seeing(side=64), ServerSettings()) as http:
         headers = {"Content-Type": "image/png"}
         made = await http.post(
             "/api/portraits?face=2", content=ACCEPTED["png with alpha"](), headers=headers
@@ -406,12 +409,7 @@ async def test_an_upload_is_read_as_the_command_line_reads_the_file(tmp_path: Pa
     stored = Image.fromarray(in_space(np.asarray(photo()), "Display P3"))
     file = tmp_path / "phone.png"
     stored.save(file, icc_profile=profile("Display P3"))
-    app = create_app(Watching(side=64), ServerSettings(), PORTRAIT, "Test")
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
-    ):
+    async with asking(Watching(side=64), ServerSettings()) as http:
         headers = {"Content-Type": "image/png"}
         await http.post("/api/portraits", content=file.read_bytes(), headers=headers)
     np.testing.assert_array_equal(seen[1], cast([file], [], "", 0).portraits[0])
