@@ -10,8 +10,10 @@ mouth are those of the old speech.
   open lips       the same for the first one with open lips
   old sound       from the interruption asked for to the last of the old voice that is played
   at rest         the same to the first shown frame whose lips are closed for good
-  position error  what the interruption acknowledged as played against what was heard: in the browser, with
-                  Pipecat at the pipeline's own output, which plays to somebody else
+  position error  how much of the utterance the interruption acknowledged as played against how much was heard:
+                  in the browser, where the last of the old voice is found in what was said (Chromium stretches
+                  sound, so that time is no measure of it); with Pipecat at the pipeline's own output, which
+                  plays to somebody else
 
 Figures of a browser and a server that share two slow processors hold for those.
 
@@ -25,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import random
 import tempfile
 import threading
@@ -32,6 +35,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from playwright.sync_api import Page
 
 from benchmarks import felt
@@ -93,9 +97,10 @@ def trial(
     door: DoorClient, loop: Loop, page: Page, server: ServerProcess, session: str, hold_s: float
 ) -> felt.Felt:
     """Say, cut off, and judge what the browser received."""
-    page.evaluate("window.__recorder.start()")
+    page.evaluate("window.__recorder.start({ keepSound: true })")
     page.wait_for_timeout(400)
-    said = loop.run(door.say(voice(10.0)))
+    spoken = voice(10.0)
+    said = loop.run(door.say(spoken))
     page.wait_for_timeout(1000 * hold_s)
     cut, position = loop.run(door.interrupt())
     page.wait_for_timeout(1200)
@@ -107,6 +112,9 @@ def trial(
     sounds = [
         felt.Sound(clock.wall_ms(begin), size, peak) for _, begin, size, peak in heard["chunks"]
     ]
+    until = felt.heard_until(
+        np.frombuffer(base64.b64decode(heard["sound"]), np.int16), spoken, heard["rate"]
+    )
     frames = [
         felt.Seen(shown, code[0], left[code[0]]["parted"], left[code[0]]["spoken"])
         for shown, _, _, _, code in noted["frames"]
@@ -118,7 +126,7 @@ def trial(
         said=1000 * said,
         cut=1000 * cut,
         position=position,
-        played=door.heard_ms,
+        heard=until if door.heard_ms is None else door.heard_ms,
         rate_hz=heard["rate"],
     )
 

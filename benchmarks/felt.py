@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 LOUD = 0.02  # of full scale: the voice is never below it, what is left of it after a cut is
+PIECE_S = 0.2  # of sound, by which its place is found
 AT_REST = 0.012  # of the face height: lips that part no further are closed to the eye
 
 
@@ -45,7 +47,7 @@ class Felt:
     at_rest: float | None  # lips, after the interruption, for good
     old_frames: int  # frames of the old speech that came after sound and lips were at rest
     position_error: float | None  # acknowledged against heard
-    heard: float  # of the utterance
+    heard: float | None  # of the utterance: how far into it the listener came
 
 
 def feel(
@@ -56,16 +58,15 @@ def feel(
     cut: float,
     position: float | None,
     rate_hz: int,
-    played: float | None = None,
+    heard: float | None,
 ) -> Felt:
     """Judge one utterance that was sent at `said` and cut off at `cut`.
 
     Args:
         position: ms of it that were acknowledged.
-        played: ms of it that another listener than this one heard, whom the position is about.
+        heard: ms of it that were heard, None if nothing was.
     """
     loud = [s for s in sounds if s.peak > LOUD and s.at > said]
-    heard = 1000 * sum(s.samples for s in loud) / rate_hz
     parted = [f for f in frames if f.parted is not None and f.at > said]
     speaking = [f for f in parted if (f.parted or 0) > AT_REST]
     after = [f for f in speaking if f.at > cut]
@@ -78,11 +79,29 @@ def feel(
         old_sound=None if silent is None else max(0.0, silent - cut),
         at_rest=None if rest is None else max(0.0, rest - cut),
         old_frames=sum(silent is not None and f.at > silent for f in after),
-        position_error=None
-        if position is None or not loud
-        else abs(position - (heard if played is None else played)),
+        position_error=None if position is None or heard is None else abs(position - heard),
         heard=heard,
     )
+
+
+def heard_until(received: NDArray[np.int16], said: NDArray[np.int16], rate_hz: int) -> float | None:
+    """How far into what was said its listener came, in ms; None if he heard nothing of it.
+
+    The last loud piece of `received` (N,) is looked for in `said` (M,), both mono at `rate_hz`. It counts
+    content, not time: a receiver that stretches or hurries sound plays more or fewer samples of the same.
+    """
+    loud = np.flatnonzero(np.abs(received.astype(np.int32)) > LOUD * 32768)
+    if not len(loud):
+        return None
+    end = int(loud[-1]) + 1
+    piece = received[max(int(loud[0]), end - int(PIECE_S * rate_hz)) : end].astype(float)
+    size = 1 << int(len(said) + len(piece)).bit_length()
+    spectrum = np.fft.rfft(said.astype(float), size) * np.conj(np.fft.rfft(piece, size))
+    alike = np.fft.irfft(spectrum, size)[: len(said)]
+    energy = np.cumsum(np.concatenate([[0.0], said.astype(float) ** 2, np.zeros(len(piece))]))
+    there = np.sqrt(energy[len(piece) :][: len(said)] - energy[: len(said)])
+    score = alike / (there + np.sqrt(np.square(piece).mean()))
+    return 1000 * min(int(np.argmax(score)) + len(piece), len(said)) / rate_hz
 
 
 def _since(at: float | None, begin: float) -> float | None:

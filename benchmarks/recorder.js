@@ -18,7 +18,8 @@
   };
 
   class Ear {
-    constructor(track) {
+    constructor(track, keep = false) {
+      this.kept = keep ? [] : null; // all of the sound, as Int16Array
       this.rate = 0;
       this.chunks = []; // [wall ms of arrival, samples before it, its samples, its peak]
       this.onsets = []; // sample at which a beep begins
@@ -49,12 +50,21 @@
         if (at - this.lastLoud >= QUIET_S * this.rate) this.onsets.push(at);
         this.lastLoud = at;
       }
+      this.kept?.push(Int16Array.from(pcm, (x) => 32767 * x));
       this.chunks.push([now, this.samples, pcm.length, peak]);
       this.samples += pcm.length;
     }
 
     take() {
-      return { rate: this.rate, chunks: this.chunks, onsets: this.onsets };
+      return { rate: this.rate, chunks: this.chunks, onsets: this.onsets, sound: this.sound() };
+    }
+
+    /** What was kept, as base64 of 16-bit samples, or null. */
+    sound() {
+      if (this.kept === null) return null;
+      let bytes = "";
+      for (const piece of this.kept) bytes += String.fromCharCode(...new Uint8Array(piece.buffer));
+      return btoa(bytes);
     }
   }
 
@@ -123,12 +133,12 @@
 
   const recorder = (window.__recorder = {
     microphone: null,
-    async start() {
+    async start({ keepSound = false } = {}) {
       const pc = window.__connections.at(-1);
       const receiver = pc.getReceivers().find((each) => each.track.kind === "audio");
       this.pc = pc;
       this.captured = this.microphone && new Ear(this.microphone); // none where the page only receives
-      this.heard = new Ear(receiver.track);
+      this.heard = new Ear(receiver.track, keepSound);
       this.seen = new Eye(document.getElementById("video"));
       this.before = await totals(pc);
     },
