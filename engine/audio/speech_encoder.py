@@ -40,6 +40,7 @@ SPEECH = GraphSpec(
     ),
     precision="f32",  # the spectrum's logarithm needs it
     light=True,
+    small=True,
 )
 _SETTLE = 30  # hops of silence that a new stream starts from
 

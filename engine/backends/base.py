@@ -62,6 +62,8 @@ class GraphSpec:
         precision: "any" lets the run time choose its fastest arithmetic; "f32" forbids less.
         light: little work a row over large weights, so that rows of several streams run faster
             together on a CPU too (`benchmarks.stages --batch`).
+        small: a run takes a few ms on one thread, where a second one burns a third more processor
+            time for next to nothing: OpenVINO gives it one.
     """
 
     name: str
@@ -69,6 +71,7 @@ class GraphSpec:
     outputs: tuple[TensorSpec, ...]
     precision: str = "any"
     light: bool = False
+    small: bool = False
 
     def check(self, feeds: Mapping[str, Tensor]) -> None:
         """Raise ValueError when an input is missing, unknown or has the wrong shape or dtype."""

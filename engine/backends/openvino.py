@@ -89,7 +89,7 @@ class OpenVinoBackend:
     """Compiles ONNX files for this CPU: bf16 where it has it and the spec allows, else fp32/int8.
 
     Args:
-        threads: CPU threads of one graph.
+        threads: CPU threads of a graph that is not `GraphSpec.small`.
         rows: most streams whose rows run together in graphs that gain by it (`GraphSpec.light`).
     """
 
@@ -121,7 +121,7 @@ class OpenVinoBackend:
             raise WeightsError(f"{spec.name}: {path.name} lacks the tensors {missing}")
         config = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": self._threads,
+            "INFERENCE_NUM_THREADS": 1 if spec.small else self._threads,
             "INFERENCE_PRECISION_HINT": "f32" if spec.precision == "f32" else self._any,
         }
         rows = self._rows if spec.light else 1

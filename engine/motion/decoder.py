@@ -33,6 +33,7 @@ MOTION = GraphSpec(
     ),
     precision="f32",
     light=True,
+    small=True,
 )
 # A regression answers with averages, a jaw too open between the words. It is stretched about a mean in speech
 # (first number) that becomes a little lower (second number): over ten English recordings .09, where captures

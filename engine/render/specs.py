@@ -56,6 +56,7 @@ WARP = GraphSpec(
         _FLOW,
     ),
     precision="f32",
+    small=True,
 )
 CARRY = GraphSpec(
     "carry",
@@ -69,6 +70,7 @@ CARRY = GraphSpec(
     ),
     (TensorSpec("carried", (BATCH, 4, CROP_SIDE, CROP_SIDE)), _FLOW),
     precision="f32",
+    small=True,
 )
 GUIDE = GraphSpec(
     "guide",
@@ -80,6 +82,7 @@ GUIDE = GraphSpec(
         TensorSpec("placement", (BATCH, 6)),
     ),
     _GUIDANCE,
+    small=True,
 )
 DENOISE = GraphSpec(
     "denoise",

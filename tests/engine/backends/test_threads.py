@@ -1,12 +1,16 @@
 """One CPU thread a graph, or two: what is measured decides."""
 
 import logging
+import time
 
+import numpy as np
 import pytest
 
 from engine.avatar import AvatarEngine
+from engine.backends import load_backend
 from engine.backends.threads import Run, choose
 from engine.config import EngineConfig
+from engine.render.specs import WARP
 
 
 @pytest.mark.parametrize(
@@ -35,3 +39,15 @@ def test_an_engine_says_how_many_threads_it_took_and_measures_once(
     assert AvatarEngine.load(EngineConfig()).config.threads == first
     assert [r.message for r in caplog.records if "a graph" in r.message] == said
     assert AvatarEngine.load(EngineConfig(threads=2)).config.threads == 2
+
+
+def test_a_small_graph_burns_no_second_thread() -> None:
+    config = EngineConfig()
+    graph = load_backend("openvino", threads=2).load(WARP, config.weights / "warp.onnx")
+    feeds = {t.name: np.zeros(t.sized(1), t.dtype) for t in WARP.inputs}
+    graph(**feeds)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(50):
+        graph(**feeds)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    assert cpu <= 1.1 * wall  # a thread alone cannot take more
