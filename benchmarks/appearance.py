@@ -161,11 +161,19 @@ def appearance(engine: AvatarEngine, still: np.ndarray, label: Labeller) -> dict
     return figures
 
 
-def sheets(engine: AvatarEngine, still: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two strips of one portrait (H, W, 3): its eyes closing, and its mouth as it is and as it moves."""
+def sheets(
+    engine: AvatarEngine, still: np.ndarray, label: Labeller, side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two strips of one portrait (H, W, 3): its eyes closing, and its mouth as it is and as it moves.
+
+    Raises:
+        ValueError: the landmarker sees no face in it.
+    """
     identity = engine.enroll(still)
     still = identity.face.composite.maps.rgb
-    points = engine._reader.read(still).landmarks
+    if (found := label(still)) is None:
+        raise ValueError("the landmarker sees no face in this portrait")
+    points = pixels(found, still)
     shown = poses(engine, identity)
     unit = float(np.linalg.norm(points[263] - points[33]))
 

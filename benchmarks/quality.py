@@ -192,7 +192,7 @@ def main() -> None:
             gaps.append(gap)
             sheet.append(np.concatenate(crops, 1))
             if args.lids or args.mouths:
-                strips.append(sheets(engine, decode_image(path.read_bytes()), args.tile))
+                strips.append(sheets(engine, decode_image(path.read_bytes()), label, args.tile))
     args.sheet.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(args.sheet), np.concatenate(sheet)[:, :, ::-1])
     for out, kind in ((args.lids, 0), (args.mouths, 1)):
