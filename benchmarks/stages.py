@@ -271,7 +271,8 @@ def main() -> None:
         print(f"two engines at once: {result['at_once']['two_at_once_over_one']} x the time of one")
     for step in result.get("ladder", ()):
         print(
-            f"ladder: a mouth every {step['paint_every']}, a picture every {step['draw_every']}: "
+            f"ladder: a mouth every {step['paint_every']}, a picture every {step['draw_every']}"
+            f"{', half the size' if step['half'] else ''}: "
             f"{step['cpu_ms_a_frame']} ms of CPU a frame, {step['ratio_p50']} x of the first"
         )
     print_json({"benchmark": "stages", **result, **about}, args.out)

@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.face import arkit
 from engine.face.landmarks import lip_gap
-from engine.render.base import FrameCondition, Renderer
+from engine.render.base import EnrolledFace, FrameCondition, Renderer
 from engine.state import StreamState
 from engine.types import FaceMotion, VideoFrame
 
@@ -55,7 +55,7 @@ class FrameDrawer:
         """Draw frames afresh; returns the streams that show a new picture."""
         if not aims:
             return set()
-        jobs = [(state.identity.face, state.cache, condition) for state, condition in aims]
+        jobs = [(_face(state), state.cache, condition) for state, condition in aims]
         for (state, condition), (rgb, cache) in zip(aims, self._renderer.draw(jobs), strict=True):
             state.shown, state.cache = rgb, cache
             state.painted, state.parted = condition.index, float(lip_gap(condition.target))
@@ -67,7 +67,7 @@ class FrameDrawer:
         """Move what was painted before; returns the streams that show a new picture."""
         if not aims:
             return set()
-        jobs = [(state.identity.face, state.cache, condition) for state, condition in aims]
+        jobs = [(_face(state), state.cache, condition) for state, condition in aims]
         fresh, lost = set(), []
         for (state, condition), rgb in zip(aims, self._renderer.draw_between(jobs), strict=True):
             if rgb is not None:
@@ -91,6 +91,12 @@ class FrameDrawer:
         carried = every > 1 and since < STILL_FRAMES and self._renderer.carries
         turn = since >= every and not (carried and _is_still(state, condition))
         return turn or (opening and 3 * since >= every)
+
+
+def _face(state: StreamState) -> EnrolledFace:
+    """The face of a stream at the size that its frames are to have."""
+    face: EnrolledFace = state.identity.face
+    return face.half if state.quality.half and face.half is not None else face
 
 
 def _is_still(state: StreamState, condition: FrameCondition) -> bool:

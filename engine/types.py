@@ -30,7 +30,7 @@ class VideoFrame:
     """One finished picture. Frame `index` shows samples [index * hop, (index + 1) * hop)."""
 
     index: int
-    rgb: RgbImage  # (H, W, 3); of a portrait with alpha (H, W, 4), its colours laid on grey
+    rgb: RgbImage  # (H, W, 3), see `Quality.half`; of a portrait with alpha (H, W, 4), laid on grey
     fresh: bool = True  # False: the picture before it, shown again
     motion: FaceMotion | None = None  # None: it comes from a file
 
@@ -41,6 +41,7 @@ class Quality:
 
     paint_every: int = 0  # frames from one painted mouth to the next; 0: as the engine is set
     draw_every: int = 1  # frames from one drawn picture to the next; those between repeat it
+    half: bool = False  # half as wide and high, where the portrait is large enough for it
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,8 +85,8 @@ const MOODS = { listening: "Live, listening", thinking: "Live, thinking", speaki
 
 /** Words for a live picture: the server's quality level (0 is full), the assistant's mood, whether frames are few. */
 export function liveWords({ level = 0, mood = "idle", slow = false }) {
-  if (level >= 2) return "Live with fewer frames, the server is busy";
+  if (level >= 3) return "Live with fewer frames, the server is busy";
   if (slow) return "Live, but the computer or the connection is slow";
-  if (level === 1) return "Live with fewer details, the server is busy";
+  if (level > 0) return "Live with fewer details, the server is busy";
   return MOODS[mood] ?? "Live";
 }

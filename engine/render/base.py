@@ -51,6 +51,10 @@ class EnrolledFace(Protocol):
     def size(self) -> tuple[int, int]:
         """Height and width of the frames."""
 
+    @property
+    def half(self) -> Any:
+        """The same face for frames of half the size, to be drawn with the same caches; None: there is none."""
+
 
 Face = TypeVar("Face", bound=EnrolledFace)
 Cache = TypeVar("Cache")

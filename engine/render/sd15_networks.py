@@ -53,6 +53,7 @@ class DiffusionFace:
     landmarks: F32  # (478, 2) of the portrait, in [0, 1] of the frame
     placed: F32  # (8,) where the portrait's own head is
     rgb: RgbImage  # (S, S, 3) the square
+    half: None = None  # a network's frames have one size
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ and `composite` (the painted crop, where the warp is not to be trusted).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ from engine.render.specs import (
     LINES,
     WARP,
 )
-from engine.render.tiny_face import FrameCache, TinyFace, lay_head
+from engine.render.tiny_face import HALVED, FrameCache, TinyFace, halved, lay_head
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
@@ -88,7 +88,7 @@ class TinyRenderer:
         cut = cut_crop(portrait.rgb, portrait.to_crop)
         crop = self._put(cut)
         source = self._put(portrait.source[None])
-        return TinyFace(
+        face = TinyFace(
             crop=crop,
             source=source,
             lines=self._lines(source=source)["reference_maps"],
@@ -98,6 +98,15 @@ class TinyRenderer:
             lids=make_lids(portrait.rgb, portrait.landmarks),
             colours=paint_colours(cut[0], portrait.source),
         )
+        if not HALVED[0] <= max(face.size) <= HALVED[1]:
+            return face
+        small = halved(portrait)
+        half = replace(
+            face,
+            composite=self._compositor.prepare(small),
+            lids=make_lids(small.rgb, small.landmarks),
+        )
+        return replace(face, half=half)
 
     @staticmethod
     def noise(seed: int) -> F32:

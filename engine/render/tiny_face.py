@@ -6,16 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from engine.backends import Tensor
-from engine.face.landmarks import Affine, apply, invert, similarity
+from engine.face.landmarks import Affine, apply, crop_transform, invert, similarity
 from engine.face.topology import STABLE
-from engine.render.base import FrameCondition
+from engine.render.base import FrameCondition, Portrait
 from engine.render.compositing import Composite
 from engine.render.eyelids import Eye
 from engine.render.paint_colours import PaintColours
 
 F32 = NDArray[np.float32]
+# Pixels of the longer side of frames that are drawn at half their size too: smaller ones show no lips then, larger
+# ones are made offline, where nobody waits.
+HALVED = (320, 1080)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class TinyFace:
     composite: Composite
     lids: tuple[Eye, Eye]  # right, left
     colours: PaintColours | None = None  # of painted crops; None leaves them as they are
+    half: TinyFace | None = None  # for frames of half the size
 
     @property
     def size(self) -> tuple[int, int]:
@@ -49,6 +54,25 @@ class FrameCache:
     keys: tuple[Tensor, ...]
     patch: Tensor | None = None  # (1, 4, 128, 128)
     level: F32 | None = None  # (1, 478, 2)
+
+
+def halved(portrait: Portrait) -> Portrait:
+    """The portrait half as wide and high, its sides even as video encoders want."""
+    height, width = portrait.rgb.shape[:2]
+    size = [max(2, round(side / 4) * 2) for side in (width, height)]
+    scale = np.array([size[0] / width, size[1] / height], np.float32)
+    landmarks = np.asarray(portrait.landmarks * scale, np.float32)
+    alpha = portrait.alpha
+    return Portrait(
+        _resized(portrait.rgb, size),
+        landmarks,
+        crop_transform(landmarks),
+        None if alpha is None else _resized(alpha, size),
+    )
+
+
+def _resized(picture: NDArray[np.uint8], size: list[int]) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(picture).resize((size[0], size[1]), Image.Resampling.BOX))
 
 
 def lay_head(face: TinyFace, condition: FrameCondition) -> tuple[Affine, F32]:

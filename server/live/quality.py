@@ -1,7 +1,8 @@
 """Overload lowers quality, it never adds delay: which quality may the next frame have?
 
 Pure: time is an argument, in seconds. The steps are first how often the mouth is painted anew, then
-how often a frame is drawn at all; the sound stays whole through all of them.
+the size of the pictures, which receivers stretch, and last how often one is drawn at all; the sound stays
+whole through all of them.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from engine.types import Quality
 LADDER = (
     Quality(),
     Quality(paint_every=5),
-    Quality(paint_every=5, draw_every=2),
-    Quality(paint_every=5, draw_every=4),
-    Quality(paint_every=16, draw_every=8),  # hardly more than listening
+    Quality(paint_every=5, half=True),
+    Quality(paint_every=5, draw_every=2, half=True),
+    Quality(paint_every=5, draw_every=4, half=True),
+    Quality(paint_every=16, draw_every=8, half=True),  # hardly more than listening
 )
 BEHIND_S = 0.18  # sound that waits so long for the engine: one step down
 WORSE_S = 0.05  # grown by so much since: the next step down at once

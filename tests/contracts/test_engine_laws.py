@@ -126,6 +126,24 @@ def test_a_lower_quality_repeats_pictures_and_a_higher_one_draws_all_again(
     np.testing.assert_array_equal(full[0].rgb, alone[0])
 
 
+def test_frames_of_half_the_size_show_the_same_and_change_nothing_after_them(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray, alone: np.ndarray
+) -> None:
+    state = engine.start(identity, seed=3)
+    full = engine.step(state, sound[: 6 * HOP])  # frames 0-3
+    engine.set_quality(state, Quality(half=True))
+    half = engine.step(state, sound[6 * HOP : 12 * HOP])
+    engine.set_quality(state, Quality())
+    again = engine.step(state, sound[12 * HOP : 15 * HOP])
+    height, width = identity.size
+    for frame in half:
+        assert frame.rgb.shape == (height // 2, width // 2, 3)
+        shrunk = alone[frame.index].reshape(height // 2, 2, width // 2, 2, 3).mean((1, 3))
+        assert np.abs(frame.rgb - shrunk).mean() < 2.5
+    for frame in full + again:
+        np.testing.assert_array_equal(frame.rgb, alone[frame.index])
+
+
 def test_streams_do_not_disturb_each_other(
     engine: AvatarEngine, identity: Identity, sound: np.ndarray, alone: np.ndarray
 ) -> None:

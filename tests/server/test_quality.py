@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from server.live.clips import Chunk
+from engine.types import Quality
 from server.live.quality import LADDER, LONGEST_S, Ladder
 from server.live.worker import EngineWorker
 from tests.server.fake_engine import FakeEngine
@@ -89,13 +90,13 @@ def test_a_machine_that_is_too_slow_tries_ever_less_often() -> None:
     assert np.diff(sim.changes).max() <= LONGEST_S + 10  # it still tries
 
 
-def test_the_steps_lower_the_painting_first_and_then_the_frame_rate() -> None:
-    assert LADDER[0].draw_every == 1
-    assert LADDER[0].paint_every == 0
-    assert LADDER[1].draw_every == 1
-    assert LADDER[1].paint_every == 5
+def test_the_steps_lower_the_painting_first_then_the_size_and_then_the_frame_rate() -> None:
+    assert LADDER[0] == Quality()
+    assert LADDER[1] == Quality(paint_every=5)
+    assert LADDER[2] == Quality(paint_every=5, half=True)
     draws = [quality.draw_every for quality in LADDER]
     assert draws == sorted(draws)
+    assert all(quality.half for quality in LADDER[2:])
 
 
 def test_a_slow_engine_shows_fewer_pictures_and_loses_no_sound() -> None:
