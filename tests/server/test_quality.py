@@ -8,8 +8,8 @@ from collections import deque
 import numpy as np
 import pytest
 
-from server.live.clips import Chunk
 from engine.types import Quality
+from server.live.clips import Chunk
 from server.live.quality import LADDER, LONGEST_S, Ladder
 from server.live.worker import EngineWorker
 from tests.server.fake_engine import FakeEngine
