@@ -20,6 +20,7 @@ from server.sound.sound_format import Decoder, SoundFormat, SpeechRefused
 
 LIMIT_S = 60.0  # of speech that may wait
 TOLD_EVERY_S = 0.25  # of speech played between two `buffer` events
+PAST = 10  # spans, 20 ms each, in which a picture is looked for that leaves after its sound
 MAX_ID = 100  # characters
 MOST_UTTERANCES, MOST_WORDS = 256, 10_000  # that may wait; of one utterance
 _MS = SOUND_RATE_HZ // 1000
@@ -124,6 +125,7 @@ class SpeechInput:
         self._wake = wake
         self._queue: deque[Utterance] = deque()  # the first is being taken
         self._spans: deque[_Span] = deque()  # taken, not yet played
+        self._past: deque[_Span] = deque(maxlen=PAST)  # the last ones that were: of late pictures
         self._told = 0
 
     def begin(self, id: str | None = None, sound: SoundFormat | None = None) -> Utterance:
@@ -209,7 +211,7 @@ class SpeechInput:
         """Which utterances are on the line of sound between two places, counted from the first."""
         return tuple(
             Spoken(span.utterance.id, max(span.begin, begin) - begin, min(span.end, end) - begin)
-            for span in self._spans
+            for span in (*self._past, *self._spans)
             if span.begin < end and span.end > begin
         )
 
@@ -225,7 +227,7 @@ class SpeechInput:
             self._caption(utterance)
             if span.end > place:
                 break
-            self._spans.popleft()
+            self._past.append(self._spans.popleft())
             done = utterance.ended and not utterance.waiting
             if done and utterance.played >= utterance.pushed:
                 self._stop(utterance, interrupted=False)
@@ -237,6 +239,7 @@ class SpeechInput:
         current = next((u for u in known if u.started and not u.over), None)
         self._queue.clear()
         self._spans.clear()
+        self._past.clear()
         for utterance in known:
             if utterance is current:
                 self._stop(utterance, interrupted=True)

@@ -140,6 +140,18 @@ def test_utterances_are_spoken_whole_one_after_the_other_without_a_gap(lengths: 
     assert not mouth.speech.busy
 
 
+def test_a_picture_that_leaves_after_its_sound_is_still_one_of_the_utterance() -> None:
+    speech = SpeechInput(EventHub())
+    utterance = speech.begin("a", SoundFormat(48_000))
+    utterance.push(ramp(4800).tobytes())
+    for place in range(0, 4800, 960):
+        speech.take(960, place)
+    speech.played(3840)
+    assert [part.utterance for part in speech.spoken(1920, 3840)] == ["a", "a"]
+    speech.interrupt()
+    assert speech.spoken(1920, 4800) == ()
+
+
 def test_one_that_comes_slower_than_it_is_spoken_waits_in_silence_and_keeps_its_place() -> None:
     mouth = Mouth()
     utterance = mouth.speech.begin("slow", SoundFormat(RATE_HZ))
