@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 LOUD = 0.02  # of full scale: the voice is never below it, what is left of it after a cut is
 PIECE_S = 0.2  # of sound, by which its place is found
+NEAR_S = 0.8  # how far from the time that passed it may be: a voice stretched by so much is noticed
 AT_REST = 0.012  # of the face height: lips that part no further are closed to the eye
 
 
@@ -101,7 +102,9 @@ def heard_until(received: NDArray[np.int16], said: NDArray[np.int16], rate_hz: i
     energy = np.cumsum(np.concatenate([[0.0], said.astype(float) ** 2, np.zeros(len(piece))]))
     there = np.sqrt(energy[len(piece) :][: len(said)] - energy[: len(said)])
     score = alike / (there + np.sqrt(np.square(piece).mean()))
-    return 1000 * min(int(np.argmax(score)) + len(piece), len(said)) / rate_hz
+    ends = np.arange(len(said)) + len(piece)
+    score[abs(ends - (end - int(loud[0]))) > NEAR_S * rate_hz] = -np.inf  # vowels come again
+    return 1000 * min(int(ends[np.argmax(score)]), len(said)) / rate_hz
 
 
 def _since(at: float | None, begin: float) -> float | None:
