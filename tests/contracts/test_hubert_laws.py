@@ -39,7 +39,7 @@ from tests.contracts.small import conditions_only, write_wav
 from tests.engine.loaders.layouts import hubert, random, save
 
 pytestmark = pytest.mark.train
-HOP, FRAMES = 640, 7
+HOP, FRAMES = 640, 10
 SIZES = {
     "hidden_size": 16,
     "num_hidden_layers": 1,
@@ -152,7 +152,7 @@ def test_a_video_has_every_frame_and_goes_on_where_it_was_stopped(
     casting = Casting(portraits=[portrait], seed=1)
 
     def stop(done: int, total: int) -> None:
-        if done == total // 2:
+        if done == 2:
             raise KeyboardInterrupt
 
     for way in ("cache", "fusion"):
