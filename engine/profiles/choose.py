@@ -64,6 +64,13 @@ def seconds_a_frame(engine: AvatarEngine, portrait: RgbImage) -> float:
     return time.perf_counter() - began
 
 
+def how_heard(config: EngineConfig) -> str:
+    """Say what a loaded engine hears with and how far it looks ahead."""
+    ahead = config.stream.lookahead_frames * config.stream.frame_ms
+    every = config.stream.frame_ms if config.speech == "tiny" else config.speech_hop_ms
+    return f"speech: {config.speech} hears every {every:.0f} ms and looks {ahead:.0f} ms ahead"
+
+
 def how_slow(seconds: float, frame_ms: float) -> str:
     """Say what a time per frame means for live use."""
     times = seconds * 1000 / frame_ms
