@@ -40,7 +40,7 @@ def write_models(folder: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     (home / "config.json").write_text(json.dumps({**SIZES, "model_type": "hubert"}))
     net = HubertModel(HubertConfig(**SIZES))
-    save_file(net.state_dict(), home / "model.safetensors")
+    save_file(net.state_dict(), home / "pytorch_model.safetensors")
     mouth = MotionVae(MotionSettings.hearing(SIZES["hidden_size"]))
     torch.nn.init.normal_(mouth.channels.weight, std=0.3)
     torch.nn.init.constant_(mouth.channels.bias, 0.3)
