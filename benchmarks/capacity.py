@@ -2,8 +2,8 @@
 
 First `AvatarEngine.step_many` of the sd15 profile is timed for 1, 2, 4 and 8 streams at once, in turns
 with the same streams one after another. Then sessions are simulated on 1 to 64 workers: a session
-joins the worker with the fewest, gives 40 ms of sound every 40 ms, and leaves after a while, when
-another one comes. A worker does what the engine thread does: it takes the streams that are due, the
+joins the worker with the fewest, wants a frame every 40 ms (`--every 2`: every 80 ms), and leaves
+after a while, when another one comes. A worker does what the engine thread does: it takes the streams that are due, the
 longest wait first, at most 8, waits for nobody, and is busy for one of the times measured for so many.
 
   wait   from the sound until its frame is drawn, beside the look-ahead; a frame that waits longer
@@ -39,12 +39,12 @@ from server.live.clock import MAX_EXTRA_S
 
 BATCHES = (1, 2, 4, 8)
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
-FRAME_S = 0.04
+FRAME_S = 0.04  # of sound
 LIFE_S = 60.0  # mean length of a session
 Times = dict[int, list[float]]  # seconds of a step, by how many streams take it
 
 
-def measure(size: Any, device: Any, rounds: int) -> tuple[Times, dict[str, float]]:
+def measure(size: Any, device: Any, steps: int, rounds: int) -> tuple[Times, dict[str, float]]:
     """Times of a step of each batch, and how many times faster a batch is than one after another."""
     import torch
 
@@ -57,7 +57,10 @@ def measure(size: Any, device: Any, rounds: int) -> tuple[Times, dict[str, float
     if device == "cuda":
         clock = time.perf_counter
     how = DiffusionSettings(random_weights=size, device=device)
-    engine = load_engine(EngineConfig.sd15(live=True, threads=1, batch=8, diffusion=how))
+    config = EngineConfig.sd15(
+        live=True, num_inference_steps=steps, threads=1, batch=max(BATCHES), diffusion=how
+    )
+    engine = load_engine(config)
     who = engine.enroll(decode_image(BUNDLED_PORTRAIT.read_bytes()))
     hop = np.zeros(engine.config.stream.hop_samples, np.float32)
     states = [engine.start(who, seed=seed) for seed in range(max(BATCHES))]
@@ -108,12 +111,12 @@ def stays(workers: int, sessions: int, seconds: float, rng: np.random.Generator)
     return made
 
 
-def waits(own: Sequence[Stay], times: Times, rng: np.random.Generator) -> list[float]:
+def waits(own: Sequence[Stay], times: Times, gap_s: float, rng: np.random.Generator) -> list[float]:
     """Seconds that the frames of one worker's sessions wait, in the order they are drawn."""
     due = sorted(
         (at, i)
         for i, stay in enumerate(own)
-        for at in np.arange(stay.begin, stay.end, FRAME_S).tolist()
+        for at in np.arange(stay.begin, stay.end, gap_s).tolist()
     )
     waiting: list[tuple[float, int]] = []
     waited: list[float] = []
@@ -147,24 +150,24 @@ def _taken(waiting: list[tuple[float, int]], most: int) -> list[tuple[float, int
     return taken
 
 
-def p99_ms(workers: int, sessions: int, times: Times, seconds: float) -> float:
+def p99_ms(workers: int, sessions: int, times: Times, gap_s: float, seconds: float) -> float:
     """The wait in ms that 99 of 100 frames stay below."""
     rng = np.random.default_rng([workers, sessions])
     placed = stays(workers, sessions, seconds, rng)
     waited: list[float] = []
     for worker in range(workers):
         own = [stay for stay in placed if stay.worker == worker]
-        waited += waits(own, times, rng)
+        waited += waits(own, times, gap_s, rng)
     return round(1000 * float(np.percentile(waited, 99)), 1)
 
 
-def simulate(times: Times, seconds: float) -> list[dict[str, Any]]:
+def simulate(times: Times, gap_s: float, seconds: float) -> list[dict[str, Any]]:
     """For each number of workers: sessions against p99, until it is far over the limit."""
-    carried = max(FRAME_S * n / np.mean(own) for n, own in times.items())  # by one worker, at best
+    carried = max(gap_s * n / np.mean(own) for n, own in times.items())  # by one worker, at best
     rows = []
     for workers in WORKERS:
         loads = sorted({max(1, round(workers * carried * share)) for share in _SHARES})
-        points = [(load, p99_ms(workers, load, times, seconds)) for load in loads]
+        points = [(load, p99_ms(workers, load, times, gap_s, seconds)) for load in loads]
         fits = [n for n, wait in points if wait <= 1000 * MAX_EXTRA_S]
         rows.append({"workers": workers, "sessions": max(fits, default=0), "p99_ms": points})
     return rows
@@ -230,6 +233,10 @@ def main() -> None:
     )
     parser.add_argument("--size", choices=("small", "full"), default="small", help="(small)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
+    parser.add_argument("--steps", type=int, default=4, help="denoising steps a frame (4)")
+    parser.add_argument(
+        "--every", type=int, default=1, help="frames from one drawn to the next (1)"
+    )
     parser.add_argument("--rounds", type=int, default=20, help="steps timed of each batch (20)")
     parser.add_argument("--seconds", type=float, default=20, help="simulated (20)")
     parser.add_argument("--times", type=Path, help="an earlier result, in place of measuring")
@@ -245,19 +252,29 @@ def main() -> None:
             "measured": kept.get("measured", about)
         }
     else:
-        times, faster = measure(args.size, args.device, args.rounds)
+        times, faster = measure(args.size, args.device, args.steps, args.rounds)
         worker = "a GPU" if args.device == "cuda" else "a CPU thread"
         rounded = {n: [round(s, 5) for s in own] for n, own in times.items()}
-        result = {"worker": f"{args.size} nets on {worker}", "faster_together": faster}
+        result = {
+            "worker": f"{args.size} nets, {args.steps} steps, {worker}",
+            "faster_together": faster,
+        }
         result |= {"step_s": rounded, "measured": about}
-    rows = simulate(times, args.seconds)
+    rows = simulate(times, args.every * FRAME_S, args.seconds)
     for row in rows:
         print(f"  {row['workers']:3} workers: {row['sessions']:5} sessions with p99 <= 120 ms")
     print(f"  together against one after another: {result['faster_together']}")
     if args.plot:
         plot(rows, args.plot, result["worker"])
     print_json(
-        {"benchmark": "capacity", **result, "simulated_s": args.seconds, "rows": rows}, args.out
+        {
+            "benchmark": "capacity",
+            **result,
+            "simulated_s": args.seconds,
+            "draw_every": args.every,
+            "rows": rows,
+        },
+        args.out,
     )
 
 

@@ -67,7 +67,7 @@ def motion_spec(width: int) -> GraphSpec:
 
 def hubert_module(speech: str, window: HubertWindow, models_dir: Path) -> HubertGraph:
     """The public HuBERT, to be run or exported for that window; raises as `load_hubert_motion`."""
-    return HubertGraph(load_hubert(require(speech, models_dir)).eval(), window)
+    return HubertGraph(load_hubert(require(speech, models_dir)), window)
 
 
 def exported_hubert(speech: str, hop_ms: int, models_dir: Path) -> Path:

@@ -19,7 +19,7 @@ class HubertGraph(nn.Module):
 
     def __init__(self, model: Any, window: HubertWindow, *, normalise: bool = True) -> None:
         super().__init__()
-        self.model = model
+        self.model = model.eval()
         self.width = int(model.config.hidden_size)
         self._kept = slice(window.left, window.left + window.hop)
         self._normalise = normalise
