@@ -34,8 +34,7 @@ F32 = NDArray[np.float32]
 Row = tuple[F32, F32, float]  # coefficients (52,), pose (6,) and energy of one frame
 # Beside the cache's own arrays: the last frame that was painted afresh, its lip gap and its mouth.
 _PAINTED, _PARTED, _MOUTH = "painted", "parted", "mouth"
-# Frames, on a CPU without bf16: painting each one would take half of a frame's time.
-PAINT_EVERY = 3
+PAINT_EVERY = 3  # frames, on a CPU without bf16: painting each would take half of a frame's time
 
 
 class AvatarEngine:
@@ -295,6 +294,7 @@ class AvatarEngine:
             noise=state.noise,
             index=index,
             words=state.expression.prompt.words,
+            steps=state.quality.steps,
             speech=state.context.at(index),
             coefficients=np.clip(coefficients + offsets, 0, 1).astype(np.float32),
         )

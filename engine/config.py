@@ -29,6 +29,7 @@ Profile = Literal["tiny", "sd15"]
 BackendName = Literal["openvino", "onnxruntime", "cuda", "tensorrt"]  # what runs embedded graphs
 Use = Literal["commercial", "research"]  # some checkpoints may not be used commercially
 SpeechEncoderName = Literal["tiny", "hubert-base", "hubert-large"]
+SPEECH_HOPS_MS = (40, 80, 120, 160)  # in which a HuBERT may hear
 FaceEncoderName = Literal["insightface", "auraface", "sface"]
 SamplerName = Literal["ddim", "euler", "dpm++", "lcm", "tcd"]  # that predict noise, as sd15 does
 Adapter = Literal["faceid", "faceid-portrait", "none"]
@@ -133,7 +134,6 @@ class DiffusionSettings:
     sampler: SamplerName = "lcm"
     guidance_scale: float = 1.0
     few_step: str = ""  # checkpoint of a LoRA for few steps; by itself that of the sampler
-    speech: SpeechEncoderName = "tiny"  # whose features move the mouth
     adapter: Adapter = "faceid"
     face_encoder: FaceEncoderName = "insightface"
     conditioning: Conditioning = "portraittalk"  # as `trained` was
@@ -163,7 +163,8 @@ class DiffusionSettings:
 class EngineConfig:
     """Everything the engine needs to know before it loads; a profile is a value of this.
 
-    Speech and motion are the same in both profiles; `diffusion` says what sd15 draws with.
+    Speech and motion are the same in both profiles; `diffusion` says what sd15 draws with, and where
+    the files of a HuBERT are.
     """
 
     profile: Profile = "tiny"
@@ -177,6 +178,8 @@ class EngineConfig:
     paint_every: int = 0
     max_side: int = 512  # longer portraits are scaled down to this many pixels, live
     calm: bool = False  # the head only sways and nods a little while it speaks
+    speech: SpeechEncoderName = "tiny"  # whose features move the mouth
+    speech_hop_ms: int = 160  # of a HuBERT: a shorter one looks less far ahead and works more
     stream: StreamConfig = StreamConfig()
     diffusion: DiffusionSettings = DiffusionSettings()
 
@@ -195,11 +198,6 @@ class EngineConfig:
             raise ConfigError(
                 "long_video='fusion' samples all frames of a sound together; live there is only "
                 "'cache' or 'neither'"
-            )
-        if live and made.diffusion.speech != "tiny":
-            raise ConfigError(
-                f"speech={made.diffusion.speech!r} hears in windows of 160 ms, which holds live "
-                "frames up; live there is only 'tiny'"
             )
         return made
 
@@ -222,8 +220,12 @@ class EngineConfig:
             raise ConfigError(
                 f"threads={self.threads} is out of range; 1 to 1024 threads a graph, 0: as measured"
             )
-        encoder = self.diffusion.speech if self.profile == "sd15" else "tiny"
-        if encoder == "tiny" and self.stream.lookahead_frames != LOOKAHEAD_FRAMES:
+        if self.speech_hop_ms not in SPEECH_HOPS_MS:
+            raise ConfigError(
+                f"speech_hop_ms={self.speech_hop_ms} is no whole number of video frames that a HuBERT "
+                f"may hear in; one of {', '.join(map(str, SPEECH_HOPS_MS))}"
+            )
+        if self.speech == "tiny" and self.stream.lookahead_frames != LOOKAHEAD_FRAMES:
             raise ConfigError(
                 f"lookahead_frames={self.stream.lookahead_frames}: the bundled speech encoder adds "
                 f"nothing to the {LOOKAHEAD_FRAMES} of the motion network"

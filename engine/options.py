@@ -57,6 +57,22 @@ class EngineOptions:
             help="Denoising steps a frame. tiny: 1; sd15: 30 offline, 4 live.",
         ),
     ] = None
+    speech: Annotated[
+        SpeechEncoderName | None,
+        typer.Option(
+            metavar="<name>",
+            help="Speech encoder. tiny: in the package, looks 80 ms ahead. hubert-base, hubert-large: "
+            "public checkpoints, and a motion network that you train on them.",
+        ),
+    ] = None
+    speech_hop_ms: Annotated[
+        int | None,
+        typer.Option(
+            "--speech-hop",
+            help="HuBERT hears every so many ms: 40, 80, 120 or 160. It looks 120 ms further ahead "
+            "than that; half the hop is twice the work. 160.",
+        ),
+    ] = None
     calm: Annotated[bool | None, typer.Option("--calm", help=CALM)] = None
 
     def common(self) -> dict[str, Any]:
@@ -122,14 +138,6 @@ class LongVideoOptions:
     full_codec: Annotated[
         bool | None,
         typer.Option("--full-codec/--tiny-codec", help="Decoder.", rich_help_panel=SD15),
-    ] = None
-    speech: Annotated[
-        SpeechEncoderName | None,
-        typer.Option(
-            help="Speech encoder: tiny is in the package; a HuBERT needs a motion network trained "
-            "on it.",
-            rich_help_panel=SD15,
-        ),
     ] = None
     long_video: Annotated[
         LongVideo | None,

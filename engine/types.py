@@ -42,6 +42,7 @@ class Quality:
     paint_every: int = 0  # frames from one painted mouth to the next; 0: as the engine is set
     draw_every: int = 1  # frames from one drawn picture to the next; those between repeat it
     half: bool = False  # half as wide and high, where the portrait is large enough for it
+    steps: int = 0  # of denoising a painted frame, in the sd15 profile; 0: as the engine is set
 
 
 @dataclass(frozen=True, slots=True)

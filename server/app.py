@@ -93,6 +93,8 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     service = service_of(request)
+    worker = service.worker
+    service.metrics.streams_a_step.set(worker.stepped / max(1, worker.steps))
     for queue, length in waiting(service).items():
         service.metrics.waiting.labels(queue=queue).set(length)
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
@@ -109,6 +111,7 @@ async def config(request: Request) -> Response:
             "max_sessions": service.sessions.max_sessions,
             "version": app_version(),
             "profile": service.worker.engine.config.profile,
+            "speech": service.worker.engine.config.speech,
             "expressions": list(WORDS),
             "ice_servers": ice_servers(service.settings, grant_of(request).subject, time.time()),
         }
@@ -181,7 +184,7 @@ async def openapi(request: Request) -> Response:
 
 
 _PICTURE, _HEALTH, _ADDED = "image/*", ("status", "sessions"), ("id", "width", "height")
-_CONFIG = ("fps", "lookahead_ms", "max_sessions", "version", "profile", "expressions")
+_CONFIG = ("fps", "lookahead_ms", "max_sessions", "version", "profile", "speech", "expressions")
 _ROUTES = [
     Operation("/", index, None, GET=Terms({200: "text/html"})),
     Operation("/embed.js", embed, None, GET=Terms({200: "text/javascript"})),

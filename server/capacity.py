@@ -1,7 +1,8 @@
 """How many viewers does this machine serve well? Measured at start, corrected while it runs.
 
 A viewer is served well with 20 frames a second and all of its sound. What a frame takes is measured at the
-lowest quality that still draws every frame; with the encoder's part and a fixed one for the
+lowest quality that still draws every frame, and for streams that share their steps where that pays;
+with the encoder's part and a fixed one for the
 network it must fit the processors, and the engine's part alone the engine's one thread.
 """
 
@@ -23,6 +24,7 @@ from server.webrtc.encoders import make_vp8
 
 MEASURED_S = 0.4  # spent at each quality, at least one frame
 WARM_UP = 4  # frames
+SHARES = ("sd15",)  # profiles whose streams are drawn in the same calls of large networks
 SLOWEST_S = 1.0  # a frame that takes so long is measured once
 FPS = 20.0  # what a viewer is promised
 BUSIEST = 0.85  # share of the processors, and of the engine thread, that may be used
@@ -40,6 +42,8 @@ class FrameCost:
     full_s: float  # the same at full quality
     engine_cpu_s: float  # of all processors
     encode_s: float
+    # Streams that step together, and what a frame of theirs takes: of the engine thread, of all processors.
+    together: tuple[tuple[int, float, float], ...] = ()
 
     @property
     def watch_s(self) -> float:
@@ -51,9 +55,14 @@ class FrameCost:
 
         `watchers` is how many more see what is drawn for these.
         """
-        thread = BUSIEST / (FPS * self.engine_s * slower)
         left_s = BUSIEST * cores / (FPS * slower) - watchers * self.watch_s
-        return max(1, int(min(thread, left_s / (self.engine_cpu_s + self.watch_s))))
+        places = 1
+        for count, engine_s, cpu_s in ((1, self.engine_s, self.engine_cpu_s), *self.together):
+            thread = BUSIEST / (FPS * engine_s * slower)
+            fit = int(min(thread, left_s / (cpu_s + self.watch_s)))
+            if fit >= count:  # with fewer viewers no step would have so many streams
+                places = max(places, fit)
+        return places
 
     def watchers(self, cores: float, live: int, slower: float = 1.0) -> int:
         """How many more may see what is drawn for `live` viewers."""
@@ -87,13 +96,23 @@ def measure(engine: Engine, identity: Any) -> FrameCost:
     full_s, _, _ = _speak(engine, identity, LADDER[0])
     lowest = next(quality for quality in reversed(LADDER) if quality.draw_every == 1)
     engine_s, cpu_s, shown = _speak(engine, identity, lowest)
-    return FrameCost(engine_s, full_s, cpu_s, _encode(shown[-25:]))
+    sizes: tuple[int, ...] = ()
+    if engine.config.profile in SHARES and engine_s < 1 / FPS:  # else nobody comes beside the first
+        sizes = tuple(count for count in (2, 4, 8) if count <= engine.config.batch)
+    together = [(count, *_speak(engine, identity, lowest, count)[:2]) for count in sizes]
+    return FrameCost(engine_s, full_s, cpu_s, _encode(shown[-25:]), tuple(together))
 
 
-def _speak(engine: Engine, identity: Any, quality: Quality) -> tuple[float, float, list[RgbImage]]:
-    """Seconds of the thread and of all processors that a frame takes, and the frames (H, W, 3)."""
-    state = engine.start(identity, seed=0)
-    engine.set_quality(state, quality)
+def _speak(
+    engine: Engine, identity: Any, quality: Quality, count: int = 1
+) -> tuple[float, float, list[RgbImage]]:
+    """Seconds of the thread and of all processors that a frame takes, and the frames (H, W, 3).
+
+    `count` streams step together.
+    """
+    states = [engine.start(identity, seed=seed) for seed in range(count)]
+    for state in states:
+        engine.set_quality(state, quality)
     rng = np.random.default_rng(0)
     hop = engine.config.stream.hop_samples
     loud = np.sin(np.arange(25 * hop) / 3000) * rng.standard_normal(25 * hop) * 0.1
@@ -104,15 +123,15 @@ def _speak(engine: Engine, identity: Any, quality: Quality) -> tuple[float, floa
         if turn == WARM_UP:
             began, cpu, shown = time.perf_counter(), time.process_time(), []
         before = time.perf_counter()
-        [frames] = engine.step_many([(state, sound[turn % 25])])
-        shown += [frame.rgb for frame in frames]
+        made = engine.step_many([(state, sound[turn % 25]) for state in states])
+        shown += [frame.rgb for frames in made for frame in frames]
         longest = max(longest, time.perf_counter() - before)
         turn += 1
         if shown and longest > SLOWEST_S:
             break
-    count = max(1, len(shown))
+    drawn = max(1, len(shown))
     taken, used = time.perf_counter() - began, time.process_time() - cpu
-    return taken / count, used / count, shown
+    return taken / drawn, used / drawn, shown
 
 
 def _encode(frames: list[RgbImage]) -> float:

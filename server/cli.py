@@ -171,7 +171,7 @@ def serve(
 
         check_devices(CallDevices.chosen(settings))
     from engine.profiles import load_profile
-    from engine.profiles.choose import how_slow, make_config, seconds_a_frame
+    from engine.profiles.choose import how_heard, how_slow, make_config, seconds_a_frame
 
     config = make_config(
         engine.profile,
@@ -180,6 +180,8 @@ def serve(
         live=True,
     )
     loaded = load_profile(config)
+    if config.speech != "tiny":
+        typer.echo(how_heard(loaded.config))
     if config.profile == "sd15":
         from engine.face.image_file import decode_image
 

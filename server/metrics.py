@@ -26,6 +26,9 @@ class Metrics:
             "Time of one engine step that made a frame",
             buckets=_STEP_BUCKETS,
         )
+        self.streams_a_step = gauge(
+            "portraittalk_engine_streams_a_step", "Streams of an engine step, their mean so far"
+        )
         self.made = counter(
             "portraittalk_frames_made",
             "Frames made by the engine; quality 0 is the full one",

@@ -46,7 +46,6 @@ TORCH_FOLDERS = (
     "exports/",
 )
 TORCH_FILES = {
-    "engine/audio/hubert.py",
     "engine/backends/cuda_graph.py",
     "engine/backends/torch_graph.py",
     "engine/diffusion/latent_fusion.py",
@@ -56,6 +55,7 @@ TORCH_FILES = {
     "engine/render/sd15.py",
     "engine/render/sd15_networks.py",
     "engine/render/sd15_video.py",
+    "engine/render/together.py",
 }
 TORCH_PACKAGES = {"torch", "transformers", "diffusers", "cv2", "scipy", "mediapipe", "tqdm", "onnx"}
 LIGHT = {
@@ -72,7 +72,7 @@ DOORS = {
         "engine.training.commands",
         "engine.training.portraittalk.run_stage",
     },
-    "engine/profiles/__init__.py": {"engine.profiles.sd15"},
+    "engine/profiles/__init__.py": {"engine.profiles.sd15", "engine.profiles.speech"},
     "engine/profiles/checkpoints.py": {"engine.loaders.hubert_motion", "engine.loaders.trained"},
 }
 

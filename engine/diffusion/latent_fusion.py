@@ -8,7 +8,7 @@ frames must be known, so it does not stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from torch import Tensor
 from engine.diffusion.samplers import Denoising
 from engine.errors import ConfigError
 
-# z_t (W, C, h, w), t (W,), indices of the frames (W,) -> prediction like z_t
-WindowModel = Callable[[Tensor, Tensor, Tensor], Tensor]
+Window = tuple[Tensor, Tensor, Tensor]  # z_t (W, C, h, w), t (W,), indices of the frames (W,)
+WindowsModel = Callable[[Sequence[Window]], list[Tensor]]  # the prediction of each, like its z_t
+TOGETHER = 4  # windows of a step that are predicted at once
 
 
 def window_weights(window: int) -> Tensor:
@@ -54,10 +55,10 @@ def fusion_windows(
 
 
 class LatentFusion:
-    """The sampling of one long video, one window of one step at a time; it can be interrupted and resumed.
+    """The sampling of one long video, some windows of one step at a time; it can be interrupted and resumed.
 
     Args:
-        model: predicts the frames of one window from their latents, times and indices.
+        model: predicts the frames of windows from their latents, times and indices.
         run: the sampler over all frames, started from their noise (F, C, h, w).
         pinned: frame 0, the reference, comes first in every window.
 
@@ -69,7 +70,7 @@ class LatentFusion:
     """
 
     def __init__(
-        self, model: WindowModel, run: Denoising, *, window: int, overlap: int, pinned: bool = True
+        self, model: WindowsModel, run: Denoising, *, window: int, overlap: int, pinned: bool = True
     ) -> None:
         frames = len(run.z_t)
         self.done = 0
@@ -87,16 +88,18 @@ class LatentFusion:
         return self._run.z_t
 
     def work(self) -> None:
-        """Predict one window; after the last window of a step, take the step."""
+        """Predict the next windows, `TOGETHER` at most; after the last one of a step, take the step."""
         at = self.done % len(self.windows)
-        members = self.windows[at]
+        taken = self.windows[at : at + TOGETHER]
         z_t, t = self._run.ask()
-        rows = torch.tensor(members, device=z_t.device)
-        self._summed[rows] += self._share(members) * self._model(z_t[rows], t[rows], rows)
-        if at == len(self.windows) - 1:
+        rows = [torch.tensor(members, device=z_t.device) for members in taken]
+        made = self._model([(z_t[own], t[own], own) for own in rows])
+        for members, own, prediction in zip(taken, rows, made, strict=True):
+            self._summed[own] += self._share(members) * prediction
+        if at + len(taken) == len(self.windows):
             self._run.advance(self._summed / self._weight)
             self._summed = torch.zeros_like(self._summed)
-        self.done += 1
+        self.done += len(taken)
 
     def _share(self, members: list[int]) -> Tensor:
         return window_weights(len(members)).to(self._run.z_t)[:, None, None, None]

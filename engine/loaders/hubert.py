@@ -16,6 +16,18 @@ OLD = {
 }
 
 
+def hubert_weights(folder: Path) -> Path:
+    """The file of its weights, under either name that transformers gives it.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    try:
+        return weight_file(folder, "model")
+    except WeightsError:
+        return weight_file(folder, "pytorch_model")
+
+
 def load_hubert(folder: Path, *, dtype: torch.dtype = torch.float32) -> HubertModel:
     """The feature network; a speech recognition head in the file is left out.
 
@@ -26,10 +38,7 @@ def load_hubert(folder: Path, *, dtype: torch.dtype = torch.float32) -> HubertMo
     config = read_config(folder)
     if config.get("model_type") != "hubert":
         raise WrongFamily(f"{folder} is a {config.get('model_type')} model, wanted hubert")
-    try:
-        source = weight_file(folder, "model")
-    except WeightsError:
-        source = weight_file(folder, "pytorch_model")
+    source = hubert_weights(folder)
     tensors = {}
     for name, tensor in read_tensors(source).items():
         if name.startswith("lm_head."):

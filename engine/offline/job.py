@@ -92,7 +92,7 @@ def _resumed(job: Job, folder: FrameFolder, save_every_s: float) -> Iterator[Vid
 def _fused(film: FusedVideo, folder: FrameFolder, total: int, save_every_s: float) -> Iterator[int]:
     """Sample what is missing of `film`, then decode what is missing in `folder`; yields pieces done."""
     saved = time.monotonic()
-    for _ in range(film.total - film.done):
+    while film.done < film.total:
         film.work()
         if time.monotonic() - saved >= save_every_s or film.done == film.total:
             folder.save(0, film.pack())

@@ -40,19 +40,19 @@ def weight_files(config: EngineConfig) -> Iterator[Path]:
     """Every weight file that an engine of `config` is loaded from, in an order of their own."""
     yield from sorted(config.weights.glob("*.onnx"))
     yield config.weights / "basis.npz"
+    how = config.diffusion
+    if config.speech != "tiny":
+        from engine.loaders.hubert_motion import motion_checkpoint
+
+        yield from _checkpoint_files(config.speech, how.models_dir)
+        yield motion_checkpoint(config.speech, config.speech_hop_ms, how.models_dir)
     if config.profile == "tiny":
         return
-    how = config.diffusion
     if not how.random_weights:
         names = needed_checkpoints(how)
         names += [BETTER_VAE] if how.codec == "full" else []
         for name in names:
             yield from _checkpoint_files(name, how.models_dir)
-    if how.speech != "tiny":
-        from engine.loaders.hubert_motion import motion_checkpoint
-
-        yield from _checkpoint_files(how.speech, how.models_dir)
-        yield motion_checkpoint(how.speech, how.models_dir)
     if how.trained:
         from engine.loaders.trained import WEIGHTS
 

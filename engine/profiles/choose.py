@@ -35,10 +35,17 @@ def make_config(
         settings = {name: getattr(config.diffusion, name) for name in config.diffusion.__slots__}
         changed = from_mapping(DiffusionSettings, settings | how)
         return EngineConfig.sd15(live=live, **given, diffusion=changed)
-    if how or "num_inference_steps" in given:
-        names = ", ".join(sorted({*how, *({"num_inference_steps"} & set(given))}))
-        raise ConfigError(f"{names}: only --profile sd15 has a use for that")
-    return from_mapping(EngineConfig, {"profile": profile, **given})
+    files = {} if given.get("speech", "tiny") == "tiny" else _of_files(how)
+    idle = {*how} - {*files} | {"num_inference_steps"} & {*given}
+    if idle:
+        raise ConfigError(f"{', '.join(sorted(idle))}: only --profile sd15 has a use for that")
+    diffusion_ = from_mapping(DiffusionSettings, files)
+    return from_mapping(EngineConfig, {"profile": profile, "diffusion": diffusion_, **given})
+
+
+def _of_files(how: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings that say where checkpoints are and what they may be used for."""
+    return {name: how[name] for name in ("models_dir", "use") if name in how}
 
 
 def seconds_a_frame(engine: AvatarEngine, portrait: RgbImage) -> float:
@@ -55,6 +62,13 @@ def seconds_a_frame(engine: AvatarEngine, portrait: RgbImage) -> float:
     began = time.perf_counter()
     engine.step(state, hop)
     return time.perf_counter() - began
+
+
+def how_heard(config: EngineConfig) -> str:
+    """Say what a loaded engine hears with and how far it looks ahead."""
+    ahead = config.stream.lookahead_frames * config.stream.frame_ms
+    every = config.stream.frame_ms if config.speech == "tiny" else config.speech_hop_ms
+    return f"speech: {config.speech} hears every {every:.0f} ms and looks {ahead:.0f} ms ahead"
 
 
 def how_slow(seconds: float, frame_ms: float) -> str:

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
 from engine.backends.cuda_graph import cuda_graph
-from engine.config import LOOKAHEAD_FRAMES, DiffusionSettings, EngineConfig
+from engine.config import DiffusionSettings, EngineConfig
 from engine.diffusion.samplers import make_scheduler
 from engine.errors import ConfigError, WeightsError
 from engine.loaders.control_net import SUBFOLDER, load_control_net
 from engine.loaders.face_encoder import align, check_space, load_face_encoder
-from engine.loaders.hubert_motion import load_hubert_motion, lookahead_frames
 from engine.loaders.ip_adapter import install, read_ip_adapter
 from engine.loaders.lora import fuse_lora
 from engine.loaders.registry import check_licences, find, locate, require
@@ -37,6 +36,7 @@ from engine.nets.sd15_config import Sd15Config
 from engine.nets.sd_codec import SdCodec
 from engine.nets.text_tokens import ClipTokens, Tokenise, WordNumbers
 from engine.profiles.checkpoints import BETTER_VAE, few_step_lora, needed_checkpoints
+from engine.profiles.speech import load_speech
 from engine.render.sd15 import DiffusionRenderer, Embed
 from engine.render.sd15_networks import Sampling
 from engine.types import RgbImage
@@ -63,14 +63,9 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
             of another family, or its licence does not allow the use.
         ConfigError: a setting is unknown, or two of them contradict each other.
     """
-    how = config.diffusion
-    _check(how)
-    speech_motion, width = None, WIDTH
-    if how.speech != "tiny":
-        check_licences([find(how.speech)], how.use)
-        encoder, motion = load_hubert_motion(how.speech, how.models_dir)
-        speech_motion, width = (encoder, motion), encoder.width
-        config = _with_lookahead(config, lookahead_frames(encoder.window))
+    _check(config)
+    config, speech_motion = load_speech(config)
+    width = speech_motion[0].width if speech_motion else WIDTH
     renderer = load_renderer(config, speech_features=width)
     return AvatarEngine.load(config, renderer=renderer, speech_motion=speech_motion)
 
@@ -82,7 +77,7 @@ def load_renderer(config: EngineConfig, *, speech_features: int = WIDTH) -> Diff
         speech_features: width of the speech encoder's features, for DiffTalk's conditioning.
     """
     how = config.diffusion
-    _check(how)
+    _check(config)
     device = _device(how)
     build = random_parts if how.random_weights else _public_parts
     parts = build(how, speech_features, _dtype(device))
@@ -112,29 +107,25 @@ def sampling_of(config: EngineConfig) -> Sampling:
     )
 
 
-def _check(how: DiffusionSettings) -> None:
+def _check(config: EngineConfig) -> None:
     """Refuse, before anything is loaded, what cannot be."""
+    how = config.diffusion
     make_scheduler(how.sampler)
     if how.conditioning == "difftalk" and not (how.trained or how.random_weights):
         raise ConfigError(
             "conditioning='difftalk' needs --trained RUN: no public checkpoint knows its inputs, and "
             'untrained the lips would not move; train one with conditioning = "difftalk" in [model]'
         )
+    if how.conditioning == "difftalk" and config.speech_hop_ms != EngineConfig().speech_hop_ms:
+        raise ConfigError(
+            f"speech_hop_ms={config.speech_hop_ms}: clips for conditioning='difftalk' are prepared at "
+            f"{EngineConfig().speech_hop_ms}"
+        )
     if missing := [str(folder) for folder in how.trained if not (folder / TRAINED).is_file()]:
         raise WeightsError(
             f"no {TRAINED} in {', '.join(missing)}: name the folder of a stage's run"
         )
     _device(how)
-
-
-def _with_lookahead(config: EngineConfig, frames: int) -> EngineConfig:
-    """The configuration with the look-ahead that its speech encoder needs."""
-    asked = config.stream.lookahead_frames
-    if asked not in (LOOKAHEAD_FRAMES, frames):
-        raise ConfigError(
-            f"lookahead_frames={asked}: {config.diffusion.speech} hears {frames} frames ahead"
-        )
-    return replace(config, stream=replace(config.stream, lookahead_frames=frames))
 
 
 def _device(how: DiffusionSettings) -> torch.device:

@@ -41,6 +41,7 @@ class FrameCondition:
     index: int = 0  # of the frame
     words: Any = None  # of the prompt, where the renderer reads any
     speech: F32 | None = None  # (16, W) features, where the renderer is conditioned on speech
+    steps: int = 0  # of denoising, where the renderer takes several; 0: as it is set
     coefficients: F32 | None = None  # (52,) that led to the landmarks
 
 
@@ -137,7 +138,7 @@ class FusedVideo(Protocol):
         """Pieces so far."""
 
     def work(self) -> None:
-        """Do one piece."""
+        """Do one piece or some."""
 
     def frame(self, index: int) -> RgbImage:
         """Decode one frame (H, W, 3)."""

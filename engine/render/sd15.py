@@ -32,6 +32,7 @@ from engine.render.sd15_networks import (
     Sampling,
 )
 from engine.render.sd15_video import DiffusionFusedVideo, fused_video
+from engine.render.together import together
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
@@ -150,26 +151,37 @@ class DiffusionRenderer:
     def draw(
         self, jobs: Sequence[tuple[DiffusionFace, DiffusionCache, FrameCondition]]
     ) -> list[tuple[RgbImage, DiffusionCache]]:
-        """Sample one frame (S, S, 3) of each stream, one after another.
+        """Sample one frame (S, S, 3) of each stream, all of them in the same calls of the networks.
+
+        Company changes a frame by rounding alone: at most 1 of 255.
 
         Raises:
             ConfigError: frames are to be sampled together, by `fuse`.
         """
         if self.sampling.long_video == "fusion":
             raise ConfigError("long_video='fusion' samples all frames together, not one by one")
-        return [self._draw(*job) for job in jobs]
+        return self._draw(jobs)
 
     @torch.inference_mode()
     def _draw(
-        self, face: DiffusionFace, cache: DiffusionCache, condition: FrameCondition
-    ) -> tuple[RgbImage, DiffusionCache]:
-        networks = self.networks
-        aim = networks.aim(face, condition)
-        guide = networks.guide(face, aim, cache.placed)
-        before = cache.keys if self.sampling.long_video == "cache" else None
-        model = networks.frame_model(face, guide, aim.text, before)
-        rgb = networks.decode(networks.sample(model, condition))
-        return rgb, DiffusionCache(model.keys, aim.placed)
+        self, jobs: Sequence[tuple[DiffusionFace, DiffusionCache, FrameCondition]]
+    ) -> list[tuple[RgbImage, DiffusionCache]]:
+        if not jobs:
+            return []
+        networks, cached = self.networks, self.sampling.long_video == "cache"
+        works, models, aims = [], [], []
+        for face, cache, condition in jobs:
+            aim = networks.aim(face, condition)
+            guide = networks.guide(face, aim, cache.placed)
+            model = networks.frame_model(face, guide, aim.text, cache.keys if cached else None)
+            works.append(networks.sample(model, condition))
+            models.append(model)
+            aims.append(aim)
+        frames = networks.decode(torch.cat(together(networks.step, works)))
+        return [
+            (rgb, DiffusionCache(model.keys, aim.placed))
+            for rgb, model, aim in zip(frames, models, aims, strict=True)
+        ]
 
     @staticmethod
     def draw_between(

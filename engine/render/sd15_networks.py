@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.backends.cuda_graph import Record, Recorded
-from engine.diffusion.samplers import SamplerSettings, sample
+from engine.diffusion.samplers import Denoising, SamplerSettings
 from engine.face.landmarks import Affine, apply
 from engine.face.placement import landmarks_68, placement
 from engine.nets.attention import KeyValues
@@ -22,6 +21,7 @@ from engine.nets.sd_codec import to_bytes
 from engine.nets.text_tokens import Tokenise
 from engine.render.base import FrameCondition
 from engine.render.head_square import close_lids
+from engine.render.together import Work
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
@@ -68,7 +68,7 @@ class Aim:
 
 
 class FrameModel:
-    """The denoiser of one frame with its conditions and without, as samplers call it.
+    """The denoiser of one frame, with classifier-free guidance (arXiv 2207.12598) unless the scale is 1.
 
     Attributes:
         keys: keys and values that the last evaluation with conditions computed; None before one.
@@ -76,29 +76,27 @@ class FrameModel:
 
     def __init__(
         self,
-        step: Callable[..., tuple[Tensor, Caches]],
+        guidance_scale: float,
         told: Conditions,
         untold: Conditions,
         guide: Guidance,
         before: Caches | None,
     ) -> None:
-        self._step, self._told, self._untold = step, told, untold
+        self._scale, self._told, self._untold = guidance_scale, told, untold
         self._guide, self._before = guide, before
         self._dtype = told.text.dtype
         self.keys: Caches | None = None
 
-    def conditional(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """Latents (1, 4, h, w), time (1,) -> noise (1, 4, h, w)."""
-        noise, self.keys = self._evaluate(z_t, t, self._told)
-        return noise
-
-    def unconditional(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """Noise (1, 4, h, w) for latents (1, 4, h, w) at time (1,), with no prompt and no identity."""
-        return self._evaluate(z_t, t, self._untold)[0]
-
-    def _evaluate(self, z_t: Tensor, t: Tensor, told: Conditions) -> tuple[Tensor, Caches]:
-        noise, keys = self._step(z_t.to(self._dtype), t, told, self._guide, self._before)
-        return noise.float(), keys
+    def predict(self, z_t: Tensor, t: Tensor) -> Work[Tensor]:
+        """Latents (1, 4, h, w), time (1,) -> noise (1, 4, h, w); both halves of guidance at once."""
+        z_t = z_t.to(self._dtype)
+        conditions = [self._told] if self._scale == 1.0 else [self._told, self._untold]
+        answers = yield [(z_t, t, one, self._guide, self._before) for one in conditions]
+        noise, self.keys = answers[0]
+        if self._scale == 1.0:
+            return noise.float()
+        without = answers[1][0].float()
+        return without + self._scale * (noise.float() - without)
 
 
 class FrameNetworks:
@@ -110,6 +108,7 @@ class FrameNetworks:
 
     Attributes:
         plain: text (1, 77, D) of a frame without a prompt.
+        step: one evaluation of the networks; see `engine.render.together`.
     """
 
     def __init__(
@@ -123,7 +122,7 @@ class FrameNetworks:
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.sampling = sampling
-        self._step = self.model if record is None else Recorded(self.model, record)
+        self.step = self.model if record is None else Recorded(self.model, record)
         self._tokenise, self._depth = tokenise, depth
         weight = next(model.unet.parameters())
         self.device, self.dtype = weight.device, weight.dtype
@@ -144,11 +143,10 @@ class FrameNetworks:
         """Images (B, 3, S, S) in [-1, 1] -> latents (B, 4, h, w)."""
         return self.model.codec.encode(images, tiny=self.sampling.tiny_codec)
 
-    def decode(self, latents: Tensor) -> RgbImage:
-        """Latents (1, 4, h, w) -> the frame (S, S, 3)."""
+    def decode(self, latents: Tensor) -> list[RgbImage]:
+        """Latents (B, 4, h, w) -> the frames (S, S, 3)."""
         images = self.model.codec.decode(latents.to(self.dtype), tiny=self.sampling.tiny_codec)
-        rgb: RgbImage = to_bytes(images)[0].cpu().numpy()
-        return rgb
+        return list(to_bytes(images).cpu().numpy())
 
     def aim(self, face: DiffusionFace, condition: FrameCondition) -> Aim:
         """What `condition` asks of a frame of `face`."""
@@ -192,18 +190,19 @@ class FrameNetworks:
         """
         told = Conditions(text, face.identity, face.reference)
         untold = replace(told, text=self._nothing, identity=face.nobody)
-        return FrameModel(self._step, told, untold, guide, before)
+        return FrameModel(self.sampling.guidance_scale, told, untold, guide, before)
 
-    def sample(self, model: FrameModel, condition: FrameCondition) -> Tensor:
+    def sample(self, model: FrameModel, condition: FrameCondition) -> Work[Tensor]:
         """Latents (1, 4, h, w) of one frame, from the noise of its stream."""
         seed = condition.noise.seed * 1_000_003 + condition.index
-        return sample(
-            model.conditional,
-            condition.noise.start,
-            self.sampling,
-            unconditional=model.unconditional,
-            generator=torch.Generator().manual_seed(seed),
-        )
+        sampling = self.sampling
+        if condition.steps:
+            sampling = replace(sampling, num_inference_steps=condition.steps)
+        generator = torch.Generator().manual_seed(seed)
+        run = Denoising(condition.noise.start, sampling, generator=generator)
+        while run.step < run.steps:
+            run.advance((yield from model.predict(*run.ask())))
+        return run.z_t
 
     def row(self, values: F32) -> Tensor:
         """An array as a batch of one on the device, in full precision."""

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from engine.diffusion.latent_fusion import LatentFusion
-from engine.diffusion.samplers import Denoising, guided
+from engine.diffusion.latent_fusion import LatentFusion, Window
+from engine.diffusion.samplers import Denoising
 from engine.render.base import FrameCondition
 from engine.render.sd15_networks import DiffusionFace, FrameNetworks
+from engine.render.together import Work, together
 from engine.types import RgbImage
 
 
@@ -19,10 +20,10 @@ class DiffusionFusedVideo:
 
     Args:
         fusion: over the portrait, which is row 0, and the frames.
-        decode: latents (1, 4, h, w) -> image.
+        decode: latents (B, 4, h, w) -> images.
     """
 
-    def __init__(self, fusion: LatentFusion, decode: Callable[[Tensor], RgbImage]) -> None:
+    def __init__(self, fusion: LatentFusion, decode: Callable[[Tensor], list[RgbImage]]) -> None:
         self._fusion, self._decode = fusion, decode
         self.total = fusion.total
         self.pack, self.unpack = fusion.pack, fusion.unpack
@@ -34,13 +35,13 @@ class DiffusionFusedVideo:
 
     @torch.inference_mode()
     def work(self) -> None:
-        """Sample one window of one step."""
+        """Sample some windows of one step."""
         self._fusion.work()
 
     @torch.inference_mode()
     def frame(self, index: int) -> RgbImage:
         """Decode frame `index`, (S, S, 3); all windows must be done."""
-        return self._decode(self._fusion.latents[index + 1 : index + 2])
+        return self._decode(self._fusion.latents[index + 1 : index + 2])[0]
 
 
 def fused_video(
@@ -50,26 +51,28 @@ def fused_video(
 
     Row 0 of its latents is the portrait at rest, in the words of the first frame: it is pinned to every
     window and not shown. Within a window each frame sees the keys and values that the one before it
-    has at the same step.
+    has at the same step; windows wait for no other one, so they are predicted together.
     """
     aims = [networks.aim(face, condition) for condition in conditions]
     aims.insert(0, networks.rest(face, aims[0].text, aims[0].speech))
     sampling, noise = networks.sampling, conditions[0].noise
 
-    def window(z_t: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+    def window(z_t: Tensor, t: Tensor, rows: Tensor) -> Work[Tensor]:
         before, made = None, []
         for place, row in enumerate(rows.tolist()):
             guide = networks.guide(face, aims[row], aims[max(row - 1, 0)].placed)
             model = networks.frame_model(face, guide, aims[row].text, before)
-            predict = guided(model.conditional, model.unconditional, sampling.guidance_scale)
-            made.append(predict(z_t[place : place + 1], t[place : place + 1]))
+            made.append((yield from model.predict(z_t[place : place + 1], t[place : place + 1])))
             before = model.keys
         return torch.cat(made)
+
+    def windows(those: Sequence[Window]) -> list[Tensor]:
+        return together(networks.step, [window(*one) for one in those])
 
     run = Denoising(
         noise.start.expand(len(aims), -1, -1, -1),
         sampling,
         generator=torch.Generator().manual_seed(noise.seed),
     )
-    fusion = LatentFusion(window, run, window=sampling.window, overlap=sampling.overlap)
+    fusion = LatentFusion(windows, run, window=sampling.window, overlap=sampling.overlap)
     return DiffusionFusedVideo(fusion, networks.decode)

@@ -111,6 +111,6 @@ def load_tools(face_encoder: str, speech: str, models_dir: Path, threads: int) -
     features = (
         streaming_features(StreamingSpeechEncoder(encoder))
         if speech == "tiny"
-        else hubert_features(speech, models_dir)
+        else hubert_features(speech, models_dir, EngineConfig().speech_hop_ms)
     )
     return Tools(FaceReader(detector, landmarks), features, embed)

@@ -86,6 +86,7 @@ class EngineWorker:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.busy_s, self.frames = 0.0, 0  # spent on streams, and made for them, since the start
+        self.steps, self.stepped = 0, 0  # steps, and the streams of them all
         self._calls: list[_Call] = []
         self._streams: list[Stream] = []
         self._changed = threading.Condition()
@@ -184,6 +185,7 @@ class EngineWorker:
         for (stream, _), frames in zip(begun, made, strict=False):  # none if the step raised
             with self._failing(stream):
                 stream.finish(frames, began)
+        self.steps, self.stepped = self.steps + 1, self.stepped + len(begun)
         self.frames += sum(len(frames) for frames in made)
         self.busy_s += time.monotonic() - began
 

@@ -56,8 +56,8 @@ def decoded() -> Iterator[list[Tensor]]:
     kept: list[Tensor] = []
     decode = FrameNetworks.decode
 
-    def keep(networks: FrameNetworks, latents: Tensor) -> np.ndarray:
-        kept.append(latents)
+    def keep(networks: FrameNetworks, latents: Tensor) -> list[np.ndarray]:
+        kept.extend(latents.split(1))
         return decode(networks, latents)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,34 @@ import pytest
 import torch
 from transformers import HubertConfig
 
+from engine.audio.hubert import window_of
 from engine.avatar import AvatarEngine
-from engine.config import DiffusionSettings, EngineConfig
+from engine.config import DiffusionSettings, EngineConfig, SpeechEncoderName
 from engine.enroll import Identity
-from engine.errors import ConfigError, WeightsError
+from engine.errors import WeightsError
 from engine.loaders.files import WrongFamily
-from engine.loaders.hubert_motion import load_hubert_motion, motion_checkpoint
+from engine.loaders.hubert_motion import (
+    exported_hubert,
+    hubert_module,
+    load_hubert_motion,
+    motion_checkpoint,
+)
 from engine.motion.channels import CHANNELS
 from engine.nets.motion_vae import MotionSettings, MotionVae
 from engine.offline.video import Casting, generate
+from engine.profiles import load_profile
+from engine.profiles.choose import make_config
 from engine.profiles.sd15 import load_engine
 from engine.training.motion.dataset import Clip
 from engine.training.motion.examples import PIECE, MotionTraining, choose_encoder, prepare
 from engine.training.motion.loss import spreads
 from engine.training.motion.train import train
+from exports.hubert import export_hubert
 from tests.contracts.small import conditions_only, write_wav
 from tests.engine.loaders.layouts import hubert, random, save
 
 pytestmark = pytest.mark.train
-HOP, FRAMES = 640, 7
+HOP, FRAMES = 640, 10
 SIZES = {
     "hidden_size": 16,
     "num_hidden_layers": 1,
@@ -66,17 +75,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     (folder / "hubert-base").mkdir()
     write_hubert(folder / "hubert-base")
-    write_motion(motion_checkpoint("hubert-base", folder), 16)
+    write_motion(motion_checkpoint("hubert-base", 160, folder), 16)
     return folder
 
 
-def settings(models: Path, **how: Any) -> EngineConfig:
+def settings(models: Path, speech: SpeechEncoderName = "hubert-base", **how: Any) -> EngineConfig:
     diffusion = DiffusionSettings(
-        **{"random_weights": "small", "sampler": "ddim", "device": "cpu", "speech": "hubert-base"}
-        | {"models_dir": models}
+        **{"random_weights": "small", "sampler": "ddim", "device": "cpu", "models_dir": models}
         | how
     )
-    return EngineConfig.sd15(live=False, num_inference_steps=1, threads=1, diffusion=diffusion)
+    return EngineConfig.sd15(
+        live=False, num_inference_steps=1, threads=1, speech=speech, diffusion=diffusion
+    )
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +152,7 @@ def test_a_video_has_every_frame_and_goes_on_where_it_was_stopped(
     casting = Casting(portraits=[portrait], seed=1)
 
     def stop(done: int, total: int) -> None:
-        if done == total // 2:
+        if done == 2:
             raise KeyboardInterrupt
 
     for way in ("cache", "fusion"):
@@ -165,18 +175,68 @@ def test_what_is_missing_is_one_sentence(models: Path, tmp_path: Path) -> None:
         WeightsError, match=r"no motion network for hubert-base .*--speech-encoder hubert-base"
     ):
         load_engine(settings(tmp_path))
-    write_motion(motion_checkpoint("hubert-base", tmp_path), 232)
+    write_motion(motion_checkpoint("hubert-base", 160, tmp_path), 232)
     with pytest.raises(WrongFamily, match="features of 232 numbers, this speech encoder gives 16"):
         load_engine(settings(tmp_path))
-    torch.save({"model": {"weight": torch.zeros(1)}}, motion_checkpoint("hubert-base", tmp_path))
+    torch.save(
+        {"model": {"weight": torch.zeros(1)}}, motion_checkpoint("hubert-base", 160, tmp_path)
+    )
     with pytest.raises(WrongFamily, match=r"no checkpoint of engine\.training\.motion"):
         load_engine(settings(tmp_path))
 
 
-def test_live_it_is_refused() -> None:
-    how = replace(DiffusionSettings(), speech="hubert-large")
-    with pytest.raises(ConfigError, match="windows of 160 ms"):
-        EngineConfig.sd15(live=True, diffusion=how)
+@pytest.mark.parametrize("hop_ms", [40, 160])
+@pytest.mark.parametrize("profile", ["tiny", "sd15"])
+def test_live_a_frame_comes_every_40_ms(
+    models: Path, portrait: np.ndarray, profile: str, hop_ms: int
+) -> None:
+    write_motion(motion_checkpoint("hubert-base", hop_ms, models), 16)
+    how = {"models_dir": models, "random_weights": "small", "device": "cpu"}
+    chosen = make_config(
+        profile,
+        {"speech": "hubert-base", "speech_hop_ms": hop_ms, "threads": 1},
+        how if profile == "sd15" else {"models_dir": models},
+        live=True,
+    )
+    engine = load_profile(chosen)
+    ahead = engine.config.stream.lookahead_frames
+    assert 40 * ahead == hop_ms + 120, "as --help says"
+    state = engine.start(engine.enroll(portrait))
+    with conditions_only() if profile == "sd15" else nullcontext():
+        counts = [len(engine.step(state, np.zeros(HOP, np.float32))) for _ in range(ahead + 6)]
+        assert counts == [0] * ahead + [1] * 6
+        assert len(engine.flush(state)) == ahead
+
+
+def test_who_hears_beside_changes_no_frame(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray
+) -> None:
+    long = np.tile(sound, 3)
+    with conditions_only() as drawn:
+        engine.step(engine.start(identity, seed=3), long)
+        alone = [condition.target for condition in drawn]
+        drawn.clear()
+        rows = [(engine.start(identity, seed=3), long), (engine.start(identity), long[::-1].copy())]
+        engine.step_many(rows)
+    assert len(drawn) == 2 * len(alone) > 0
+    np.testing.assert_array_equal(np.stack([c.target for c in drawn[::2]]), np.stack(alone))
+
+
+def test_its_exported_graph_is_what_the_engine_runs(
+    models: Path, engine: AvatarEngine, identity: Identity, sound: np.ndarray, tmp_path: Path
+) -> None:
+    (tmp_path / "hubert-base").symlink_to(models / "hubert-base")
+    write_motion(motion_checkpoint("hubert-base", 160, tmp_path), 16)
+    window = window_of(160)
+    path = exported_hubert("hubert-base", 160, tmp_path)
+    export_hubert(hubert_module("hubert-base", window, tmp_path), window, path)
+    exported = load_engine(settings(tmp_path))
+    np.testing.assert_allclose(
+        targets(exported, identity, sound), targets(engine, identity, sound), atol=1e-2
+    )
+    path.write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match="not a readable ONNX"):
+        load_engine(settings(tmp_path))
 
 
 def recording(name: str, *, real: bool) -> Clip:
@@ -191,14 +251,14 @@ def test_a_mouth_trained_on_hubert_is_one_that_the_engine_loads(
     models: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "hubert-base").symlink_to(models / "hubert-base")
-    work = motion_checkpoint("hubert-base", tmp_path).parent
+    work = motion_checkpoint("hubert-base", 160, tmp_path).parent
     work.mkdir()
     clips = [recording("filmed", real=True), recording("made", real=False)]
     config = MotionTraining(steps=2, batch=2, animated_pieces=1, synthetic_pieces=1, noise_pieces=1)
     lessons = prepare(clips, choose_encoder("hubert-base", work, tmp_path), config)
     assert {lesson.features.shape for lesson in lessons} == {(2 * PIECE, SIZES["hidden_size"])}
     train(lessons, spreads(clips), config, work, 10)
-    encoder, mouth = load_hubert_motion("hubert-base", tmp_path)
+    encoder, mouth = load_hubert_motion("hubert-base", tmp_path, hop_ms=160)
     heard = encoder.step(encoder.start(), clips[0].pcm)
     assert mouth.step(mouth.start(), heard).shape > (100, 51)
     with pytest.raises(WeightsError, match="hubert-large"):

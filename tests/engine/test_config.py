@@ -30,13 +30,13 @@ def test_a_longer_look_ahead_goes_with_an_encoder_that_hears_in_chunks() -> None
         EngineConfig(stream=far)
     with pytest.raises(ConfigError, match="lookahead_frames=8"):
         EngineConfig.sd15(live=False, stream=far)
-    hubert = DiffusionSettings(speech="hubert-base")
-    assert EngineConfig.sd15(live=False, stream=far, diffusion=hubert).stream == far
+    assert EngineConfig.sd15(live=False, stream=far, speech="hubert-base").stream == far
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
+        ({"speech_hop_ms": 100}, "speech_hop_ms=100 is no whole .* 40, 80, 120, 160"),
         ({"backend": "tpu"}, "backend='tpu' is unknown; one of 'openvino'"),
         ({"profile": "huge"}, "profile='huge' is unknown"),
         ({"threads": -1}, "threads=-1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,29 @@ def test_the_operators_limit_of_watchers_holds() -> None:
     before = known.places
     known.watching = 10
     assert known.places < before
+
+
+def test_streams_that_share_steps_count_where_enough_of_them_fit() -> None:
+    """A step of one takes 30 ms, of four 40: one fits alone, four together."""
+    alone = FrameCost(engine_s=0.03, full_s=0.03, engine_cpu_s=0.03, encode_s=0.003)
+    assert alone.places(8.0) == 1
+    four = replace(alone, together=((4, 0.01, 0.01),))
+    assert four.places(8.0) == int(BUSIEST / (FPS * 0.01)) == 4
+    assert four.places(8.0, slower=1.2) == 1, "three would not fill the step that four need"
+    assert replace(alone, together=((8, 0.01, 0.01),)).places(8.0) == 1
+
+
+def test_steps_of_many_are_measured_where_the_profile_shares_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(capacity, "FPS", 0.5)  # however busy this machine is
+    portrait = np.full((96, 96, 3), (200, 150, 90), np.uint8)
+    for profile, sizes in (("sd15", {1, 2, 4}), ("tiny", {1})):
+        engine = FakeEngine(side=64, step_seconds=0.004)
+        engine.config = replace(engine.config, profile=profile, batch=4)
+        cost = measure(engine, engine.enroll(portrait))
+        assert set(engine.batches) == sizes
+        assert [count for count, _, _ in cost.together] == sorted(sizes - {1})
 
 
 def test_one_viewer_is_always_served() -> None:

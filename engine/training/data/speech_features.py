@@ -24,22 +24,19 @@ def streaming_features(encoder: StreamingSpeechEncoder) -> SpeechFeatures:
     return features
 
 
-def hubert_features(name: str, models_dir: Path) -> SpeechFeatures:
-    """The public HuBERT in the chunks that it runs in live.
+def hubert_features(name: str, models_dir: Path, hop_ms: int) -> SpeechFeatures:
+    """The public HuBERT in the windows that it runs in live at that hop.
 
     Raises:
         WeightsError: it is missing or damaged; the message says how to bring it.
     """
-    from engine.audio.hubert import ChunkedHubert
-    from engine.loaders.hubert import load_hubert
-    from engine.loaders.registry import require
+    from engine.loaders.hubert_motion import load_hubert_encoder
 
-    model: Any = load_hubert(require(name, models_dir))
-    net = ChunkedHubert(model.eval())
+    net = load_hubert_encoder(name, models_dir, hop_ms=hop_ms)
 
     def features(pcm: Pcm) -> Any:
         frames = len(pcm) // 320
-        silence = np.zeros((2 * net.window.hop + net.window.ahead + 1) * 320, np.float32)
+        silence = np.zeros(net.window.delay, np.float32)
         return net.step(net.start(), np.concatenate([pcm, silence]).astype(np.float32))[:frames]
 
     return features

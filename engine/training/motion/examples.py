@@ -70,13 +70,13 @@ def load_speech_encoder(path: Path, settings: SpeechSettings | None = None) -> S
 
 
 def choose_encoder(
-    name: str, work: Path, models_dir: Path, weights: Path | None = None
+    name: str, work: Path, models_dir: Path, weights: Path | None = None, *, hop_ms: int = 160
 ) -> SpeechFeatures:
     """The speech encoder that a mouth is trained for.
 
     Args:
         name: "tiny" is that of `speech.pt` in `work` or, with `weights`, the graph in that folder;
-            others are public HuBERTs out of `models_dir`.
+            others are public HuBERTs out of `models_dir`, heard every `hop_ms`.
 
     Raises:
         WeightsError: HuBERT is missing; the message says how to bring it.
@@ -86,7 +86,7 @@ def choose_encoder(
         path = work / "speech.pt" if weights is None else weights / "speech.onnx"
         model = load_speech_encoder(path) if weights is None else load_exported(path)
         return lambda pcm: model(torch.from_numpy(pcm)[None])[0].numpy()
-    hubert = hubert_features(name, models_dir)
+    hubert = hubert_features(name, models_dir, hop_ms)
     return lambda pcm: hubert(pcm[PAST:])
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.config import SPEECH_HOPS_MS, EngineConfig
 from engine.nets.motion_vae import MotionSettings, MotionVae
 from engine.outputs import own_folder
 from engine.training.data.speech_features import SPEECH_ENCODERS
@@ -98,6 +99,13 @@ def main() -> None:
     )
     parser.add_argument("--speech-encoder", choices=SPEECH_ENCODERS, default="tiny")
     parser.add_argument(
+        "--speech-hop",
+        type=int,
+        choices=SPEECH_HOPS_MS,
+        default=EngineConfig().speech_hop_ms,
+        help="ms after which a HuBERT hears again, as it is to be served; %(default)s",
+    )
+    parser.add_argument(
         "--speech-weights", type=Path, help="folder of speech.onnx, in place of speech.pt"
     )
     parser.add_argument("--features", type=Path, help="folder that keeps the speech features")
@@ -109,7 +117,13 @@ def main() -> None:
     config = MotionTraining(steps=args.steps)
     clips = [c for c in load_animated(args.animated)[0] if c.name not in HELD_OUT]
     clips += load_talks(args.speech)
-    encoder = choose_encoder(args.speech_encoder, args.work, args.models_dir, args.speech_weights)
+    encoder = choose_encoder(
+        args.speech_encoder,
+        args.work,
+        args.models_dir,
+        args.speech_weights,
+        hop_ms=args.speech_hop,
+    )
     examples = prepare(clips, encoder, config, args.features)
     train(examples, spreads(clips), config, args.work, args.minutes)
 

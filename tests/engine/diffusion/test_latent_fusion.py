@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
-from engine.diffusion.latent_fusion import LatentFusion, WindowModel, fusion_windows, window_weights
+from engine.diffusion.latent_fusion import (
+    LatentFusion,
+    WindowsModel,
+    fusion_windows,
+    window_weights,
+)
 from engine.diffusion.samplers import Denoising, SamplerSettings, sample
 from engine.errors import ConfigError
 
+WindowModel = Callable[[Tensor, Tensor, Tensor], Tensor]
+
 torch.set_num_threads(1)
+
+
+def each(model: WindowModel) -> WindowsModel:
+    """A model of one window as one of several."""
+    return lambda windows: [model(*window) for window in windows]
 
 
 def fuse(
     model: WindowModel, noise: Tensor, sampler: str, steps: int, window: int, overlap: int
 ) -> Tensor:
     settings = SamplerSettings(sampler=sampler, num_inference_steps=steps)
-    fusion = LatentFusion(model, Denoising(noise, settings), window=window, overlap=overlap)
+    run = Denoising(noise, settings)
+    fusion = LatentFusion(each(model), run, window=window, overlap=overlap)
     while fusion.done < fusion.total:
         fusion.work()
     return fusion.latents
@@ -99,7 +114,7 @@ def test_a_video_stopped_at_any_window_goes_on_to_the_same_latents(sampler: str)
 
     def begin() -> LatentFusion:
         run = Denoising(noise, settings, generator=torch.Generator().manual_seed(5))
-        return LatentFusion(model, run, window=4, overlap=1)
+        return LatentFusion(each(model), run, window=4, overlap=1)
 
     whole, broken = begin(), begin()
     while whole.done < whole.total:

@@ -16,7 +16,7 @@ from engine.profiles.checkpoints import needed_checkpoints, weights_digest
 
 FEW_STEPS = DiffusionSettings()
 GUIDED = DiffusionSettings(sampler="ddim", guidance_scale=3.5, codec="full")
-HUBERT = replace(GUIDED, speech="hubert-base", adapter="none")
+BARE = replace(GUIDED, adapter="none")
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +26,13 @@ def _no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write_models(folder: Path) -> Path:
     """Files under the names of every checkpoint; nothing is loaded from them."""
-    for how in (FEW_STEPS, GUIDED, HUBERT):
-        for name in [*needed_checkpoints(how), "sd-vae-ft-mse", how.speech]:
-            for pattern in find(name).files if name != "tiny" else ():
+    for how in (FEW_STEPS, GUIDED, BARE):
+        for name in [*needed_checkpoints(how), "sd-vae-ft-mse", "hubert-base"]:
+            for pattern in find(name).files:
                 path = folder / name / pattern.replace("*", "vocab.json")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(f"{name} {pattern}")
-    motion = folder / "motion-hubert-base" / "motion.pt"
+    motion = folder / "motion-hubert-base-160ms" / "motion.pt"
     motion.parent.mkdir(parents=True, exist_ok=True)
     motion.write_text("motion")
     return folder
@@ -47,7 +47,7 @@ def test_sets_of_checkpoints_go_by_the_settings() -> None:
         "insightface",
         "lcm-lora",
     ]
-    assert needed_checkpoints(HUBERT) == ["sd15", "control-mediapipe-face"]
+    assert needed_checkpoints(BARE) == ["sd15", "control-mediapipe-face"]
 
 
 def test_the_bundled_weights_count_by_content(tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_the_bundled_weights_count_by_content(tmp_path: Path) -> None:
         (FEW_STEPS, "insightface/w600k_r50.onnx"),
         (FEW_STEPS, "lcm-lora/pytorch_lora_weights.safetensors"),
         (GUIDED, "sd-vae-ft-mse/diffusion_pytorch_model.safetensors"),
-        (HUBERT, "hubert-base/pytorch_model.bin"),
-        (HUBERT, "hubert-base/model.safetensors"),
-        (HUBERT, "motion-hubert-base/motion.pt"),
+        (BARE, "hubert-base/pytorch_model.bin"),
+        (BARE, "hubert-base/model.safetensors"),
+        (BARE, "motion-hubert-base-160ms/motion.pt"),
         (FEW_STEPS, "run/weights.safetensors"),
     ],
 )
@@ -89,7 +89,9 @@ def test_a_checkpoint_that_changes_in_place_changes_the_digest(
         (models / "run").mkdir()
         (models / "run" / "weights.safetensors").write_text("run")
         placed = replace(how, models_dir=models, trained=(models / "run",))
-        config = EngineConfig.sd15(live=False, diffusion=placed)
+        config = EngineConfig.sd15(
+            live=False, speech="hubert-base" if how == BARE else "tiny", diffusion=placed
+        )
         digests.append(weights_digest(config))
     assert digests[0] == digests[1]
     (models / changed).write_text("trained on")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,9 @@ def test_calm_is_an_option_of_every_engine(profile: str) -> None:
         ("sd15", {}, {"adapter": "faced"}, "'faceid', 'faceid-portrait', 'none'"),
         ("sd15", {"num_inference_steps": 0}, {}, "num_inference_steps=0"),
         ("sd15", {}, {"conditioning": "difftlk"}, "'portraittalk', 'difftalk'"),
-        ("sd15", {}, {"speech": "hubert-large"}, "windows of 160 ms"),
-        ("sd15", {}, {"speech": "wav2vec"}, "'tiny', 'hubert-base', 'hubert-large'"),
+        ("sd15", {"speech": "wav2vec"}, {}, "'tiny', 'hubert-base', 'hubert-large'"),
+        ("tiny", {"speech": "hubert-base"}, {"sampler": "ddim"}, "^sampler: only --profile sd15"),
+        ("tiny", {}, {"use": "commercial"}, "^use: only --profile sd15"),
         ("sd15", {}, {"sampler": "dopri5"}, "'ddim', 'euler', 'dpm"),
         ("sd15", {}, {"long_video": "both"}, "'cache', 'fusion', 'neither'"),
         ("sd15", {}, {"long_video": "fusion"}, "live there is only 'cache' or 'neither'"),
@@ -60,6 +62,18 @@ def test_a_wrong_setting_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         make_config(profile, common, diffusion, live=True)
+
+
+@pytest.mark.parametrize("profile", ["tiny", "sd15"])
+def test_every_profile_hears_with_hubert_out_of_the_folder_of_checkpoints(
+    profile: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    common = EngineOptions(speech="hubert-large", speech_hop_ms=80).common()
+    config = make_config(profile, common, {"models_dir": tmp_path}, live=True)
+    assert (config.speech, config.speech_hop_ms) == ("hubert-large", 80)
+    with pytest.raises(WeightsError, match=f"hubert-large .* {tmp_path}"):
+        load_profile(replace(config, diffusion=replace(config.diffusion, random_weights="small")))
 
 
 def test_missing_checkpoints_are_named_with_the_command_that_helps(

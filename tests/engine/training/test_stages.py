@@ -179,6 +179,7 @@ def test_a_roll_out_is_what_the_live_engine_draws(drawn: Path) -> None:
     from types import SimpleNamespace
 
     from engine.render.sd15_networks import BASE_PROMPT, FrameNetworks, Sampling
+    from engine.render.together import together
 
     assert BASE_PROMPT == PROMPT
     made = system()
@@ -193,13 +194,14 @@ def test_a_roll_out_is_what_the_live_engine_draws(drawn: Path) -> None:
     with torch.no_grad():
         told = made.conditions(batch)
         face = SimpleNamespace(identity=told.identity, reference=told.reference, nobody=None)
-        shot = SimpleNamespace(noise=SimpleNamespace(start=noise, seed=0), index=0)
+        shot = SimpleNamespace(noise=SimpleNamespace(start=noise, seed=0), index=0, steps=0)
         before, keys = None, None
         for frame in range(2):
             guide = made.guidance(batch, frame, cold=frame == 0)
             ours, before = made.denoise(noise, 2, told, guide, before)
             model = live.frame_model(face, guide, told.text, keys)  # type: ignore[arg-type]
-            theirs, keys = live.sample(model, shot), model.keys  # type: ignore[arg-type]
+            [theirs] = together(live.step, [live.sample(model, shot)])  # type: ignore[arg-type]
+            keys = model.keys
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
         alone, _ = made.denoise(noise, 2, told, guide, None)
     assert not torch.allclose(alone, ours, atol=1e-4), "the cache is looked at"
