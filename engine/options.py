@@ -113,6 +113,22 @@ class SamplingOptions:
             rich_help_panel=SD15,
         ),
     ] = None
+    identity_scale: Annotated[
+        float | None,
+        typer.Option(help="Weight of the person's tokens, 0 to 4; 1.", rich_help_panel=SD15),
+    ] = None
+    reference_scale: Annotated[
+        float | None,
+        typer.Option(help="Weight of the portrait itself, 0 to 4; 1.", rich_help_panel=SD15),
+    ] = None
+    control_scale: Annotated[
+        float | None,
+        typer.Option(help="Weight of landmarks and placement, 0 to 4; 1.", rich_help_panel=SD15),
+    ] = None
+    text_scale: Annotated[
+        float | None,
+        typer.Option(help="Weight of the prompt's words, 0 to 4; 1.", rich_help_panel=SD15),
+    ] = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

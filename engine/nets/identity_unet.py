@@ -17,6 +17,7 @@ from engine.nets.attention import (
     SelfAttention,
     UnifiedCrossAttention,
     channels_of,
+    joined,
     layer_order,
 )
 from engine.nets.conditions import Conditions
@@ -124,7 +125,7 @@ class IdentityUnet(nn.Module):
             if self.config.face_encoder and self.config.attention == "decoupled":
                 cross = DecoupledCrossAttention(layer, channels, context)
             elif self.config.face_encoder:
-                cross = UnifiedCrossAttention()
+                cross = UnifiedCrossAttention(layer)
             made[f"{block}.attn1.processor"] = SelfAttention(layer, previous=self.config.temporal)
             made[f"{block}.attn2.processor"] = cross
         return made
@@ -140,7 +141,7 @@ class IdentityUnet(nn.Module):
         previous: KeyValues | None = None,
     ) -> tuple[Tensor, KeyValues]:
         """One evaluation; `told` are the conditions of the stream, shapes as above."""
-        call = AttentionCall(told.identity, told.scale, told.reference, previous)
+        call = AttentionCall(told.identity, told.scale, told.reference, previous, told.weight)
         residuals: dict[str, Any] = {}
         noisy = z_t
         if concat is not None and self.config.difftalk:
@@ -175,7 +176,4 @@ class IdentityUnet(nn.Module):
             latents = latents[:, None]
         still = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
         written = [self(z, still, Conditions(text, identity))[1] for z in latents.unbind(1)]
-        return tuple(
-            (torch.cat([k for k, _ in layer], 1), torch.cat([v for _, v in layer], 1))
-            for layer in zip(*written, strict=True)
-        )
+        return joined(written)

@@ -206,6 +206,9 @@ class PortraitTalkModel(nn.Module):
             guidance,
             previous=animate_before if self.config.temporal else None,
         )
+        if conditions.control is not None:
+            share = conditions.control.to(z_t.dtype).view(-1, 1, 1, 1)
+            control = tuple(share * added for added in control)
         noise, own = self.unet(
             z_t, t, conditions, concat=guidance.concat, control=control, previous=before
         )

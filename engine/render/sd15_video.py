@@ -10,7 +10,7 @@ from torch import Tensor
 from engine.diffusion.latent_fusion import LatentFusion
 from engine.diffusion.samplers import Denoising, guided
 from engine.render.base import FrameCondition
-from engine.render.sd15_networks import DiffusionFace, FrameNetworks
+from engine.render.sd15_networks import DiffusionFace, FrameNetworks, noise_between
 from engine.types import RgbImage
 
 
@@ -53,14 +53,14 @@ def fused_video(
     has at the same step.
     """
     aims = [networks.aim(face, condition) for condition in conditions]
-    aims.insert(0, networks.rest(face, aims[0].text, aims[0].speech))
+    aims.insert(0, networks.rest(face, aims[0]))
     sampling, noise = networks.sampling, conditions[0].noise
 
     def window(z_t: Tensor, t: Tensor, rows: Tensor) -> Tensor:
         before, made = None, []
         for place, row in enumerate(rows.tolist()):
             guide = networks.guide(face, aims[row], aims[max(row - 1, 0)].placed)
-            model = networks.frame_model(face, guide, aims[row].text, before)
+            model = networks.frame_model(face, guide, aims[row], before)
             predict = guided(model.conditional, model.unconditional, sampling.guidance_scale)
             made.append(predict(z_t[place : place + 1], t[place : place + 1]))
             before = model.keys
@@ -69,7 +69,7 @@ def fused_video(
     run = Denoising(
         noise.start.expand(len(aims), -1, -1, -1),
         sampling,
-        generator=torch.Generator().manual_seed(noise.seed),
+        generator=[noise_between(noise.seed) for _ in aims],
     )
     fusion = LatentFusion(window, run, window=sampling.window, overlap=sampling.overlap)
     return DiffusionFusedVideo(fusion, networks.decode)

@@ -17,10 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from engine.errors import DataError
+from engine.face.head_mask import head_mask
 from engine.face.placement import landmarks_68, placement
 from engine.motion.speech_context import HEARD, window
 from engine.training.data.clips import Clip
-from engine.training.data.face_masks import head_mask, holes, lower_face_mask
+from engine.training.data.face_masks import holes, lower_face_mask
 from engine.training.portraittalk.stage_config import DataSettings
 
 F32 = NDArray[np.float32]

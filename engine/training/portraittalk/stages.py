@@ -32,8 +32,14 @@ NEW = (
 )
 NEW_SUFFIX = ("processor.out.weight", "processor.out.bias")
 RESTORE_GAMMA = 5.0
-HISTORY_STEPS = (4, 50)  # of the samplers whose last step a history may come from
+HISTORY_STEPS = (1, 50)  # of the samplers whose last step a history may come from: all there are
 FRAMES: dict[Stage, int] = {"codec": 1, "identity": 1, "animate": 1, "joint": 2}
+
+
+def history_time(share: float) -> int:
+    """The last time of a sampler of so many steps, 1 to 50 as `share` goes from 0 to 1."""
+    few, many = HISTORY_STEPS
+    return round(STEPS / (few * (many / few) ** share)) - 1
 
 
 def is_new(name: str) -> bool:
@@ -138,9 +144,7 @@ class StageLoss(nn.Module):
     def _history(self, batch: TalkBatch, told: Conditions) -> Caches:
         """The cache of the frame before, as its last denoising step would have left it."""
         z = self.system.encode(batch.frames[:, -2])
-        low, high = (torch.tensor(float(n)).log() for n in HISTORY_STEPS)
-        steps = float((low + (high - low) * torch.rand(())).exp())
-        t = torch.full((len(z),), round(STEPS / steps) - 1, device=z.device)
+        t = torch.full((len(z),), history_time(float(torch.rand(()))), device=z.device)
         z_t = self.system.schedule.add(z, torch.randn_like(z), t)
         _, caches = self.system.evaluate(z_t, t, told, self.system.guidance(batch, -2), None)
         return noised(caches, float(torch.rand(())) * self.settings.history_noise)

@@ -2,18 +2,22 @@
 
 import dataclasses
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from engine.config import DiffusionSettings, EngineConfig, SamplerName
+from engine.diffusion.samplers import Denoising
 from engine.errors import DataError
 from engine.loaders.files import WrongFamily
 from engine.loaders.trained import WEIGHTS, load_trained
+from engine.profiles.sd15 import sampling_of
 from engine.training.data.clips import PROMPT, Clip, load_clips
 from engine.training.portraittalk.diffusion_loss import NoiseSchedule, shifted
 from engine.training.portraittalk.stage_config import StageSettings
-from engine.training.portraittalk.stages import StageLoss, is_new
+from engine.training.portraittalk.stages import StageLoss, history_time, is_new
 from tests.engine.training.stage_runs import DEPTH, SIDE, data, names, system
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
@@ -44,6 +48,20 @@ def test_shift_leans_timesteps_to_high_noise() -> None:
     share = torch.tensor([0.0, 0.25, 0.5, 0.9, 0.9999])
     assert shifted(share, 1.0).tolist() == [0, 250, 500, 900, 999]
     assert shifted(share, 3.0).tolist() == [0, 500, 750, 964, 999]
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_the_cache_is_of_a_time_that_histories_cover(live: bool) -> None:
+    """Whatever the sampler and its steps, the last time asked is one that the joint stage draws."""
+    covered = sorted(history_time(share / 1000) for share in range(1001))
+    for sampler in get_args(SamplerName):
+        for steps in range(1, 51):
+            diffusion = DiffusionSettings(sampler=sampler)
+            config = EngineConfig.sd15(live=live, num_inference_steps=steps, diffusion=diffusion)
+            run = Denoising(torch.zeros(1, 4, 1, 1), sampling_of(config))
+            run.step = steps - 1
+            last = float(run.ask()[1])
+            assert covered[0] <= last <= covered[-1], (sampler, steps)
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
