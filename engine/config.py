@@ -35,6 +35,7 @@ SamplerName = Literal["ddim", "euler", "dpm++", "lcm", "tcd"]  # that predict no
 Adapter = Literal["faceid", "faceid-portrait", "none"]
 Conditioning = Literal["portraittalk", "difftalk"]  # what the full-size nets are told of a frame
 Codec = Literal["tiny", "full"]
+MotionModules = Literal["none", "v2", "v3"]  # AnimateDiff's
 LongVideo = Literal["cache", "fusion", "neither"]  # what ties the frames of a video together
 Device = Literal["auto", "cpu", "cuda"]
 Compile = Literal["none", "cudagraphs"]  # how the full-size nets are run on a GPU
@@ -54,7 +55,7 @@ def check_words(settings: Any) -> None:
             raise ConfigError(f"{field}={getattr(settings, field)!r} is unknown; one of {words}")
 
 
-def _words(kind: Any) -> tuple[str, ...]:
+def _words(kind: Any) -> tuple[Any, ...]:
     """The words of a literal type, or of a union of them."""
     if typing.get_origin(kind) is Literal:
         return typing.get_args(kind)
@@ -164,6 +165,8 @@ class DiffusionSettings:
     face_encoder: FaceEncoderName = "insightface"
     conditioning: Conditioning = "portraittalk"  # as `trained` was
     codec: Codec = "tiny"
+    output_scale: Literal[1, 2] = 1  # of the frames' side over what the networks draw
+    motion_modules: MotionModules = "none"
     long_video: LongVideo = "cache"
     window: int = 16  # frames of a window of latent fusion, the portrait before them among them
     overlap: int = 4  # of two windows one after the other

@@ -176,7 +176,8 @@ class DiffusionRenderer:
         before = cache.keys if self.sampling.long_video == "cache" else None
         model = networks.frame_model(face, guide, aim, before)
         rgb = networks.decode(networks.sample(model, condition))
-        return rgb, DiffusionCache(model.keys, aim.placed)
+        kept = None if model.keys is None else networks.model.remember(before, model.keys)
+        return rgb, DiffusionCache(kept, aim.placed)
 
     @staticmethod
     def draw_between(

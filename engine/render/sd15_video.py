@@ -9,6 +9,7 @@ from torch import Tensor
 
 from engine.diffusion.latent_fusion import LatentFusion
 from engine.diffusion.samplers import Denoising, guided
+from engine.nets.portraittalk import Caches
 from engine.render.base import FrameCondition
 from engine.render.sd15_networks import DiffusionFace, FrameNetworks, noise_between
 from engine.types import RgbImage
@@ -57,13 +58,15 @@ def fused_video(
     sampling, noise = networks.sampling, conditions[0].noise
 
     def window(z_t: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-        before, made = None, []
+        made: list[Tensor] = []
+        before: Caches | None = None
         for place, row in enumerate(rows.tolist()):
             guide = networks.guide(face, aims[row], aims[max(row - 1, 0)].placed)
             model = networks.frame_model(face, guide, aims[row], before)
             predict = guided(model.conditional, model.unconditional, sampling.guidance_scale)
             made.append(predict(z_t[place : place + 1], t[place : place + 1]))
-            before = model.keys
+            if model.keys is not None:
+                before = networks.model.remember(before, model.keys)
         return torch.cat(made)
 
     run = Denoising(
