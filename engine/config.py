@@ -166,6 +166,7 @@ class DiffusionSettings:
     conditioning: Conditioning = "portraittalk"  # as `trained` was
     codec: Codec = "tiny"
     output_scale: Literal[1, 2] = 1  # of the frames' side over what the networks draw
+    history: int = 1  # frames before this one in the cache
     motion_modules: MotionModules = "none"
     long_video: LongVideo = "cache"
     window: int = 16  # frames of a window of latent fusion, the portrait before them among them

@@ -223,6 +223,7 @@ class CheckpointOptions:
             rich_help_panel=SD15,
         ),
     ] = None
+    history: Annotated[int | None, _sd15("Frames before that a frame sees: 1 to 8; 1.")] = None
     motion_modules: Annotated[
         MotionModules | None, _sd15("AnimateDiff's motion modules, which see frames before.")
     ] = None

@@ -215,7 +215,10 @@ class PortraitTalkModel(nn.Module):
         return noise, (own, animate_own)
 
     def remember(self, before: Caches | None, own: Caches) -> Caches:
-        """The cache for the next frame: what the frames `before` left and what the last one did."""
+        """The cache for the next frame: what the frames `before` left and what the last one did.
+
+        Shapes: every key and value (B, n * S, C) of n frames before, and (B, S, C) of the last one.
+        """
         if before is None:
             return own
         layers, config = len(self.unet.layers), self.config

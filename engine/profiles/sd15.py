@@ -173,6 +173,7 @@ def _chosen(how: DiffusionSettings, base: Sd15Config, speech_features: int) -> d
     return {
         "conditioning": how.conditioning,
         "speech_features": speech_features,
+        "history": how.history,
         "motion_modules": how.motion_modules,
         "codec": replace(base.codec, output_scale=how.output_scale),
     }

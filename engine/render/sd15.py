@@ -174,7 +174,7 @@ class DiffusionRenderer:
         aim = networks.aim(face, condition)
         guide = networks.guide(face, aim, cache.placed)
         before = cache.keys if self.sampling.long_video == "cache" else None
-        model = networks.frame_model(face, guide, aim, before)
+        model = networks.frame_model(face, guide, aim.text, before, aim.strengths)
         rgb = networks.decode(networks.sample(model, condition))
         kept = None if model.keys is None else networks.model.remember(before, model.keys)
         return rgb, DiffusionCache(kept, aim.placed)

@@ -81,7 +81,7 @@ class Aim:
     placed: F32  # (8,)
     text: Tensor  # (1, 77, D)
     speech: F32 | None  # (16, W)
-    strengths: Strengths
+    strengths: Strengths = Strengths()
 
 
 class FrameModel:
@@ -178,10 +178,10 @@ class FrameNetworks:
         placed = placement(landmarks, yaw, pitch)
         return Aim(landmarks, points, placed, text, condition.speech, strengths)
 
-    def rest(self, face: DiffusionFace, like: Aim) -> Aim:
-        """The portrait as it is, in the words and strengths of `like`."""
+    def rest(self, face: DiffusionFace, text: Tensor, speech: F32 | None) -> Aim:
+        """The portrait as it is, in the words `text` (1, 77, D)."""
         points = landmarks_68(face.landmarks, 0.0, 0.0, self._depth)
-        return replace(like, landmarks=face.landmarks, points=points, placed=face.placed)
+        return Aim(face.landmarks, points, face.placed, text, speech)
 
     def guide(self, face: DiffusionFace, aim: Aim, before: F32) -> Guidance:
         """Guidance of one frame, the head having been at `before` (8,).
@@ -212,16 +212,20 @@ class FrameNetworks:
         return self.model.concat(self.encode(masked), face.latents)
 
     def frame_model(
-        self, face: DiffusionFace, guide: Guidance, aim: Aim, before: Caches | None
+        self,
+        face: DiffusionFace,
+        guide: Guidance,
+        text: Tensor,
+        before: Caches | None,
+        strengths: Strengths | None = None,
     ) -> FrameModel:
-        """The denoiser of one frame.
+        """The denoiser of one frame in the words `text` (1, 77, D).
 
         Args:
-            before: keys and values of the frame before; None where it is not looked at.
+            before: keys and values of the frames before; None where they are not looked at.
         """
-        told = self._weighed(
-            Conditions(aim.text, face.identity, face.reference, weight=face.weight), aim.strengths
-        )
+        told = Conditions(text, face.identity, face.reference, weight=face.weight)
+        told = told if strengths is None else self._weighed(told, strengths)
         untold = replace(told, text=self._nothing, identity=face.nobody)
         return FrameModel(self._step, told, untold, guide, before)
 
@@ -243,7 +247,7 @@ class FrameNetworks:
             return torch.full(shape, value, device=self.device)
 
         if strengths.identity != 1:
-            told = replace(told, scale=filled(strengths.identity, layers))
+            told = replace(told, scale=filled(strengths.identity, 1, layers))
         if strengths.reference != 1:
             whole = filled(1.0, 1, 1) if told.weight is None else told.weight
             told = replace(told, weight=whole * strengths.reference)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -54,7 +55,8 @@ def fused_video(
     has at the same step.
     """
     aims = [networks.aim(face, condition) for condition in conditions]
-    aims.insert(0, networks.rest(face, aims[0]))
+    rest = networks.rest(face, aims[0].text, aims[0].speech)
+    aims.insert(0, replace(rest, strengths=aims[0].strengths))
     sampling, noise = networks.sampling, conditions[0].noise
 
     def window(z_t: Tensor, t: Tensor, rows: Tensor) -> Tensor:
@@ -62,7 +64,8 @@ def fused_video(
         before: Caches | None = None
         for place, row in enumerate(rows.tolist()):
             guide = networks.guide(face, aims[row], aims[max(row - 1, 0)].placed)
-            model = networks.frame_model(face, guide, aims[row], before)
+            aim = aims[row]
+            model = networks.frame_model(face, guide, aim.text, before, aim.strengths)
             predict = guided(model.conditional, model.unconditional, sampling.guidance_scale)
             made.append(predict(z_t[place : place + 1], t[place : place + 1]))
             if model.keys is not None:

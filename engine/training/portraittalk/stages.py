@@ -167,7 +167,7 @@ def filmed_cache(
     *,
     noise: float = 0.0,
 ) -> Caches | None:
-    """The cache that filmed `frames` of each run leave, one after the other, at time `t`.
+    """The cache that filmed `frames` of each run leave, one after the other, at time `t`: (B, n * S, C).
 
     Args:
         noise: on the keys and values, times their own spread.
