@@ -119,10 +119,10 @@ def talk(frames: int, seed: int) -> tuple[F32, F32]:
     return face, sway * size
 
 
-def walls(person: DrawnPerson, frames: int, seed: int) -> list[Colour]:
-    """Colours of the wall: its light drifts. No landmark tells it, the frame before does."""
+def walls(person: DrawnPerson, frames: int, seed: int, light: float = LIGHT) -> list[Colour]:
+    """Colours of the wall: its light drifts so far. No landmark tells it, the frame before does."""
     drift = waves(np.random.default_rng(seed + 2000), frames, 0.6, 3)
-    colours = (np.array(person.wall) + LIGHT * drift).round().astype(int)
+    colours = (np.array(person.wall) + light * drift).round().clip(0, 255).astype(int)
     return [(int(r), int(g), int(b)) for r, g, b in colours]
 
 
@@ -169,13 +169,20 @@ def paint(person: DrawnPerson, points: F32, size: int, wall: Colour) -> RgbImage
 
 
 def write_drawn_clips(
-    out: Path, *, people: int = 8, frames: int = 12, size: int = 64, takes: int = 1
+    out: Path,
+    *,
+    people: int = 8,
+    frames: int = 12,
+    size: int = 64,
+    takes: int = 1,
+    light: float = LIGHT,
 ) -> list[str]:
     """Write clips below `out` / clips; their names.
 
     Args:
         takes: clips a person, each with other words, other moves and other light. Of several, the
             last is held out: who is in it is known, what the light does only the frames before tell.
+        light: of 255, how far that of the wall drifts.
     """
     own_folder(out, earlier=any(out.glob("clips/*/clip.json")))
     shape = neutral_shape()
@@ -207,7 +214,7 @@ def write_drawn_clips(
             None,
             None,
         )
-        drawn = zip(points, walls(person, frames, number), strict=True)
+        drawn = zip(points, walls(person, frames, number, light), strict=True)
         images = (paint(person, row, size, wall) for row, wall in drawn)
         write_clip(out / "clips" / name, card, arrays, images)
         names.append(name)
@@ -222,9 +229,17 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=12)
     parser.add_argument("--takes", type=int, default=1, help="clips a person, the last held out")
     parser.add_argument("--size", type=int, default=64)
+    parser.add_argument(
+        "--light", type=float, default=LIGHT, help="how far the wall's drifts, of 255"
+    )
     args = parser.parse_args()
     write_drawn_clips(
-        args.out, people=args.people, frames=args.frames, size=args.size, takes=args.takes
+        args.out,
+        people=args.people,
+        frames=args.frames,
+        size=args.size,
+        takes=args.takes,
+        light=args.light,
     )
 
 

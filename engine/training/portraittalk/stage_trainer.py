@@ -110,6 +110,13 @@ class StageTrainer:
         state = read_stage(path, self.trained)
         self.step = restore(state, self.trained, self.mean, self.optimiser)
 
+    def held_out(self) -> dict[str, float]:
+        """The loss held out; of the joint stage also without the frames before: what they are worth."""
+        loss = {"held_out": self.held_out_loss()}
+        return loss | (
+            {"held_out_alone": self.held_out_loss(alone=True)} if self.stage == "joint" else {}
+        )
+
     @torch.no_grad()
     def held_out_loss(self, *, alone: bool = False) -> float:
         """The loss on fixed samples, noise and timesteps, nothing dropped: to compare runs.
