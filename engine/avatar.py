@@ -20,7 +20,7 @@ from engine.errors import ConfigError
 from engine.face.detector import DETECTOR, LANDMARKS, FaceReader
 from engine.face.lips import LIPS, LipWatch
 from engine.motion.decoder import MOTION, MotionDecoder
-from engine.motion.expression import ExpressionState, Prompt, parse
+from engine.motion.expression import Change, ExpressionState, Prompt, parse
 from engine.motion.idle import IdleLife
 from engine.motion.retarget import BLINKS, PRESSED, FaceBasis, retarget
 from engine.motion.speech_context import SpeechContext
@@ -144,16 +144,15 @@ class AvatarEngine:
         expression, others = parse(text)
         return Prompt(expression, self._renderer.read_words(text, others))
 
-    def set_prompt(self, state: StreamState, prompt: Prompt, *, at: int | None = None) -> None:
-        """Change the prompt of a stream from frame `at` on, or from the next frame it draws.
+    def set_prompt(self, state: StreamState, prompt: Change, *, at: int | None = None) -> None:
+        """Change the prompt of a stream, or its strengths, from frame `at` on or from its next frame.
 
-        The change and its frame are input like the sound is: the two laws hold with them.
+        A change and its frame are input like the sound: the two laws hold with them.
 
         Raises:
             ValueError: frame `at` was drawn already.
         """
-        drawn = state.next_index
-        state.expression.change(prompt, drawn if at is None else at, drawn)
+        state.expression.change(prompt, state.next_index if at is None else at, state.next_index)
 
     def set_identity(self, state: StreamState, identity: Identity) -> None:
         """Show another portrait from the next frame on; what was heard and the motion go on."""
@@ -295,6 +294,7 @@ class AvatarEngine:
             index=index,
             words=state.expression.prompt.words,
             steps=state.quality.steps,
+            strengths=state.expression.prompt.strengths or self.config.diffusion.strengths,
             speech=state.context.at(index),
             coefficients=np.clip(coefficients + offsets, 0, 1).astype(np.float32),
         )

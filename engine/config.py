@@ -16,6 +16,7 @@ T = TypeVar("T")
 WEIGHTS = Path(__file__).parent / "weights"
 MODELS_DIR = Path("models")  # of public checkpoints
 LARGEST_SIDE = 2160  # pixels of the longer side of a frame
+MAX_STRENGTH = 4.0  # of a condition of a full-size frame
 MAX_WINDOW = 256  # frames of a window of latent fusion
 
 # The time base that every network is trained on; other modules take their lengths from here.
@@ -35,6 +36,7 @@ SamplerName = Literal["ddim", "euler", "dpm++", "lcm", "tcd"]  # that predict no
 Adapter = Literal["faceid", "faceid-portrait", "none"]
 Conditioning = Literal["portraittalk", "difftalk"]  # what the full-size nets are told of a frame
 Codec = Literal["tiny", "full"]
+MotionModules = Literal["none", "v2", "v3"]  # AnimateDiff's
 LongVideo = Literal["cache", "fusion", "neither"]  # what ties the frames of a video together
 Device = Literal["auto", "cpu", "cuda"]
 Compile = Literal["none", "cudagraphs"]  # how the full-size nets are run on a GPU
@@ -54,7 +56,7 @@ def check_words(settings: Any) -> None:
             raise ConfigError(f"{field}={getattr(settings, field)!r} is unknown; one of {words}")
 
 
-def _words(kind: Any) -> tuple[str, ...]:
+def _words(kind: Any) -> tuple[Any, ...]:
     """The words of a literal type, or of a union of them."""
     if typing.get_origin(kind) is Literal:
         return typing.get_args(kind)
@@ -118,6 +120,27 @@ class StreamConfig:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Strengths:
+    """How much each condition of a full-size frame counts: 1 as it was trained, 0 as if absent.
+
+    `text` leads from the frame without a prompt to that of the prompt, the others weigh what the
+    person's tokens, the portraits' keys and values, and AnimateNet add.
+    """
+
+    identity: float = 1.0
+    reference: float = 1.0
+    control: float = 1.0
+    text: float = 1.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if not 0 <= (value := getattr(self, field.name)) <= MAX_STRENGTH:
+                raise ConfigError(
+                    f"{field.name}_scale={value} is out of range; 0 to {MAX_STRENGTH:g}, 1 is as trained"
+                )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DiffusionSettings:
     """What the sd15 profile loads, and how it samples; see `portraittalk models` for the names.
 
@@ -133,11 +156,18 @@ class DiffusionSettings:
     use: Use = "research"
     sampler: SamplerName = "lcm"
     guidance_scale: float = 1.0
+    identity_scale: float = 1.0  # these four: see `Strengths`
+    reference_scale: float = 1.0
+    control_scale: float = 1.0
+    text_scale: float = 1.0
     few_step: str = ""  # checkpoint of a LoRA for few steps; by itself that of the sampler
     adapter: Adapter = "faceid"
     face_encoder: FaceEncoderName = "insightface"
     conditioning: Conditioning = "portraittalk"  # as `trained` was
     codec: Codec = "tiny"
+    output_scale: Literal[1, 2] = 1  # of the frames' side over what the networks draw
+    history: int = 1  # frames before this one in the cache
+    motion_modules: MotionModules = "none"
     long_video: LongVideo = "cache"
     window: int = 16  # frames of a window of latent fusion, the portrait before them among them
     overlap: int = 4  # of two windows one after the other
@@ -157,6 +187,17 @@ class DiffusionSettings:
                 f"{MAX_WINDOW - 1} frames, and two windows may not share all of theirs"
             )
         check_words(self)
+        _ = self.strengths  # out of range they are refused
+
+    @property
+    def strengths(self) -> Strengths:
+        """What each condition counts in a stream that says nothing else."""
+        return Strengths(
+            identity=self.identity_scale,
+            reference=self.reference_scale,
+            control=self.control_scale,
+            text=self.text_scale,
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from engine.config import (
     Conditioning,
     FaceEncoderName,
     LongVideo,
+    MotionModules,
     Profile,
     RandomWeights,
     SamplerName,
@@ -108,6 +109,10 @@ class ShownOptions:
     ] = None
 
 
+def _sd15(said: str) -> Any:
+    return typer.Option(help=said, rich_help_panel=SD15)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingOptions:
     """How sd15 samples."""
@@ -129,6 +134,16 @@ class SamplingOptions:
             rich_help_panel=SD15,
         ),
     ] = None
+    identity_scale: Annotated[float | None, _sd15("Weight of the person's tokens: 0 to 4; 1.")] = (
+        None
+    )
+    reference_scale: Annotated[float | None, _sd15("Weight of the portrait itself: 0 to 4; 1.")] = (
+        None
+    )
+    control_scale: Annotated[
+        float | None, _sd15("Weight of landmarks and placement: 0 to 4; 1.")
+    ] = None
+    text_scale: Annotated[float | None, _sd15("Weight of the prompt's words: 0 to 4; 1.")] = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,15 +164,9 @@ class LongVideoOptions:
         ),
     ] = None
     window: Annotated[
-        int | None,
-        typer.Option(
-            help="Latent fusion: frames of a window, the portrait first; 16.", rich_help_panel=SD15
-        ),
+        int | None, _sd15("Latent fusion: frames of a window, the portrait first; 16.")
     ] = None
-    overlap: Annotated[
-        int | None,
-        typer.Option(help="Latent fusion: frames two windows share; 4.", rich_help_panel=SD15),
-    ] = None
+    overlap: Annotated[int | None, _sd15("Latent fusion: frames two windows share; 4.")] = None
 
     def diffusion(self) -> dict[str, Any]:
         """The options that were given, as fields of `DiffusionSettings`."""
@@ -171,16 +180,10 @@ class CheckpointOptions:
     """What sd15 loads."""
 
     models_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Your folder of checkpoints; see `portraittalk models`.", rich_help_panel=SD15
-        ),
+        Path | None, _sd15("Your folder of checkpoints; see `portraittalk models`.")
     ] = None
     use: Annotated[
-        Use | None,
-        typer.Option(
-            help="commercial refuses checkpoints whose licence forbids it.", rich_help_panel=SD15
-        ),
+        Use | None, _sd15("commercial refuses checkpoints whose licence forbids it.")
     ] = None
     adapter: Annotated[
         Adapter | None,
@@ -208,10 +211,7 @@ class CheckpointOptions:
     ] = None
     trained: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="Run folder of `portraittalk train` or `distill`; may be given again.",
-            rich_help_panel=SD15,
-        ),
+        _sd15("Run folder of `portraittalk train` or `distill`; may be given again."),
     ] = None
     conditioning: Annotated[
         Conditioning | None,
@@ -221,6 +221,19 @@ class CheckpointOptions:
             "itself.",
             rich_help_panel=SD15,
         ),
+    ] = None
+    output_scale: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=2,
+            help="2: frames twice as large, by the enlarger that the codec stage of --trained learnt.",
+            rich_help_panel=SD15,
+        ),
+    ] = None
+    history: Annotated[int | None, _sd15("Frames before that a frame sees: 1 to 8; 1.")] = None
+    motion_modules: Annotated[
+        MotionModules | None, _sd15("AnimateDiff's motion modules, which see frames before.")
     ] = None
     compile: Annotated[
         Compile | None,

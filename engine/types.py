@@ -83,7 +83,10 @@ class Engine(Protocol):
         """Read the words of a prompt; raises `PromptRefused`. `str()` gives its shortest form."""
 
     def set_prompt(self, state: Any, prompt: Any, *, at: int | None = None) -> None:
-        """Change what a stream expresses from frame `at` on, or from its next frame."""
+        """Change what a stream expresses from frame `at` on, or from its next frame.
+
+        `prompt` may also be `engine.config.Strengths`: what each condition counts.
+        """
 
     def set_identity(self, state: Any, identity: Any) -> None:
         """Show another portrait in a stream from its next frame on."""

@@ -29,8 +29,11 @@ from engine.errors import ConfigError
 Sampler = Literal["ddim", "euler", "dpm++", "lcm", "tcd", "flow"]
 Model = Callable[[Tensor, Tensor], Tensor]  # z_t (B, C, h, w), t (B,) -> prediction like z_t
 
+Generators = torch.Generator | list[torch.Generator] | None
+
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
 FEW_STEPS = ("lcm", "tcd")  # for weights distilled to few steps
+SPACED = ("ddim", "euler", "dpm++")  # whose times can be counted from the last one back
 # The noise schedule that Stable Diffusion 1.5 was trained on.
 _SD15: dict[str, Any] = {
     "beta_start": 0.00085,
@@ -74,7 +77,8 @@ def make_scheduler(name: str, *, trailing: bool = False) -> Any:
     """Make the scheduler of a sampler.
 
     Args:
-        trailing: trailing timestep spacing for DDIM (arXiv 2305.08891), as Hyper-SD's weights need it.
+        trailing: times counted from the last one back (arXiv 2305.08891) where the sampler is `SPACED`,
+            as training's sampler does and Hyper-SD's weights need it.
 
     Raises:
         ConfigError: no such sampler.
@@ -82,7 +86,7 @@ def make_scheduler(name: str, *, trailing: bool = False) -> Any:
     if name not in _CLASSES:
         raise ConfigError(f"sampler={name!r} is unknown; one of {', '.join(SAMPLERS)}")
     kind, settings = _CLASSES[name]
-    spacing = {"timestep_spacing": "trailing"} if trailing and name == "ddim" else {}
+    spacing = {"timestep_spacing": "trailing"} if trailing and name in SPACED else {}
     return kind(**settings, **spacing)
 
 
@@ -121,7 +125,8 @@ class Denoising:
     Args:
         noise: (B, C, h, w), drawn from a standard normal.
         settings: `guidance_scale` is not used here; it is applied to the model by `guided`.
-        generator: of the noise that "lcm" and "tcd" add between steps.
+        generator: of the noise that "lcm" and "tcd" add between steps; one a row of `noise`, or one
+            for all of them.
 
     Attributes:
         z_t: latents (B, C, h, w) after the steps done; clean ones at the end.
@@ -136,7 +141,7 @@ class Denoising:
         noise: Tensor,
         settings: SamplerSettings = DEFAULT,
         *,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> None:
         self.step, self.steps = 0, settings.num_inference_steps
         self._scheduler = make_scheduler(settings.sampler, trailing=settings.trailing)
@@ -161,20 +166,25 @@ class Denoising:
     def pack(self) -> dict[str, NDArray[Any]]:
         """The state as arrays: step (), z_t (B, C, h, w), and what the scheduler and generator keep."""
         kept = {"step": np.array(self.step), "z_t": self.z_t.cpu().numpy()}
-        if generator := self._again.get("generator"):
-            kept["generator"] = generator.get_state().numpy()
+        if generators := self._generators():
+            kept["generator"] = np.stack([each.get_state().numpy() for each in generators])
         for i, output in enumerate(getattr(self._scheduler, "model_outputs", ())):
             if output is not None:  # "dpm++" keeps those of earlier steps
                 kept[f"output{i}"] = output.cpu().numpy()
         return kept
+
+    def _generators(self) -> list[torch.Generator]:
+        given: Generators = self._again.get("generator")
+        return [] if given is None else given if isinstance(given, list) else [given]
 
     def unpack(self, kept: Mapping[str, NDArray[Any]]) -> None:
         """Resume where a run of the same settings was packed; shapes as `pack` returns them."""
         device = self.z_t.device
         self.step = int(kept["step"])
         self.z_t = torch.from_numpy(np.array(kept["z_t"])).to(device)
-        if generator := self._again.get("generator"):
-            generator.set_state(torch.from_numpy(np.array(kept["generator"])))
+        if generators := self._generators():
+            for each, state in zip(generators, np.array(kept["generator"]), strict=True):
+                each.set_state(torch.from_numpy(state))
         if hasattr(self._scheduler, "set_begin_index"):
             self._scheduler.set_begin_index(self.step)
         outputs = [name for name in kept if name.startswith("output")]
@@ -191,7 +201,7 @@ def sample(
     settings: SamplerSettings = DEFAULT,
     *,
     unconditional: Model | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     progress: Callable[[int], None] = lambda step: None,
 ) -> Tensor:
     """Denoise `noise` (B, C, h, w), drawn from a standard normal; returns clean latents like it.
@@ -199,7 +209,7 @@ def sample(
     Args:
         model: predicts the noise; for "flow" the velocity `noise - clean`.
         unconditional: the model without its conditions, for a `guidance_scale` other than 1.
-        generator: of the noise that "lcm" and "tcd" add between steps.
+        generator: as in `Denoising`.
         progress: called with the number of steps done.
 
     Raises:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.config import Strengths
 from engine.errors import PromptRefused
 from engine.face import arkit
 
@@ -217,10 +218,14 @@ class Prompt:
 
     expression: Expression = NEUTRAL
     words: Any = None  # the renderer's encoding of the whole text; None where it has none
+    strengths: Strengths | None = None  # of full-size conditions; None: as they are
 
     def __str__(self) -> str:
         """The prompt's expression in its shortest form."""
         return str(self.expression)
+
+
+Change = Prompt | Strengths  # what can be asked of a stream; either leaves the other as it is
 
 
 @dataclass(slots=True)
@@ -238,7 +243,12 @@ class ExpressionState:
         """State of a new stream: neutral."""
         return cls(NEUTRAL.offsets, Prompt(), -EASE_FRAMES)
 
-    def change(self, prompt: Prompt, at: int, drawn: int) -> None:
+    @property
+    def goal(self) -> Prompt:
+        """The prompt of the last change, whether or not its frame is there."""
+        return self.pending[-1][1] if self.pending else self.prompt
+
+    def change(self, prompt: Change, at: int, drawn: int) -> None:
         """Head for `prompt` from frame `at` on; one of the first frame is there at once.
 
         Args:
@@ -250,6 +260,10 @@ class ExpressionState:
         """
         if at < drawn or (self.pending and at < self.pending[-1][0]):
             raise ValueError(f"a change at frame {at} comes too late: {drawn} frames are drawn")
+        if isinstance(prompt, Strengths):
+            prompt = replace(self.goal, strengths=prompt)
+        elif prompt.strengths is None:
+            prompt = replace(prompt, strengths=self.goal.strengths)
         if self.pending and self.pending[-1][0] == at:
             self.pending.pop()
         if len(self.pending) >= MAX_PENDING:
@@ -265,8 +279,10 @@ class ExpressionState:
         """
         while self.pending and self.pending[0][0] <= frame:
             at, prompt = self.pending.popleft()
-            self.before = prompt.expression.offsets if at == 0 else self._at(at - 1)
-            self.prompt, self.since = prompt, at
+            if prompt.expression is not self.prompt.expression:
+                self.before = prompt.expression.offsets if at == 0 else self._at(at - 1)
+                self.since = at
+            self.prompt = prompt
         speaks = energy > 0.02
         self.silence = max(0.0, self.silence - 0.5) if speaks else min(1.0, self.silence + 0.08)
         shown = self._at(frame)

@@ -8,7 +8,7 @@ which keyword arguments to pass on. Decoupled cross-attention is that of IP-Adap
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,14 +24,16 @@ KeyValues = tuple[KeyValue, ...]  # one pair a self-attention, in the order of `
 class AttentionCall:
     """What one evaluation of a UNet or ControlNet carries to its attention layers and back.
 
-    Shapes: identity (B, N, C); scale (layers,); landmarks (B, 68, C); placement (B, 8, C);
-    reference and previous: one (K, V) a layer, batch B or 1.
+    Shapes: identity (B, N, C); scale (layers,) or (B, layers); landmarks (B, 68, C); placement
+    (B, 8, C); reference and previous: one (K, V) a layer, batch B or 1; weight (B or 1, R) of each of the
+    R portraits in `reference`.
     """
 
     identity: Tensor | None = None
     scale: Tensor | None = None
     reference: KeyValues | None = None
     previous: KeyValues | None = None
+    weight: Tensor | None = None
     landmarks: Tensor | None = None
     placement: Tensor | None = None
     own: dict[int, KeyValue] = field(default_factory=dict)
@@ -47,11 +49,28 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.view(B, S, heads, C // heads).transpose(1, 2)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Scaled dot-product attention: (B, S, C), (B, T, C), (B, T, C) -> (B, S, C)."""
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, weights: Tensor | None = None
+) -> Tensor:
+    """Scaled dot-product attention: (B, S, C), (B, T, C), (B, T, C) -> (B, S, C).
+
+    `weights` (B or 1, T) multiply what each token gets before the shares are brought to 1: a token of
+    weight 0 is as if it were not there.
+    """
     q, k, v = (split_heads(x, heads) for x in (query, key, value))
-    mixed = F.scaled_dot_product_attention(q, k, v)
+    more = None if weights is None else weights.log().to(q.dtype)[:, None, None]
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=more)
     return mixed.transpose(1, 2).reshape(query.shape)
+
+
+def token_weights(own: int, cached: int, total: int, weight: Tensor) -> Tensor:
+    """Weights (B, total) of `own` tokens at 1, then `cached` ones of R portraits, then others at 1.
+
+    Shapes:
+        in: weight (B, R), one a portrait.
+    """
+    portraits = weight[:, :, None].expand(-1, -1, cached // weight.shape[1]).flatten(1)
+    return F.pad(portraits, (own, total - own - cached), value=1.0)
 
 
 def with_cached(own: KeyValue, *cached: KeyValue | None) -> KeyValue:
@@ -66,6 +85,16 @@ def with_cached(own: KeyValue, *cached: KeyValue | None) -> KeyValue:
     if len(pairs) == 1:
         return own
     return torch.cat([k for k, _ in pairs], 1), torch.cat([v for _, v in pairs], 1)
+
+
+def joined(parts: Sequence[KeyValues]) -> KeyValues:
+    """Keys and values of several portraits or frames, each (B, S, C), one behind the other: (B, sum, C)."""
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(
+        (torch.cat([k for k, _ in layer], 1), torch.cat([v for _, v in layer], 1))
+        for layer in zip(*parts, strict=True)
+    )
 
 
 class SelfAttention(nn.Module):
@@ -88,12 +117,14 @@ class SelfAttention(nn.Module):
         call = call or AttentionCall()
         own = (attn.to_k(hidden_states), attn.to_v(hidden_states))
         call.own[self.layer] = own
-        key, value = with_cached(
-            own,
-            call.reference[self.layer] if call.reference else None,
-            call.previous[self.layer] if call.previous and self.previous else None,
-        )
-        mixed = attend(attn.to_q(hidden_states), key, value, attn.heads)
+        reference = call.reference[self.layer] if call.reference else None
+        previous = call.previous[self.layer] if call.previous and self.previous else None
+        key, value = with_cached(own, reference, previous)
+        weights = None
+        if reference is not None and call.weight is not None:
+            sizes = hidden_states.shape[1], reference[0].shape[1], key.shape[1]
+            weights = token_weights(*sizes, call.weight)
+        mixed = attend(attn.to_q(hidden_states), key, value, attn.heads, weights)
         out: Tensor = attn.to_out[1](attn.to_out[0](mixed))
         return out
 
@@ -141,20 +172,27 @@ class DecoupledCrossAttention(CrossAttention):
         added = attend(query, key, value, attn.heads)
         if call.scale is None:
             return mixed + added
-        return mixed + call.scale[self.layer].to(added.dtype) * added
+        return mixed + call.scale[..., self.layer].to(added.dtype).view(-1, 1, 1) * added
 
 
 class UnifiedCrossAttention(CrossAttention):
-    """The ablation: identity tokens are appended to the text and share its key and value projections.
+    """The ablation: identity tokens are appended to the text and share its key and value projections."""
 
-    It has no weight of its own, so `scale` has no effect here.
-    """
+    def __init__(self, layer: int = 0) -> None:
+        super().__init__()
+        self.layer = layer
 
     def mix(self, attn: Any, query: Tensor, text: Tensor, call: AttentionCall | None) -> Tensor:
         """Attn(Q, [text, identity]): (B, S, C), (B, T, D) -> (B, S, C)."""
-        if call is not None and call.identity is not None:
-            text = torch.cat([text, call.identity.to(text.dtype)], 1)
-        return super().mix(attn, query, text, call)
+        if call is None or call.identity is None:
+            return super().mix(attn, query, text, call)
+        words = text.shape[1]
+        text = torch.cat([text, call.identity.to(text.dtype)], 1)
+        weights = None
+        if call.scale is not None:
+            scale = call.scale[..., self.layer].view(-1, 1)
+            weights = token_weights(words, text.shape[1] - words, text.shape[1], scale)
+        return attend(query, attn.to_k(text), attn.to_v(text), attn.heads, weights)
 
 
 class ZeroAttention(nn.Module):

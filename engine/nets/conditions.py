@@ -30,11 +30,15 @@ class Conditions:
     """Conditions of a whole stream: text embedding, identity, the portraits' keys and values.
 
     Shapes: text (B, 77, D); identity (B, N, D), None without a face encoder; reference: one (K, V) a
-    transformer block, each (B or 1, S, C); scale (16,) weight of the identity per transformer block
-    in the order down, middle, up, None for 1 everywhere.
+    transformer block, each (B or 1, R * S, C); scale (16,) or (B, 16) weight of the identity per
+    transformer block in the order down, middle, up; weight (B or 1, R) of each portrait in
+    `reference`; control (B or 1,) weight of AnimateNet's guidance. A weight of 0 is as if the condition were
+    absent; None stands for 1 everywhere.
     """
 
     text: Tensor
     identity: Tensor | None = None
     reference: KeyValues | None = None
     scale: Tensor | None = None
+    weight: Tensor | None = None
+    control: Tensor | None = None

@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.face.landmarks import CROP_UNIT
 from engine.face.topology import (
     FLOW_MIDPOINTS,
     FLOW_POINTS,
+    HEAD_MIDPOINTS,
+    HEAD_POINTS,
     INNER_LOWER_LIP,
     INNER_UPPER_LIP,
     LINE_GROUPS,
@@ -128,6 +131,24 @@ def warp(picture: Tensor, flow: Tensor) -> Tensor:
         where = F.interpolate(where, size=(height, width), mode="bilinear", align_corners=False)
     where = where.permute(0, 2, 3, 1) * 2 - 1
     return F.grid_sample(picture, where, align_corners=False, padding_mode="border")
+
+
+def follow(picture: Tensor, reference: Tensor, target: Tensor, grid: int = 64) -> Tensor:
+    """Move the head of `picture` (1, C, S, S) from landmarks `reference` to `target` (1, 478, 2).
+
+    Landmarks are in [0, 1] of the picture. What is far from the head stays where it is.
+    """
+    eyes, base = reference[:, [33, 263]], reference[:, 2]
+    unit = (eyes[:, 1] - eyes[:, 0]).norm(dim=-1) + (base - eyes.mean(1)).norm(dim=-1)
+    to_crop = 1 / (CROP_UNIT * unit)  # the kernels are as wide as in the crop around a mouth
+    line = unit_line(grid).to(picture) * to_crop
+    before, after = (
+        torch.cat([control_points(face * to_crop, HEAD_POINTS, HEAD_MIDPOINTS), neck], 1)
+        for face, neck in zip(
+            (reference, target), neck_points(reference * to_crop, target * to_crop), strict=True
+        )
+    )
+    return warp(picture, flow_at(line, line, before, after) / to_crop)
 
 
 def line_maps(landmarks: Tensor, n: int, sigma: float = 0.018) -> Tensor:

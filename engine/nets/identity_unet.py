@@ -17,9 +17,11 @@ from engine.nets.attention import (
     SelfAttention,
     UnifiedCrossAttention,
     channels_of,
+    joined,
     layer_order,
 )
 from engine.nets.conditions import Conditions
+from engine.nets.motion_modules import build_motion, evaluate
 from engine.nets.sd15_config import Sd15Config, UnetSizes
 
 Control = tuple[Tensor, ...]  # 13 residuals of a ControlNet, or one stem map of a pose guider
@@ -92,8 +94,8 @@ class IdentityUnet(nn.Module):
             concat (B, 8, h, w): latents of the masked frame and of the reference, None for neither,
             read with DiffTalk's conditioning alone;
             control: 13 residuals, or one map (B, C, h, w) added after the first convolution;
-            previous: 16 (K, V) pairs, each (B or 1, S, C).
-        out: noise (B, 4, h, w), its own 16 (K, V) pairs.
+            previous: 16 (K, V) pairs, each (B or 1, n * S, C), then what each motion module saw.
+        out: noise (B, 4, h, w), its own pairs, in the same order.
     """
 
     def __init__(self, unet: UNet2DConditionModel, config: Sd15Config) -> None:
@@ -106,6 +108,7 @@ class IdentityUnet(nn.Module):
             unet.conv_in = ConcatConv.around(unet.conv_in, config.concat_channels)
         self.layers = layer_order(unet.attn_processors)
         unet.set_attn_processor(self._processors())
+        self.motion = None if config.motion_modules == "none" else build_motion(config)
         self.signal: Tensor | None
         velocity = config.prediction == "velocity"
         kept = make_scheduler("ddim").alphas_cumprod.sqrt() if velocity else None
@@ -124,7 +127,7 @@ class IdentityUnet(nn.Module):
             if self.config.face_encoder and self.config.attention == "decoupled":
                 cross = DecoupledCrossAttention(layer, channels, context)
             elif self.config.face_encoder:
-                cross = UnifiedCrossAttention()
+                cross = UnifiedCrossAttention(layer)
             made[f"{block}.attn1.processor"] = SelfAttention(layer, previous=self.config.temporal)
             made[f"{block}.attn2.processor"] = cross
         return made
@@ -138,22 +141,44 @@ class IdentityUnet(nn.Module):
         concat: Tensor | None = None,
         control: Control | None = None,
         previous: KeyValues | None = None,
+        moving: bool = True,
     ) -> tuple[Tensor, KeyValues]:
-        """One evaluation; `told` are the conditions of the stream, shapes as above."""
-        call = AttentionCall(told.identity, told.scale, told.reference, previous)
-        residuals: dict[str, Any] = {}
+        """One evaluation; `told` are the conditions of the stream, shapes as above.
+
+        Args:
+            moving: False leaves the motion modules out, for what is no frame of a video.
+        """
+        call = AttentionCall(told.identity, told.scale, told.reference, previous, told.weight)
         noisy = z_t
         if concat is not None and self.config.difftalk:
             z_t = torch.cat([z_t, concat.to(z_t.dtype).expand(len(z_t), -1, -1, -1)], 1)
         if control is not None and len(control) == 1:
-            z_t = torch.cat([z_t, control[0].to(z_t.dtype)], 1)
-        elif control is not None:
+            z_t, control = torch.cat([z_t, control[0].to(z_t.dtype)], 1), None
+        out, seen = self._evaluate(z_t, t, told.text, call, control, moving=moving)
+        return self._noise(out, noisy, t), (*call.keys_values(), *seen)
+
+    def _evaluate(
+        self,
+        z_t: Tensor,
+        t: Tensor,
+        text: Tensor,
+        call: AttentionCall,
+        control: Control | None,
+        *,
+        moving: bool,
+    ) -> tuple[Tensor, KeyValues]:
+        """The output of the last layer, and what the motion modules saw."""
+        if self.motion is not None and moving:
+            earlier = call.previous[len(self.layers) :] if call.previous else ()
+            return evaluate(self.unet, self.motion, z_t, t, text, call, control or (), earlier)
+        residuals: dict[str, Any] = {}
+        if control is not None:
             residuals["down_block_additional_residuals"] = control[:-1]
             residuals["mid_block_additional_residual"] = control[-1]
         out: Tensor = self.unet(
-            z_t, t, told.text, cross_attention_kwargs={"call": call}, return_dict=False, **residuals
+            z_t, t, text, cross_attention_kwargs={"call": call}, return_dict=False, **residuals
         )[0]
-        return self._noise(out, noisy, t), call.keys_values()
+        return out, ()
 
     def _noise(self, out: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
         """The noise in `z_t` from the output of the last layer: the noise itself, or a velocity."""
@@ -174,8 +199,7 @@ class IdentityUnet(nn.Module):
         if latents.ndim == 4:
             latents = latents[:, None]
         still = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
-        written = [self(z, still, Conditions(text, identity))[1] for z in latents.unbind(1)]
-        return tuple(
-            (torch.cat([k for k, _ in layer], 1), torch.cat([v for _, v in layer], 1))
-            for layer in zip(*written, strict=True)
-        )
+        written = [
+            self(z, still, Conditions(text, identity), moving=False)[1] for z in latents.unbind(1)
+        ]
+        return joined(written)

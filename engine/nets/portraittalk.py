@@ -10,7 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from engine.face.placement import HEIGHT, WITHOUT_MOUTH_68
 from engine.face.topology import STABLE
-from engine.nets.attention import KeyValues
+from engine.nets.attention import KeyValue, KeyValues
 from engine.nets.conditions import Conditions, Guidance
 from engine.nets.control_net import AnimateControlNet
 from engine.nets.face_lines import FaceLines
@@ -206,12 +206,46 @@ class PortraitTalkModel(nn.Module):
             guidance,
             previous=animate_before if self.config.temporal else None,
         )
+        if conditions.control is not None:
+            share = conditions.control.to(z_t.dtype).view(-1, 1, 1, 1)
+            control = tuple(share * added for added in control)
         noise, own = self.unet(
             z_t, t, conditions, concat=guidance.concat, control=control, previous=before
         )
         return noise, (own, animate_own)
 
+    def remember(self, before: Caches | None, own: Caches) -> Caches:
+        """The cache for the next frame: what the frames `before` left and what the last one did.
+
+        Shapes: every key and value (B, n * S, C) of n frames before, and (B, S, C) of the last one.
+        """
+        if before is None:
+            return own
+        layers, config = len(self.unet.layers), self.config
+        unet = zip(before[0], own[0], strict=True)
+        kept = [
+            newest(*pair, config.history if i < layers else config.motion_window)
+            for i, pair in enumerate(unet)
+        ]
+        animate = zip(before[1], own[1], strict=True)
+        return tuple(kept), tuple(newest(*pair, config.history) for pair in animate)
+
+
+def newest(before: KeyValue, own: KeyValue, frames: int) -> KeyValue:
+    """The newest `frames` of the tokens (B, n * S, C) of earlier frames and (B, S, C) of the last one."""
+    if frames == 1:
+        return own
+    tokens = own[0].shape[1] * frames
+    key, value = (torch.cat(pair, 1)[:, -tokens:] for pair in zip(before, own, strict=True))
+    return key, value
+
 
 def writer_config(config: Sd15Config) -> Sd15Config:
     """ReferenceNet's own configuration: a plain UNet that reads text and no identity tokens."""
-    return replace(config, face_encoder=False, guider="control_net", conditioning="portraittalk")
+    return replace(
+        config,
+        face_encoder=False,
+        guider="control_net",
+        conditioning="portraittalk",
+        motion_modules="none",
+    )

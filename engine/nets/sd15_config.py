@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.audio.speech_encoder import WIDTH
+from engine.config import MotionModules
 from engine.errors import ConfigError
 
 PLACEMENT = 8  # numbers of `engine.face.placement.placement`
 PLACEMENT_TOKENS = 8
+MAX_HISTORY = 8  # frames in the cache
+MOTION_PLACES = 32  # frames a motion module knows places for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,8 @@ class Sd15Config:
     beside the noisy ones, and AnimateNet landmarks without mouth and jaw and speech tokens.
     `prediction`: with "velocity" (arXiv 2202.00512) IdentityNet still returns the noise, computed from
     it; a network that starts from nothing need not learn first to copy its input at high noise.
+    `history`: frames before this one whose keys and values the attentions see.
+    `motion_modules`: AnimateDiff's, in IdentityNet, which see `motion_window` frames before this one.
     """
 
     unet: UnetSizes = UnetSizes()
@@ -91,6 +96,9 @@ class Sd15Config:
     conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"
     prediction: Literal["noise", "velocity"] = "noise"  # what IdentityNet's last layer gives
     speech_features: int = WIDTH  # of a feature frame of the speech encoder, for "difftalk"
+    history: int = 1
+    motion_modules: MotionModules = "none"
+    motion_window: int = 4
     text: TextSizes = TextSizes()
     codec: CodecSizes = CodecSizes()
 
@@ -104,11 +112,28 @@ class Sd15Config:
             raise ConfigError(
                 "conditioning='difftalk' needs guider='control_net': a pose guider reads no speech"
             )
+        if not 1 <= self.history <= MAX_HISTORY:
+            raise ConfigError(f"history={self.history} is out of range; 1 to {MAX_HISTORY} frames")
+        if not 1 <= self.motion_window < MOTION_PLACES:
+            raise ConfigError(
+                f"motion_window={self.motion_window} is out of range; 1 to {MOTION_PLACES - 1} frames"
+            )
+        if not self.temporal and (self.history > 1 or self.motion_modules != "none"):
+            raise ConfigError(
+                "history and motion_modules look at frames before: not with temporal off"
+            )
 
     @property
     def difftalk(self) -> bool:
         """Whether the conditioning is DiffTalk's."""
         return self.conditioning == "difftalk"
+
+    @property
+    def remembered(self) -> int:
+        """Frames before this one that anything looks at."""
+        if not self.temporal:
+            return 0
+        return max(self.history, self.motion_window if self.motion_modules != "none" else 0)
 
     @property
     def concat_channels(self) -> int:

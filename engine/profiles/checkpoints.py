@@ -18,6 +18,7 @@ def needed_checkpoints(how: DiffusionSettings) -> list[str]:
     names = ["sd15", "control-mediapipe-face"]
     names += ["taesd"] if how.codec == "tiny" else []
     names += [how.adapter, how.face_encoder] if how.adapter != "none" else []
+    names += [f"motion-{how.motion_modules}"] if how.motion_modules != "none" else []
     few_step = few_step_lora(how)
     return names + ([few_step] if few_step else [])
 

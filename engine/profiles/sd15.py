@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,10 @@ from engine.diffusion.samplers import make_scheduler
 from engine.errors import ConfigError, WeightsError
 from engine.loaders.control_net import SUBFOLDER, load_control_net
 from engine.loaders.face_encoder import align, check_space, load_face_encoder
+from engine.loaders.files import weight_file
 from engine.loaders.ip_adapter import install, read_ip_adapter
 from engine.loaders.lora import fuse_lora
+from engine.loaders.motion_modules import load_motion
 from engine.loaders.registry import check_licences, find, locate, require
 from engine.loaders.sd15 import Sd15Files, load_tiny, load_vae
 from engine.loaders.trained import WEIGHTS as TRAINED
@@ -99,7 +102,7 @@ def sampling_of(config: EngineConfig) -> Sampling:
         sampler=how.sampler,
         num_inference_steps=config.num_inference_steps,
         guidance_scale=how.guidance_scale,
-        trailing=how.sampler == "ddim" and config.num_inference_steps <= 8,
+        trailing=True,  # so that the last time, whose cache is kept, is one of those trained on
         tiny_codec=how.codec == "tiny",
         long_video=how.long_video,
         window=how.window,
@@ -145,7 +148,7 @@ def _dtype(device: torch.device) -> torch.dtype:
 def random_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) -> Parts:
     """A system with random weights, small or full, the same every time."""
     config = Sd15Config.small() if how.random_weights == "small" else Sd15Config.full()
-    config = replace(config, conditioning=how.conditioning, speech_features=speech_features)
+    config = replace(config, **_chosen(how, config, speech_features))
     with torch.random.fork_rng():
         torch.manual_seed(RANDOM_SEED)
         model = PortraitTalkModel.build(config)
@@ -154,6 +157,17 @@ def random_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dtyp
     model = model.to(dtype)
     words = WordNumbers(config.text.vocabulary, config.text.length)
     return Parts(model, words, MeaninglessEmbedding(config.face_embedding))
+
+
+def _chosen(how: DiffusionSettings, base: Sd15Config, speech_features: int) -> dict[str, Any]:
+    """Fields of the networks' configuration that the settings name."""
+    return {
+        "conditioning": how.conditioning,
+        "speech_features": speech_features,
+        "history": how.history,
+        "motion_modules": how.motion_modules,
+        "codec": replace(base.codec, output_scale=how.output_scale),
+    }
 
 
 class MeaninglessEmbedding:
@@ -174,12 +188,14 @@ def _public_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dty
     config = Sd15Config(
         face_encoder=how.adapter != "none",
         projection="portrait" if how.adapter == "faceid-portrait" else "faceid",
-        conditioning=how.conditioning,
-        speech_features=speech_features,
+        **_chosen(how, Sd15Config.full(), speech_features),
     )
     folders = _folders(how)
     files = Sd15Files(folders["sd15"])
     unet = IdentityUnet(files.unet(config.unet, dtype=dtype), config)
+    if unet.motion is not None:
+        path = weight_file(folders[f"motion-{how.motion_modules}"], "diffusion_pytorch_model")
+        unet.motion = load_motion(path, config, dtype=dtype)
     projection = IdentityProjection.build(config).to(dtype) if config.face_encoder else None
     embed: Embed | None = None
     if projection is not None:
@@ -226,15 +242,17 @@ def _codec(
     config: Sd15Config,
     dtype: torch.dtype,
 ) -> SdCodec:
+    scale = config.codec.output_scale
     if tiny is not None:
-        return SdCodec(None, load_tiny(tiny, config.codec, dtype=dtype))
+        net = load_tiny(tiny, config.codec, dtype=dtype)
+        return SdCodec(None, net, output_scale=scale).to(dtype)
     better = locate(find(BETTER_VAE), how.models_dir)
     vae = (
         files.vae(config.codec, dtype=dtype)
         if better is None
         else load_vae(better, config.codec, dtype=dtype)
     )
-    return SdCodec(vae, None)
+    return SdCodec(vae, None, output_scale=scale).to(dtype)
 
 
 def _one_file(folders: dict[str, Path], name: str) -> Path:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.config import Strengths
 from engine.face.landmarks import Affine, apply
 from engine.types import RgbImage
 
@@ -43,6 +44,7 @@ class FrameCondition:
     speech: F32 | None = None  # (16, W) features, where the renderer is conditioned on speech
     steps: int = 0  # of denoising, where the renderer takes several; 0: as it is set
     coefficients: F32 | None = None  # (52,) that led to the landmarks
+    strengths: Strengths = Strengths()  # of its conditions, where the renderer weighs any
 
 
 class EnrolledFace(Protocol):

@@ -17,19 +17,22 @@ from torch import Tensor
 
 from engine.backends.cuda_graph import Record
 from engine.errors import ConfigError
+from engine.face.framing import SIDE
+from engine.face.head_mask import without_background
 from engine.face.landmarks import apply, compose, invert
 from engine.face.placement import placement
-from engine.nets.attention import KeyValues
-from engine.nets.portraittalk import Caches, PortraitTalkModel, hide_lower_half
+from engine.nets.attention import KeyValues, joined
+from engine.nets.portraittalk import Caches, PortraitTalkModel
 from engine.nets.projection import mix
 from engine.nets.text_tokens import Tokenise
 from engine.render.base import FrameCondition, Portrait
-from engine.render.head_square import cut_square
+from engine.render.head_square import cut_head
 from engine.render.sd15_networks import (
     BASE_PROMPT,
     DiffusionFace,
     FrameNetworks,
     Sampling,
+    to_tensor,
 )
 from engine.render.sd15_video import DiffusionFusedVideo, fused_video
 from engine.render.together import together
@@ -115,22 +118,26 @@ class DiffusionRenderer:
             ConfigError: the shares leave nothing of the person.
         """
         networks, model = self.networks, self.networks.model
-        squares = [cut_square(portrait, model.config.picture_side) for portrait in own]
-        shown, to_square = squares[0]
+        shown, to_square = cut_head(own[0], model.config.picture_side)
         unit = to_square / np.float32(len(shown))
-        pictures = torch.stack([_tensor(rgb) for rgb, _ in squares])
-        pictures = pictures.to(networks.device, networks.dtype)
-        latents = networks.encode(pictures)[None]
-        identity, nobody = self._tokens(own, mixed)
+        people = [own, *([portrait] for portrait, _ in mixed)]
+        shares = [1 - sum(share for _, share in mixed), *(share for _, share in mixed)]
+        tokens = [self._identify(person) for person in people]
+        latents = [self._latents(person) for person in people]
         landmarks = apply(unit, own[0].landmarks)
-        masked = hide_lower_half(pictures[:1], networks.row(landmarks))
         return DiffusionFace(
             size=(networks.frame_side, networks.frame_side),
             to_unit=compose(unit, invert(own[0].to_crop)),
-            identity=identity,
-            nobody=nobody,
-            reference=model.write_reference(latents, networks.plain, identity),
-            concat=model.concat(networks.encode(masked), latents[:, 0]),
+            identity=_mixed(tokens, shares),
+            nobody=self._nobody(len(own)),
+            reference=joined(
+                [
+                    model.write_reference(z, networks.plain, who)
+                    for z, who in zip(latents, tokens, strict=True)
+                ]
+            ),
+            weight=self._weight(latents, shares) if mixed else None,
+            latents=latents[0][:, 0],
             landmarks=landmarks,
             placed=placement(landmarks, 0.0, 0.0),
             rgb=shown,
@@ -173,13 +180,14 @@ class DiffusionRenderer:
         for face, cache, condition in jobs:
             aim = networks.aim(face, condition)
             guide = networks.guide(face, aim, cache.placed)
-            model = networks.frame_model(face, guide, aim.text, cache.keys if cached else None)
+            before = cache.keys if cached else None
+            model = networks.frame_model(face, guide, aim.text, before, aim.strengths)
             works.append(networks.sample(model, condition))
             models.append(model)
             aims.append(aim)
         frames = networks.decode(torch.cat(together(networks.step, works)))
         return [
-            (rgb, DiffusionCache(model.keys, aim.placed))
+            (rgb, DiffusionCache(networks.remember(model), aim.placed))
             for rgb, model, aim in zip(frames, models, aims, strict=True)
         ]
 
@@ -219,30 +227,45 @@ class DiffusionRenderer:
         keys = (pairs(0), pairs(1)) if "0.0.k" in kept else None
         return DiffusionCache(keys, np.asarray(kept["placed"], np.float32))
 
-    def _tokens(
-        self, own: Sequence[Portrait], mixed: Sequence[tuple[Portrait, float]]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Identity tokens (1, N, D) of the person and of nobody."""
-        tokens = self._identify(own)
-        if tokens is None:
-            return None, None
-        if mixed:
-            others = [self._identify([portrait] * len(own)) for portrait, _ in mixed]
-            people = [tokens, *(person for person in others if person is not None)]
-            shares = [share for _, share in mixed]
-            tokens = mix(people, [1 - sum(shares), *shares])
-        networks = self.networks
-        width = networks.model.config.face_embedding
-        nobody = torch.zeros(1, len(own), width, device=networks.device, dtype=networks.dtype)
-        return tokens, networks.model.identify(nobody)
+    def _latents(self, person: Sequence[Portrait]) -> Tensor:
+        """Latents (1, R, 4, h, w) of a person's portraits."""
+        networks, side = self.networks, self.networks.model.config.picture_side
+        pictures = torch.stack([to_tensor(cut_head(portrait, side)[0]) for portrait in person])
+        return networks.encode(pictures.to(networks.device, networks.dtype))[None]
 
-    def _identify(self, portraits: Sequence[Portrait]) -> Tensor | None:
+    def _weight(self, latents: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+        """Weight (1, R) of each portrait of several people: together a person's are its share."""
+        first = self.networks.model.config.references == "first"
+        counts = [1 if first else z.shape[1] for z in latents]
+        rows = [[share * counts[0] / n] * n for share, n in zip(shares, counts, strict=True)]
+        return torch.tensor([sum(rows, [])], device=self.networks.device)
+
+    def _identify(self, person: Sequence[Portrait]) -> Tensor | None:
+        """Identity tokens (1, R * N, D), of heads without what is behind them."""
         if self._embed is None:
             return None
-        rows = np.stack([self._embed(p.rgb, p.landmarks) for p in portraits])
+        rows = np.stack([embedded(self._embed, portrait) for portrait in person])
         return self.networks.model.identify(self.networks.tensor(rows)[None])
 
+    def _nobody(self, portraits: int) -> Tensor | None:
+        """Identity tokens (1, R * N, D) of no person."""
+        networks = self.networks
+        width = networks.model.config.face_embedding
+        nobody = torch.zeros(1, portraits, width, device=networks.device, dtype=networks.dtype)
+        return networks.model.identify(nobody)
 
-def _tensor(rgb: RgbImage) -> Tensor:
-    """(S, S, 3) uint8 -> (3, S, S) in [-1, 1]."""
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float() / 127.5 - 1
+
+def embedded(embed: Embed, portrait: Portrait) -> F32:
+    """A face encoder's embedding (E,) of a portrait, seen as in the clips that training prepares."""
+    head, to_square = cut_head(portrait, SIDE)
+    landmarks = apply(to_square, portrait.landmarks)
+    return embed(without_background(head, landmarks / np.float32(SIDE)), landmarks)
+
+
+def _mixed(people: Sequence[Tensor | None], shares: Sequence[float]) -> Tensor | None:
+    """Identity tokens (1, N, D) between those of several people; who has fewer portraits repeats them."""
+    known = [tokens for tokens in people if tokens is not None]
+    if len(known) < 2:
+        return people[0]
+    most = known[0].shape[1]
+    return mix([tokens.repeat(1, most // tokens.shape[1], 1) for tokens in known], shares)

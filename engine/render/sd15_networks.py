@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.backends.cuda_graph import Record, Recorded
+from engine.config import Strengths
 from engine.diffusion.samplers import Denoising, SamplerSettings
 from engine.face.landmarks import Affine, apply
 from engine.face.placement import landmarks_68, placement
 from engine.nets.attention import KeyValues
 from engine.nets.conditions import Conditions, Guidance
-from engine.nets.portraittalk import Caches, PortraitTalkModel
+from engine.nets.geometry import follow
+from engine.nets.portraittalk import Caches, PortraitTalkModel, hide_lower_half
 from engine.nets.sd_codec import to_bytes
 from engine.nets.text_tokens import Tokenise
 from engine.render.base import FrameCondition
@@ -25,6 +27,7 @@ from engine.render.together import Work
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
+_BETWEEN = 0x5EED  # so that a stream's first noise is not drawn again
 BASE_PROMPT = "portrait of a person, looking at the camera"
 
 
@@ -33,11 +36,24 @@ class Sampling(SamplerSettings):
     """How a frame is sampled."""
 
     num_inference_steps: int = 4
-    trailing: bool = True  # DDIM's steps counted from the last one back, as students are trained
+    trailing: bool = True  # as training samples
     tiny_codec: bool = True
     long_video: Literal["cache", "fusion", "neither"] = "cache"  # see `DiffusionSettings`
     window: int = 16  # of latent fusion, in frames
     overlap: int = 4
+
+
+def noise_between(seed: int) -> torch.Generator:
+    """Where a sampler draws the noise between its steps from: the same for every frame of a stream.
+
+    Noise of its own for each frame would be flicker that nothing in the picture asks for.
+    """
+    return torch.Generator().manual_seed(seed ^ _BETWEEN)
+
+
+def to_tensor(rgb: RgbImage) -> Tensor:
+    """(S, S, 3) uint8 -> (3, S, S) in [-1, 1]."""
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +65,8 @@ class DiffusionFace:
     identity: Tensor | None  # (1, N, D) tokens
     nobody: Tensor | None  # (1, N, D) tokens of no person, for guidance
     reference: KeyValues
-    concat: Tensor | None  # (1, 8, h, w) masked and whole latents, with DiffTalk's conditioning
+    weight: Tensor | None  # (1, R) of each portrait in `reference`; None: of one person
+    latents: Tensor  # (1, 4, h, w) of the portrait
     landmarks: F32  # (478, 2) of the portrait, in [0, 1] of the frame
     placed: F32  # (8,) where the portrait's own head is
     rgb: RgbImage  # (S, S, 3) the square
@@ -65,13 +82,15 @@ class Aim:
     placed: F32  # (8,)
     text: Tensor  # (1, 77, D)
     speech: F32 | None  # (16, W)
+    strengths: Strengths = Strengths()
 
 
 class FrameModel:
     """The denoiser of one frame, with classifier-free guidance (arXiv 2207.12598) unless the scale is 1.
 
     Attributes:
-        keys: keys and values that the last evaluation with conditions computed; None before one.
+        before: keys and values of the frames before; None where they are not looked at.
+        keys: those that the last evaluation with conditions computed; None before one.
     """
 
     def __init__(
@@ -83,7 +102,7 @@ class FrameModel:
         before: Caches | None,
     ) -> None:
         self._scale, self._told, self._untold = guidance_scale, told, untold
-        self._guide, self._before = guide, before
+        self._guide, self.before = guide, before
         self._dtype = told.text.dtype
         self.keys: Caches | None = None
 
@@ -91,7 +110,7 @@ class FrameModel:
         """Latents (1, 4, h, w), time (1,) -> noise (1, 4, h, w); both halves of guidance at once."""
         z_t = z_t.to(self._dtype)
         conditions = [self._told] if self._scale == 1.0 else [self._told, self._untold]
-        answers = yield [(z_t, t, one, self._guide, self._before) for one in conditions]
+        answers = yield [(z_t, t, one, self._guide, self.before) for one in conditions]
         noise, self.keys = answers[0]
         if self._scale == 1.0:
             return noise.float()
@@ -153,8 +172,11 @@ class FrameNetworks:
         landmarks = apply(face.to_unit, close_lids(condition.target, condition.blink))
         yaw, pitch = (float(angle) for angle in condition.placement[:2])
         points = landmarks_68(landmarks, yaw, pitch, self._depth)
-        text = self.plain if condition.words is None else condition.words.text
-        return Aim(landmarks, points, placement(landmarks, yaw, pitch), text, condition.speech)
+        text, strengths = self.plain, condition.strengths
+        if condition.words is not None:
+            text = torch.lerp(text, condition.words.text, strengths.text)
+        placed = placement(landmarks, yaw, pitch)
+        return Aim(landmarks, points, placed, text, condition.speech, strengths)
 
     def rest(self, face: DiffusionFace, text: Tensor, speech: F32 | None) -> Aim:
         """The portrait as it is, in the words `text` (1, 77, D)."""
@@ -171,7 +193,7 @@ class FrameNetworks:
             self.row(aim.landmarks),
             self.row(aim.points),
             self.row(before),
-            concat=face.concat,
+            concat=self._concat(face, aim.landmarks),
             speech=speech,
         )
         landmarks, placed = (
@@ -180,29 +202,63 @@ class FrameNetworks:
         )
         return replace(guide, landmarks=landmarks, placement=placed)
 
+    def _concat(self, face: DiffusionFace, landmarks: F32) -> Tensor | None:
+        """DiffTalk's latents (1, 8, h, w): the portrait moved to `landmarks` and masked, and itself."""
+        if not self.model.config.difftalk:
+            return None
+        target, picture = self.row(landmarks), to_tensor(face.rgb)[None].to(self.device)
+        moved = follow(picture, self.row(face.landmarks), target)
+        masked = hide_lower_half(moved, target).to(self.dtype)
+        return self.model.concat(self.encode(masked), face.latents)
+
     def frame_model(
-        self, face: DiffusionFace, guide: Guidance, text: Tensor, before: Caches | None
+        self,
+        face: DiffusionFace,
+        guide: Guidance,
+        text: Tensor,
+        before: Caches | None,
+        strengths: Strengths | None = None,
     ) -> FrameModel:
         """The denoiser of one frame in the words `text` (1, 77, D).
 
         Args:
-            before: keys and values of the frame before; None where it is not looked at.
+            before: keys and values of the frames before; None where they are not looked at.
         """
-        told = Conditions(text, face.identity, face.reference)
+        told = Conditions(text, face.identity, face.reference, weight=face.weight)
+        told = told if strengths is None else self._weighed(told, strengths)
         untold = replace(told, text=self._nothing, identity=face.nobody)
         return FrameModel(self.sampling.guidance_scale, told, untold, guide, before)
 
+    def remember(self, model: FrameModel) -> Caches | None:
+        """What the frame of `model`, once drawn, leaves for the next; None before that."""
+        return None if model.keys is None else self.model.remember(model.before, model.keys)
+
     def sample(self, model: FrameModel, condition: FrameCondition) -> Work[Tensor]:
         """Latents (1, 4, h, w) of one frame, from the noise of its stream."""
-        seed = condition.noise.seed * 1_000_003 + condition.index
         sampling = self.sampling
         if condition.steps:
             sampling = replace(sampling, num_inference_steps=condition.steps)
-        generator = torch.Generator().manual_seed(seed)
+        generator = noise_between(condition.noise.seed)
         run = Denoising(condition.noise.start, sampling, generator=generator)
         while run.step < run.steps:
             run.advance((yield from model.predict(*run.ask())))
         return run.z_t
+
+    def _weighed(self, told: Conditions, strengths: Strengths) -> Conditions:
+        """The same conditions at their strengths; what counts as it was trained is not touched."""
+        layers = self.model.config.unet.attention_layers
+
+        def filled(value: float, *shape: int) -> Tensor:
+            return torch.full(shape, value, device=self.device)
+
+        if strengths.identity != 1:
+            told = replace(told, scale=filled(strengths.identity, 1, layers))
+        if strengths.reference != 1:
+            whole = filled(1.0, 1, 1) if told.weight is None else told.weight
+            told = replace(told, weight=whole * strengths.reference)
+        if strengths.control != 1:
+            told = replace(told, control=filled(strengths.control, 1))
+        return told
 
     def row(self, values: F32) -> Tensor:
         """An array as a batch of one on the device, in full precision."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from engine.diffusion.latent_fusion import LatentFusion, Window
 from engine.diffusion.samplers import Denoising
+from engine.nets.portraittalk import Caches
 from engine.render.base import FrameCondition
-from engine.render.sd15_networks import DiffusionFace, FrameNetworks
+from engine.render.sd15_networks import DiffusionFace, FrameNetworks, noise_between
 from engine.render.together import Work, together
 from engine.types import RgbImage
 
@@ -54,16 +56,19 @@ def fused_video(
     has at the same step; windows wait for no other one, so they are predicted together.
     """
     aims = [networks.aim(face, condition) for condition in conditions]
-    aims.insert(0, networks.rest(face, aims[0].text, aims[0].speech))
+    rest = networks.rest(face, aims[0].text, aims[0].speech)
+    aims.insert(0, replace(rest, strengths=aims[0].strengths))
     sampling, noise = networks.sampling, conditions[0].noise
 
     def window(z_t: Tensor, t: Tensor, rows: Tensor) -> Work[Tensor]:
-        before, made = None, []
+        made: list[Tensor] = []
+        before: Caches | None = None
         for place, row in enumerate(rows.tolist()):
             guide = networks.guide(face, aims[row], aims[max(row - 1, 0)].placed)
-            model = networks.frame_model(face, guide, aims[row].text, before)
+            aim = aims[row]
+            model = networks.frame_model(face, guide, aim.text, before, aim.strengths)
             made.append((yield from model.predict(z_t[place : place + 1], t[place : place + 1])))
-            before = model.keys
+            before = networks.remember(model)
         return torch.cat(made)
 
     def windows(those: Sequence[Window]) -> list[Tensor]:
@@ -72,7 +77,7 @@ def fused_video(
     run = Denoising(
         noise.start.expand(len(aims), -1, -1, -1),
         sampling,
-        generator=torch.Generator().manual_seed(noise.seed),
+        generator=[noise_between(noise.seed) for _ in aims],
     )
     fusion = LatentFusion(windows, run, window=sampling.window, overlap=sampling.overlap)
     return DiffusionFusedVideo(fusion, networks.decode)

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute
 
 from engine.audio.sound_file import read_voice
+from engine.config import MAX_STRENGTH, Strengths
 from engine.motion.expression import MAX_PROMPT
 from server.errors import ApiError
 from server.live.line import Voice
@@ -36,17 +37,29 @@ class NewSession(BaseModel):
     voice: Voice = "assistant"
 
 
+class Weights(BaseModel):
+    """What each condition of a full-size frame counts: 0 as if it were absent, 1 as it was trained."""
+
+    identity: float = Field(1.0, ge=0, le=MAX_STRENGTH)
+    reference: float = Field(1.0, ge=0, le=MAX_STRENGTH)
+    control: float = Field(1.0, ge=0, le=MAX_STRENGTH)
+    text: float = Field(1.0, ge=0, le=MAX_STRENGTH)
+
+
 class Changes(BaseModel):
     """PATCH /api/sessions/{id}: what is given is changed from the next frame on."""
 
     prompt: str | None = Field(None, max_length=MAX_PROMPT)
     portrait_id: str | None = Field(None, max_length=100)
     state: Literal["idle", "listening", "thinking"] | None = None
+    strengths: Weights | None = None
 
     @model_validator(mode="after")
     def _something(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("nothing is to be changed; give prompt, portrait_id or state")
+            raise ValueError(
+                "nothing is to be changed; give prompt, portrait_id, state or strengths"
+            )
         return self
 
 
@@ -102,15 +115,19 @@ def require_own(request: Request, session: Session) -> None:
 
 
 async def change(request: Request) -> Response:
-    """Change the prompt, the portrait or the state of an open session, one's own or with `control`."""
+    """Change prompt, portrait, state or strengths of an open session, one's own or with `control`."""
     body = await read_json(request, Changes)
     service, session = service_of(request), session_of(request)
     require_own(request, session)
     answer: dict[str, object] = {}
+    if body.strengths is not None and service.worker.engine.config.profile != "sd15":
+        raise ApiError(422, "no_strengths", "only the sd15 profile weighs its conditions")
     if body.portrait_id is not None:
         service.find_portrait(body.portrait_id, session.subject)  # all is changed, or nothing
     if body.prompt is not None:
         answer["prompt"] = await service.express(session, body.prompt)
+    if body.strengths is not None:
+        session.stream.set_prompt(Strengths(**body.strengths.model_dump()))
     if body.portrait_id is not None:
         service.show_portrait(session, body.portrait_id)
     if body.state is not None:

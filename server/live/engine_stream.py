@@ -39,7 +39,7 @@ class Cost(NamedTuple):
 class Change(NamedTuple):
     """What a stream shows from its next frame on; None: as before."""
 
-    prompt: Any = None
+    asked: dict[type, Any] = {}  # prompts, the newest of each kind
     identity: Any = None
     settle: bool = False  # the mouth comes to rest
 
@@ -115,9 +115,9 @@ class EngineStream:
                 self._metrics.dropped.labels(queue="sound").inc()
 
     def set_prompt(self, prompt: Any) -> None:
-        """Express `prompt` from the next frame on; a newer one replaces it. Any thread may call."""
+        """Express `prompt` from the next frame on; a newer one of its kind replaces it. For any thread."""
         with self._lock:
-            self._change = self._change._replace(prompt=prompt)
+            self._change = self._change._replace(asked=self._change.asked | {type(prompt): prompt})
 
     def set_identity(self, identity: Any) -> None:
         """Show another face from the next frame on. Any thread may call."""
@@ -180,8 +180,8 @@ class EngineStream:
             self._engine.settle(state)
         if change.identity is not None:
             self._engine.set_identity(state, change.identity)
-        if change.prompt is not None:
-            self._engine.set_prompt(state, change.prompt)
+        for prompt in change.asked.values():
+            self._engine.set_prompt(state, prompt)
         self._keep_up(now - chunks[0].queued, now)
         for chunk in chunks:
             self._note(chunk)

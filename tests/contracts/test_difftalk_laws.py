@@ -14,7 +14,9 @@ from engine.config import DiffusionSettings, EngineConfig
 from engine.enroll import Identity
 from engine.errors import ConfigError
 from engine.face.image_file import decode_image
+from engine.nets.geometry import follow
 from engine.profiles.sd15 import load_engine
+from engine.render.base import FrameCondition
 from engine.render.sd15 import DiffusionRenderer
 from server.settings import BUNDLED_PORTRAIT
 from tests.contracts.small import conditions_only, decoded, stirred
@@ -96,16 +98,54 @@ def test_the_sound_reaches_the_picture_by_itself(
     assert (drawn(-1) - whole).abs().amax((1, 2, 3)).min() > 1e-4
 
 
-def test_the_portraits_own_lower_half_is_hidden(
+def hidden(
+    made: tuple[AvatarEngine, DiffusionRenderer], identity: Identity, shift: float
+) -> Tensor:
+    """The latents (1, 8, 8, 8) beside the noisy ones, the head so far to the right of the portrait's."""
+    networks, face = made[1].networks, identity.face
+    with torch.inference_mode():
+        rest = networks.aim(face, shot(made[0], identity))
+        moved = face.landmarks + np.array([shift, shift / 2], np.float32)
+        aim = replace(rest, landmarks=moved)
+        return networks.guide(face, aim, face.placed).concat
+
+
+def shot(engine: AvatarEngine, identity: Identity) -> FrameCondition:
+    with conditions_only() as conditions:
+        engine.step(engine.start(identity, seed=3), np.zeros(4 * HOP, np.float32))
+    return conditions[0]
+
+
+def test_the_lower_half_is_hidden_where_the_head_is(
     made: tuple[AvatarEngine, DiffusionRenderer], identity: Identity
 ) -> None:
-    face = identity.face
+    """The masked frame is the portrait moved to where this frame's head is, grey below its nose."""
+    networks, face = made[1].networks, identity.face
     side = face.rgb.shape[0]
-    masked = torch.from_numpy(np.array(face.rgb)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    masked[:, :, int(face.landmarks[4, 1] * side) :] = 0
+    picture = torch.from_numpy(np.array(face.rgb)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    still = picture.clone()
+    still[:, :, int(face.landmarks[4, 1] * side) :] = 0
+    at_rest = hidden(made, identity, 0.0)
     with torch.inference_mode():
-        torch.testing.assert_close(face.concat[:, :4], made[1].networks.encode(masked))
-    assert not torch.equal(face.concat[:, :4], face.concat[:, 4:])
+        torch.testing.assert_close(at_rest[:, :4], networks.encode(still), atol=1e-4, rtol=0)
+        torch.testing.assert_close(at_rest[:, 4:], networks.encode(picture), atol=1e-4, rtol=0)
+    shift = 8 / side
+    away = hidden(made, identity, shift)
+    rows = int((face.landmarks[4, 1] + shift / 2) * side)
+    moved = follow(
+        picture,
+        torch.from_numpy(face.landmarks)[None],
+        torch.from_numpy(face.landmarks + np.array([shift, shift / 2], np.float32))[None],
+    )
+    eyes = slice(int(face.landmarks[33, 1] * side) - 2, int(face.landmarks[33, 1] * side) + 2)
+    inner = slice(int(face.landmarks[33, 0] * side), int(face.landmarks[263, 0] * side))
+    shifted = moved[:, :, eyes.start + 4 : eyes.stop + 4, inner.start + 8 : inner.stop + 8]
+    assert (shifted - picture[:, :, eyes, inner]).abs().mean() < 0.1, "eyes go with the head"
+    torch.testing.assert_close(moved[:, :, :4, :4], picture[:, :, :4, :4], atol=0.05, rtol=0)
+    moved[:, :, rows:] = 0
+    with torch.inference_mode():
+        torch.testing.assert_close(away[:, :4], networks.encode(moved), atol=1e-4, rtol=0)
+    assert torch.equal(away[:, 4:], at_rest[:, 4:])
 
 
 def test_untrained_it_is_refused_with_the_way_out() -> None:

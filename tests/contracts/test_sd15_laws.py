@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 
 from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
-from engine.config import DiffusionSettings, EngineConfig
+from engine.config import DiffusionSettings, EngineConfig, Strengths
 from engine.enroll import Identity
-from engine.errors import WeightsError
+from engine.errors import ConfigError, WeightsError
 from engine.offline.video import Casting, generate
 from engine.profiles.sd15 import load_engine, load_renderer, random_parts
 from engine.types import Quality
-from tests.contracts.small import renderer_of, write_wav
+from tests.contracts.small import conditions_only, renderer_of, write_wav
 
 HOP = 640
 SMALL = DiffusionSettings(random_weights="small", sampler="lcm", device="cpu")
@@ -96,6 +96,59 @@ def test_a_frame_sees_the_one_before(
     assert (frames[1] != whole[1]).any()
 
 
+def test_the_same_shot_is_the_same_picture(engine: AvatarEngine, identity: Identity) -> None:
+    """Nothing flickers of itself: the noise of a stream is the same in all its frames."""
+    renderer = load_renderer(engine.config)
+    assert renderer.sampling.sampler == "lcm"
+    state = engine.start(identity, seed=(1 << 63) - 1)
+    with conditions_only() as conditions:
+        engine.step(state, np.zeros(4 * HOP, np.float32))
+    cold, shot = renderer.cold(identity.face), conditions[0]
+    [(first, _)] = renderer.draw([(identity.face, cold, shot)])
+    [(later, _)] = renderer.draw([(identity.face, cold, replace(shot, index=9))])
+    np.testing.assert_array_equal(first, later)
+    other = replace(shot, noise=replace(shot.noise, seed=4))
+    assert (renderer.draw([(identity.face, cold, other)])[0][0] != first).any()
+
+
+def test_strengths_change_from_their_frame_on(
+    engine: AvatarEngine, identity: Identity, sound: np.ndarray, whole: np.ndarray
+) -> None:
+    def weighed(strengths: Strengths, prompt: str = "", cut: int = 777) -> np.ndarray:
+        state = engine.start(identity, seed=3)
+        if prompt:
+            engine.set_prompt(state, engine.read_prompt(prompt), at=2)
+        engine.set_prompt(state, strengths, at=2)
+        frames = [f for i in range(0, len(sound), cut) for f in engine.step(state, sound[i:][:cut])]
+        return np.stack([f.rgb for f in [*frames, *engine.flush(state)]])
+
+    np.testing.assert_array_equal(weighed(Strengths()), whole)
+    for what in ("identity", "reference"):
+        frames = weighed(Strengths(**{what: 0.0}))
+        np.testing.assert_array_equal(frames[:2], whole[:2])
+        assert (frames[2:] != whole[2:]).any((1, 2, 3)).all(), what
+    np.testing.assert_array_equal(weighed(Strengths(reference=0.0), cut=10**6), frames)
+    older = film(engine, identity, sound, prompt="older, pencil sketch")
+    np.testing.assert_array_equal(weighed(Strengths(), "older, pencil sketch"), older)
+    np.testing.assert_array_equal(weighed(Strengths(text=0.0), "older, pencil sketch"), whole)
+    half = weighed(Strengths(text=0.5), "older, pencil sketch")
+    assert all((half[2:] != end[2:]).any((1, 2, 3)).all() for end in (older, whole))
+
+
+def test_strengths_of_the_settings_are_those_of_every_stream(
+    engine: AvatarEngine, portrait: np.ndarray, sound: np.ndarray
+) -> None:
+    plain = engine.start(engine.enroll(portrait), seed=3)
+    engine.set_prompt(plain, Strengths(reference=0.3, identity=2.0))
+    how = replace(SMALL, reference_scale=0.3, identity_scale=2.0)
+    set_ = load_engine(replace(engine.config, diffusion=how))
+    asked = set_.step(set_.start(set_.enroll(portrait), seed=3), sound)
+    for a, b in zip(engine.step(plain, sound), asked, strict=True):
+        np.testing.assert_array_equal(a.rgb, b.rgb)
+    with pytest.raises(ConfigError, match=r"text_scale=5.0 is out of range; 0 to 4"):
+        replace(SMALL, text_scale=5.0)
+
+
 def test_people_can_be_mixed_and_shown_by_several_portraits(
     engine: AvatarEngine, portrait: np.ndarray
 ) -> None:
@@ -108,6 +161,16 @@ def test_people_can_be_mixed_and_shown_by_several_portraits(
     between = engine.enroll(portrait, mixed=[(mirrored, 0.25)]).face
     torch.testing.assert_close(between.identity, 0.75 * alone.identity + 0.25 * other.identity)
     assert not torch.equal(alone.identity, other.identity)
+    tokens = alone.reference[0][0].shape[1]
+    for (key, _), (own, _), (theirs, _) in zip(
+        between.reference, alone.reference, other.reference, strict=True
+    ):
+        torch.testing.assert_close(key[:, : own.shape[1]], own)
+        torch.testing.assert_close(key[:, own.shape[1] :], theirs)
+    assert between.weight.tolist() == [[0.75, 0.25]]
+    three = engine.enroll(portrait, more=[mirrored], mixed=[(mirrored, 0.25)]).face
+    assert three.reference[0][0].shape[1] == 3 * tokens
+    torch.testing.assert_close(three.weight, torch.tensor([[0.75, 0.75, 0.5]]))
 
 
 def test_what_a_frame_leaves_survives_being_written_down(

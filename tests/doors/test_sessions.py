@@ -107,6 +107,8 @@ async def test_a_change_is_made_whole_or_not_at_all(live: Live) -> None:
         ({"state": "speaking"}, (422, "bad_request")),
         ({"state": "thinking", "prompt": "older"}, (422, "bad_prompt")),
         ({"prompt": "smile", "portrait_id": "x"}, (404, "unknown_portrait")),
+        ({"prompt": "smile", "strengths": {"text": 0.5}}, (422, "no_strengths")),
+        ({"strengths": {"identity": -1}}, (422, "bad_request")),
     ):
         with session.events.listen() as listener:
             assert code_of(await live.http.patch(path, json=body)) == refusal, body

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.config import Strengths
 from engine.types import Quality, RgbImage
 from server.live.beeps import BeepLog
 from server.live.clips import Chunk, Picture
@@ -247,6 +248,16 @@ def test_a_beep_travels_with_the_frame_that_holds_its_onset() -> None:
     assert picture.beep is not None
     assert (picture.beep.pcm, picture.beep.mic_packet) == (pytest.approx(0.1), pytest.approx(0.099))
     assert picture.beep.frame_made == picture.made
+
+
+def test_words_and_strengths_of_the_same_frame_both_arrive() -> None:
+    bench = Bench()
+    for asked in ("sad", Strengths(text=0.5), "smile 0.5", Strengths(text=0.2)):
+        read = bench.engine.read_prompt(asked) if isinstance(asked, str) else asked
+        bench.stream.set_prompt(read)
+    bench.push(ramp(0, 1920))
+    bench.work()
+    assert bench.state.prompts == [(0, "smile 0.5"), (0, str(Strengths(text=0.2)))]
 
 
 def test_a_prompt_is_shown_from_the_next_frame_on() -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from engine.face.head_mask import head_mask
 from engine.face.placement import SIXTY_EIGHT
 from engine.training.data.clips import Clip
-from engine.training.data.face_masks import head_mask, lower_face_mask
+from engine.training.data.face_masks import lower_face_mask
 from engine.training.data.prepare import Record
 from engine.types import RgbImage
 

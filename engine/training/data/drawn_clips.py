@@ -119,10 +119,10 @@ def talk(frames: int, seed: int) -> tuple[F32, F32]:
     return face, sway * size
 
 
-def walls(person: DrawnPerson, frames: int, seed: int) -> list[Colour]:
-    """Colours of the wall: its light drifts. No landmark tells it, the frame before does."""
+def walls(person: DrawnPerson, frames: int, seed: int, light: float = LIGHT) -> list[Colour]:
+    """Colours of the wall: its light drifts so far. No landmark tells it, the frame before does."""
     drift = waves(np.random.default_rng(seed + 2000), frames, 0.6, 3)
-    colours = (np.array(person.wall) + LIGHT * drift).round().astype(int)
+    colours = (np.array(person.wall) + light * drift).round().clip(0, 255).astype(int)
     return [(int(r), int(g), int(b)) for r, g, b in colours]
 
 
@@ -168,20 +168,40 @@ def paint(person: DrawnPerson, points: F32, size: int, wall: Colour) -> RgbImage
     return np.asarray(canvas.resize((size, size), Image.Resampling.BOX))
 
 
-def write_drawn_clips(out: Path, *, people: int = 8, frames: int = 12, size: int = 64) -> list[str]:
-    """Write one clip a person below `out` / clips; their names."""
+def write_drawn_clips(
+    out: Path,
+    *,
+    people: int = 8,
+    frames: int = 12,
+    size: int = 64,
+    takes: int = 1,
+    light: float = LIGHT,
+) -> list[str]:
+    """Write clips below `out` / clips; their names.
+
+    Args:
+        takes: clips a person, each with other words, other moves and other light. Of several, the
+            last is held out: who is in it is known, what the light does only the frames before tell.
+        light: of 255, how far that of the wall drifts.
+    """
     own_folder(out, earlier=any(out.glob("clips/*/clip.json")))
     shape = neutral_shape()
     basis = FaceBasis.load(WEIGHTS / "tiny" / "basis.npz")
     names = []
-    for number in range(people):
-        person = DrawnPerson.draw(number)
+    for number in range(people * takes):
+        person, take = DrawnPerson.draw(number % people), number // people
+        name = person.name if takes == 1 else f"{person.name}_{take}"
         faces, poses = talk(frames, number)
         points = np.stack(
             [landmarks_of(person, shape, basis, f, p) for f, p in zip(faces, poses, strict=True)]
         )
         card = ClipCard(
-            video="drawn", person=person.name, frames=frames, size=size, face_encoder="drawn"
+            video="drawn",
+            person=person.name,
+            split="test" if 0 < take == takes - 1 else "train",
+            frames=frames,
+            size=size,
+            face_encoder="drawn",
         )
         shown = np.arange(0, frames, max(1, frames // 4))
         arrays = ClipArrays(
@@ -194,10 +214,10 @@ def write_drawn_clips(out: Path, *, people: int = 8, frames: int = 12, size: int
             None,
             None,
         )
-        drawn = zip(points, walls(person, frames, number), strict=True)
+        drawn = zip(points, walls(person, frames, number, light), strict=True)
         images = (paint(person, row, size, wall) for row, wall in drawn)
-        write_clip(out / "clips" / person.name, card, arrays, images)
-        names.append(person.name)
+        write_clip(out / "clips" / name, card, arrays, images)
+        names.append(name)
     return names
 
 
@@ -207,9 +227,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--people", type=int, default=8)
     parser.add_argument("--frames", type=int, default=12)
+    parser.add_argument("--takes", type=int, default=1, help="clips a person, the last held out")
     parser.add_argument("--size", type=int, default=64)
+    parser.add_argument(
+        "--light", type=float, default=LIGHT, help="how far the wall's drifts, of 255"
+    )
     args = parser.parse_args()
-    write_drawn_clips(args.out, people=args.people, frames=args.frames, size=args.size)
+    write_drawn_clips(
+        args.out,
+        people=args.people,
+        frames=args.frames,
+        size=args.size,
+        takes=args.takes,
+        light=args.light,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A face -> its embedding, for identity tokens. The background is taken away first."""
+"""A face -> its embedding, for identity tokens."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 from engine.backends import Graph
 from engine.face.landmarks import crop_transform
 from engine.render.composite_maps import cut_crop
-from engine.training.data.face_masks import head_mask
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
-GREY = 127
 
 
 class FaceEmbedder(Protocol):
@@ -46,9 +44,3 @@ class TinyEmbedder:
         crop = cut_crop(rgb, crop_transform(landmarks))
         vector = self._enroll(crop=crop)["identity"].reshape(-1)
         return (vector / np.linalg.norm(vector)).astype(np.float32)
-
-
-def without_background(rgb: RgbImage, landmarks: F32) -> RgbImage:
-    """Grey outside the head: square `rgb` (S, S, 3), landmarks (478, 2) in [0, 1]."""
-    mask = head_mask(landmarks, rgb.shape[0])[..., None]
-    return (rgb * mask + GREY * (1 - mask)).astype(np.uint8)

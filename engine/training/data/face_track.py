@@ -36,24 +36,13 @@ class Piece:
     """A face in consecutive frames; coordinates in pixels of the video."""
 
     first: int
+    size: tuple[int, int]  # height and width of the video
     faces: list[Face] = field(default_factory=list)
 
     @property
     def landmarks(self) -> F32:
         """(T, 478, 2)."""
         return np.stack([face.landmarks for face in self.faces])
-
-    def crop(self, margin: float) -> tuple[float, float, float]:
-        """The square that holds the face in every frame: centre x, y and side in pixels.
-
-        `margin` times the usual face side, or more where the head moves about.
-        """
-        points = self.landmarks
-        low, high = points.min((0, 1)), points.max((0, 1))
-        usual = float(np.median([face.side for face in self.faces]))
-        side = max(margin * usual, float((high - low).max()) + 0.4 * usual)
-        x, y = (low + high) / 2
-        return float(x), float(y) - 0.08 * usual, side  # landmarks end below the hair
 
 
 def track(frames: Iterable[RgbImage], reader: FaceReader, settings: TrackSettings) -> list[Piece]:
@@ -73,7 +62,7 @@ def track(frames: Iterable[RgbImage], reader: FaceReader, settings: TrackSetting
         if face is None:
             continue
         if open_piece is None or len(open_piece.faces) == settings.longest_frames:
-            open_piece = Piece(index)
+            open_piece = Piece(index, rgb.shape[:2])
             pieces.append(open_piece)
         open_piece.faces.append(face)
     return [p for p in pieces if worth_keeping(p, settings)]

@@ -18,26 +18,28 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from engine.errors import ConfigError, DataError, MediaError
 from engine.face.detector import Face, FaceReader
+from engine.face.framing import LIFT, MARGIN, SIDE, cut_square, head_square
+from engine.face.head_mask import without_background
 from engine.outputs import own_folder
 from engine.training.data.clips import ClipArrays, ClipCard, write_clip
-from engine.training.data.face_embedding import FaceEmbedder, without_background
+from engine.training.data.face_embedding import FaceEmbedder
 from engine.training.data.face_track import Piece, TrackSettings, track
 from engine.training.data.speech_features import SpeechFeatures
 from engine.training.data.talking_video import HOP, frames_at, sound_of
 from engine.training.data.video_folders import Layout, Video, find_videos
 from engine.types import Pcm, RgbImage
 
+F32 = NDArray[np.float32]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareSettings:
     """How videos become clips; the folder keeps them, and a second run must agree."""
 
-    size: int = 512  # pixels a side of a prepared frame
-    margin: float = 1.8  # side of the crop over the face's
+    size: int = SIDE  # pixels a side of a prepared frame
     references: int = 16  # frames a clip that may stand as reference
     test_share: float = 0.2  # of the people, when the layout does not say who
     track: TrackSettings = TrackSettings()
@@ -104,7 +106,8 @@ def prepare(
 
 
 def _same_settings(out: Path, settings: PrepareSettings, face_encoder: str) -> None:
-    wanted = {**dataclasses.asdict(settings), "face_encoder": face_encoder}
+    framing = {"margin": MARGIN, "lift": LIFT}
+    wanted = {**dataclasses.asdict(settings), "face_encoder": face_encoder, **framing}
     path = out / "prepare.json"
     if not path.exists():
         own_folder(out)
@@ -200,10 +203,11 @@ def _write_clips(
     for number, piece in enumerate(pieces):
         name = f"{video.key}_{number:03d}"
         count = len(piece.faces)
-        crop = piece.crop(settings.margin)
+        corner, side = head_square(piece.landmarks, *piece.size)
+        x, y = (corner + side / 2).tolist()
         frames = itertools.islice(frames, piece.first - at, None)
         at = piece.first + count
-        cut = _Embedding(piece, crop, tools.embed, settings)
+        cut = _Embedding(piece, corner, side, tools.embed, settings)
         card = ClipCard(
             video=video.name,
             person=video.person,
@@ -212,7 +216,7 @@ def _write_clips(
             first_frame=piece.first,
             frames=count,
             size=settings.size,
-            crop=crop,
+            crop=(x, y, side),
             face_encoder=tools.embed.name,
         )
         said = None if sound is None else sound[piece.first * HOP : at * HOP]
@@ -227,12 +231,12 @@ class _Embedding:
     def __init__(
         self,
         piece: Piece,
-        crop: tuple[float, float, float],
+        corner: F32,
+        side: float,
         embed: FaceEmbedder,
         settings: PrepareSettings,
     ) -> None:
-        x, y, side = crop
-        self._corner = np.array([x - side / 2, y - side / 2], np.float32)
+        self._corner = corner
         self._piece, self._side, self._size = piece, side, settings.size
         self._embed = embed
         self.landmarks = ((piece.landmarks - self._corner) / side).astype(np.float32)
@@ -266,16 +270,3 @@ class _Embedding:
                 alone = without_background(crop, points)
                 self.embeddings[slots[index]] = self._embed(alone, points * self._size)
             yield crop
-
-
-def cut_square(rgb: RgbImage, corner: Any, side: float, size: int) -> RgbImage:
-    """The square from `corner` (x, y) of `side` pixels, as (size, size, 3); black outside."""
-    x, y = corner.tolist()
-    image = Image.fromarray(rgb)
-    left, top = int(np.floor(min(x, 0))), int(np.floor(min(y, 0)))
-    right = int(np.ceil(max(x + side, image.width)))
-    bottom = int(np.ceil(max(y + side, image.height)))
-    if (left, top, right, bottom) != (0, 0, image.width, image.height):
-        image = image.crop((left, top, right, bottom))  # outside is black
-    box = (x - left, y - top, x + side - left, y + side - top)
-    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box=box))

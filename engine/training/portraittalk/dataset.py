@@ -17,10 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from engine.errors import DataError
+from engine.face.head_mask import head_mask
 from engine.face.placement import landmarks_68, placement
 from engine.motion.speech_context import HEARD, window
 from engine.training.data.clips import Clip
-from engine.training.data.face_masks import head_mask, holes, lower_face_mask
+from engine.training.data.face_masks import holes, lower_face_mask
 from engine.training.portraittalk.stage_config import DataSettings
 
 F32 = NDArray[np.float32]
@@ -59,6 +60,7 @@ class SampleSettings:
     masked: float = 0.0  # share of samples whose last frame gets a mask; else it keeps everything
     hole_share: float = 0.3  # of squares hidden in a mask of holes
     embedding: int = 512  # numbers of a face embedding
+    scale: int = 1  # of the frames' side over `DataSettings.size`
     speech: int = 0  # numbers of a speech feature, for a model that is told speech; 0 for none
 
 
@@ -69,7 +71,8 @@ class TalkData:
         depth: (478,) of the landmarks, see `FaceBasis`.
 
     Raises:
-        DataError: no clip is long enough, or embeddings or speech have another width.
+        DataError: no clip is long enough, its frames are too small, or embeddings or speech have
+            another width.
     """
 
     def __init__(
@@ -82,10 +85,16 @@ class TalkData:
         frames, embedding, speech = sample.frames, sample.embedding, sample.speech
         self.clips = [c for c in clips if len(c) > frames]
         self.settings, self.frames, self._depth = settings, frames, depth
+        self._side = settings.size * sample.scale
         self._masked, self._hole_share = sample.masked, sample.hole_share
         if not self.clips:
             raise DataError(f"no clip has more than {frames} frames, which a sample needs")
         for clip in self.clips:
+            if sample.scale > 1 and clip.card.size < self._side:
+                raise DataError(
+                    f"{clip.folder.name} was prepared at {clip.card.size} pixels a side; size = "
+                    f"{settings.size} with output_scale = {sample.scale} learns from {self._side}"
+                )
             if clip.embeddings.shape[1] != embedding:
                 raise DataError(
                     f"{clip.folder.name} holds face embeddings of {clip.embeddings.shape[1]} "
@@ -143,7 +152,7 @@ class TalkData:
 
     def _frame(self, clip: Clip, index: int) -> F32:
         rgb = clip.frame(index)
-        side = self.settings.size
+        side = self._side
         if rgb.shape[0] != side:
             how = Image.Resampling.LANCZOS
             rgb = np.asarray(Image.fromarray(rgb).resize((side, side), how))
@@ -167,7 +176,7 @@ class TalkData:
         return window(self._speech[clip.folder], index)
 
     def _mask(self, landmarks: F32, rng: np.random.RandomState) -> F32:
-        side = self.settings.size
+        side = self._side
         draw, kind = rng.rand(), rng.randint(3)
         pattern = holes(rng, side, self._hole_share)  # drawn always, so that the order is kept
         if draw >= self._masked:

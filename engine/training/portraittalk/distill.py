@@ -239,6 +239,10 @@ class DistillTrainer:
                     self.teacher.model.get_parameter(name).copy_(state["teacher"][name])
             self.fake_optimiser.load_state_dict(state["fake_optimiser"])
 
+    def held_out(self) -> dict[str, float]:
+        """What is held out, by name."""
+        return {"held_out": self.held_out_loss()}
+
     @torch.no_grad()
     def held_out_loss(self) -> float:
         """L1 of the last frame of fixed roll-outs: the mean of one step and of all steps."""

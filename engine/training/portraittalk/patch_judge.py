@@ -29,7 +29,9 @@ class PatchJudge(nn.Module):
         self.body = nn.Sequential(*layers, norm(nn.Conv2d(widths[-1], 1, 3, padding=1)))
 
     def forward(self, frames: Tensor, drawn: Tensor) -> Tensor:
-        """Score the patches."""
+        """Score the patches; the lines may have been drawn smaller than the frames."""
+        if drawn.shape != frames.shape:
+            drawn = F.interpolate(drawn, frames.shape[-2:])
         scores: Tensor = self.body(torch.cat([frames, drawn * 2 - 1], 1))
         return scores
 

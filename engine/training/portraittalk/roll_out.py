@@ -33,15 +33,16 @@ class RollOut(nn.Module):
         count = batch.frames.shape[1]
         first = count - 1 if bool(torch.rand(()) < s.cold) else 0
         steps = int(torch.randint(1, s.student_steps + 1, ()))
-        size = (len(batch.frames), 4, *(n // 8 for n in batch.frames.shape[-2:]))
+        size = system.latent_shape(len(batch.frames))
         noise = torch.randn(size, device=batch.frames.device)
         before: Caches | None = None
         with torch.no_grad():
             still = detached(told)
             for frame in range(first, count - 1):
                 guide = system.guidance(batch, frame, cold=frame == first)
-                _, caches = system.denoise(noise, steps, still, guide, before)
-                before = noised(caches, float(torch.rand(())) * s.history_noise)
+                _, own = system.denoise(noise, steps, still, guide, before)
+                own = noised(own, float(torch.rand(())) * s.history_noise)
+                before = system.model.remember(before, own)
         guide = system.guidance(batch, -1, cold=first == count - 1)
         z, _ = system.denoise(noise, steps, told, guide, before, gradient=True)
         return z, system.decode(z), told, guide, before
@@ -50,13 +51,14 @@ class RollOut(nn.Module):
 @torch.no_grad()
 def fixed_roll_out(system: TalkingSystem, batch: TalkBatch, steps: int) -> list[Tensor]:
     """Every frame (B, 3, S, S) of roll-outs from the same noise, decoded."""
-    size = (len(batch.frames), 4, *(n // 8 for n in batch.frames.shape[-2:]))
+    size = system.latent_shape(len(batch.frames))
     noise = torch.randn(size, generator=torch.Generator().manual_seed(1))
     told = system.conditions(batch)
     before: Caches | None = None
     shown = []
     for frame in range(batch.frames.shape[1]):
         guide = system.guidance(batch, frame, cold=frame == 0)
-        z, before = system.denoise(noise.to(batch.frames), steps, told, guide, before)
+        z, own = system.denoise(noise.to(batch.frames), steps, told, guide, before)
+        before = system.model.remember(before, own)
         shown.append(system.decode(z))
     return shown

@@ -39,8 +39,8 @@ class RunTrainer(Trainer, Protocol):
     def load(self, path: Path) -> None:
         """Go on where `path` was saved."""
 
-    def held_out_loss(self) -> float:
-        """A loss on fixed samples, to compare runs by."""
+    def held_out(self) -> Values:
+        """`held_out`, a loss on fixed samples to compare runs by, and what else is worth a curve."""
 
     def samples(self) -> NDArray[np.uint8]:
         """A sheet of samples to look at (H, W, 3)."""
@@ -60,16 +60,17 @@ class Curves:
         self._writer = (
             _writer(folder, trainer.step) if trainer.accelerator.is_main_process else None
         )
-        self.values: Values = {"held_out": trainer.held_out_loss()}
+        self.values: Values = trainer.held_out()
         if self._writer is not None and not begun:
-            self._writer.add_scalar("held_out", self.values["held_out"], 0)
+            for name, value in self.values.items():
+                self._writer.add_scalar(name, value, 0)
             self._note(0)
 
     def __call__(self, step: int, values: Values) -> Values:
         """Take a step's values in; what the bar says."""
         self.values |= values
         if is_due(step, self._settings.sample_every, self._settings.steps):
-            self.values["held_out"] = self._trainer.held_out_loss()
+            self.values |= self._trainer.held_out()
             if self._writer is not None:
                 sheet = self._trainer.samples()
                 Image.fromarray(sheet).save(self._folder / f"sheet_{step:06d}.png")

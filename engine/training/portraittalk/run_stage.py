@@ -24,7 +24,7 @@ from engine.training.portraittalk.stage_config import (
     load_run_config,
 )
 from engine.training.portraittalk.stage_trainer import StageTrainer
-from engine.training.portraittalk.stages import FRAMES
+from engine.training.portraittalk.stages import frames_of
 from engine.training.portraittalk.start_weights import begin, copy_encoder
 from engine.training.portraittalk.system import TalkingSystem
 
@@ -44,7 +44,8 @@ def train(config: Path, stage: str, *, cpu: bool = False, quiet: bool = False) -
     clips = load_clips(run.data.clips)
     system = build_system(run, stage, clips)
     masked = chosen == "identity"
-    data, held_out = talk_data(run, clips, settings, FRAMES[chosen], masked=masked)
+    frames = frames_of(chosen, system.model.config)
+    data, held_out = talk_data(run, clips, settings, frames, masked=masked)
     trainer = StageTrainer(system, chosen, settings, data, held_out, accelerator)
     return train_into(run.folder(stage), trainer, settings, stage, quiet=quiet)
 
@@ -115,6 +116,7 @@ def talk_data(
         masked=settings.masked if masked else 0.0,
         hole_share=settings.holes,
         embedding=run.model.face_embedding,
+        scale=run.model.output_scale,
         speech=run.model.speech_features if run.model.conditioning == "difftalk" else 0,
     )
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from engine.audio.speech_encoder import WIDTH
-from engine.config import from_mapping
+from engine.config import MotionModules, from_mapping
 from engine.errors import ConfigError
 from engine.nets.sd15_config import CodecSizes, Sd15Config
 
@@ -57,6 +57,7 @@ class ModelSettings:
     size: Literal["full", "small"] = "full"
     width: int = 0  # small size: channels of every level, codec half; 0: 16, then 32; codec 16
     latents: Literal["vae", "tiny"] = "vae"  # whose encoder makes the latents
+    output_scale: Literal[1, 2] = 1  # of the frames' side over `size` of [data]
     attention: Literal["decoupled", "unified"] = "decoupled"
     face_encoder: bool = True
     references: Literal["all", "first"] = "all"
@@ -69,6 +70,9 @@ class ModelSettings:
     conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"
     speech_features: int = WIDTH  # of the prepared speech, for "difftalk"
     prediction: Literal["noise", "velocity"] = "noise"  # Stable Diffusion 1.5 gives noise
+    history: int = 1  # frames before this one that the attentions see
+    motion_modules: MotionModules = "none"  # AnimateDiff's, in IdentityNet
+    motion_window: int = 4  # frames before this one that they see
     adapter: Literal["none", "faceid", "faceid-portrait"] = "none"  # full size: to begin with
     seed: int = 0  # of random weights
 
@@ -87,10 +91,12 @@ class ModelSettings:
         mine = {n: v for n, v in dataclasses.asdict(self).items() if n in names}
         base = Sd15Config.full() if self.size == "full" else Sd15Config.small()
         unet = dataclasses.replace(base.unet, sample_size=side // 8)
+        codec = base.codec
         if self.width:
             levels = (self.width,) * len(unet.block_out_channels)
             unet = dataclasses.replace(unet, block_out_channels=levels)
-            mine["codec"] = self._wider(base.codec)
+            codec = self._wider(codec)
+        mine["codec"] = dataclasses.replace(codec, output_scale=self.output_scale)
         return dataclasses.replace(base, unet=unet, **mine)
 
     def _wider(self, codec: CodecSizes) -> CodecSizes:

@@ -11,18 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.errors import DataError
+from engine.nets.portraittalk import Caches
 from engine.training.checkpoints import RunningMean
 from engine.training.loop import rate_share, set_rates
 from engine.training.portraittalk.dataset import TalkBatch, TalkData
 from engine.training.portraittalk.diffusion_loss import epsilon_loss, shifted
 from engine.training.portraittalk.stage_checkpoint import read_stage, restore, save_stage
 from engine.training.portraittalk.stage_config import Stage, StageSettings
-from engine.training.portraittalk.stages import StageLoss, trained_names
+from engine.training.portraittalk.stages import StageLoss, filmed_cache, trained_names
 from engine.training.portraittalk.system import TalkingSystem
 
 CHECKED = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the way to full noise, where the loss is held out
@@ -108,9 +110,20 @@ class StageTrainer:
         state = read_stage(path, self.trained)
         self.step = restore(state, self.trained, self.mean, self.optimiser)
 
+    def held_out(self) -> dict[str, float]:
+        """The loss held out; of the joint stage also without the frames before: what they are worth."""
+        loss = {"held_out": self.held_out_loss()}
+        return loss | (
+            {"held_out_alone": self.held_out_loss(alone=True)} if self.stage == "joint" else {}
+        )
+
     @torch.no_grad()
-    def held_out_loss(self) -> float:
-        """The loss on fixed samples, noise and timesteps, nothing dropped: to compare runs."""
+    def held_out_loss(self, *, alone: bool = False) -> float:
+        """The loss on fixed samples, noise and timesteps, nothing dropped: to compare runs.
+
+        Args:
+            alone: the joint stage does not look at the frames before, either.
+        """
         batch, losses = self.fixed, []
         if self.stage == "codec":
             return float(self.loss(batch))
@@ -118,11 +131,11 @@ class StageTrainer:
         z = self.system.encode(batch.frames[:, -1])
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z)
         previous = None
-        if self.stage == "joint":
-            still = torch.full((len(z),), HISTORY_AT, device=z.device)
-            before = self.system.schedule.add(self.system.encode(batch.frames[:, -2]), noise, still)
-            guide = self.system.guidance(batch, -2)
-            previous = self.system.evaluate(before, still, told, guide, None)[1]
+        if self.stage == "joint" and not alone:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                frames = range(batch.frames.shape[1] - 1)
+                previous = filmed_cache(self.system, batch, told, frames, HISTORY_AT)
         for share in CHECKED:
             t = shifted(torch.full((len(z),), share, device=z.device), self.settings.shift)
             z_t = self.system.schedule.add(z, noise, t)
@@ -146,7 +159,7 @@ class StageTrainer:
     def _columns(self, batch: TalkBatch) -> list[Tensor]:
         last, system = batch.frames[:, -1], self.system
         if self.stage == "codec":
-            return [last, system.decode(system.model.codec.encode(last, tiny=True))]
+            return [last, system.decode(system.model.codec.encode(system.shrunk(last), tiny=True))]
         noise = torch.randn(
             system.encode(last).shape, generator=torch.Generator().manual_seed(1)
         ).to(last)
@@ -159,13 +172,12 @@ class StageTrainer:
             restored = system.decode(system.schedule.clean(z_t, eps, t))
             return [batch.references[:, 0], last * batch.mask, restored, last]
         steps = self.settings.sample_steps
-        cold = self.stage == "animate"
-        made, cache = system.denoise(
-            noise, steps, told, system.guidance(batch, 0, cold=not cold), None
-        )
-        shown = [system.decode(made)]
-        for frame in range(1, batch.frames.shape[1]):
-            made, cache = system.denoise(noise, steps, told, system.guidance(batch, frame), cache)
+        shown: list[Tensor] = []
+        cache: Caches | None = None
+        for frame in range(batch.frames.shape[1]):
+            guide = system.guidance(batch, frame, cold=self.stage == "joint" and frame == 0)
+            made, own = system.denoise(noise, steps, told, guide, cache)
+            cache = system.model.remember(cache, own)
             shown.append(system.decode(made))
         drawn = system.guidance(batch, -1).image * 2 - 1
         return [batch.references[:, 0], drawn, *shown, last]
@@ -192,7 +204,12 @@ def set_rate(optimiser: Any, settings: StageSettings, step: int) -> float:
 
 
 def sheet(columns: list[Tensor]) -> NDArray[np.uint8]:
-    """Images side by side, a sample a row: columns of (B, 3, S, S) -> (B * S, n * S, 3)."""
-    wide = torch.cat([c.detach().float().cpu() for c in columns], 3).permute(0, 2, 3, 1)
+    """Images side by side, a sample a row: columns of (B, 3, S, S) -> (B * S, n * S, 3).
+
+    Smaller ones are enlarged to the largest.
+    """
+    side = max(c.shape[-1] for c in columns)
+    same = [F.interpolate(c.detach().float().cpu(), (side, side)) for c in columns]
+    wide = torch.cat(same, 3).permute(0, 2, 3, 1)
     rows = wide.reshape(-1, wide.shape[2], 3)
     return np.asarray(((rows.clamp(-1, 1) + 1) * 127.5).round().byte())

@@ -2,7 +2,7 @@
 
 | stage | learns | loss |
 | --- | --- | --- |
-| codec | the tiny autoencoder | L1, latents near zero mean and unit spread |
+| codec | the tiny autoencoder, and the enlarger behind it | L1, latents near zero mean and unit spread |
 | identity | IdentityNet and the projection, on masked frames | epsilon-MSE (formula 1) |
 | animate | AnimateNet without temporal attention, IdentityNet still | epsilon-MSE (formula 2) |
 | joint | both, with the previous frame's keys and values | epsilon-MSE (formula 2) |
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from engine.nets.conditions import Conditions
 from engine.nets.portraittalk import Caches
+from engine.nets.sd15_config import Sd15Config
 from engine.training.portraittalk.dataset import TalkBatch
 from engine.training.portraittalk.diffusion_loss import STEPS, epsilon_loss, shifted
 from engine.training.portraittalk.stage_config import Stage, StageSettings
@@ -29,40 +30,52 @@ NEW = (
     "_tokens.",
     "processor.query",
     "conv_in.more",
+    ".motion.",
 )
 NEW_SUFFIX = ("processor.out.weight", "processor.out.bias")
 RESTORE_GAMMA = 5.0
-HISTORY_STEPS = (4, 50)  # of the samplers whose last step a history may come from
-FRAMES: dict[Stage, int] = {"codec": 1, "identity": 1, "animate": 1, "joint": 2}
+HISTORY_STEPS = (1, 50)  # of the samplers whose last step a history may come from: all there are
+
+
+def frames_of(stage: Stage, config: Sd15Config) -> int:
+    """Consecutive frames of a sample: the joint stage has those before that the networks look at."""
+    return 1 + max(1, config.remembered) if stage == "joint" else 1
+
+
+def history_time(share: float) -> int:
+    """The last time of a sampler of so many steps, 1 to 50 as `share` goes from 0 to 1."""
+    few, many = HISTORY_STEPS
+    return round(STEPS / (few * (many / few) ** share)) - 1
 
 
 def is_new(name: str) -> bool:
     """Whether a parameter is one that Stable Diffusion and ControlNet checkpoints do not hold."""
     return (
-        name.startswith(("projection.", "reference_net."))
+        name.startswith(("projection.", "reference_net.", "codec.enlarge."))
         or any(part in name for part in NEW)
         or name.endswith(NEW_SUFFIX)
     )
 
 
 def is_temporal(name: str) -> bool:
-    """Whether a parameter belongs to AnimateNet's temporal attention."""
-    return name.startswith("animate.") and ".attn1.processor." in name
+    """Whether a parameter looks at frames before alone: AnimateNet's attention, motion modules."""
+    return ".motion." in name or (name.startswith("animate.") and ".attn1.processor." in name)
 
 
 def trained_names(model: nn.Module, stage: Stage, settings: StageSettings) -> list[str]:
     """Names of the parameters that `stage` trains."""
     parts = {
-        "codec": ("codec.tiny.",),
+        "codec": ("codec.tiny.", "codec.enlarge."),
         "identity": ("unet.", "projection.", "reference_net."),
         "animate": ("animate.",),
         "joint": ("unet.", "projection.", "reference_net.", "animate."),
     }[stage]
     names = [n for n, _ in model.named_parameters() if n.startswith(parts)]
-    if stage == "animate":
+    if stage != "joint":
         names = [n for n in names if not is_temporal(n)]
-    if settings.weights == "new" and stage != "codec":
-        names = [n for n in names if is_new(n)]
+    if settings.weights == "new":
+        new = [n for n in names if is_new(n)]
+        names = new if new or stage != "codec" else names
     return names
 
 
@@ -100,7 +113,7 @@ class StageLoss(nn.Module):
 
     def _codec(self, frames: Tensor) -> Tensor:
         codec = self.system.model.codec
-        z = codec.encode(frames, tiny=True)
+        z = codec.encode(self.system.shrunk(frames), tiny=True)
         painted = codec.decode(z, tiny=True)
         calm = z.mean((0, 2, 3)).square() + (z.std((0, 2, 3)) - 1).square()
         return F.l1_loss(painted, frames) + 0.01 * calm.mean()
@@ -135,12 +148,36 @@ class StageLoss(nn.Module):
         return epsilon_loss(eps, schedule.noise_of(z_t, z, t), weight)
 
     @torch.no_grad()
-    def _history(self, batch: TalkBatch, told: Conditions) -> Caches:
-        """The cache of the frame before, as its last denoising step would have left it."""
-        z = self.system.encode(batch.frames[:, -2])
-        low, high = (torch.tensor(float(n)).log() for n in HISTORY_STEPS)
-        steps = float((low + (high - low) * torch.rand(())).exp())
-        t = torch.full((len(z),), round(STEPS / steps) - 1, device=z.device)
-        z_t = self.system.schedule.add(z, torch.randn_like(z), t)
-        _, caches = self.system.evaluate(z_t, t, told, self.system.guidance(batch, -2), None)
-        return noised(caches, float(torch.rand(())) * self.settings.history_noise)
+    def _history(self, batch: TalkBatch, told: Conditions) -> Caches | None:
+        """The cache of one frame before or more, as the last denoising step of each would have left it."""
+        last = batch.frames.shape[1] - 1
+        first = last - 1 - int(torch.randint(last, ()))
+        t = history_time(float(torch.rand(())))
+        amount = float(torch.rand(())) * self.settings.history_noise
+        return filmed_cache(self.system, batch, told, range(first, last), t, noise=amount)
+
+
+@torch.no_grad()
+def filmed_cache(
+    system: TalkingSystem,
+    batch: TalkBatch,
+    told: Conditions,
+    frames: range,
+    t: int,
+    *,
+    noise: float = 0.0,
+) -> Caches | None:
+    """The cache that filmed `frames` of each run leave, one after the other, at time `t`: (B, n * S, C).
+
+    Args:
+        noise: on the keys and values, times their own spread.
+    """
+    before: Caches | None = None
+    for frame in frames:
+        z = system.encode(batch.frames[:, frame])
+        times = torch.full((len(z),), t, device=z.device)
+        z_t = system.schedule.add(z, torch.randn_like(z), times)
+        guide = system.guidance(batch, frame)
+        _, own = system.evaluate(z_t, times, told, guide, before)
+        before = system.model.remember(before, noised(own, noise))
+    return before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.diffusion.samplers import SamplerSettings, sample
@@ -46,15 +47,27 @@ class TalkingSystem(nn.Module):
         self.schedule = NoiseSchedule()
         self.settings, self.tokenise = settings, tokenise
 
+    def shrunk(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, H) as large as the networks draw: an enlarger learns from larger ones."""
+        side = self.model.config.picture_side
+        if images.shape[-1] == side:
+            return images
+        return F.interpolate(images, (side, side), mode="bicubic", antialias=True)
+
     def encode(self, images: Tensor) -> Tensor:
-        """Images (..., 3, S, S) in [-1, 1] -> latents (..., 4, S / 8, S / 8); no gradient."""
-        flat = images.flatten(0, -4)
+        """Images (..., 3, H, H) in [-1, 1] -> latents (..., 4, h, w); no gradient."""
+        flat = self.shrunk(images.flatten(0, -4))
         with torch.no_grad():
             z = self.model.codec.encode(flat, tiny=self.settings.latents == "tiny")
         return z.float().unflatten(0, images.shape[:-3])
 
+    def latent_shape(self, rows: int) -> tuple[int, int, int, int]:
+        """Shape of the latents of so many frames."""
+        sizes = self.model.config.unet
+        return rows, sizes.latent_channels, sizes.sample_size, sizes.sample_size
+
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, 4, h, w) -> images (B, 3, S, S), by the tiny decoder that is deployed."""
+        """Latents (B, 4, h, w) -> images (B, 3, S, S) of the output's size, by the tiny decoder that is deployed."""
         return self.model.codec.decode(latents, tiny=True)
 
     def conditions(

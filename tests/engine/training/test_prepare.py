@@ -14,12 +14,14 @@ from engine.audio.speech_encoder import WIDTH
 from engine.errors import ConfigError, DataError, MediaError
 from engine.face.candidates import FaceCrop
 from engine.face.detector import Face, face_box
+from engine.face.framing import cut_square
+from engine.face.head_mask import head_mask
 from engine.training.commands import PrepareOptions, parse_shard, prepare_folder
 from engine.training.data.clips import Clip, load_clips
 from engine.training.data.contact_sheet import contact_sheet, report
-from engine.training.data.face_masks import head_mask, holes, lower_face_mask
+from engine.training.data.face_masks import holes, lower_face_mask
 from engine.training.data.face_track import TrackSettings, track
-from engine.training.data.prepare import PrepareSettings, Tools, cut_square, prepare
+from engine.training.data.prepare import PrepareSettings, Tools, prepare
 from engine.training.data.talking_video import HOP, frames_at, sound_of
 from engine.training.data.video_folders import find_videos, held_out
 

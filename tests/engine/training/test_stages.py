@@ -2,18 +2,22 @@
 
 import dataclasses
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from engine.config import DiffusionSettings, EngineConfig, SamplerName
+from engine.diffusion.samplers import Denoising
 from engine.errors import DataError
 from engine.loaders.files import WrongFamily
 from engine.loaders.trained import WEIGHTS, load_trained
+from engine.profiles.sd15 import sampling_of
 from engine.training.data.clips import PROMPT, Clip, load_clips
 from engine.training.portraittalk.diffusion_loss import NoiseSchedule, shifted
-from engine.training.portraittalk.stage_config import StageSettings
-from engine.training.portraittalk.stages import StageLoss, is_new
+from engine.training.portraittalk.stage_config import STAGES, StageSettings
+from engine.training.portraittalk.stages import StageLoss, frames_of, history_time, is_new
 from tests.engine.training.stage_runs import DEPTH, SIDE, data, names, system
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
@@ -46,6 +50,20 @@ def test_shift_leans_timesteps_to_high_noise() -> None:
     assert shifted(share, 3.0).tolist() == [0, 500, 750, 964, 999]
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_the_cache_is_of_a_time_that_histories_cover(live: bool) -> None:
+    """Whatever the sampler and its steps, the last time asked is one that the joint stage draws."""
+    covered = sorted(history_time(share / 1000) for share in range(1001))
+    for sampler in get_args(SamplerName):
+        for steps in range(1, 51):
+            diffusion = DiffusionSettings(sampler=sampler)
+            config = EngineConfig.sd15(live=live, num_inference_steps=steps, diffusion=diffusion)
+            run = Denoising(torch.zeros(1, 4, 1, 1), sampling_of(config))
+            run.step = steps - 1
+            last = float(run.ask()[1])
+            assert covered[0] <= last <= covered[-1], (sampler, steps)
+
+
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
@@ -76,6 +94,38 @@ def test_stages_train_what_the_paper_says() -> None:
     assert any(
         n.startswith("reference_net.") for n in names("joint", reference_writer="reference_net")
     )
+
+
+def test_motion_modules_are_trained_last_and_see_what_they_will() -> None:
+    moving = {"motion_modules": "v3", "motion_window": 2, "history": 3}
+    assert names("identity", **moving) == names("identity")
+    more = names("joint", **moving) - names("joint")
+    assert all(n.startswith("unet.motion.") for n in more)
+    assert len({n.partition(".transformer_blocks.")[0] for n in more if "attn1" in n}) == 20
+    assert more <= names("joint", "new", **moving), "no checkpoint of Stable Diffusion holds them"
+    config = system(**moving).model.config
+    assert [frames_of(stage, config) for stage in STAGES] == [1, 1, 1, 4]
+    assert frames_of("joint", system().model.config) == 2
+
+
+def test_the_joint_stage_learns_with_any_number_of_frames_before(
+    drawn: Path, tmp_path: Path
+) -> None:
+    moving = {"motion_modules": "v3", "motion_window": 2, "history": 2}
+    made, batch = system(**moving), data(drawn, frames=3).batch(2, (0,))
+    loss = StageLoss(made, "joint", StageSettings(cold=0.0))
+    with torch.no_grad():
+        told = made.conditions(batch)
+        lengths = set()
+        for seed in range(8):
+            torch.manual_seed(seed)
+            unet, animate = loss._history(batch, told)
+            lengths.add((unet[0][0].shape[1], unet[16][0].shape[1], animate[0][0].shape[1]))
+    assert lengths == {(64, 64, 64), (128, 128, 128)}, "one frame before, and two"
+    torch.manual_seed(0)
+    loss(batch).backward()
+    moved = [p for n, p in made.model.named_parameters() if ".motion." in n and "proj_out" in n]
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in moved)
 
 
 def test_new_weights_are_those_no_public_checkpoint_holds() -> None:
@@ -193,7 +243,9 @@ def test_a_roll_out_is_what_the_live_engine_draws(drawn: Path) -> None:
     )
     with torch.no_grad():
         told = made.conditions(batch)
-        face = SimpleNamespace(identity=told.identity, reference=told.reference, nobody=None)
+        face = SimpleNamespace(
+            identity=told.identity, reference=told.reference, weight=None, nobody=None
+        )
         shot = SimpleNamespace(noise=SimpleNamespace(start=noise, seed=0), index=0, steps=0)
         before, keys = None, None
         for frame in range(2):
