@@ -118,6 +118,7 @@ def waits(own: Sequence[Stay], times: Times, gap_s: float, rng: np.random.Genera
         for i, stay in enumerate(own)
         for at in np.arange(stay.begin, stay.end, gap_s).tolist()
     )
+    takes = {k: times[min(n for n in times if n >= k)] for k in range(1, max(times) + 1)}
     waiting: list[tuple[float, int]] = []
     waited: list[float] = []
     now, at = 0.0, 0
@@ -128,7 +129,8 @@ def waits(own: Sequence[Stay], times: Times, gap_s: float, rng: np.random.Genera
             heapq.heappush(waiting, due[at])
             at += 1
         taken = _taken(waiting, max(times))
-        now += float(rng.choice(times[min(n for n in times if n >= len(taken))]))
+        measured = takes[len(taken)]
+        now += measured[int(rng.random() * len(measured))]
         waited += [now - came for came, _ in taken]
     return waited
 
@@ -173,7 +175,7 @@ def simulate(times: Times, gap_s: float, seconds: float) -> list[dict[str, Any]]
     return rows
 
 
-_SHARES = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1)
+_SHARES = (0.05, 0.1, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1)
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path, worker: str) -> None:
