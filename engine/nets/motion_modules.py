@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from engine.nets.attention import AttentionCall, KeyValue, KeyValues, attend
 from engine.nets.sd15_config import MOTION_PLACES, Sd15Config
@@ -57,24 +58,31 @@ def evaluate(
             module what its two attentions saw of the n frames before, (B, n * S, C), or none.
         out: (B, 4, h, w), and what they saw of this one, (B, S, C).
     """
-    motion = _Motion(earlier)
+    motion = _Motion(adapter, earlier)
     told = {
         "encoder_hidden_states": text,
         "cross_attention_kwargs": {"call": call},
         "return_dict": False,
     }
+    emb = unet.time_embedding(unet.get_time_embed(sample=z_t, timestep=t))
 
-    def layer(block: Any, at: int, modules: Any, x: Tensor) -> Tensor:
+    def attended(block: Any, at: int, modules: Any, x: Tensor) -> Tensor:
         if getattr(block, "has_cross_attention", False):
             x = block.attentions[at](x, **told)[0]
         return x if modules is None else motion(modules.motion_modules[at], x)
 
-    emb = unet.time_embedding(unet.get_time_embed(sample=z_t, timestep=t))
+    def layer(block: Any, at: int, modules: Any, x: Tensor) -> Tensor:
+        if block.gradient_checkpointing and torch.is_grad_enabled():
+            again = lambda x: attended(block, at, modules, block.resnets[at](x, emb))
+            kept: Tensor = checkpoint(again, x, use_reentrant=False)
+            return kept
+        return attended(block, at, modules, block.resnets[at](x, emb))
+
     x = unet.conv_in(z_t)
     skips = [x]
     for block, modules in zip(unet.down_blocks, adapter.down_blocks, strict=True):
-        for at, resnet in enumerate(block.resnets):
-            x = layer(block, at, modules, resnet(x, emb))
+        for at in range(len(block.resnets)):
+            x = layer(block, at, modules, x)
             skips.append(x)
         for down in block.downsamplers or ():
             x = down(x)
@@ -84,29 +92,37 @@ def evaluate(
     middle = unet.mid_block
     x = middle.resnets[0](x, emb)
     for at, resnet in enumerate(middle.resnets[1:]):
-        x = resnet(layer(middle, at, adapter.mid_block, x), emb)
+        x = resnet(attended(middle, at, adapter.mid_block, x), emb)
     if control:
         x = x + control[-1]
     for block, modules in zip(unet.up_blocks, adapter.up_blocks, strict=True):
-        for at, resnet in enumerate(block.resnets):
-            x = layer(block, at, modules, resnet(torch.cat([x, skips.pop()], 1), emb))
+        for at in range(len(block.resnets)):
+            x = layer(block, at, modules, torch.cat([x, skips.pop()], 1))
         for up in block.upsamplers or ():
             x = up(x)
-    return unet.conv_out(unet.conv_act(unet.conv_norm_out(x))), tuple(motion.seen)
+    return unet.conv_out(unet.conv_act(unet.conv_norm_out(x))), motion.seen()
 
 
 class _Motion:
-    """Runs the modules in the order that data flows, each with what it saw before."""
+    """Runs the modules, each with what it saw before, and keeps what it sees now."""
 
-    def __init__(self, earlier: KeyValues) -> None:
+    def __init__(self, adapter: MotionAdapter, earlier: KeyValues) -> None:
+        middle = [] if adapter.mid_block is None else [adapter.mid_block]
+        groups = [*adapter.down_blocks, *middle, *adapter.up_blocks]
+        order = [module for group in groups for module in group.motion_modules]
+        self._place = {id(module): i for i, module in enumerate(order)}
         self._earlier = earlier
-        self.seen: list[KeyValue] = []
+        self._seen: dict[int, KeyValue] = {}
 
     def __call__(self, module: Any, x: Tensor) -> Tensor:
-        earlier = self._earlier[len(self.seen)] if self._earlier else None
-        out, seen = module_step(module, x, earlier)
-        self.seen.append(seen)
+        place = self._place[id(module)]
+        earlier = self._earlier[place] if self._earlier else None
+        out, self._seen[place] = module_step(module, x, earlier)
         return out
+
+    def seen(self) -> KeyValues:
+        """What each module saw, in the order that data flows."""
+        return tuple(self._seen[i] for i in range(len(self._place)))
 
 
 def module_step(module: Any, x: Tensor, earlier: KeyValue | None) -> tuple[Tensor, KeyValue]:

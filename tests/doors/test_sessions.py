@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks.voice import wav
+from engine.config import Strengths
 from server.doors import sessions as sessions_door
 from server.settings import ServerSettings
 from tests.doors.hearing import (
@@ -25,6 +27,7 @@ from tests.doors.hearing import (
     new_session,
     wholeness,
 )
+from tests.server.fake_engine import FakeEngine
 from tests.server.live import Live, serving, until
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.asyncio(loop_scope="module")]
@@ -114,6 +117,22 @@ async def test_a_change_is_made_whole_or_not_at_all(live: Live) -> None:
             assert code_of(await live.http.patch(path, json=body)) == refusal, body
             assert await listener.next(0.01) is None, body
     assert code_of(await live.http.patch(path, content=b"{}")) == (415, "unsupported_type")
+
+
+async def test_strengths_are_changed_in_an_open_session() -> None:
+    engine = FakeEngine(side=128)
+    engine.config = dataclasses.replace(engine.config, profile="sd15")
+    shown: list[str] = []
+    engine.set_prompt = lambda state, prompt, at=None: shown.append(str(prompt))  # type: ignore[method-assign]
+    async with serving(engine) as full:
+        session = await new_session(full)
+        with listening(session):
+            changes = {"prompt": "smile", "strengths": {"identity": 0.5}}
+            answer = await full.http.patch(f"/api/sessions/{session.id}", json=changes)
+            assert answer.status_code == 200
+            assert answer.json()["prompt"].startswith("smile")
+            await until(lambda: len(shown) == 2, 5)
+    assert shown[1] == str(Strengths(identity=0.5))
 
 
 @pytest.mark.timing

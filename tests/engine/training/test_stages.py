@@ -204,11 +204,12 @@ def test_dropout_empties_words_and_embeddings(drawn: Path) -> None:
     torch.testing.assert_close(dropped.identity[1:], nobody[1:])
 
 
-def test_checkpointing_computes_the_same_gradient(drawn: Path) -> None:
+@pytest.mark.parametrize("modules", ["none", "v2"])
+def test_checkpointing_computes_the_same_gradient(drawn: Path, modules: str) -> None:
     batch = data(drawn).batch(2, (0,))
     gradients = []
     for checkpointing in (False, True):
-        made = system()
+        made = system(motion_modules=modules, motion_window=1)
         if checkpointing:
             made.model.unet.unet.enable_gradient_checkpointing()
             made.model.animate.net.enable_gradient_checkpointing()
