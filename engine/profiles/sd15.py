@@ -84,9 +84,7 @@ def load_renderer(config: EngineConfig, *, speech_features: int = WIDTH) -> Diff
     how = config.diffusion
     _check(how)
     device = _device(how)
-    build = random_parts if how.random_weights else _public_parts
-    parts = build(how, speech_features, _dtype(device))
-    load_trained(parts.model, how.trained)
+    parts = load_parts(how, speech_features, _dtype(device))
     return DiffusionRenderer(
         parts.model.to(device),
         tokenise=parts.tokenise,
@@ -95,6 +93,14 @@ def load_renderer(config: EngineConfig, *, speech_features: int = WIDTH) -> Diff
         sampling=sampling_of(config),
         record=cuda_graph if how.compile == "cudagraphs" else None,
     )
+
+
+def load_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) -> Parts:
+    """The networks of these settings, as they were trained; raises as `load_engine` does."""
+    build = random_parts if how.random_weights else _public_parts
+    parts = build(how, speech_features, dtype)
+    load_trained(parts.model, how.trained)
+    return parts
 
 
 def sampling_of(config: EngineConfig) -> Sampling:

@@ -101,16 +101,11 @@ def spec_of(
 
 
 def step_spec(model: PortraitTalkModel, arguments: tuple[Tree, ...]) -> GraphSpec:
-    """The spec of a denoising step that is called with `arguments` of one row each.
-
-    What comes out is shaped as what goes in: noise as the latents, a cache after as the cache before.
-    """
+    """The spec of a denoising step that is called with `arguments` of one row each."""
     rows = [leaves(STEP, over(arguments, lambda x: _rows(x, n))) for n in (1, 2)]
-    out = [
-        {"noise": x["z_t"]}
-        | {n.replace("before", "after", 1): t for n, t in x.items() if n.startswith("before.")}
-        for x in rows
-    ]
+    with torch.no_grad():
+        made = model(*arguments)
+    out = [leaves(STEP_OUT, over(made, lambda x: _rows(x, n))) for n in (1, 2)]
     return spec_of("step", rows, out)
 
 
@@ -143,8 +138,10 @@ def step_arguments(model: PortraitTalkModel, references: int, *, seed: int = 0) 
         speech=random(16, config.speech_features) if config.difftalk else None,
     )
     guide = replace(guide, image=guide.image.to(weight.dtype))
-    first = model(latents(), t, told, guide, None)
-    return latents(), t, told, guide, first[1]
+    if config.guider == "pose_guider":  # it reads the drawn face alone
+        guide = replace(guide, landmarks=None, placement=None)
+    after = model(latents(), t, told, guide, None)[1]
+    return latents(), t, told, guide, after if config.temporal else None
 
 
 @torch.no_grad()
