@@ -8,6 +8,7 @@ grows with the streams.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -153,15 +154,20 @@ def step_graph(model: PortraitTalkModel, references: int = 1) -> NetworkGraph:
 
 
 class Read(nn.Module):
-    """Token ids -> the text as IdentityNet reads it."""
+    """Token ids -> the text as IdentityNet reads it.
+
+    In fp32, once a prompt: exported in half precision, its causal mask would stay fp32 and not fit.
+    """
 
     def __init__(self, model: PortraitTalkModel) -> None:
         super().__init__()
-        self.model = model
+        self.text = copy.deepcopy(model.text).float()
+        self.dtype = next(model.unet.parameters()).dtype
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (B, 77) -> (B, 77, D)."""
-        return self.model.read(ids)
+        out: Tensor = self.text(ids).last_hidden_state
+        return out.to(self.dtype)
 
 
 class Identify(nn.Module):
