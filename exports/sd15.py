@@ -38,7 +38,7 @@ def make_sd15(config: EngineConfig, plan: Plan, say: Say) -> Iterator[Made]:
     model = load_parts(config.diffusion, WIDTH, dtype).model
     model = model.to(dtype).eval().requires_grad_(False)
     say("loading the networks", 1, 1)
-    digest = f"{model_digest(config)} {plan.precision}"
+    digest = model_digest(config, plan.precision)
     graphs = [*other_graphs(model), step_graph(model)]
     with tempfile.TemporaryDirectory(prefix="portraittalk-onnx-") as passing:
         exported = _exported(graphs, model, plan, say, Path(passing))

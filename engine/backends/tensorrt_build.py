@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from engine.backends.base import BATCH, GraphSpec
 from engine.backends.engine_file import EngineKey
 from engine.errors import BackendUnavailable, WeightsError
 
+log = logging.getLogger(__name__)
 LIBRARIES = {  # name of the run time: module, what to install
     "tensorrt": ("tensorrt", "NVIDIA gives it out itself: pip install 'tensorrt-cu13>=10.13.2'"),
     "tensorrt-rtx": ("tensorrt_rtx", "pip install 'portraittalk[rtx]'"),
@@ -61,7 +63,7 @@ class Build:
         runtime: "tensorrt" or "tensorrt-rtx".
         target: architecture of the GPU, such as "sm89".
         batches: rows of each profile.
-        timing: file of TensorRT's timing cache; None for none.
+        timing: file of TensorRT's timing cache, never tried yet; TensorRT-RTX measures nothing.
     """
 
     runtime: str
@@ -111,10 +113,10 @@ def build_engine(
     """
     check_target(how.runtime, how.target)
     trt = library(how.runtime)
-    log = _log(trt)
-    builder = trt.Builder(log)
+    logger = trt_log(trt)
+    builder = trt.Builder(logger)
     network = builder.create_network(_strongly_typed(trt))
-    parser = trt.OnnxParser(network, log)
+    parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(path)):
         raise WeightsError(f"{spec.name}: {path} does not parse: {_errors(parser)}")
     have = {t.name for t in _tensors(network)}
@@ -134,7 +136,7 @@ def build_engine(
         config.add_optimization_profile(profile)
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
-    with _timing_cache(config, how.timing):
+    with _timing_cache(config, how.timing if how.runtime == "tensorrt" else None):
         plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BackendUnavailable(
@@ -162,7 +164,7 @@ def _errors(parser: Any) -> str:
 
 
 @contextlib.contextmanager
-def _timing_cache(config: Any, path: Path | None) -> Any:
+def _timing_cache(config: Any, path: Path | None) -> Iterator[None]:
     """What was measured of kernels, kept from build to build; a damaged file begins anew."""
     if path is None:
         yield
@@ -179,21 +181,15 @@ def _timing_cache(config: Any, path: Path | None) -> Any:
     part.replace(path)
 
 
-def _log(trt: Any) -> Any:
-    """TensorRT's log: errors and worse, but for the driver that a machine without a GPU has not."""
+def trt_log(trt: Any) -> Any:
+    """TensorRT's log, in ours: errors and worse, but for the driver that a machine without a GPU has not."""
 
     class Log(trt.ILogger):  # type: ignore[misc, name-defined]
         def log(self, severity: Any, message: str) -> None:
             if severity <= trt.ILogger.Severity.ERROR and "cudaError 35" not in message:
-                _say(message)
+                log.error("%s", " ".join(message.split()))
 
     return Log()
-
-
-def _say(message: str) -> None:
-    import logging
-
-    logging.getLogger(__name__).error("%s", " ".join(message.split()))
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:

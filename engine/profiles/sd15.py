@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
 from engine.backends.cuda_graph import cuda_graph
+from engine.backends.tensorrt_build import LIBRARIES
 from engine.config import LOOKAHEAD_FRAMES, DiffusionSettings, EngineConfig
 from engine.diffusion.samplers import make_scheduler
 from engine.errors import ConfigError, WeightsError
@@ -37,7 +38,9 @@ from engine.nets.sd15_config import Sd15Config
 from engine.nets.sd_codec import SdCodec
 from engine.nets.text_tokens import ClipTokens, Tokenise, WordNumbers
 from engine.profiles.checkpoints import BETTER_VAE, few_step_lora, needed_checkpoints
+from engine.profiles.engines import model_digest, when_there
 from engine.render.sd15 import DiffusionRenderer, Embed
+from engine.render.sd15_graphs import step_graph
 from engine.render.sd15_networks import Sampling
 from engine.types import RgbImage
 
@@ -72,6 +75,8 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
         speech_motion, width = (encoder, motion), encoder.width
         config = _with_lookahead(config, lookahead_frames(encoder.window))
     renderer = load_renderer(config, speech_features=width)
+    if how.compile in LIBRARIES:
+        change_over(config, renderer)
     return AvatarEngine.load(config, renderer=renderer, speech_motion=speech_motion)
 
 
@@ -91,7 +96,26 @@ def load_renderer(config: EngineConfig, *, speech_features: int = WIDTH) -> Diff
         embed=parts.embed,
         depth=FaceBasis.load(config.weights / "basis.npz").depth,
         sampling=sampling_of(config),
-        record=cuda_graph if how.compile == "cudagraphs" else None,
+        record=None if how.compile == "none" else cuda_graph,
+    )
+
+
+def change_over(config: EngineConfig, renderer: DiffusionRenderer) -> None:
+    """Let the engine of the denoising step take over from torch as soon as it is there.
+
+    Frames are drawn by torch until then, in recorded graphs. It has not been run on a GPU yet.
+
+    Raises:
+        BackendUnavailable: the library is not installed, or there is no GPU that it runs on.
+    """
+    from engine.backends.tensorrt import TensorRtBackend
+
+    networks, runtime = renderer.networks, TensorRtBackend(config.diffusion.compile, config.batch)
+    with torch.device("meta"):  # shapes alone
+        shaped = PortraitTalkModel.build(networks.model.config).half()
+    spec, digest = step_graph(shaped).spec, model_digest(config, "f16")
+    when_there(
+        lambda: runtime.find(spec, digest), lambda graph: networks.take_over(graph, graph.batches)
     )
 
 
@@ -148,8 +172,8 @@ def _device(how: DiffusionSettings) -> torch.device:
         raise ConfigError("device='cuda', but torch sees no such device; use 'cpu' or 'auto'")
     best = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(best if how.device == "auto" else how.device)
-    if how.compile == "cudagraphs" and device.type != "cuda":
-        raise ConfigError("compile='cudagraphs' needs an NVIDIA GPU, and this runs on the CPU")
+    if how.compile != "none" and device.type != "cuda":
+        raise ConfigError(f"compile={how.compile!r} needs an NVIDIA GPU, and this runs on the CPU")
     return device
 
 
