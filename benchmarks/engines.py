@@ -55,7 +55,9 @@ def main() -> None:
         "peak_gib": round(peak_bytes() / 2**30, 2),
     }
     print_header(f"Engines for {args.target} by {result['library']}", about)
-    print(f"{'graph':<18}{'ONNX MB':>9}{'differs':>9}{'export s':>10}{'engine MB':>11}{'build s':>9}")
+    print(
+        f"{'graph':<18}{'ONNX MB':>9}{'differs':>9}{'export s':>10}{'engine MB':>11}{'build s':>9}"
+    )
     for row in rows:
         differs = "-" if row["difference"] is None else f"{row['difference']:.1e}"
         print(

@@ -71,6 +71,9 @@ def export(
     Engines lie in your cache folder, where `serve` and `generate` find them; one that is there serves at
     once. Every ONNX file is run by ONNX Runtime on the CPU and compared with its network.
 
+    Half precision is slow on most CPUs: the real sizes take many minutes. `--precision f32` is quicker to make,
+    and twice as large.
+
     Example: `portraittalk export --profile sd15 --backend tensorrt-rtx --target sm89`
     """
     if backend == "onnx" and (profile == "tiny" or out is None):

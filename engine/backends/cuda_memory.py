@@ -105,5 +105,3 @@ class CudaMemory:
 
     def _do(self, call: str, *arguments: Any) -> Any:
         return _done(self._runtime, getattr(self._runtime, call)(*arguments))
-
-

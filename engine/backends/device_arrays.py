@@ -118,7 +118,9 @@ class DeviceArray:
         if count == 1:
             return [self]
         if axis == 0:
-            return [replace(self, pointer=self.pointer + i * step, shape=shape) for i in range(count)]
+            return [
+                replace(self, pointer=self.pointer + i * step, shape=shape) for i in range(count)
+            ]
         apart = [new(self.pool, shape, self.dtype) for _ in range(count)]
         for piece, at in _pieces(self, apart, axis):
             self.pool.memory.copy(piece, at, step // math.prod(shape[:axis]))

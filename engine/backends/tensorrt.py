@@ -97,9 +97,7 @@ class TensorRtGraph:
         context = self._contexts[rows]
         for name, array in feeds.items():
             context.set_input_shape(name, array.shape)
-        shapes = [
-            (tuple(context.get_tensor_shape(t.name)), t.dtype) for t in self.spec.outputs
-        ]
+        shapes = [(tuple(context.get_tensor_shape(t.name)), t.dtype) for t in self.spec.outputs]
         made = together(self._pool, shapes)
         out = {t.name: array for t, array in zip(self.spec.outputs, made, strict=True)}
         self._start(context, {**feeds, **out})

@@ -122,14 +122,16 @@ def step_arguments(model: PortraitTalkModel, references: int, *, seed: int = 0) 
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int, spread: float = 1.0) -> Tensor:
-        drawn = spread * torch.randn(1, *shape, generator=generator)
-        return drawn.to(weight.device, weight.dtype)
+        numbers = spread * torch.randn(1, *shape, generator=generator)
+        return numbers.to(weight.device, weight.dtype)
 
     latents = lambda: random(config.unet.latent_channels, side, side)
-    identity = model.identify(random(references, config.face_embedding, spread=0.05))
+    # What networks make is drawn too, once its shape is known.
+    drawn = lambda tree: over(tree, lambda x: random(*x.shape[1:]))
+    identity = drawn(model.identify(random(references, config.face_embedding)))
     text, t = random(config.text.length, context), torch.tensor([499], device=weight.device)
     portraits = torch.stack([latents() for _ in range(references)], 1)
-    told = Conditions(text, identity, model.write_reference(portraits, text, identity))
+    told = Conditions(text, identity, drawn(model.write_reference(portraits, text, identity)))
     face = 0.5 + 0.2 * (torch.rand(1, 478, 2, generator=generator) - 0.5)
     guide = model.guidance(
         face.to(weight.device),
@@ -142,7 +144,7 @@ def step_arguments(model: PortraitTalkModel, references: int, *, seed: int = 0) 
     if config.guider == "pose_guider":  # it reads the drawn face alone
         guide = replace(guide, landmarks=None, placement=None)
     after = model(latents(), t, told, guide, None)[1]
-    return latents(), t, told, guide, after if config.temporal else None
+    return latents(), t, told, guide, drawn(after) if config.temporal else None
 
 
 @torch.no_grad()
@@ -203,7 +205,9 @@ class Decode(Encode):
     def forward(self, latents: Tensor) -> Tensor:
         """Latents (B, 4, h, w) -> (B, 8 h, 8 w, 3) uint8."""
         images = self.codec.decode(latents, tiny=self.tiny).permute(0, 2, 3, 1)
-        return byte_values(images).to(torch.uint8)  # last of all: TensorRT casts to bytes, and no more
+        return byte_values(images).to(
+            torch.uint8
+        )  # last of all: TensorRT casts to bytes, and no more
 
 
 class Reference(nn.Module):
@@ -228,7 +232,10 @@ def other_graphs(model: PortraitTalkModel, references: int = 1) -> list[NetworkG
     side, context = config.unet.sample_size, config.unet.cross_attention_dim
     ids = torch.arange(config.text.length)[None] % config.text.vocabulary
     picture = random(3, config.picture_side, config.picture_side).clamp(-1, 1)
-    latents, text = random(config.unet.latent_channels, side, side), random(config.text.length, context)
+    latents, text = (
+        random(config.unet.latent_channels, side, side),
+        random(config.text.length, context),
+    )
     face = 0.5 + 0.4 * (torch.rand(1, 478, 2, generator=generator) - 0.5)
     portraits = torch.stack([random(*latents.shape[1:]) for _ in range(references)], 1)
     wanted: list[tuple[str, nn.Module, dict[str, Tensor], str]] = [
@@ -241,7 +248,7 @@ def other_graphs(model: PortraitTalkModel, references: int = 1) -> list[NetworkG
     if config.face_encoder:
         embeddings = random(references, config.face_embedding) * 0.05
         wanted.append(("identify", Identify(model), {"embeddings": embeddings}, "any"))
-        written["identity"] = Identify(model)(embeddings)
+        written["identity"] = random(*Identify(model)(embeddings).shape[1:])
     wanted.append(("reference", Reference(model), written, "any"))
     return [_seen(*one) for one in wanted]
 
