@@ -9,7 +9,6 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-
 from engine.backends.base import Array
 from engine.errors import BackendUnavailable
 

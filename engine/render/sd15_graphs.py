@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,11 +102,16 @@ def spec_of(
 
 def step_spec(model: PortraitTalkModel, arguments: tuple[Tree, ...]) -> GraphSpec:
     """The spec of a denoising step that is called with `arguments` of one row each."""
-    rows = [leaves(STEP, over(arguments, lambda x: _rows(x, n))) for n in (1, 2)]
     with torch.no_grad():
         made = model(*arguments)
-    out = [leaves(STEP_OUT, over(made, lambda x: _rows(x, n))) for n in (1, 2)]
-    return spec_of("step", rows, out)
+    return spec_of(
+        "step", _seen_twice(leaves(STEP, arguments)), _seen_twice(leaves(STEP_OUT, made))
+    )
+
+
+def _seen_twice(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Tensors of one row as they are, and as those of two."""
+    return [{name: _rows(x, rows) for name, x in tensors.items()} for rows in (1, 2)]
 
 
 def _rows(x: Tensor, count: int) -> Tensor:
@@ -259,5 +263,5 @@ def _seen(name: str, module: nn.Module, sample: dict[str, Tensor], precision: st
     for rows in (1, 2):
         out = module(*(_rows(x, rows) for x in sample.values()))
         outputs.append(leaves(("out",), (out,)))
-    inputs = [{n: _rows(x, rows) for n, x in sample.items()} for rows in (1, 2)]
-    return NetworkGraph(spec_of(name, inputs, outputs, precision), module, sample)
+    spec = spec_of(name, _seen_twice(sample), outputs, precision)
+    return NetworkGraph(spec, module, sample)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from engine.motion.decoder import MOTION
 from engine.render.specs import COMPOSITE, DECODE, DENOISE, GUIDE
 from exports.engines import TINY
 
+pytest.importorskip("onnxruntime")
 WEIGHTS = EngineConfig().weights
 KEY = EngineKey(
     graph="decode",
@@ -226,12 +227,6 @@ def running(spec: GraphSpec, rows: int = 4) -> tuple[TensorRtGraph, HostMemory]:
 def feeds(spec: GraphSpec, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {t.name: rng.standard_normal(t.sized(1)).astype(t.dtype) for t in spec.inputs}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _runs_on_onnx_runtime() -> Iterator[None]:
-    pytest.importorskip("onnxruntime")
-    yield
 
 
 @pytest.mark.parametrize("spec", [SPEECH, MOTION, GUIDE], ids=lambda spec: spec.name)
