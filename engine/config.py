@@ -27,7 +27,8 @@ FEATURES_PER_FRAME = 2  # feature frames of a speech encoder in a video frame
 LOOKAHEAD_FRAMES = 2  # frames of sound needed before a frame's mouth is decided
 
 Profile = Literal["tiny", "sd15"]
-BackendName = Literal["openvino", "onnxruntime", "cuda", "tensorrt"]  # what runs embedded graphs
+# what runs embedded graphs
+BackendName = Literal["openvino", "onnxruntime", "cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx"]
 Use = Literal["commercial", "research"]  # some checkpoints may not be used commercially
 SpeechEncoderName = Literal["tiny", "hubert-base", "hubert-large"]
 SPEECH_HOPS_MS = (40, 80, 120, 160)  # in which a HuBERT may hear
@@ -39,7 +40,8 @@ Codec = Literal["tiny", "full"]
 MotionModules = Literal["none", "v2", "v3"]  # AnimateDiff's
 LongVideo = Literal["cache", "fusion", "neither"]  # what ties the frames of a video together
 Device = Literal["auto", "cpu", "cuda"]
-Compile = Literal["none", "cudagraphs"]  # how the full-size nets are run on a GPU
+# how the full-size nets are run on a GPU
+Compile = Literal["none", "cudagraphs", "tensorrt", "tensorrt-rtx"]
 RandomWeights = Literal["small", "full"]  # sizes of networks with random weights
 
 
@@ -148,7 +150,8 @@ class DiffusionSettings:
     frames are noise, the timing and the workings are real.
     `long_video`: what ties frames together. cache: each sees the one before. fusion: all are sampled
     together in overlapping windows (progressive latent fusion), offline alone. neither: nothing.
-    `compile`: cudagraphs records the denoising step on the GPU and replays it.
+    `compile`: cudagraphs records the denoising step on the GPU and replays it; tensorrt and tensorrt-rtx
+    do so until the engine that `portraittalk export` builds is there, and then run that.
     """
 
     models_dir: Path = MODELS_DIR

@@ -44,7 +44,8 @@ class EngineOptions:
         typer.Option(
             metavar="<name>",
             help="Run time of the embedded networks. CPU: openvino (the default), onnxruntime. "
-            "NVIDIA GPU, never tried yet: cuda, tensorrt.",
+            "NVIDIA GPU, never tried yet: tensorrt-rtx, tensorrt; cuda and ort-tensorrt by ONNX "
+            "Runtime.",
         ),
     ] = None
     profile: Annotated[
@@ -238,8 +239,10 @@ class CheckpointOptions:
     compile: Annotated[
         Compile | None,
         typer.Option(
-            help="cudagraphs: record a denoising step on an NVIDIA GPU and replay it; never tried "
-            "yet.",
+            metavar="<name>",
+            help="On an NVIDIA GPU, never tried yet. cudagraphs: record a denoising step and replay "
+            "it. tensorrt-rtx, tensorrt: so until the engine that `portraittalk export` builds is "
+            "there, then that.",
             rich_help_panel=SD15,
         ),
     ] = None

@@ -145,7 +145,10 @@ class Composite(nn.Module):
         paint = self.feather * torch.cat([(patch[:, :3] + shown) * 127.5, shown], 1)
         where = down[:, :, None] + across[:, None]
         laid = F.grid_sample(paint, where, align_corners=False, padding_mode="zeros")
-        return _to_bytes((1 - laid[:, 3:]) * moved.permute(0, 3, 1, 2).float() + laid[:, :3])
+        under = moved.float().permute(
+            0, 3, 1, 2
+        )  # in this order: TensorRT casts bytes, and no more
+        return _to_bytes((1 - laid[:, 3:]) * under + laid[:, :3])
 
 
 def _to_bytes(rgb: Tensor) -> Tensor:

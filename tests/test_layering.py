@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "engine": {"engine"},
     "exports": {"exports", "engine"},
-    "server": {"server", "engine"},
+    "server": {"server", "engine", "exports"},
     "client_example": set(),
 }
 OURS = {"engine", "exports", "server", "client_example", "benchmarks", "tests"}
@@ -53,6 +53,8 @@ TORCH_FILES = {
     "engine/profiles/sd15.py",
     "engine/render/head_square.py",
     "engine/render/sd15.py",
+    "engine/render/sd15_graphs.py",
+    "engine/render/sd15_step.py",
     "engine/render/sd15_networks.py",
     "engine/render/sd15_video.py",
     "engine/render/together.py",
@@ -61,10 +63,13 @@ TORCH_PACKAGES = {"torch", "transformers", "diffusers", "cv2", "scipy", "mediapi
 LIGHT = {
     "engine.loaders.registry",
     "engine.loaders.checkpoints",
+    "exports.cli",
+    "exports.engines",
 }  # a table: no torch, see tests/engine/loaders/test_registry.py
 OWNERS = {
     "onnxruntime": {"engine/backends/onnxruntime.py", "engine/backends/device_memory.py"},
     "openvino": {"engine/backends/openvino.py"},
+    "cuda": {"engine/backends/cuda_memory.py"},
 }
 # What is opened inside a function, and only there, when it is asked for.
 DOORS = {
@@ -142,6 +147,16 @@ def test_imports_go_one_way() -> None:
         )
     }
     assert not wrong
+
+
+def test_exports_are_opened_by_the_command_line_alone() -> None:
+    users = {
+        relative(p)
+        for p in sources()
+        if relative(p).startswith("server/")
+        and any(m.split(".")[0] == "exports" for m in imports(p, types=True))
+    }
+    assert users == {"server/cli.py"}
 
 
 def test_every_room_is_in_the_order() -> None:

@@ -23,7 +23,9 @@ _CREATORS = {  # module, function, what to install
     "openvino": ("engine.backends.openvino", "create", "portraittalk"),
     "onnxruntime": ("engine.backends.onnxruntime", "create", "portraittalk[ort]"),
     "cuda": ("engine.backends.onnxruntime", "create_cuda", "portraittalk[gpu]"),
-    "tensorrt": ("engine.backends.onnxruntime", "create_tensorrt", "portraittalk[gpu]"),
+    "ort-tensorrt": ("engine.backends.onnxruntime", "create_tensorrt", "portraittalk[gpu]"),
+    "tensorrt": ("engine.backends.tensorrt", "create", "portraittalk[rtx]"),
+    "tensorrt-rtx": ("engine.backends.tensorrt", "create_rtx", "portraittalk[rtx]"),
 }
 BACKENDS = tuple(_CREATORS)
 

@@ -62,6 +62,8 @@ class GraphSpec:
         precision: "any" lets the run time choose its fastest arithmetic; "f32" forbids less.
         light: little work a row over large weights, so that rows of several streams run faster
             together on a CPU too (`benchmarks.stages --batch`).
+        free: sizes of each free dimension but the batch: name, least, usual, most; where a run time
+            compiles for a range.
         small: a run takes a few ms on one thread, where a second one burns a third more processor
             time for next to nothing: OpenVINO gives it one.
     """
@@ -70,6 +72,7 @@ class GraphSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     precision: str = "any"
+    free: tuple[tuple[str, int, int, int], ...] = ()
     light: bool = False
     small: bool = False
 

@@ -45,8 +45,8 @@ class AttentionCall:
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, S, C) -> (B, heads, S, C / heads)."""
-    B, S, C = x.shape
-    return x.view(B, S, heads, C // heads).transpose(1, 2)
+    S, C = map(int, x.shape[1:])  # constants of an exported graph, whose rows alone are free
+    return x.view(-1, S, heads, C // heads).transpose(1, 2)
 
 
 def attend(
@@ -58,9 +58,15 @@ def attend(
     weight 0 is as if it were not there.
     """
     q, k, v = (split_heads(x, heads) for x in (query, key, value))
+    S, C = map(int, query.shape[1:])
     more = None if weights is None else weights.log().to(q.dtype)[:, None, None]
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=more)
-    return mixed.transpose(1, 2).reshape(query.shape)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=more, scale=(C // heads) ** -0.5)
+    return mixed.transpose(1, 2).reshape(-1, S, C)
+
+
+def for_rows(x: Tensor, rows: int) -> Tensor:
+    """Cached tokens (B or 1, S, C) of one stream, or of each, as those of every row (B, S, C)."""
+    return x if x.shape[0] == rows else x.expand(rows, -1, -1)
 
 
 def token_weights(own: int, cached: int, total: int, weight: Tensor) -> Tensor:
@@ -80,8 +86,8 @@ def with_cached(own: KeyValue, *cached: KeyValue | None) -> KeyValue:
         in: own K and V (B, S, C); cached K and V (B or 1, T, C), None for none.
         out: K and V (B, S + the sum of T, C); `own` itself when nothing is cached.
     """
-    B = len(own[0])
-    pairs = [own, *((k.expand(B, -1, -1), v.expand(B, -1, -1)) for k, v in filter(None, cached))]
+    B = own[0].shape[0]  # not len(): a traced graph would have it for a constant
+    pairs = [own, *((for_rows(k, B), for_rows(v, B)) for k, v in filter(None, cached))]
     if len(pairs) == 1:
         return own
     return torch.cat([k for k, _ in pairs], 1), torch.cat([v for _, v in pairs], 1)
@@ -270,8 +276,8 @@ class TemporalSelfAttention(SelfAttention):
         out = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, call)
         if call is None or call.previous is None or self.query is None or self.out is None:
             return out
-        B = len(hidden_states)
-        key, value = (x.expand(B, -1, -1) for x in call.previous[self.layer])
+        B = hidden_states.shape[0]
+        key, value = (for_rows(x, B) for x in call.previous[self.layer])
         added = attend(self.query(hidden_states), key, value, attn.heads)
         return out + self.out(added)
 

@@ -64,7 +64,7 @@ class PlacementTokens(nn.Module):
     def forward(self, placement: Tensor) -> Tensor:
         """Compute the tokens."""
         out: Tensor = self.body(placement)
-        return out.view(len(placement), PLACEMENT_TOKENS, -1)
+        return out.reshape(out.shape[0], PLACEMENT_TOKENS, -1)
 
 
 class SpeechTokens(nn.Module):

@@ -50,7 +50,7 @@ class Residual(nn.Module):
 
 def _planes(images: Tensor) -> Tensor:
     """Uint8 (N, H, W, 3) -> float (N, 3, H, W) in [-1, 1]."""
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return images.float().permute(0, 3, 1, 2) / 127.5 - 1.0  # TensorRT casts bytes, and no more
 
 
 class DetectorNet(nn.Module):
@@ -146,6 +146,7 @@ class MirroredLandmarkNet(nn.Module):
 
     def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Predict on crops (N, 192, 192, 3) uint8; outputs as `LandmarkNet`."""
+        crop = crop.float()  # before anything else, as in `_planes`
         both = self.net(torch.cat([crop, crop.flip(2)]))
         landmarks, scores, pose, presence = (rows.unflatten(0, (2, -1)) for rows in both)
         flip, shift = torch.tensor([-1.0, 1.0]), torch.tensor([1.0, 0.0])

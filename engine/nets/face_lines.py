@@ -167,6 +167,7 @@ class FaceLines(nn.Module):
         super().__init__()
         self.height, self.width = height, width or height
         first, second, group = zip(*connections(mouth=mouth), strict=True)
+        self._members = [[i for i, g in enumerate(group) if g == n] for n in range(len(GROUPS))]
         palette = [colour for _, colour in GROUPS] + [colour for _, colour in PUPILS]
         for name, value in (
             ("starts", torch.tensor(first)),
@@ -201,7 +202,15 @@ class FaceLines(nn.Module):
         return self.palette[top].permute(0, 3, 1, 2)
 
     def _cover(self, low: Tensor, high: Tensor) -> Tensor:
-        """Which pixels each group's spans (B, S, H) cover: (B, G, H, W) of 0 and 1."""
+        """Which pixels each group's spans (B, S, H) cover: (B, G, H, W) of 0 and 1.
+
+        By counting where spans begin and end, which adds into places; an exported graph compares every
+        pixel with every span instead, for TensorRT has no such adding.
+        """
+        if torch.onnx.is_in_onnx_export():
+            x = torch.arange(self.width, device=low.device)
+            spans = ((low[:, m, :, None], high[:, m, :, None]) for m in self._members)
+            return torch.stack([((x >= a) & (x <= b)).float().amax(1) for a, b in spans], 1).long()
         B, _, H = low.shape
         W, G = self.width, len(GROUPS)
         low, high = low.clamp(min=0), high.clamp(max=W - 1)

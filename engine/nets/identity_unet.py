@@ -151,7 +151,7 @@ class IdentityUnet(nn.Module):
         call = AttentionCall(told.identity, told.scale, told.reference, previous, told.weight)
         noisy = z_t
         if concat is not None and self.config.difftalk:
-            z_t = torch.cat([z_t, concat.to(z_t.dtype).expand(len(z_t), -1, -1, -1)], 1)
+            z_t = torch.cat([z_t, concat.to(z_t.dtype).expand(z_t.shape[0], -1, -1, -1)], 1)
         if control is not None and len(control) == 1:
             z_t, control = torch.cat([z_t, control[0].to(z_t.dtype)], 1), None
         out, seen = self._evaluate(z_t, t, told.text, call, control, moving=moving)
@@ -198,7 +198,7 @@ class IdentityUnet(nn.Module):
         """
         if latents.ndim == 4:
             latents = latents[:, None]
-        still = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
+        still = torch.zeros(latents.shape[0], dtype=torch.long, device=latents.device)
         written = [
             self(z, still, Conditions(text, identity), moving=False)[1] for z in latents.unbind(1)
         ]

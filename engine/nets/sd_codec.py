@@ -118,5 +118,9 @@ class SdCodec(nn.Module):
 
 def to_bytes(pictures: Tensor) -> Tensor:
     """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8."""
-    scaled = (pictures.float() * 127.5 + 127.5).round().clamp(0, 255)
-    return scaled.to(torch.uint8).permute(0, 2, 3, 1)
+    return byte_values(pictures).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def byte_values(pictures: Tensor) -> Tensor:
+    """Values (...,) in [-1, 1] as the whole numbers 0 to 255, float32."""
+    return (pictures.float() * 127.5 + 127.5).round().clamp(0, 255)

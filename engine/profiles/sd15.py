@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
 from engine.backends.cuda_graph import cuda_graph
+from engine.backends.tensorrt_build import LIBRARIES
 from engine.config import DiffusionSettings, EngineConfig
 from engine.diffusion.samplers import make_scheduler
 from engine.errors import ConfigError, WeightsError
@@ -39,8 +40,10 @@ from engine.nets.sd15_config import Sd15Config
 from engine.nets.sd_codec import SdCodec
 from engine.nets.text_tokens import ClipTokens, Tokenise, WordNumbers
 from engine.profiles.checkpoints import BETTER_VAE, few_step_lora, needed_checkpoints
+from engine.profiles.engines import model_digest, when_there
 from engine.profiles.speech import load_speech
 from engine.render.sd15 import DiffusionRenderer, Embed
+from engine.render.sd15_graphs import step_graph
 from engine.render.sd15_networks import Sampling
 from engine.types import RgbImage
 
@@ -70,6 +73,8 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
     config, speech_motion = load_speech(config)
     width = speech_motion[0].width if speech_motion else WIDTH
     renderer = load_renderer(config, speech_features=width)
+    if how.compile in LIBRARIES:
+        change_over(config, renderer)
     return AvatarEngine.load(config, renderer=renderer, speech_motion=speech_motion)
 
 
@@ -82,17 +87,42 @@ def load_renderer(config: EngineConfig, *, speech_features: int = WIDTH) -> Diff
     how = config.diffusion
     _check(config)
     device = _device(how)
-    build = random_parts if how.random_weights else _public_parts
-    parts = build(how, speech_features, _dtype(device))
-    load_trained(parts.model, how.trained)
+    parts = load_parts(how, speech_features, _dtype(device))
     return DiffusionRenderer(
         parts.model.to(device),
         tokenise=parts.tokenise,
         embed=parts.embed,
         depth=FaceBasis.load(config.weights / "basis.npz").depth,
         sampling=sampling_of(config),
-        record=cuda_graph if how.compile == "cudagraphs" else None,
+        record=None if how.compile == "none" else cuda_graph,
     )
+
+
+def change_over(config: EngineConfig, renderer: DiffusionRenderer) -> None:
+    """Let the engine of the denoising step take over from torch as soon as it is there.
+
+    Frames are drawn by torch until then, in recorded graphs. It has not been run on a GPU yet.
+
+    Raises:
+        BackendUnavailable: the library is not installed, or there is no GPU that it runs on.
+    """
+    from engine.backends.tensorrt import TensorRtBackend
+
+    networks, runtime = renderer.networks, TensorRtBackend(config.diffusion.compile, config.batch)
+    with torch.device("meta"):  # shapes alone
+        shaped = PortraitTalkModel.build(networks.model.config).half()
+    spec, digest = step_graph(shaped).spec, model_digest(config, "f16")
+    when_there(
+        lambda: runtime.find(spec, digest), lambda graph: networks.take_over(graph, graph.batches)
+    )
+
+
+def load_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) -> Parts:
+    """The networks of these settings, as they were trained; raises as `load_engine` does."""
+    build = random_parts if how.random_weights else _public_parts
+    parts = build(how, speech_features, dtype)
+    load_trained(parts.model, how.trained)
+    return parts
 
 
 def sampling_of(config: EngineConfig) -> Sampling:
@@ -136,8 +166,8 @@ def _device(how: DiffusionSettings) -> torch.device:
         raise ConfigError("device='cuda', but torch sees no such device; use 'cpu' or 'auto'")
     best = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(best if how.device == "auto" else how.device)
-    if how.compile == "cudagraphs" and device.type != "cuda":
-        raise ConfigError("compile='cudagraphs' needs an NVIDIA GPU, and this runs on the CPU")
+    if how.compile != "none" and device.type != "cuda":
+        raise ConfigError(f"compile={how.compile!r} needs an NVIDIA GPU, and this runs on the CPU")
     return device
 
 

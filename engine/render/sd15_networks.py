@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.backends import Graph
 from engine.backends.cuda_graph import Record, Recorded
 from engine.config import Strengths
 from engine.diffusion.samplers import Denoising, SamplerSettings
@@ -23,6 +24,7 @@ from engine.nets.sd_codec import to_bytes
 from engine.nets.text_tokens import Tokenise
 from engine.render.base import FrameCondition
 from engine.render.head_square import close_lids
+from engine.render.sd15_step import GraphStep, Step
 from engine.render.together import Work
 from engine.types import RgbImage
 
@@ -141,11 +143,15 @@ class FrameNetworks:
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.sampling = sampling
-        self.step = self.model if record is None else Recorded(self.model, record)
+        self.step: Step = self.model if record is None else Recorded(self.model, record)
         self._tokenise, self._depth = tokenise, depth
         weight = next(model.unet.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self.plain, self._nothing = (self.read(text) for text in (BASE_PROMPT, ""))
+
+    def take_over(self, graph: Graph, batches: tuple[int, ...]) -> None:
+        """Let a graph of the denoising step take it from the next evaluation on, for so many rows."""
+        self.step = GraphStep(graph, batches, self.step)
 
     @property
     def frame_side(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.backends import BATCH, GraphSpec, TensorSpec
+from engine.config import LARGEST_SIDE
 from engine.face.topology import POINTS
 from engine.render.composite_maps import CROP_SIDE, GRID_X, GRID_Y
 
@@ -23,6 +24,9 @@ _GUIDANCE = tuple(
     TensorSpec(f"guidance{i}", (BATCH, width, LATENT >> i, LATENT >> i))
     for i, width in enumerate((48, 96, 128))
 )
+
+# Portraits and frames; `_TWICE` is two numbers a column.
+_SIDE, _TWICE = (64, 512, LARGEST_SIDE), (128, 1024, 2 * LARGEST_SIDE)
 _TURN = TensorSpec("turn", (BATCH, 2, 2))
 _FLOW = TensorSpec("flow", (BATCH, 2, len(GRID_Y), len(GRID_X)))
 
@@ -118,6 +122,7 @@ MOVE = GraphSpec(
     ),
     (TensorSpec("moved", (BATCH, 3, "h", "w")),),
     precision="f32",
+    free=(("H", *_SIDE), ("W", *_SIDE), ("h", *_SIDE), ("w", *_SIDE), ("w2", *_TWICE)),
 )
 COMPOSITE = GraphSpec(
     "composite",
@@ -129,5 +134,6 @@ COMPOSITE = GraphSpec(
     ),
     (TensorSpec("rgb", (BATCH, "h", "w", 3), "uint8"),),
     precision="f32",
+    free=(("h", *_SIDE), ("w", *_SIDE)),
 )
 SPECS = (ENROLL, LINES, WARP, CARRY, GUIDE, DENOISE, DECODE, MOVE, COMPOSITE)

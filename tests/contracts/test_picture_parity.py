@@ -89,7 +89,10 @@ def test_a_wrong_tensor_is_named(exported: tuple[Painter, Path]) -> None:
 
 
 def test_an_unknown_run_time_is_refused() -> None:
-    with pytest.raises(BackendUnavailable, match="known: cuda, onnxruntime, openvino, tensorrt"):
+    with pytest.raises(
+        BackendUnavailable,
+        match="known: cuda, onnxruntime, openvino, ort-tensorrt, tensorrt, tensorrt-rtx",
+    ):
         load_backend("abacus", threads=1)
 
 

@@ -111,7 +111,7 @@ def test_an_unknown_name_is_refused_by_the_option(option: str, value: str) -> No
     assert f"'{value}'" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["cuda", "tensorrt"])
+@pytest.mark.parametrize("name", ["cuda", "ort-tensorrt"])
 def test_a_run_time_that_is_not_here_is_one_line_that_says_what_to_install(name: str) -> None:
     if "CUDAExecutionProvider" in pytest.importorskip("onnxruntime").get_available_providers():
         pytest.skip("this onnxruntime has it")

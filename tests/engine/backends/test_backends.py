@@ -95,7 +95,7 @@ def test_engines_are_kept_in_the_users_cache_folder(
     assert ort.engine_folder() == tmp_path / ".cache" / "portraittalk" / "tensorrt"
 
 
-@pytest.mark.parametrize(("name", "provider"), [("cuda", ort.CUDA), ("tensorrt", ort.TENSORRT)])
+@pytest.mark.parametrize(("name", "provider"), [("cuda", ort.CUDA), ("ort-tensorrt", ort.TENSORRT)])
 def test_a_run_time_that_is_not_installed_is_refused_in_one_sentence(
     name: str, provider: str
 ) -> None:
@@ -141,11 +141,11 @@ def test_a_fast_run_time_paints_every_frame() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["cuda", "tensorrt"])
+@pytest.mark.parametrize("name", ["cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx"])
 def test_a_gpu_computes_what_the_cpu_does(name: str) -> None:
     rng = np.random.default_rng(0)
     feeds = {t.name: rng.standard_normal(t.sized(1)).astype(t.dtype) for t in DECODE.inputs}
-    if name == "tensorrt":
+    if name.endswith("tensorrt"):
         pytest.importorskip("tensorrt", reason="NVIDIA gives it out itself")
     gpu = load_backend(name, threads=1).load(DECODE, graph(DECODE))
     cpu = load_backend("onnxruntime", threads=1).load(DECODE, graph(DECODE))
