@@ -73,7 +73,7 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
     config, speech_motion = load_speech(config)
     width = speech_motion[0].width if speech_motion else WIDTH
     renderer = load_renderer(config, speech_features=width)
-    if how.compile in LIBRARIES:
+    if config.diffusion.compile in LIBRARIES:
         change_over(config, renderer)
     return AvatarEngine.load(config, renderer=renderer, speech_motion=speech_motion)
 
