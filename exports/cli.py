@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,11 +26,11 @@ Precision = Literal["f16", "f32"]
 MIB = 1 << 20
 
 
-@app.command()
-@with_groups
-def export(
-    *,
-    profile: Annotated[Profile, typer.Option(help="Whose networks.")] = "tiny",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What is made, for whom."""
+
+    profile: Annotated[Profile, typer.Option(help="Whose networks.")] = "tiny"
     backend: Annotated[
         ExportTo,
         typer.Option(
@@ -37,35 +38,63 @@ def export(
             help="tensorrt-rtx: engines for GeForce and RTX cards, built on any machine. tensorrt: for "
             "the GPU that is here. onnx: the files alone.",
         ),
-    ] = "tensorrt-rtx",
+    ] = "tensorrt-rtx"
     target: Annotated[
         str | None,
         typer.Option(
             help=f"The GPU: {', '.join(TARGETS)}; that of this machine if not given. sm75: RTX 20, "
             "sm80: A100, sm86: RTX 30, sm89: RTX 40, L4, L40; sm120: RTX 50; sm121: DGX Spark."
         ),
-    ] = None,
+    ] = None
     batch: Annotated[
         int, typer.Option(help="Streams in a step at most; engines are built for 1, 2, 4 and 8.")
-    ] = 1,
+    ] = 1
     precision: Annotated[
         Precision, typer.Option(help="Of sd15's networks.", rich_help_panel=SD15)
-    ] = "f16",
+    ] = "f16"
     size: Annotated[
         RandomWeights | None,
         typer.Option(
             help="Random weights of that size in place of checkpoints: to try it out.",
             rich_help_panel=SD15,
         ),
-    ] = None,
+    ] = None
     out: Annotated[
         Path | None,
         typer.Option(
             "--out", "-o", help="Folder that keeps sd15's ONNX files.", rich_help_panel=SD15
         ),
-    ] = None,
-    checkpoints: CheckpointOptions,
-) -> None:
+    ] = None
+
+    def check(self) -> None:
+        """Refuse what would write nothing.
+
+        Raises:
+            ConfigError: ONNX files alone, and no folder for them, or they are there.
+        """
+        if self.backend == "onnx" and self.profile == "tiny":
+            raise ConfigError("the ONNX files of tiny are in the package")
+        if self.backend == "onnx" and self.out is None:
+            raise ConfigError("--backend onnx writes files alone: name their folder with --out")
+
+    def build(self) -> Build | None:
+        """How engines are built; None for ONNX files alone.
+
+        Raises:
+            BackendUnavailable: the GPU is unknown, or not built for.
+        """
+        if self.backend == "onnx":
+            return None
+        target = self.target or _own_target(self.backend)
+        check_target(self.backend, target)
+        rows = tuple(rows for rows in BATCHES if rows <= max(1, self.batch))
+        timing = engine_folder() / f"{self.backend}-{target}.timing"
+        return Build(runtime=self.backend, target=target, batches=rows, timing=timing)
+
+
+@app.command()
+@with_groups
+def export(options: ExportOptions, checkpoints: CheckpointOptions) -> None:
     """Make the networks of a profile ONNX files, check them, and build TensorRT engines of them.
 
     Engines lie in your cache folder, where `serve` and `generate` find them; one that is there serves at
@@ -76,31 +105,20 @@ def export(
 
     Example: `portraittalk export --profile sd15 --backend tensorrt-rtx --target sm89`
     """
-    if backend == "onnx" and (profile == "tiny" or out is None):
-        raise ConfigError(
-            "the ONNX files of tiny are in the package"
-            if profile == "tiny"
-            else "--backend onnx writes files alone: name their folder with --out"
-        )
-    from engine.profiles.choose import make_config
-
-    how = {**given(checkpoints), **({"random_weights": size} if size else {})}
-    config = make_config(profile, {}, how, live=True)
-    build = None
-    if backend != "onnx":
-        target = target or _own_target(backend)
-        check_target(backend, target)
-        rows = tuple(rows for rows in BATCHES if rows <= batch)
-        timing = engine_folder() / f"{backend}-{target}.timing"
-        build = Build(runtime=backend, target=target, batches=rows, timing=timing)
-        typer.echo(_ability(backend, target))
+    options.check()
     from engine.outputs import own_folder
+    from engine.profiles.choose import make_config
     from exports.engines import Plan, make_tiny, peak_bytes
 
+    random = {"random_weights": options.size} if options.size else {}
+    config = make_config(options.profile, {}, {**given(checkpoints), **random}, live=True)
+    build, out = options.build(), options.out
+    if build is not None:
+        typer.echo(_ability(build.runtime, build.target))
     if out is not None:
         own_folder(out)
-    plan = Plan(engines=engine_folder(), build=build, onnx=out, precision=precision)
-    make = make_tiny if profile == "tiny" else _make_sd15()
+    plan = Plan(engines=engine_folder(), build=build, onnx=out, precision=options.precision)
+    make = make_tiny if options.profile == "tiny" else _make_sd15()
     with _bar() as say:
         made = list(make(config, plan, say))
     for one in made:

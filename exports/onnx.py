@@ -47,7 +47,7 @@ def write(
 ) -> tuple[Tensor, ...]:
     """Write `module` as ONNX to `path`; what it makes of `sample`, in the order of `spec.outputs`.
 
-    Weights of more than 2 GB lie in files beside it. Arguments are those of `export`.
+    Tensors (1, ...) are of one row. Weights of more than 2 GB lie in files beside it. Arguments are those of `export`.
     """
     module = module.eval()
     arguments = tuple(sample[t.name] for t in spec.inputs)
@@ -81,7 +81,7 @@ def check(
     """The largest error of the ONNX file at `path` against `wanted`, alone and as rows of a batch.
 
     Args:
-        wanted: what the module makes of `sample`, in the order of `spec.outputs`.
+        wanted: what the module makes of `sample`, each (1, ...), in the order of `spec.outputs`.
         runtime: OpenVINO computes whole numbers in 32 bits; the line drawer needs 64.
 
     Raises:

@@ -110,10 +110,14 @@ def change_over(config: EngineConfig, renderer: DiffusionRenderer) -> None:
 
     networks, runtime = renderer.networks, TensorRtBackend(config.diffusion.compile, config.batch)
     with torch.device("meta"):  # shapes alone
-        shaped = PortraitTalkModel.build(networks.model.config).half()
-    spec, digest = step_graph(shaped).spec, model_digest(config, "f16")
+        shaped = PortraitTalkModel.build(networks.model.config)
+    engines = [
+        (step_graph(shaped.to(dtype)).spec, model_digest(config, precision))
+        for precision, dtype in (("f32", torch.float32), ("f16", torch.float16))
+    ]
     when_there(
-        lambda: runtime.find(spec, digest), lambda graph: networks.take_over(graph, graph.batches)
+        lambda: next(filter(None, (runtime.find(*engine) for engine in reversed(engines))), None),
+        lambda graph: networks.take_over(graph, graph.batches),
     )
 
 

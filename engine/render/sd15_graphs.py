@@ -45,7 +45,7 @@ def leaves(names: Sequence[str], trees: Sequence[Tree]) -> dict[str, Tensor]:
 
 
 def regrown(tree: Tree, tensors: Sequence[Tensor]) -> Tree:
-    """The tree with other tensors in the places of its own, in the order of `leaves`."""
+    """The tree with other tensors (...,) in the places of its own, in the order of `leaves`."""
     following = iter(tensors)
     return over(tree, lambda _: next(following))
 
@@ -59,7 +59,7 @@ class Flat(nn.Module):
         self._call, self._arguments = call, arguments
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Call with the arguments put together again; the tensors of what comes back."""
+        """Call with the arguments (B, ...) put together again; the tensors (B, ...) of what comes back."""
         out = self._call(*regrown(self._arguments, tensors))
         return tuple(leaves(("out",), (out,)).values())
 

@@ -7,6 +7,7 @@ memory in the place of a device's and ONNX Runtime in the place of TensorRT: it 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from engine.audio.speech_encoder import SPEECH
 from engine.backends import GraphSpec, load_backend
@@ -23,10 +25,11 @@ from engine.backends.engine_file import EngineKey, engine_folder, read_engine, w
 from engine.backends.tensorrt import RECORDED, TensorRtGraph
 from engine.backends.tensorrt_build import BATCHES, Build, build_engine, check_target, shapes
 from engine.config import EngineConfig
-from engine.errors import BackendUnavailable, WeightsError
+from engine.errors import AvatarError, BackendUnavailable, WeightsError
 from engine.motion.decoder import MOTION
 from engine.render.specs import COMPOSITE, DECODE, DENOISE, GUIDE
 from exports.engines import TINY
+from server.cli import app
 
 pytest.importorskip("onnxruntime")
 WEIGHTS = EngineConfig().weights
@@ -117,6 +120,36 @@ def test_a_gpu_that_is_not_built_for_is_refused_with_those_that_are() -> None:
     with pytest.raises(BackendUnavailable, match="not build for sm90; it does for sm75, sm80"):
         check_target("tensorrt-rtx", "sm90")
     check_target("tensorrt", "sm90")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--target", "sm90"], "TensorRT-RTX does not build for sm90"),
+        (["--backend", "onnx"], "the ONNX files of tiny are in the package"),
+        (["--profile", "sd15", "--backend", "onnx"], "name their folder with --out"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_before_any_work(given: list[str], said: str) -> None:
+    with pytest.raises(AvatarError, match=said):
+        CliRunner().invoke(app, ["export", *given], catch_exceptions=False)
+
+
+def test_tiny_is_exported_for_a_gpu_that_is_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'portraittalk[rtx]'")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("exports.engines.TINY", (DECODE, GUIDE))
+    done = CliRunner().invoke(app, ["export", "--target", "sm89"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "engines for sm89" in done.output
+    assert "2 graphs, engines of" in done.output
+    how = Build(runtime="tensorrt-rtx", target="sm89", batches=(1,))
+    digest = hashlib.sha256(graph(DECODE).read_bytes()).hexdigest()
+    plan = read_engine(engine_folder(), how.key(DECODE, digest))
+    assert plan is not None
+    assert len(plan) > 100_000
 
 
 @pytest.mark.parametrize("spec", TINY, ids=lambda spec: spec.name)
