@@ -1,0 +1,74 @@
+"""Puts a mark into pictures: a faint pattern, less faint where much is going on."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.types import RgbImage
+from engine.watermark.payload import Payload
+from engine.watermark.tile import SIDE, make_tile
+
+PUBLIC_KEY = "portraittalk"  # of who has none of their own: everybody can read these marks
+FAINT, CLEAR = 0.6, 1.5  # root mean square of the pattern, of 255
+BUSY = 10  # from the darkest to the brightest pixel of a block, which hides the clear pattern
+_BLOCK = 8  # pixels
+
+Plane = NDArray[np.uint8]
+
+
+class Mark:
+    """The mark of one session or file; the same picture always gets the same pattern.
+
+    What is added may be negative: numbers without a sign wrap round. One thread at a time.
+
+    Args:
+        key: who knows it can read the mark, and make it; "": everybody.
+    """
+
+    def __init__(self, payload: Payload, key: str = "") -> None:
+        self.payload, self._key = payload, key or PUBLIC_KEY
+        self._shape = (0, 0)
+        self._faint: Plane = np.zeros((0, 0), np.uint8)
+        self._more = self._faint  # to be added where the clear one is to be
+
+    def on_luma(self, luma: Plane) -> None:
+        """Mark a plane (H, W) of studio range, 16 to 235, in place."""
+        luma += self._pattern(luma)
+
+    def on_rgb(self, rgb: RgbImage) -> RgbImage:
+        """A marked copy of an image (H, W, 3), or (H, W, 4) whose alpha stays as it is."""
+        added = self._pattern(rgb[..., 1]).view(np.int8)[..., None].astype(np.int16)
+        marked = rgb.copy()
+        marked[..., :3] = np.clip(rgb[..., :3] + added, 0, 255)
+        return marked
+
+    def _pattern(self, picture: Plane) -> Plane:
+        """What is added to a plane (H, W)."""
+        height, width = picture.shape
+        if self._shape != (height, width):
+            self._make(height, width)
+        pattern = self._faint.copy()
+        inner = height // _BLOCK * _BLOCK
+        rows = pattern[:inner].reshape(-1, _BLOCK, width)
+        rows += self._more[:inner].reshape(-1, _BLOCK, width) & _busy(picture)[:, None]
+        return pattern
+
+    def _make(self, height: int, width: int) -> None:
+        tile = make_tile(self._key, self.payload)
+        whole = np.tile(tile, (-(-height // SIDE), -(-width // SIDE)))[:height, :width]
+        clear = np.rint(CLEAR * whole).astype(np.int8).view(np.uint8)
+        self._faint = np.rint(FAINT * whole).astype(np.int8).view(np.uint8)
+        self._more, self._shape = clear - self._faint, (height, width)
+
+
+def _busy(picture: Plane) -> Plane:
+    """Which blocks of (H, W) hide much: 255 or 0 for each column of each row of blocks, (H / 8, W)."""
+    height, width = (n // _BLOCK for n in picture.shape)
+    some = np.ascontiguousarray(picture[: height * _BLOCK : 2, : width * _BLOCK : 2])
+    rows = some.reshape(height, _BLOCK // 2, -1)
+    columns = (height, width, _BLOCK // 2)
+    spread = rows.max(1).reshape(columns).max(2) - rows.min(1).reshape(columns).min(2)
+    busy = np.zeros((height, picture.shape[1]), np.uint8)
+    busy[:, : width * _BLOCK] = np.repeat(np.where(spread > BUSY, 255, 0), _BLOCK, 1)
+    return busy
