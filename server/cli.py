@@ -13,6 +13,7 @@ import typer
 from engine.cli import app as engine_commands
 from engine.errors import AvatarError, ConfigError
 from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, given, with_groups
+from engine.provenance_cli import detect
 from engine.telemetry import silence
 from server.livekit_worker import app as livekit_commands
 from server.logs import LogFormat, configure
@@ -221,6 +222,7 @@ def token(
 
 
 app.add_typer(engine_commands)
+app.command()(detect)
 app.add_typer(livekit_commands)
 
 

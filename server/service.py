@@ -60,6 +60,7 @@ class AvatarService:
         self.beeps = BeepLog() if settings.frame_code else None
         self.frames = FrameLog() if settings.frame_code else None
         self._shared = Surroundings(settings, self.worker, self.metrics, self.beeps, self.frames)
+        self.mark_of = self._shared.mark_of
         self.capacity = Capacity(settings.max_sessions, settings.capacity)
         configure_library(settings)
 

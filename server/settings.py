@@ -22,6 +22,7 @@ PREFIX = "PORTRAITTALK__"
 BUNDLED_PORTRAIT = Path(__file__).parent / "data" / "astronaut.png"
 BUNDLED_NAME = "Astronaut"
 LEAST_SECRET = 32  # characters
+LEAST_KEY = 16  # characters
 _HOST = re.compile(r"\*|(\*\.)?[\w.-]+|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]+\]?")
 _ORIGIN = re.compile(r"\*|https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d+)?")
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
@@ -82,6 +83,8 @@ class ServerSettings:
     camera: str = ""  # virtual camera of a video call: auto, or [backend:]device
     microphone: str = ""  # whose sound the face in the call says: default, or a part of its name
     loopback: str = ""  # sound device that the call takes for a microphone
+    mark_key: str = dataclasses.field(default="", repr=False)  # of the invisible mark; "": public
+    deployment: str = ""  # name that stands in the mark as a number
     frame_code: bool = False  # test mode: the code strip on every frame, /api/test/events
 
     def __post_init__(self) -> None:
@@ -123,6 +126,8 @@ class ServerSettings:
                 f"auth_secret: a secret has at least {LEAST_SECRET} characters; this makes one: "
                 "openssl rand -hex 32"
             )
+        if self.mark_key and len(self.mark_key) < LEAST_KEY:
+            raise ConfigError(f"mark_key: a key has at least {LEAST_KEY} characters")
         if self.bearer and not _BEARER.fullmatch(self.bearer):
             raise ConfigError(
                 "bearer: a token has letters, digits and -._~+/ alone, then = perhaps"

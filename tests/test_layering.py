@@ -20,9 +20,28 @@ OURS = {"engine", "exports", "server", "client_example", "benchmarks", "tests"}
 # Rooms of a package, in the order of the data: each may import those before it and itself.
 ROOMS = {
     "engine": (
-        *("errors", "telemetry", "config", "outputs", "types", "backends", "audio", "face"),
+        *(
+            "errors",
+            "telemetry",
+            "config",
+            "outputs",
+            "types",
+            "watermark",
+            "backends",
+            "audio",
+            "face",
+        ),
         *("motion", "diffusion", "nets", "loaders", "render", "enroll", "state", "drawing"),
-        *("avatar", "profiles", "offline", "training", "evaluation", "options", "cli"),
+        *(
+            "avatar",
+            "profiles",
+            "offline",
+            "training",
+            "evaluation",
+            "options",
+            "provenance_cli",
+            "cli",
+        ),
     ),
     "server": (
         *("extras", "heap", "logs", "metrics", "priority", "portraits", "sound", "targets"),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine.watermark.mark import PUBLIC_KEY
 from engine.watermark.payload import CODED, Payload, decode
-from engine.watermark.tile import HIGHEST, SIDE, Waves, square_of, strengths, waves_of
+from engine.watermark.tile import HIGHEST, SIDE, square_of, strengths, waves_of
 
 SMALLEST, LARGEST, STEP = 0.48, 2.1, 0.004  # scales that are tried, and the ratio between two
 _FINE = 0.0005
@@ -62,22 +62,30 @@ def find_mark(
         scale: of the picture against the marked one, if it is known.
     """
     if scale is not None:
-        return _read([_look(flat, key, scale) for key in keys])
+        return _read(_peaks(flat, keys, [scale]))
     if (found := find_mark(flat, keys, 1.0)) is not None:
         return found
     count = int(np.log(LARGEST / SMALLEST) / STEP) + 1
-    scales = SMALLEST * np.exp(STEP * np.arange(count))
-    peaks = [_look(flat, key, float(each)) for each in scales for key in keys]
-    likely = sorted((p for p in peaks if p.certainty > _LIKELY), key=lambda p: -p.certainty)
-    steps = np.arange(-STEP / 2, STEP / 2, _FINE)
-    finer = (
-        max(
-            (_look(flat, p.key, float(p.scale * (1 + step))) for step in steps),
-            key=lambda q: q.certainty,
-        )
-        for p in likely[:_TRIED]
-    )
+    peaks = _peaks(flat, keys, SMALLEST * np.exp(STEP * np.arange(count)))
+    likely = [p for p in sorted(peaks, key=_certainty, reverse=True) if p.certainty > _LIKELY]
+    steps = 1 + np.arange(-STEP / 2, STEP / 2, _FINE)
+    finer = (max(_peaks(flat, [p.key], p.scale * steps), key=_certainty) for p in likely[:_TRIED])
     return _read(finer)
+
+
+def _certainty(peak: _Peak) -> float:
+    return peak.certainty
+
+
+def _peaks(
+    flat: Plane, keys: Sequence[str], scales: Sequence[float] | NDArray[np.float64]
+) -> list[_Peak]:
+    """Where the pilots of `keys` are likeliest at each scale."""
+    found = []
+    for scale in map(float, scales):
+        plane = _amplitudes(flat, scale)
+        found += [_look(plane, key, scale) for key in keys]
+    return found
 
 
 def _read(peaks: Iterable[_Peak]) -> Found | None:
@@ -91,10 +99,10 @@ def _read(peaks: Iterable[_Peak]) -> Found | None:
     return None
 
 
-def _look(flat: Plane, key: str, scale: float) -> _Peak:
-    """Where the pilot of `key` is likeliest at that scale."""
+def _look(plane: Values, key: str, scale: float) -> _Peak:
+    """Where the pilot of `key` is likeliest, in amplitudes (2 HIGHEST + 1, HIGHEST + 1)."""
     waves = waves_of(key)
-    values = _amplitudes(flat, scale)[waves.down + HIGHEST, waves.across]
+    values = plane[waves.down + HIGHEST, waves.across]
     ring = waves.radius.astype(int)
     power = np.bincount(ring, np.abs(values) ** 2) / np.maximum(np.bincount(ring), 1)
     values = values * waves.phases.conj() * strengths(waves) / np.sqrt(power[ring] + 1e-20)

@@ -20,7 +20,7 @@ Plane = NDArray[np.uint8]
 class Mark:
     """The mark of one session or file; the same picture always gets the same pattern.
 
-    What is added may be negative: numbers without a sign wrap round. One thread at a time.
+    What is added may be negative: numbers without a sign wrap round. Any thread may call.
 
     Args:
         key: who knows it can read the mark, and make it; "": everybody.
@@ -28,9 +28,7 @@ class Mark:
 
     def __init__(self, payload: Payload, key: str = "") -> None:
         self.payload, self._key = payload, key or PUBLIC_KEY
-        self._shape = (0, 0)
-        self._faint: Plane = np.zeros((0, 0), np.uint8)
-        self._more = self._faint  # to be added where the clear one is to be
+        self._made: tuple[Plane, Plane] | None = None  # the faint one, and what makes it clear
 
     def on_luma(self, luma: Plane) -> None:
         """Mark a plane (H, W) of studio range, 16 to 235, in place."""
@@ -38,28 +36,34 @@ class Mark:
 
     def on_rgb(self, rgb: RgbImage) -> RgbImage:
         """A marked copy of an image (H, W, 3), or (H, W, 4) whose alpha stays as it is."""
-        added = self._pattern(rgb[..., 1]).view(np.int8)[..., None].astype(np.int16)
-        marked = rgb.copy()
-        marked[..., :3] = np.clip(rgb[..., :3] + added, 0, 255)
-        return marked
+        height, width, channels = rgb.shape
+        if channels == 4:
+            return np.dstack([self.on_rgb(rgb[..., :3]), rgb[..., 3]])
+        added = np.repeat(self._pattern(rgb[..., 1]).view(np.int8), 3, 1)
+        more, less = (np.maximum(part, 0).view(np.uint8) for part in (added, -added))
+        lines = rgb.reshape(height, -1)
+        lines = np.maximum(np.minimum(lines, 255 - more) + more, less) - less
+        return lines.reshape(height, width, 3)
 
     def _pattern(self, picture: Plane) -> Plane:
         """What is added to a plane (H, W)."""
         height, width = picture.shape
-        if self._shape != (height, width):
-            self._make(height, width)
-        pattern = self._faint.copy()
+        made = self._made
+        if made is None or made[0].shape != picture.shape:
+            made = self._made = self._make(height, width)
+        pattern, more = made[0].copy(), made[1]
         inner = height // _BLOCK * _BLOCK
         rows = pattern[:inner].reshape(-1, _BLOCK, width)
-        rows += self._more[:inner].reshape(-1, _BLOCK, width) & _busy(picture)[:, None]
+        rows += more[:inner].reshape(-1, _BLOCK, width) & _busy(picture)[:, None]
         return pattern
 
-    def _make(self, height: int, width: int) -> None:
+    def _make(self, height: int, width: int) -> tuple[Plane, Plane]:
         tile = make_tile(self._key, self.payload)
         whole = np.tile(tile, (-(-height // SIDE), -(-width // SIDE)))[:height, :width]
-        clear = np.rint(CLEAR * whole).astype(np.int8).view(np.uint8)
-        self._faint = np.rint(FAINT * whole).astype(np.int8).view(np.uint8)
-        self._more, self._shape = clear - self._faint, (height, width)
+        faint, clear = (
+            np.rint(strength * whole).astype(np.int8).view(np.uint8) for strength in (FAINT, CLEAR)
+        )
+        return faint, clear - faint
 
 
 def _busy(picture: Plane) -> Plane:

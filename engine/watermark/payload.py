@@ -79,7 +79,9 @@ def _viterbi(soft: NDArray[np.float64]) -> list[int]:
     # A state is reached from two: the bit that falls out of the register is 0 or 1.
     before = (states << 1 & (1 << _MEMORY) - 1)[:, None] | np.array([0, 1])
     register = (states >> _MEMORY - 1)[:, None] << _MEMORY | before
-    parity = np.array([[[(int(r) & g).bit_count() & 1 for g in _GENERATORS] for r in row] for row in register])
+    parity = np.array(
+        [[[(int(r) & g).bit_count() & 1 for g in _GENERATORS] for r in row] for row in register]
+    )
     signs = 1.0 - 2.0 * parity  # (64, 2, 3)
     metric = np.full(len(states), -np.inf)
     metric[0] = 0.0

@@ -58,13 +58,14 @@ class Session:
         self.events = EventHub()
         self.speech = SpeechInput(self.events)
         engine, failed = shared.worker.engine, partial(self._from_engine, self._engine_failed)
+        deliver = partial(self._from_engine, self._deliver)
         stream = engine.config.stream
         self.figures = Figures(shared.metrics, stream)
         self.playout = Playout(stream.fps, stream.lookahead_frames)
         self.stream = EngineStream(
             engine,
             state,
-            shared.converter.before(partial(self._from_engine, self._deliver), failed),
+            shared.converter.before(deliver, failed, shared.mark_of(self.id)),
             failed,
             metrics=shared.metrics,
             leaves_at=self.playout.clock.latest_at,
