@@ -119,10 +119,10 @@ def holds_own(path: Path) -> bool:
     return path.suffix.lower() in _EMBEDDED
 
 
-def is_own_sidecar(path: Path) -> bool:
-    """Whether a file beside a video was made here."""
+def is_sidecar_of(name: str, path: Path) -> bool:
+    """Whether a file was made here for the video of that name: of one stem there may be several."""
     content = path.read_bytes()
-    return b"c2pa" in content[:64] and b"portraittalk" in content
+    return all(part in content for part in (b"c2pa", b"portraittalk", name.encode()))
 
 
 def read_credentials(path: Path) -> Statement | None:

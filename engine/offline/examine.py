@@ -110,7 +110,7 @@ def _of_picture(path: Path) -> Plane:
 def _windows(path: Path) -> Iterator[Plane]:
     """For each 2 s of a video the sum of some of its pictures, flattened."""
     total: Plane | None = None
-    began = due = 0.0
+    began = due = at = 0.0
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -121,7 +121,7 @@ def _windows(path: Path) -> Iterator[Plane]:
                     yield total
                     total, began = None, at
                 if total is None or at >= due:
-                    plane = flattened(_middle(frame.to_ndarray(format="gray")))
+                    plane = flattened(_middle(frame.to_ndarray(format="gray").astype(np.uint8)))
                     total = plane if total is None else total + plane
                     due = at + _STEP_S
     except (av.FFmpegError, OSError) as error:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from engine.config import FPS
 from engine.enroll import fitted_size
 from engine.offline.casting import Casting
-from engine.offline.credentials import holds_own, is_own_sidecar, sidecar_of
+from engine.offline.credentials import holds_own, is_sidecar_of, sidecar_of
 from engine.offline.frame_folder import check_frame_folder
 from engine.offline.mark import is_marked_video
 from engine.offline.provenance import Provenance
@@ -61,7 +62,7 @@ def check_output(out: Path) -> None:
     video_format(out, alpha=False)
     check_file(out, is_marked_video)
     if not holds_own(out):
-        check_file(sidecar_of(out), is_own_sidecar)
+        check_file(sidecar_of(out), partial(is_sidecar_of, out.name))
     check_frame_folder(_beside(out))
 
 

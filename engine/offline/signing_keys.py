@@ -19,8 +19,10 @@ from engine.errors import ConfigError
 DEVELOPMENT = "portraittalk development"  # organisation in certificates made here
 _YEARS = 10
 _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
-_USES = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
-_USES += ("encipher_only", "decipher_only")
+_OTHER_USES = (
+    *("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+    *("encipher_only", "decipher_only"),
+)
 _PEM = serialization.Encoding.PEM
 
 
@@ -109,7 +111,7 @@ def _certificate(
 ) -> x509.Certificate:
     """The certificate of the `signer` or of its `issuer`."""
     signs, now = role == "signer", datetime.datetime.now(datetime.UTC)
-    others = dict.fromkeys(_USES, False)
+    others = dict.fromkeys(_OTHER_USES, False)
     usage = x509.KeyUsage(
         digital_signature=signs, key_cert_sign=not signs, crl_sign=not signs, **others
     )

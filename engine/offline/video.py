@@ -100,14 +100,7 @@ def generate(
         alpha, marks = finish is lifted, held.provenance
         key = run_key(engine.config, casting, audio, alpha=alpha, marked=marks.dependence)
         job = Job(engine, identity, pcm, prompt, casting.seed, finish, marks.mark_of(key))
-        write = partial(
-            write_video,
-            size=identity.size,
-            audio=audio,
-            out=held.path,
-            alpha=alpha,
-            credentials=marks.credentials,
-        )
+        write = _writer(held, identity, audio, alpha=alpha)
         began, begin, pieces = time.perf_counter(), 0, job.total
         if resumable or job.fused or held.is_folder:
             folder = FrameFolder(held.beside, key)
@@ -122,6 +115,20 @@ def generate(
     seconds = time.perf_counter() - began
     speed = (pieces - begin) / pieces * job.seconds / seconds
     return Report(job.total, seconds, speed, pieces, begin)
+
+
+def _writer(
+    held: Held, identity: Identity, audio: Path, *, alpha: bool
+) -> Callable[[Iterator[VideoFrame]], None]:
+    """What codes frames into the video, with its sound, and signs it."""
+    return partial(
+        write_video,
+        size=identity.size,
+        audio=audio,
+        out=held.path,
+        alpha=alpha,
+        credentials=held.provenance.credentials,
+    )
 
 
 def _kept(

@@ -93,7 +93,7 @@ def _read(peaks: Iterable[_Peak]) -> Found | None:
     for peak in peaks:
         waves = waves_of(peak.key)
         data = ~waves.pilot
-        soft = np.bincount(waves.bits[data], peak.values.real[data], CODED)
+        soft = np.bincount(waves.bits[data], peak.values.real[data], CODED).astype(np.float64)
         if (payload := decode(soft)) is not None:
             return Found(payload, peak.key, peak.scale, peak.certainty)
     return None

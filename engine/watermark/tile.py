@@ -71,11 +71,11 @@ def make_tile(key: str, payload: Payload) -> NDArray[np.float64]:
 
 def strengths(waves: Waves) -> NDArray[np.float64]:
     """How strong each wave (K,) is: a little more where they are long and survive coding."""
-    return waves.radius**-0.5
+    return np.asarray(waves.radius**-0.5, np.float64)
 
 
 def square_of(waves: Waves, values: NDArray[np.complex128]) -> NDArray[np.float64]:
     """The square (SIDE, SIDE) in which waves have these complex amplitudes (K,)."""
     plane = np.zeros((SIDE, SIDE // 2 + 1), np.complex128)
     plane[waves.down % SIDE, waves.across] = values
-    return np.fft.irfft2(plane, (SIDE, SIDE))
+    return np.asarray(np.fft.irfft2(plane, (SIDE, SIDE)), np.float64)

@@ -181,7 +181,7 @@ class Avatar:
             AvatarError: the picture cannot be used; nothing is changed.
         """
         service = self._entered()
-        known = await service.enroll(await asyncio.to_thread(_content, portrait))
+        known = await service.enroller.enroll(await asyncio.to_thread(_content, portrait))
         self._portrait_id = known.id
         if self._session is not None:
             service.show_portrait(self._session, known.id)
