@@ -66,7 +66,7 @@ def make_tile(key: str, payload: Payload) -> NDArray[np.float64]:
     waves = waves_of(key)
     signs = np.where(waves.pilot, 1, encode(payload)[waves.bits])
     square = square_of(waves, signs * strengths(waves) * waves.phases)
-    return square / square.std()
+    return np.asarray(square / square.std(), np.float64)
 
 
 def strengths(waves: Waves) -> NDArray[np.float64]:
