@@ -17,7 +17,7 @@ from engine.watermark.mark import PUBLIC_KEY
 from engine.watermark.payload import CODED, Payload, decode
 from engine.watermark.tile import HIGHEST, SIDE, square_of, strengths, waves_of
 
-SMALLEST, LARGEST, STEP = 0.48, 2.1, 0.004  # scales that are tried, and the ratio between two
+SMALLEST, LARGEST, STEP = 0.48, 2.1, 0.006  # scales that are tried, and the ratio between two
 _FINE = 0.0005
 _TRIED = 8  # likeliest scales that are read; each lets one in 2^24 false alarms pass
 _LIKELY = 5.0  # standard deviations of the pilot's peak

@@ -10,7 +10,7 @@ from engine.watermark.payload import Payload
 from engine.watermark.tile import SIDE, make_tile
 
 PUBLIC_KEY = "portraittalk"  # of who has none of their own: everybody can read these marks
-FAINT, CLEAR = 0.6, 1.5  # root mean square of the pattern, of 255
+FAINT, CLEAR = 0.7, 1.8  # root mean square of the pattern, of 255
 BUSY = 10  # from the darkest to the brightest pixel of a block, which hides the clear pattern
 _BLOCK = 8  # pixels
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,14 +76,8 @@ def _crc(message: int) -> int:
 
 def _viterbi(soft: NDArray[np.float64]) -> list[int]:
     """The likeliest bits (S,) behind `soft` (S, 3); the encoder begins and ends in state 0."""
+    before, signs = _trellis()
     states = np.arange(1 << _MEMORY)
-    # A state is reached from two: the bit that falls out of the register is 0 or 1.
-    before = (states << 1 & (1 << _MEMORY) - 1)[:, None] | np.array([0, 1])
-    register = (states >> _MEMORY - 1)[:, None] << _MEMORY | before
-    parity = np.array(
-        [[[(int(r) & g).bit_count() & 1 for g in _GENERATORS] for r in row] for row in register]
-    )
-    signs = 1.0 - 2.0 * parity  # (64, 2, 3)
     metric = np.full(len(states), -np.inf)
     metric[0] = 0.0
     came: list[NDArray[np.int64]] = []
@@ -96,3 +91,15 @@ def _viterbi(soft: NDArray[np.float64]) -> list[int]:
         bits.append(state >> _MEMORY - 1)
         state = int(origin[state])
     return bits[::-1]
+
+
+@cache
+def _trellis() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The two states before each (64, 2), and what is sent on the way from them (64, 2, 3)."""
+    states = np.arange(1 << _MEMORY)
+    before = (states << 1 & (1 << _MEMORY) - 1)[:, None] | np.array([0, 1])
+    register = (states >> _MEMORY - 1)[:, None] << _MEMORY | before
+    parity = [
+        [[(int(r) & g).bit_count() & 1 for g in _GENERATORS] for r in row] for row in register
+    ]
+    return before, 1.0 - 2.0 * np.array(parity)

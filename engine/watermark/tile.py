@@ -1,6 +1,6 @@
 """The pattern of a mark: a small square that is repeated over the picture, made of chosen waves.
 
-Every wave of the square within a ring of frequencies carries one sign. A third of them, whose signs
+Every wave of the square within a ring of frequencies carries one sign. A quarter of them, whose signs
 the key alone decides, are the pilot that shows scale and place; the others carry the coded bits, each
 by several waves. Without the key their phases are noise.
 """
@@ -18,7 +18,7 @@ from engine.watermark.payload import CODED, Payload, encode
 
 SIDE = 128  # pixels
 LOWEST, HIGHEST = 7, 28  # waves a side: periods of 18 to 4.6 pixels, which coders keep
-_PILOT = 3  # every third wave
+_PILOT = 4  # every fourth wave
 
 
 @dataclass(frozen=True, slots=True)
