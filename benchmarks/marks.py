@@ -157,13 +157,14 @@ def sheet_row(plain: Planes, marked: Planes, viewed: Planes) -> NDArray[np.uint8
     return np.hstack([each[top : top + CUT, left : left + CUT] for each in row])
 
 
-def measured(args: argparse.Namespace) -> tuple[dict[str, Any], list[NDArray[np.uint8]]]:
-    """All figures, and the rows of the picture."""
+def measured(args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Planes]]:
+    """All figures, and the rows of the picture, after each portrait."""
     engine, pcm = AvatarEngine.load(), read_audio(args.audio)
     suffixes = {".jpg", ".jpeg", ".png", ".webp"}
     files = [f for f in sorted(args.portraits.iterdir()) if f.suffix.lower() in suffixes]
     reads: dict[str, list[bool]] = {}
-    quality, sheet = [], []
+    quality: list[float] = []
+    sheet: Planes = []
     false = tried = 0
     for number, path in enumerate(files[: args.limit]):
         payload = Payload.of("benchmark", path.stem)
@@ -180,15 +181,17 @@ def measured(args: argparse.Namespace) -> tuple[dict[str, Any], list[NDArray[np.
         false += find_mark(window([luma(yuv) for yuv in plain[:WINDOW]])) is not None
         if len(sheet) < SHOWN:
             sheet.append(sheet_row(plain, marked, viewed))
-        print(f"{path.name}: {sum(map(sum, reads.values()))} read, {false} false", flush=True)
-    return {
-        "portraits": number + 1,
-        "windows": {name: len(each) for name, each in reads.items()},
-        "read": {name: round(sum(each) / len(each), 4) for name, each in reads.items()},
-        "false_alarms": {"found": false, "tried": tried + number + 1},
-        "psnr_db": {"mean": round(np.mean(quality), 2), "least": round(min(quality), 2)},
-        "cost_ms": round(cost_ms(), 3),
-    }, sheet
+        yield (
+            {
+                "portraits": number + 1,
+                "windows": {name: len(each) for name, each in reads.items()},
+                "read": {name: round(sum(each) / len(each), 4) for name, each in reads.items()},
+                "false_alarms": {"found": false, "tried": tried + number + 1},
+                "psnr_db": {"mean": round(np.mean(quality), 2), "least": round(min(quality), 2)},
+                "cost_ms": round(cost_ms(), 3),
+            },
+            sheet,
+        )
 
 
 def main() -> None:
@@ -203,7 +206,12 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, default=Path("benchmarks/results/marks.png"))
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     args = parser.parse_args()
-    result, sheet = measured(args)
+    for result, sheet in measured(args):
+        show(result, sheet, args)
+
+
+def show(result: dict[str, Any], sheet: Planes, args: argparse.Namespace) -> None:
+    """Print the table of what is measured so far, and write it with the picture."""
     args.sheet.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(np.vstack(sheet))
     picture.quantize(256, Image.Quantize.MEDIANCUT).save(args.sheet, optimize=True)

@@ -115,6 +115,16 @@ class ServerOptions:
             help="Token that WHIP and WHEP clients must send; better PORTRAITTALK__BEARER."
         ),
     ] = None
+    auth_secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Secret of 32 characters or more with which your back end signs session tokens; may be "
+            "given again to change it. Better PORTRAITTALK__AUTH_SECRET."
+        ),
+    ] = None
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Listen to a network without a secret.")
+    ] = None
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Further name of this server; may be given again.")
     ] = None
