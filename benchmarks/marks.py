@@ -42,7 +42,7 @@ from server.webrtc.encoders import make_h264, make_vp8
 SIDE, WINDOW, WINDOWS = 512, 50, 2
 CODECS, RATES = ("vp8", "h264"), (500_000, 1_000_000, 2_000_000)
 LOOKED_AT = 1_000_000  # bit/s at which pictures are scaled and photographed, too
-SHOWN, CUT = 3, 320  # portraits in the picture, and pixels of each
+SHOWN, CUT = 3, 256  # portraits in the picture, and pixels of each
 Planes = list[NDArray[np.uint8]]
 
 
@@ -213,8 +213,7 @@ def main() -> None:
 def show(result: dict[str, Any], sheet: Planes, args: argparse.Namespace) -> None:
     """Print the table of what is measured so far, and write it with the picture."""
     args.sheet.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(np.vstack(sheet))
-    picture.quantize(256, Image.Quantize.MEDIANCUT).save(args.sheet, optimize=True)
+    Image.fromarray(np.vstack(sheet)).save(args.sheet, optimize=True)
     about = describe()
     print_header(f"Invisible mark (picture: {args.sheet})", about)
     print(f"{'':<24}{'windows':>10}{'read':>10}")

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from engine.config import from_mapping
 from engine.errors import ConfigError
+from engine.watermark.keys import check_key
 from server.logs import LogFormat
 from server.targets import TargetRefused, Targets
 
@@ -22,7 +23,6 @@ PREFIX = "PORTRAITTALK__"
 BUNDLED_PORTRAIT = Path(__file__).parent / "data" / "astronaut.png"
 BUNDLED_NAME = "Astronaut"
 LEAST_SECRET = 32  # characters
-LEAST_KEY = 16  # characters
 _HOST = re.compile(r"\*|(\*\.)?[\w.-]+|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]+\]?")
 _ORIGIN = re.compile(r"\*|https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d+)?")
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
@@ -140,8 +140,7 @@ class ServerSettings:
                 f"auth_secret: a secret has at least {LEAST_SECRET} characters; this makes one: "
                 "openssl rand -hex 32"
             )
-        if self.mark_key and len(self.mark_key) < LEAST_KEY:
-            raise ConfigError(f"mark_key: a key has at least {LEAST_KEY} characters")
+        check_key(self.mark_key)
         if self.bearer and not _BEARER.fullmatch(self.bearer):
             raise ConfigError(
                 "bearer: a token has letters, digits and -._~+/ alone, then = perhaps"

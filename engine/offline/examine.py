@@ -16,7 +16,7 @@ from engine.errors import BackendUnavailable, MediaError
 from engine.offline.credentials import Statement, read_credentials
 from engine.offline.mark import is_marked_image, is_marked_video
 from engine.watermark.detector import Plane, find_mark, flattened
-from engine.watermark.mark import PUBLIC_KEY
+from engine.watermark.keys import PUBLIC_KEY
 from engine.watermark.payload import Payload
 
 WINDOW_S = 2.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.offline.credentials import Credentials
+from engine.watermark.keys import check_key
 from engine.watermark.mark import Mark
 from engine.watermark.payload import Payload
 
@@ -17,11 +18,17 @@ class Provenance:
         mark_key: of the invisible mark; "": the public one.
         deployment: name that stands in the mark as a number.
         credentials: None: the package that signs is not installed.
+
+    Raises:
+        ConfigError: the key is short.
     """
 
     mark_key: str = field(default="", repr=False)
     deployment: str = ""
     credentials: Credentials | None = field(default_factory=Credentials.chosen)
+
+    def __post_init__(self) -> None:
+        check_key(self.mark_key)
 
     @property
     def dependence(self) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.watermark.mark import PUBLIC_KEY
+from engine.watermark.keys import PUBLIC_KEY
 from engine.watermark.payload import CODED, Payload, decode
 from engine.watermark.tile import HIGHEST, SIDE, square_of, strengths, waves_of
 

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import RgbImage
+from engine.watermark.keys import PUBLIC_KEY, check_key
 from engine.watermark.payload import Payload
 from engine.watermark.tile import SIDE, make_tile
 
-PUBLIC_KEY = "portraittalk"  # of who has none of their own: everybody can read these marks
 FAINT, CLEAR = 0.7, 1.8  # root mean square of the pattern, of 255
 BUSY = 10  # from the darkest to the brightest pixel of a block, which hides the clear pattern
 _BLOCK = 8  # pixels
@@ -24,9 +24,13 @@ class Mark:
 
     Args:
         key: who knows it can read the mark, and make it; "": everybody.
+
+    Raises:
+        ConfigError: the key is short.
     """
 
     def __init__(self, payload: Payload, key: str = "") -> None:
+        check_key(key)
         self.payload, self._key = payload, key or PUBLIC_KEY
         self._made: tuple[Plane, Plane] | None = None  # the faint one, and what makes it clear
 
