@@ -79,6 +79,8 @@ async def test_health_and_config(http: httpx.AsyncClient) -> None:
         "max_sessions": 1,
         "ice_servers": [],
         "profile": "tiny",
+        "consent_required": False,
+        "disclosure": None,
     }
 
 
