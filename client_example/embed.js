@@ -15,12 +15,12 @@
 //   microphone  offer a button to talk    muted     no sound
 //   poster      picture until the face is there; the portrait by default
 //   manual      connect only when start() is called
-// Size: style it like an image (width; its height follows the face). Parts: stage poster video status start talk captions.
+// Size: style it like an image (width; its height follows the face). Parts: stage poster video status label start talk captions.
 // Properties: sessionId, state ("connecting", "live", ...), mood ("idle", "listening", "thinking", "speaking"), talking,
 //   muted, video (the element), connection (page/connection.js).
 // Methods: start(), stop(), interrupt(), talk(on) (the microphone), mute(on), express(prompt), show(portraitId).
 // Events (CustomEvent): "connection" {name, reason, seconds, words}; and all that the server tells, by its name, as it
-//   comes: ready state speaking_started speaking_stopped interrupted buffer caption quality prompt portrait viewers stats error.
+//   comes: disclosure ready state speaking_started speaking_stopped interrupted buffer caption quality prompt portrait viewers stats error.
 
 import { Captions } from "./page/captions.js";
 import { Connection } from "./page/connection.js";
@@ -44,6 +44,8 @@ SHEET.replaceSync(`
     border-radius: 50%; background: #e0b05c; }
   [data-state="live"] .status::before { background: #5cd694; }
   [data-state="ended"] .status::before, [data-state="refused"] .status::before { background: #f08a80; }
+  .label { position: absolute; right: .6rem; bottom: .6rem; margin: 0; padding: .2rem .7rem; border-radius: 99px; pointer-events: none;
+    background: rgb(18 20 23 / 75%); color: #fff; font-size: .75rem; font-weight: 600; }
   button { font: inherit; color: #fff; border: 0; cursor: pointer; background: rgb(18 20 23 / 70%); }
   button:focus-visible { outline: 3px solid #6fc2b8; outline-offset: -3px; }
   .start { position: absolute; inset: auto 0 0; min-height: 3rem; width: 100%; font-weight: 600; }
@@ -59,6 +61,7 @@ const MARKUP = `
     <img class="poster" part="poster" alt="">
     <video part="video" playsinline disablepictureinpicture aria-label="The talking portrait"></video>
     <p class="status" part="status" role="status" hidden></p>
+    <p class="label" part="label" hidden></p>
     <button class="start" part="start" type="button" hidden></button>
   </div>
   <p class="captions" part="captions" hidden></p>
@@ -162,6 +165,7 @@ export class PortraitTalk extends HTMLElement {
     });
     const config = await this.#server().config().catch((error) => void (error instanceof ServerError || this.#warn()));
     if (connection !== this.connection) return;
+    this.#label(config?.disclosure);
     await connection.express(this.getAttribute("prompt") ?? "");
     await connection.connect({
       portraitId: this.getAttribute("portrait") ?? "default",
@@ -264,6 +268,7 @@ export class PortraitTalk extends HTMLElement {
   #take(message) {
     if (message.type === "pong") return;
     if (this.hasAttribute("captions")) this.#captions.take(message);
+    if (message.type === "disclosure") this.#label(message.label);
     if (message.type === "quality") this.#level = message.level;
     if (message.type === "state") this.mood = message.state;
     if (["quality", "state"].includes(message.type) && this.state === "live") this.#say(liveWords(this.#live()));
@@ -277,6 +282,13 @@ export class PortraitTalk extends HTMLElement {
   #say(words) {
     this.#parts.status.textContent = words;
     this.#parts.status.hidden = !words;
+  }
+
+  /** Say on the picture that it is synthetic, in these words, if there are any. */
+  #label(words) {
+    if (!words) return;
+    this.#parts.label.textContent = words;
+    this.#parts.label.hidden = false;
   }
 
   #warn() {

@@ -24,6 +24,7 @@ from engine.options import (
     given,
     with_groups,
 )
+from engine.provenance_cli import ProvenanceOptions
 
 if TYPE_CHECKING:
     from engine.offline.casting import Casting
@@ -60,6 +61,7 @@ def generate(
     ] = None,
     offline: LongVideoOptions,
     checkpoints: CheckpointOptions,
+    provenance: ProvenanceOptions,
 ) -> None:
     """Make a video of PORTRAIT saying AUDIO, with the engine that also runs live.
 
@@ -80,7 +82,7 @@ def generate(
         {**given(sampling), **offline.diffusion(), **given(checkpoints)},
         live=False,
     )
-    with _ended_by_signals(), claim_output(out) as held:
+    with _ended_by_signals(), claim_output(out, provenance.provenance()) as held:
         seconds = check_sound_file(audio)
         casting = cast(
             portrait,

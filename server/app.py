@@ -30,7 +30,7 @@ from server.service import AvatarService
 from server.settings import ServerSettings
 from server.trust.access import grant_of
 from server.web.guard import guards
-from server.web.http import check_type, read_body, service_of
+from server.web.http import service_of
 from server.web.openapi import describe
 from server.web.routes import Operation, Terms
 from server.webrtc.ice import ice_servers
@@ -51,10 +51,6 @@ def app_version() -> str:
         return version("portraittalk")
     except PackageNotFoundError:
         return "0+checkout"
-
-
-def _is_picture(kind: str) -> bool:
-    return kind.startswith("image/") or kind == "application/octet-stream"
 
 
 async def index(request: Request) -> Response:
@@ -114,6 +110,8 @@ async def config(request: Request) -> Response:
             "speech": service.worker.engine.config.speech,
             "expressions": list(WORDS),
             "ice_servers": ice_servers(service.settings, grant_of(request).subject, time.time()),
+            "consent_required": service.gate.closed,
+            "disclosure": service.settings.disclosed,
         }
     )
 
@@ -122,42 +120,6 @@ async def ice(request: Request) -> Response:
     """STUN and TURN servers, with passwords that last a day."""
     servers = ice_servers(service_of(request).settings, grant_of(request).subject, time.time())
     return JSONResponse({"ice_servers": servers}, headers={"Cache-Control": "no-store"})
-
-
-async def portraits(request: Request) -> Response:
-    """The portraits everybody may see."""
-    rows = [
-        {"id": p.id, "name": p.name, "width": p.width, "height": p.height}
-        for p in service_of(request).portraits.listed()
-    ]
-    return JSONResponse({"portraits": rows})
-
-
-async def portrait_image(request: Request) -> Response:
-    """A portrait as JPEG."""
-    subject = grant_of(request).subject
-    portrait = service_of(request).find_portrait(request.path_params["id"], subject)
-    return Response(portrait.jpeg, media_type="image/jpeg")
-
-
-async def add_portrait(request: Request) -> Response:
-    """Enrol an uploaded image."""
-    check_type(request, _is_picture, "image/jpeg")
-    service = service_of(request)
-    data = await read_body(request, service.settings.max_upload_bytes)
-    portrait = await service.enroll(
-        data, grant_of(request).subject, _face(request.query_params.get("face"))
-    )
-    return JSONResponse(portrait.answer(), 201)
-
-
-def _face(asked: str | None) -> int | None:
-    """The number of a face, counted from the left; raises `ApiError` bad_request."""
-    if asked is None:
-        return None
-    if not (asked.isascii() and asked.isdecimal() and 1 <= int(asked[:4]) <= 100):
-        raise ApiError(422, "bad_request", f"face={asked[:20]!r} is no number of a face; from 1")
-    return int(asked)
 
 
 async def test_events(request: Request) -> Response:
@@ -183,8 +145,11 @@ async def openapi(request: Request) -> Response:
     )
 
 
-_PICTURE, _HEALTH, _ADDED = "image/*", ("status", "sessions"), ("id", "width", "height")
-_CONFIG = ("fps", "lookahead_ms", "max_sessions", "version", "profile", "speech", "expressions")
+_HEALTH = ("status", "sessions")
+_CONFIG = (
+    *("fps", "lookahead_ms", "max_sessions", "version", "profile", "speech", "expressions"),
+    *("consent_required", "disclosure"),
+)
 _ROUTES = [
     Operation("/", index, None, GET=Terms({200: "text/html"})),
     Operation("/embed.js", embed, None, GET=Terms({200: "text/javascript"})),
@@ -194,9 +159,6 @@ _ROUTES = [
     Operation("/metrics", metrics, "control", GET=Terms({200: "text/plain"})),
     Operation("/api/config", config, "view", GET=Terms({200: _CONFIG})),
     Operation("/api/ice-servers", ice, "view", GET=Terms({200: ("ice_servers",)})),
-    Operation("/api/portraits", portraits, "view", GET=Terms({200: ("portraits",)})),
-    Operation("/api/portraits", add_portrait, "portraits", POST=Terms({201: _ADDED}, _PICTURE)),
-    Operation("/api/portraits/{id}/image", portrait_image, "view", GET=Terms({200: "image/jpeg"})),
     Operation("/api/test/events", test_events, "control", GET=Terms({200: ("events",)})),
     Operation("/api/test/frames", test_frames, "control", GET=Terms({200: ("frames",)})),
 ]

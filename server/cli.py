@@ -13,12 +13,13 @@ import typer
 from engine.cli import app as engine_commands
 from engine.errors import AvatarError, ConfigError
 from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, given, with_groups
+from engine.provenance_cli import detect
 from engine.telemetry import silence
 from exports.cli import app as export_commands
 from server.livekit_worker import app as livekit_commands
 from server.logs import LogFormat, configure
 from server.run import run_server
-from server.settings import BUNDLED_PORTRAIT, ServerSettings, VideoCodec
+from server.settings import BUNDLED_PORTRAIT, Disclosure, ServerSettings, VideoCodec
 from server.trust.tokens import ACCESSES, sign
 
 MAX_BATCH = 8  # streams that are stepped together at most: a program is compiled for 1, 2, 4 and 8
@@ -115,6 +116,16 @@ class ServerOptions:
             help="Token that WHIP and WHEP clients must send; better PORTRAITTALK__BEARER."
         ),
     ] = None
+    auth_secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Secret of 32 characters or more with which your back end signs session tokens; may be "
+            "given again to change it. Better PORTRAITTALK__AUTH_SECRET."
+        ),
+    ] = None
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Listen to a network without a secret.")
+    ] = None
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Further name of this server; may be given again.")
     ] = None
@@ -136,6 +147,36 @@ class ServerOptions:
     microphone: Annotated[
         str | None,
         typer.Option(help="Sound device that the face in the call repeats: default, or its name."),
+    ] = None
+    mark_key: Annotated[
+        str | None,
+        typer.Option(
+            help="Key of the invisible mark in each picture; the public one without it, which "
+            "everybody can read. Better PORTRAITTALK__MARK_KEY."
+        ),
+    ] = None
+    deployment: Annotated[
+        str | None, typer.Option(help="Name that stands in the mark as a number.")
+    ] = None
+    c2pa_certificate: Annotated[
+        str | None,
+        typer.Option(
+            help="PEM file of certificates, the signer's first, for the files of --publish-to; one "
+            "made for development without it."
+        ),
+    ] = None
+    c2pa_key: Annotated[str | None, typer.Option(help="PEM file of its key.")] = None
+    disclosure: Annotated[
+        Disclosure | None,
+        typer.Option(
+            help="Tell viewers by a message and a label that it is AI-generated; auto: those of a "
+            "server that listens beyond this machine."
+        ),
+    ] = None
+    disclosure_label: Annotated[str | None, typer.Option(help="Words of that label.")] = None
+    audit_log: Annotated[
+        str | None,
+        typer.Option(help="File to which who enrolled, deleted and had sessions is added, JSON."),
     ] = None
     loopback: Annotated[
         str | None,
@@ -225,6 +266,7 @@ def token(
 
 app.add_typer(engine_commands)
 app.add_typer(export_commands)
+app.command()(detect)
 app.add_typer(livekit_commands)
 
 

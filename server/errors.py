@@ -6,6 +6,7 @@ from starlette.exceptions import HTTPException
 
 from engine.errors import AvatarError, MediaError, PortraitRefused, PromptRefused
 from engine.face.image_file import BadImage, ImageTooLarge
+from server.audit import AuditFailed
 from server.live.limits import RETRY_AFTER_S, ServerFull, TooManyOffers
 from server.live.worker import WorkerBusy, WorkerStopped
 from server.portraits import PortraitsFull
@@ -33,6 +34,7 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     BadSdp: (400, "bad_sdp"),
     ServerFull: (503, "server_full"),
     PortraitsFull: (503, "portraits_full"),
+    AuditFailed: (503, "audit_failed"),
     TooManyOffers: (429, "too_many_offers"),
     WorkerBusy: (503, "server_full"),
     WorkerStopped: (503, "engine_stopped"),

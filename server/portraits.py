@@ -15,6 +15,7 @@ from PIL import Image
 from engine.errors import AvatarError
 from engine.face.image_file import Picture
 from engine.types import Engine, PortraitReport, RgbImage
+from server.consents import Consent
 
 DEFAULT_ID = "default"
 SHARES = 4  # subjects that fill the room together
@@ -41,6 +42,7 @@ class Portrait:
     owner: str  # subject of the token that enrolled it
     identity: Any  # the engine's, opaque
     report: PortraitReport = _QUIET
+    consent: Consent | None = None  # of who it shows
 
     def answer(self) -> dict[str, Any]:
         """What a client that enrolled it is told."""
@@ -107,10 +109,18 @@ class PortraitRegistry:
     Overflow: the least recently used upload of the same subject goes, or one that nobody used for an
     hour; else the new one is refused. A session that uses a portrait keeps it alive for itself. Uploads
     are found by their unguessable id, by their own subject, and listed to nobody.
+
+    Args:
+        note: hears of an upload before it is `enrolled`, and before it is `deleted` or `displaced`.
     """
 
-    def __init__(self, kept: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._kept, self._clock = kept, clock
+    def __init__(
+        self,
+        kept: int,
+        clock: Callable[[], float] = time.monotonic,
+        note: Callable[[str, Portrait], None] = lambda event, portrait: None,
+    ) -> None:
+        self._kept, self._clock, self._note = kept, clock, note
         self._default: Portrait | None = None
         self._uploads: OrderedDict[str, Portrait] = OrderedDict()  # the last used one last
         self._used: dict[str, float] = {}
@@ -129,8 +139,9 @@ class PortraitRegistry:
         self.check_room(owner)
         own = sum(each.owner == owner for each in self._uploads.values())
         share = self._kept if not owner else max(1, self._kept // SHARES)
+        self._note("enrolled", portrait)
         if own >= share or len(self._uploads) >= self._kept:
-            self._forget(self._least_wanted(owner))
+            self._forget(self._least_wanted(owner), "displaced")
         self._uploads[portrait.id] = portrait
         self._used[portrait.id] = self._clock()
 
@@ -145,6 +156,15 @@ class PortraitRegistry:
         self._used[portrait_id] = self._clock()
         return found
 
+    def of(self, owner: str) -> list[Portrait]:
+        """The uploads of `owner`."""
+        return [each for each in self._uploads.values() if each.owner == owner]
+
+    def delete(self, portrait: Portrait) -> None:
+        """Forget an upload and its consent; one that is gone already is no error."""
+        if portrait.id in self._uploads:
+            self._forget(portrait.id, "deleted")
+
     def listed(self) -> list[Portrait]:
         """The portraits everybody may see."""
         return [self._default] if self._default is not None else []
@@ -157,6 +177,7 @@ class PortraitRegistry:
             return oldest
         return own
 
-    def _forget(self, portrait_id: str | None) -> None:
+    def _forget(self, portrait_id: str | None, why: str) -> None:
         if portrait_id is not None:
+            self._note(why, self._uploads[portrait_id])
             del self._uploads[portrait_id], self._used[portrait_id]

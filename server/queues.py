@@ -13,6 +13,6 @@ def waiting(service: AvatarService) -> dict[str, float]:
         "sessions_to_connect": sum(not session.live for session in sessions),
         "connections_to_connect": len(service.resources.waiting()),
         "receivers": sum(len(session.broadcast.outlets) for session in sessions),
-        "pictures_being_enrolled": service.enrolling,
+        "pictures_being_enrolled": service.enroller.waiting,
         "engine_calls": service.worker.waiting,
     }

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from engine.face.image_file import Picture, read_picture
+from engine.offline.credentials import MISSING, Credentials
 from engine.types import Engine, RgbImage
+from server.audit import AuditLog
 from server.capacity import Capacity, measure
+from server.enrolling import Enroller
 from server.errors import ApiError
 from server.heap import give_memory_back
 from server.live.beeps import BeepLog
@@ -21,10 +24,9 @@ from server.live.limits import SessionBook
 from server.live.moods import MoodFollower
 from server.live.session import Session
 from server.live.surroundings import SessionOptions, Surroundings
-from server.live.worker import EngineWorker, WorkerBusy, WorkerStopped
+from server.live.worker import EngineWorker
 from server.metrics import Metrics
-from server.portraits import Portrait, PortraitRegistry, enroll_picture
-from server.priority import give_way
+from server.portraits import Portrait, PortraitRegistry
 from server.resources import ResourceBook
 from server.sending.senders import Senders
 from server.settings import ServerSettings
@@ -32,10 +34,23 @@ from server.trust.access import Gate
 from server.webrtc.signaling import Role, check_offer, configure_library
 from server.webrtc.viewer import Viewer
 
+log = logging.getLogger(__name__)
 CAPACITY_S = 1.0
 MakeViewer = Callable[[Session], Viewer]  # a door's own kind, with its data channels
 Follow = Callable[[Session], object]  # what is done with each new session
-MAX_ENROLLING = 4  # uploads being worked on; one more is asked to come again
+
+
+def signing(settings: ServerSettings) -> Credentials | None:
+    """What published files are signed with; None, and the log says so: nothing.
+
+    Raises:
+        BackendUnavailable, ConfigError: the certificate that is set cannot be used.
+    """
+    files = (settings.c2pa_certificate, settings.c2pa_key)
+    own = [Path(file) if file else None for file in files]
+    if (credentials := Credentials.chosen(*own)) is None:
+        log.warning("%s", MISSING)
+    return credentials
 
 
 class AvatarService:
@@ -46,20 +61,25 @@ class AvatarService:
         self.worker = EngineWorker(engine)
         self.metrics = Metrics()
         self.gate = Gate(settings)
-        self.portraits = PortraitRegistry(settings.portraits_kept)
+        self.credentials = signing(settings) if settings.publish_to else None
+        self.audit = AuditLog(settings.audit_log, aloud=bool(settings.auth_secret))
+        self.portraits = PortraitRegistry(settings.portraits_kept, note=self.audit.portrait)
         self.sessions = SessionBook(settings.max_sessions, settings.offers_per_address)
         self.resources = ResourceBook()
         self.senders = Senders()
         self._viewers: dict[str, Viewer] = {}  # who is heard in each session
         self._leaving: set[asyncio.Future[None]] = set()  # viewers whose place was taken
-        self.followers: list[Follow] = [lambda s: MoodFollower(s, self._read_prompt)]
+        self.followers: list[Follow] = [
+            lambda s: MoodFollower(s, self._read_prompt),
+            self.audit.follow,
+        ]
         self._looking: asyncio.TimerHandle | None = None
-        self._sweeping, self.enrolling = False, 0  # a sweep is to come; how many are enrolled
-        # Pictures are read and enrolled beside the engine thread, one at a time: no stream waits.
-        self._enroller = ThreadPoolExecutor(1, "enroll", initializer=give_way)
+        self._sweeping = False  # a sweep is to come
+        self.enroller = Enroller(self.worker, self.portraits)
         self.beeps = BeepLog() if settings.frame_code else None
         self.frames = FrameLog() if settings.frame_code else None
         self._shared = Surroundings(settings, self.worker, self.metrics, self.beeps, self.frames)
+        self.mark_of = self._shared.mark_of
         self.capacity = Capacity(settings.max_sessions, settings.capacity)
         configure_library(settings)
 
@@ -70,9 +90,7 @@ class AvatarService:
             PortraitRefused: there is no usable face.
         """
         self.worker.start()
-        engine, picture = self.worker.engine, Picture(default)
-        portrait = await self._beside(lambda: enroll_picture(engine, name, picture, default=True))
-        self.portraits.add(portrait)
+        portrait, engine = await self.enroller.enroll_default(default, name), self.worker.engine
         if not self.settings.capacity:
             self.capacity.measured(
                 await self.worker.call(lambda: measure(engine, portrait.identity))
@@ -85,7 +103,8 @@ class AvatarService:
             self._looking.cancel()
         async with contextlib.AsyncExitStack() as stack:
             then, beside = stack.push_async_callback, asyncio.to_thread  # the last one first
-            then(beside, self._enroller.shutdown, cancel_futures=True)
+            stack.callback(self.audit.close)
+            then(beside, self.enroller.stop)
             then(beside, self._shared.converter.stop)
             then(beside, self.worker.stop)
             await self.sessions.close_all("server_stopping")
@@ -98,36 +117,6 @@ class AvatarService:
         self.metrics.places.set(self.capacity.places)
         loop = asyncio.get_running_loop()
         self._looking = loop.call_later(CAPACITY_S, self._offer_places)
-
-    async def enroll(self, data: bytes, subject: str = "", face: int | None = None) -> Portrait:
-        """Register an image file, which is then that of `subject`.
-
-        Of several faces number `face` talks, from the left and from 1; without it the largest.
-
-        Raises:
-            BadImage, ImageTooLarge, PortraitRefused, PortraitsFull, WorkerBusy, WorkerStopped: no.
-        """
-        self.portraits.check_room(subject)
-        if self.enrolling >= MAX_ENROLLING:
-            raise WorkerBusy(f"{self.enrolling} pictures are being looked at; try again soon")
-        self.enrolling, engine = self.enrolling + 1, self.worker.engine
-        try:
-            portrait = await self._beside(
-                lambda: enroll_picture(engine, "Upload", read_picture(data), face, owner=subject)
-            )
-        finally:
-            self.enrolling -= 1
-        self.portraits.add(portrait)
-        return portrait
-
-    async def _beside(self, work: Callable[[], Portrait]) -> Portrait:
-        task = asyncio.current_task()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._enroller, work)
-        except asyncio.CancelledError:
-            if task is not None and task.cancelling():
-                raise
-            raise WorkerStopped("the server stops; the picture was not looked at") from None
 
     async def open_session(self, options: SessionOptions, address: str = "") -> Session:
         """Make a session that waits for its first receiver; it takes no place until then.

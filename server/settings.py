@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from engine.config import from_mapping
 from engine.errors import ConfigError
+from engine.watermark.keys import check_key
 from server.logs import LogFormat
 from server.targets import TargetRefused, Targets
 
@@ -28,6 +29,7 @@ _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 VideoCodec = Literal["vp8", "h264"]
+Disclosure = Literal["auto", "on", "off"]
 _LIMITS: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "max_sessions": (1, 1000),
@@ -82,6 +84,13 @@ class ServerSettings:
     camera: str = ""  # virtual camera of a video call: auto, or [backend:]device
     microphone: str = ""  # whose sound the face in the call says: default, or a part of its name
     loopback: str = ""  # sound device that the call takes for a microphone
+    mark_key: str = dataclasses.field(default="", repr=False)  # of the invisible mark; "": public
+    deployment: str = ""  # name that stands in the mark as a number
+    c2pa_certificate: str = ""  # PEM file with which published files are signed; "": one of our own
+    c2pa_key: str = ""  # PEM file of its key
+    disclosure: Disclosure = "auto"  # say that it is AI-generated; auto: beyond this machine
+    disclosure_label: str = "AI-generated"
+    audit_log: str = ""  # file of JSON lines; "": with tokens the server's own log
     frame_code: bool = False  # test mode: the code strip on every frame, /api/test/events
 
     def __post_init__(self) -> None:
@@ -98,6 +107,8 @@ class ServerSettings:
                 f"host={self.host!r} is no address; 127.0.0.1 for this machine alone, 0.0.0.0 for "
                 "every network"
             )
+        if self.disclosure not in ("auto", "on", "off"):
+            raise ConfigError(f"disclosure={self.disclosure!r} is unknown; auto, on or off")
         self._check_access()
         self._check_ice()
         if self.realtime_upstream and not self.realtime_upstream.startswith(("ws://", "wss://")):
@@ -111,6 +122,12 @@ class ServerSettings:
         except TargetRefused as error:
             raise ConfigError(f"publish_to: {error}") from None
 
+    @property
+    def disclosed(self) -> str | None:
+        """The words of a visible label; None: there is to be none."""
+        wanted = self.disclosure == "on" or not _is_loopback(self.host)
+        return self.disclosure_label if wanted and self.disclosure != "off" else None
+
     def _check_access(self) -> None:
         """Who gets in: secrets, names and origins."""
         if not (_is_loopback(self.host) or self.auth_secret or self.insecure):
@@ -123,6 +140,7 @@ class ServerSettings:
                 f"auth_secret: a secret has at least {LEAST_SECRET} characters; this makes one: "
                 "openssl rand -hex 32"
             )
+        check_key(self.mark_key)
         if self.bearer and not _BEARER.fullmatch(self.bearer):
             raise ConfigError(
                 "bearer: a token has letters, digits and -._~+/ alone, then = perhaps"

@@ -6,7 +6,7 @@ import { startExpressions } from "./expressions.js";
 import { startFigures } from "./figures.js";
 import { PortraitChooser } from "./portraits.js";
 import { Server } from "./server.js";
-import { notice, quiet, showLive, showState } from "./status.js";
+import { notice, quiet, showLabel, showLive, showState } from "./status.js";
 import { FILE_LIMIT_BYTES, Microphone, SoundFile, audioContext, silence } from "./voices.js";
 import { ASSISTANT, LOST_PORTRAIT, NOT_A_MEDIA_FILE, NO_WEBRTC, REFUSED, SOUND, microphoneWords, stateWords } from "./words.js";
 
@@ -261,6 +261,7 @@ function startAgain({ reason }) {
 
 function take(message) {
   captions.take(message);
+  if (message.type === "disclosure") showLabel(message.label);
   if (message.type === "quality") showLive({ level: message.level });
   if (message.type === "state") showLive({ mood: message.state });
   if (message.type === "portrait" && message.portrait_id !== portraitId) usePortrait({ id: message.portrait_id });
@@ -278,6 +279,8 @@ async function main() {
   listen();
   showPoster(portraitId);
   const config = await server.config().catch(() => ({ fps: 25, ice_servers: [] }));
+  showLabel(config.disclosure);
+  chooser.asksConsent = config.consent_required;
   startFigures(connection, config);
   startExpressions(connection, config);
   const sessionId = new URLSearchParams(location.search).get("session"); // one that an assistant has made

@@ -2,12 +2,13 @@
 
 import { closeUp, fitting } from "./picture.js";
 import { ServerError } from "./server.js";
-import { OTHER_FACES, portraitWords } from "./words.js";
+import { CONSENT_WANTED, OTHER_FACES, portraitWords } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 
 /** Event "chosen": {id, width, height, notices}. */
 export class PortraitChooser extends EventTarget {
+  asksConsent = false; // whether the server wants to know that who is in a picture agrees
   #chosen = "default";
   #busy = false;
   #server;
@@ -35,6 +36,7 @@ export class PortraitChooser extends EventTarget {
   async open() {
     $("preview").hidden = true;
     $("faces").hidden = true;
+    $("consent").hidden = !this.asksConsent;
     this.dialog.showModal();
     await this.#fillGallery();
   }
@@ -53,6 +55,7 @@ export class PortraitChooser extends EventTarget {
   async upload(file) {
     if (this.#busy) return;
     if (!this.dialog.open) await this.open();
+    if (this.asksConsent && !this.#consent()) return this.#askConsent();
     const picture = $("preview-image");
     const url = URL.createObjectURL(file);
     $("preview").hidden = false;
@@ -62,11 +65,24 @@ export class PortraitChooser extends EventTarget {
     picture.src = url;
     await this.#send(async () => {
       const sent = await fitting(file);
-      const portrait = await this.#server.addPortrait(sent);
+      const portrait = await this.#server.addPortrait(sent, undefined, this.#consent());
       if (portrait.faces.length > 1) await this.#offerFaces(sent, portrait);
       return portrait;
     });
     URL.revokeObjectURL(url);
+  }
+
+  /** What was written of it, if it is whole; null where nobody asks. */
+  #consent() {
+    const [who, purpose] = [$("consent-who").value.trim(), $("consent-purpose").value.trim()];
+    return this.asksConsent && who && purpose ? { who, purpose } : null;
+  }
+
+  #askConsent() {
+    $("preview").hidden = false;
+    $("preview-image").hidden = true;
+    say(CONSENT_WANTED, "bad");
+    $($("consent-who").value.trim() ? "consent-purpose" : "consent-who").focus();
   }
 
   /** Enrol a portrait with `add` and switch to it; the dialog stays where there is another face to choose. */
@@ -109,7 +125,7 @@ export class PortraitChooser extends EventTarget {
   async #takeFace(picture, face, before) {
     if (face === before.face) return this.dialog.close();
     await this.#send(async () => {
-      const portrait = await this.#server.addPortrait(picture, face);
+      const portrait = await this.#server.addPortrait(picture, face, this.#consent());
       this.#own = this.#own.filter(({ id }) => id !== before.id);
       $("faces").hidden = true;
       return portrait;

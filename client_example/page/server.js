@@ -47,11 +47,11 @@ export class Server {
 
   /**
    * Register a picture (a Blob); resolves to {id, width, height, notices, faces, face}. `face` counts from the left; the
-   * largest talks without it.
+   * largest talks without it. `consent` is {who, purpose}: who is in it agrees; null where the server asks for none.
    */
-  async addPortrait(picture, face) {
+  async addPortrait(picture, face, consent = null) {
     const type = picture.type.startsWith("image/") ? picture.type : "application/octet-stream"; // all that the server takes
-    const headers = this.#headers(type);
+    const headers = { ...this.#headers(type), ...(consent && { Consent: encodeURIComponent(JSON.stringify(consent)) }) };
     const signal = AbortSignal.timeout(60_000);
     const url = `${this.#base}api/portraits${face ? `?face=${face}` : ""}`;
     return (await check(await fetch(url, { method: "POST", headers, body: picture, signal }))).json();

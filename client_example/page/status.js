@@ -23,6 +23,13 @@ export function quiet() {
   $("notice").hidden = true;
 }
 
+/** Say on the picture that it is synthetic, in these words, if there are any. */
+export function showLabel(words) {
+  if (!words) return;
+  $("label").textContent = words;
+  $("label").hidden = false;
+}
+
 /** Show a state of the connection, as its "state" event describes it. */
 export function showState(state) {
   for (const place of [document.documentElement, $("pill"), $("stage")]) place.dataset.state = state.name;

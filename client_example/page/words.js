@@ -6,6 +6,7 @@ const PORTRAIT = {
   face_too_small: "The face is too small in this picture. Choose a closer one, or crop it.",
   turned_away: "The face is turned away. Choose a picture that looks at the camera.",
   mouth_hidden: "The mouth is covered or cut off in this picture. Choose one that shows the lips.",
+  consent_required: "The server wants to know who is in the picture, and that they agree.",
   mouth_open: "The mouth is too wide open in this picture. Choose one with the mouth closed or smiling.",
   bad_image: "This is not a picture that can be read. JPEG, PNG, WebP and AVIF work.",
   too_large: "This picture is too big to be sent as it is. Save it as JPEG, or make it smaller.",
@@ -40,6 +41,7 @@ export const SOUND = {
 };
 
 export const OTHER_FACES = "The largest face talks. Choose another one, or close.";
+export const CONSENT_WANTED = "Write who is in the picture and what for, then choose it again.";
 export const ASSISTANT = "Press Talk and speak with it.";
 export const EXPRESSION_LOST = "The expression could not be sent. Try again.";
 export const LOST_PORTRAIT = "The server no longer has that portrait, so here is the first one. You can upload it again.";
@@ -63,6 +65,7 @@ const TROUBLE = {
 const ENDED = {
   client: "The session was ended",
   door_closed: "The assistant has left",
+  portrait_deleted: "This portrait was deleted",
   replaced: "Shown in another window now",
   unknown_session: "This conversation is over",
   full: "The server is full",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.errors import ConfigError
+from engine.offline.credentials import Credentials
 from engine.offline.mark import image_mark, is_marked_image
 from engine.outputs import MARKER, check_folder, check_writable, own_folder
 from engine.types import RgbImage, VideoFrame
@@ -88,8 +89,11 @@ class FrameFolder:
                 rgb: RgbImage = np.asarray(image)
             yield VideoFrame(index, rgb)
 
-    def finish(self) -> None:
-        """Leave nothing of ours in the folder but the frames; their comments say whose they are."""
+    def finish(self, count: int, credentials: Credentials | None) -> None:
+        """Sign the first `count` frames, and leave nothing of ours in the folder beside them."""
+        if credentials is not None:
+            for index in range(count):
+                credentials.sign(self._name(index))
         for name in (_RUN, _STATE, MARKER, *_PARTS):
             (self.path / name).unlink(missing_ok=True)
 

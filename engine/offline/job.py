@@ -13,6 +13,7 @@ from engine.offline.frame_folder import FrameFolder
 from engine.render.base import FusedVideo
 from engine.state import StreamState
 from engine.types import Pcm, RgbImage, VideoFrame
+from engine.watermark.mark import Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Job:
     prompt: Prompt
     seed: int
     finish: Callable[[RgbImage], RgbImage] = lambda frame: frame  # before it is written
+    mark: Mark | None = None  # then
 
     @property
     def total(self) -> int:
@@ -56,7 +58,11 @@ class Job:
 
     def _finished(self, frames: list[VideoFrame]) -> Iterator[VideoFrame]:
         for frame in frames:
-            yield replace(frame, rgb=self.finish(frame.rgb))
+            yield replace(frame, rgb=self.marked(self.finish(frame.rgb)))
+
+    def marked(self, rgb: RgbImage) -> RgbImage:
+        """A frame (H, W, 3 or 4) with the mark in it, if there is to be one."""
+        return rgb if self.mark is None else self.mark.on_rgb(rgb)
 
 
 def work(job: Job, folder: FrameFolder, save_every_s: float) -> tuple[int, int, Iterator[int]]:
@@ -65,7 +71,7 @@ def work(job: Job, folder: FrameFolder, save_every_s: float) -> tuple[int, int, 
         film = job.engine.fuse(job.start(), job.pcm)
         if folder.kept is not None:
             film.unpack(folder.kept)
-        left = _fused(film, folder, job.total, save_every_s)
+        left = _fused(film, folder, job, save_every_s)
         return film.done + folder.begin, film.total + job.total, left
     if folder.begin == job.total:
         return job.total, job.total, iter(())
@@ -89,7 +95,7 @@ def _resumed(job: Job, folder: FrameFolder, save_every_s: float) -> Iterator[Vid
     folder.save(state.next_index, engine.pack(state))
 
 
-def _fused(film: FusedVideo, folder: FrameFolder, total: int, save_every_s: float) -> Iterator[int]:
+def _fused(film: FusedVideo, folder: FrameFolder, job: Job, save_every_s: float) -> Iterator[int]:
     """Sample what is missing of `film`, then decode what is missing in `folder`; yields pieces done."""
     saved = time.monotonic()
     while film.done < film.total:
@@ -99,8 +105,9 @@ def _fused(film: FusedVideo, folder: FrameFolder, total: int, save_every_s: floa
             saved = time.monotonic()
         yield film.done
     kept = film.pack()
+    total = job.total
     for index in range(folder.begin, total):
-        folder.add(VideoFrame(index, film.frame(index)))
+        folder.add(VideoFrame(index, job.marked(film.frame(index))))
         if time.monotonic() - saved >= save_every_s or index == total - 1:
             folder.save(index + 1, kept)
             saved = time.monotonic()

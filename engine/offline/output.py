@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from engine.config import FPS
 from engine.enroll import fitted_size
 from engine.offline.casting import Casting
+from engine.offline.credentials import holds_own, is_sidecar_of, sidecar_of
 from engine.offline.frame_folder import check_frame_folder
 from engine.offline.mark import is_marked_video
+from engine.offline.provenance import Provenance
 from engine.offline.video_format import PNG_BITS, keeps_alpha, video_format
 from engine.outputs import check_file, check_room, claimed
 
@@ -21,6 +24,7 @@ class Held:
     """A video, or without a suffix a folder of PNG files, to be made where nobody else writes now."""
 
     path: Path
+    provenance: Provenance = field(default_factory=Provenance)
 
     @property
     def is_folder(self) -> bool:
@@ -34,7 +38,7 @@ class Held:
 
 
 @contextlib.contextmanager
-def claim_output(out: Path) -> Iterator[Held]:
+def claim_output(out: Path, provenance: Provenance | None = None) -> Iterator[Held]:
     """Hold a place that `check_output` lets pass, so that no other run writes there meanwhile.
 
     Raises:
@@ -42,7 +46,7 @@ def claim_output(out: Path) -> Iterator[Held]:
     """
     check_output(out)
     with claimed(out):
-        yield Held(out)
+        yield Held(out, provenance or Provenance())
 
 
 def check_output(out: Path) -> None:
@@ -57,6 +61,8 @@ def check_output(out: Path) -> None:
         return
     video_format(out, alpha=False)
     check_file(out, is_marked_video)
+    if not holds_own(out):
+        check_file(sidecar_of(out), partial(is_sidecar_of, out.name))
     check_frame_folder(_beside(out))
 
 

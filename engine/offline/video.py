@@ -17,6 +17,7 @@ from engine.enroll import Identity
 from engine.face.image_colour import GREY
 from engine.face.image_file import ON_GREY
 from engine.offline.casting import Casting
+from engine.offline.credentials import MISSING, holds_own, sidecar_of
 from engine.offline.cut_out import fitted, laid_on, lifted
 from engine.offline.frame_folder import FrameFolder
 from engine.offline.job import Job, work
@@ -93,20 +94,19 @@ def generate(
         identity = engine.enroll(
             first, face=casting.face, alpha=casting.alpha, more=more, mixed=casting.mixed
         )
-        for notice in _notices(casting, identity, held.path):
+        for notice in _notices(casting, identity, held):
             say(notice)
         finish = _finish(casting, identity.size, held.path)
-        job = Job(engine, identity, pcm, prompt, casting.seed, finish)
-        write = partial(
-            write_video, size=identity.size, audio=audio, out=held.path, alpha=finish is lifted
-        )
+        alpha, marks = finish is lifted, held.provenance
+        key = run_key(engine.config, casting, audio, alpha=alpha, marked=marks.dependence)
+        job = Job(engine, identity, pcm, prompt, casting.seed, finish, marks.mark_of(key))
+        write = _writer(held, identity, audio, alpha=alpha)
         began, begin, pieces = time.perf_counter(), 0, job.total
         if resumable or job.fused or held.is_folder:
-            key = run_key(engine.config, casting, audio, alpha=finish is lifted)
             folder = FrameFolder(held.beside, key)
             begin, pieces = _kept(job, folder, save_every_s, progress)
             if held.is_folder:
-                folder.finish()
+                folder.finish(job.total, marks.credentials)
             else:
                 write(folder.frames(job.total))
                 folder.remove()
@@ -115,6 +115,20 @@ def generate(
     seconds = time.perf_counter() - began
     speed = (pieces - begin) / pieces * job.seconds / seconds
     return Report(job.total, seconds, speed, pieces, begin)
+
+
+def _writer(
+    held: Held, identity: Identity, audio: Path, *, alpha: bool
+) -> Callable[[Iterator[VideoFrame]], None]:
+    """What codes frames into the video, with its sound, and signs it."""
+    return partial(
+        write_video,
+        size=identity.size,
+        audio=audio,
+        out=held.path,
+        alpha=alpha,
+        credentials=held.provenance.credentials,
+    )
 
 
 def _kept(
@@ -128,7 +142,7 @@ def _kept(
     return begin, pieces
 
 
-def _notices(casting: Casting, identity: Identity, out: Path) -> Iterator[str]:
+def _notices(casting: Casting, identity: Identity, held: Held) -> Iterator[str]:
     """What there is to say to people before the frames are drawn."""
     yield from casting.notices
     yield from identity.report.notices
@@ -138,8 +152,12 @@ def _notices(casting: Casting, identity: Identity, out: Path) -> Iterator[str]:
             f"The picture has {whole[1]}x{whole[0]} pixels and is drawn with {width}x{height}; "
             "see --max-side."
         )
-    if casting.alpha is not None and casting.background is None and not keeps_alpha(out):
+    if casting.alpha is not None and casting.background is None and not keeps_alpha(held.path):
         yield f"{ON_GREY} .mov, .webm and a folder keep it transparent; see --background."
+    if held.provenance.credentials is None:
+        yield MISSING
+    elif not held.is_folder and not holds_own(held.path):
+        yield f"{held.path.name} cannot hold its content credentials: {sidecar_of(held.path).name} has them."
 
 
 def _finish(casting: Casting, size: tuple[int, int], out: Path) -> Callable[[RgbImage], RgbImage]:

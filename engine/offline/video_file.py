@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from engine.audio.sound_file import spoken_track
 from engine.config import FPS
+from engine.offline.credentials import Credentials
 from engine.offline.mark import MARK
 from engine.offline.video_format import VideoFormat, video_format
 from engine.types import RgbImage, VideoFrame
@@ -31,13 +32,20 @@ WAITING = 4  # frames drawn ahead of the coder, at most
 
 
 def write_video(
-    frames: Iterator[VideoFrame], size: tuple[int, int], audio: Path, out: Path, *, alpha: bool
+    frames: Iterator[VideoFrame],
+    size: tuple[int, int],
+    audio: Path,
+    out: Path,
+    *,
+    alpha: bool,
+    credentials: Credentials | None = None,
 ) -> None:
     """Encode `frames` and what is spoken in `audio` into `out`, which appears only when it is whole.
 
     Args:
         size: height and width of the frames, both even.
         alpha: whether the frames are (H, W, 4).
+        credentials: sign it, in the file or beside it.
 
     Raises:
         MediaError: the name is that of no video, or of one without alpha.
@@ -59,6 +67,8 @@ def write_video(
                     coded.popleft().result()
             finally:
                 coder.shutdown(cancel_futures=True)
+        if credentials is not None:
+            credentials.sign(partial, out)
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from server.doors import (
     livelink,
     media_socket,
     offer,
+    portraits,
     publish,
     realtime,
     sessions,
@@ -18,6 +19,7 @@ from server.doors import (
 )
 
 DOORS = (
+    portraits,
     offer,
     sessions,
     speech_socket,

@@ -28,7 +28,6 @@ from server.web.http import read_json, sender_routes, sending, service_of, sessi
 
 STALLED_S = 10.0  # who takes nothing for so long is given up
 LOOK_S = 0.5
-FINISH_S = 4.0  # for what is left in the end
 
 
 class Publication(BaseModel):
@@ -115,7 +114,7 @@ class Publisher(Sender):
                     self._carrier.kill()
                     raise SendingFailed(f"it took nothing for {STALLED_S:g} s")
             self._backlog.close()
-            await asyncio.wait([encoding], timeout=FINISH_S)
+            await asyncio.wait([encoding], timeout=self._carrier.finish_s)
             if not encoding.done():
                 self._carrier.kill()
                 raise SendingFailed("what was left could not be sent")
@@ -162,7 +161,8 @@ async def begin(request: Request) -> Response:
     carrier: Carrier
     if body.url.startswith("file:"):
         path = targets.file(body.url)
-        carrier, shown, most_bps = FileCarrier(path), f"file:{path.name}", None
+        carrier = FileCarrier(path, service.credentials)
+        shown, most_bps = f"file:{path.name}", None
     else:
         target = targets.address(body.url, "rtmp", "rtmps", "srt")
         carrier, shown = await asyncio.to_thread(network_carrier, target), target.shown

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import secrets
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -180,7 +181,7 @@ class Avatar:
             AvatarError: the picture cannot be used; nothing is changed.
         """
         service = self._entered()
-        known = await service.enroll(await asyncio.to_thread(_content, portrait))
+        known = await service.enroller.enroll(await asyncio.to_thread(_content, portrait))
         self._portrait_id = known.id
         if self._session is not None:
             service.show_portrait(self._session, known.id)
@@ -202,7 +203,10 @@ class Avatar:
         if recording is None:
             identity = service.find_portrait(self._portrait_id).identity
             engine, prompt = service.worker.engine, self._prompt
-            recording = await call(lambda: Recording(engine, identity, engine.read_prompt(prompt)))
+            mark = service.mark_of(secrets.token_urlsafe(12))
+            recording = await call(
+                lambda: Recording(engine, identity, engine.read_prompt(prompt), mark)
+            )
             self._recording = recording
         await call(recording.begin)
         async for pcm in sound:

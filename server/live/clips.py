@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from engine.types import FaceMotion, RgbImage
+from engine.watermark.mark import Mark
 from server.live.beeps import Beep
 from server.live.yuv import Yuv, to_yuv
 from server.sound.intake import Pcm48
@@ -39,11 +40,17 @@ class Picture:
     beep: Beep | None = None
     fresh: bool = True  # False: the picture before it again
     motion: FaceMotion | None = None
+    mark: Mark | None = None  # what `yuv` and `marked` carry; `rgb` does not
 
     @cached_property
     def yuv(self) -> Yuv:
         """The same for encoders, planes (3H/2, W); made once."""
-        return to_yuv(self.rgb)
+        return to_yuv(self.rgb, self.mark)
+
+    @cached_property
+    def marked(self) -> RgbImage:
+        """The same for programs, (H, W, 3); made once."""
+        return self.rgb if self.mark is None else self.mark.on_rgb(self.rgb)
 
 
 class Spoken(NamedTuple):

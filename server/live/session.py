@@ -55,16 +55,16 @@ class Session:
         self.closed_for: str | None = None  # why it ended
         self._microphone: object | None = None
         self.on_close: list[Callable[[], Awaitable[None]]] = []  # connections that end with it
-        self.events = EventHub()
+        self.events, self.mark = EventHub(), shared.mark_of(self.id)  # in every picture
         self.speech = SpeechInput(self.events)
-        engine, failed = shared.worker.engine, partial(self._from_engine, self._engine_failed)
-        stream = engine.config.stream
+        engine, stream = shared.worker.engine, shared.worker.engine.config.stream
+        failed = partial(self._from_engine, self._engine_failed)
         self.figures = Figures(shared.metrics, stream)
         self.playout = Playout(stream.fps, stream.lookahead_frames)
         self.stream = EngineStream(
             engine,
             state,
-            shared.converter.before(partial(self._from_engine, self._deliver), failed),
+            shared.converter.before(partial(self._from_engine, self._deliver), failed, self.mark),
             failed,
             metrics=shared.metrics,
             leaves_at=self.playout.clock.latest_at,

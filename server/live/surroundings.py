@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from engine.watermark.mark import Mark
+from engine.watermark.payload import Payload
 from server.live.beeps import BeepLog
 from server.live.frame_log import FrameLog
 from server.live.line import Voice
@@ -23,6 +25,11 @@ class Surroundings:
     beeps: BeepLog | None = None  # test mode
     frames: FrameLog | None = None  # test mode
     converter: Converter = field(default_factory=Converter)
+
+    def mark_of(self, session_id: str) -> Mark:
+        """What the pictures of that session carry."""
+        payload = Payload.of(self.settings.deployment, session_id)
+        return Mark(payload, self.settings.mark_key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import av
@@ -13,6 +14,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from engine.types import RgbImage
+from engine.watermark.mark import Mark
 
 if TYPE_CHECKING:
     from server.live.clips import Picture
@@ -21,8 +23,8 @@ Yuv = NDArray[np.uint8]  # (3H/2, W): Y, then U and V at half the size, two of t
 _own = threading.local()
 
 
-def to_yuv(rgb: RgbImage) -> Yuv:
-    """Planes (3H/2, W) of a picture (H, W, 3), cut to even sides as chroma needs."""
+def to_yuv(rgb: RgbImage, mark: Mark | None = None) -> Yuv:
+    """Planes (3H/2, W) of a picture (H, W, 3), cut to even sides as chroma needs, and marked."""
     height, width, _ = rgb.shape
     even = np.ascontiguousarray(rgb[: height // 2 * 2, : width // 2 * 2])
     if not hasattr(_own, "reformatter"):
@@ -31,6 +33,8 @@ def to_yuv(rgb: RgbImage) -> Yuv:
     planes: Yuv = _own.reformatter.reformat(
         frame, format="yuv420p", interpolation="AREA"
     ).to_ndarray()
+    if mark is not None:
+        mark.on_luma(planes[: height // 2 * 2])
     return planes
 
 
@@ -46,11 +50,15 @@ class Converter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="yuv")
 
     def before(
-        self, deliver: Callable[[list[Picture]], None], failed: Callable[[BaseException], None]
+        self,
+        deliver: Callable[[list[Picture]], None],
+        failed: Callable[[BaseException], None],
+        mark: Mark | None = None,
     ) -> Callable[[list[Picture]], None]:
         """What takes pictures from any thread and calls `deliver` on this one, or `failed`."""
 
         def convert(pictures: list[Picture]) -> None:
+            pictures = [replace(picture, mark=mark) for picture in pictures]
             for picture in pictures:
                 if picture.fresh:
                     picture.yuv  # noqa: B018 - made now, kept by the picture

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.types import Engine, RgbImage, VideoFrame
+from engine.watermark.mark import Mark
+from server.live.clips import Picture
 from server.live.events import Event
 from server.live.outlet import Heard, Outlet, Shown
 from server.sound.intake import PACKET_SAMPLES, SOUND_RATE_HZ, Downsampler, Pcm48
@@ -95,8 +97,8 @@ class Turn:
 class Recording:
     """A stream of the engine that is drawn whole. Touched by the engine thread alone."""
 
-    def __init__(self, engine: Engine, identity: Any, prompt: Any) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, identity: Any, prompt: Any, mark: Mark) -> None:
+        self._engine, self._mark = engine, mark
         self._state = engine.start(identity, seed=0)
         engine.set_prompt(self._state, prompt)
         self._to_16k = Downsampler()
@@ -142,7 +144,7 @@ class Recording:
         pairs = []
         for frame in frames:
             if frame.index >= self._first and len(self._sound) >= FRAME_SAMPLES:
-                pairs.append(Pair(frame.rgb.copy(), self._sound[:FRAME_SAMPLES]))
+                pairs.append(Pair(self._mark.on_rgb(frame.rgb), self._sound[:FRAME_SAMPLES]))
                 self._sound = self._sound[FRAME_SAMPLES:]
         return pairs
 
@@ -159,7 +161,7 @@ class Pairing(Outlet):
         self.over = asyncio.Event()  # the utterance is, and all of it is in the turn
         self.moved = asyncio.Event()  # something left
         self._turn, self._utterance = turn, utterance
-        self._frame: RgbImage | None = None
+        self._frame: Picture | None = None
         self._shown_at = 0  # the sound's time stamp at which the last fresh picture began
         self._before: Pcm48 = np.zeros(PACKET_SAMPLES, np.int16)  # the packet before the utterance
         self._begun, self._ending = False, False
@@ -167,10 +169,10 @@ class Pairing(Outlet):
 
     def show(self, shown: Shown) -> None:
         """Take a picture."""
-        if shown.picture.rgb is not self._frame:
+        if self._frame is None or shown.picture.rgb is not self._frame.rgb:
             stamp = int(shown.frame.pts or 0) * SOUND_RATE_HZ // 90_000
             self._shown_at = stamp // PACKET_SAMPLES * PACKET_SAMPLES
-        self._frame = shown.picture.rgb
+            self._frame = shown.picture
         self._give()
 
     def hear(self, heard: Heard) -> None:
@@ -202,7 +204,7 @@ class Pairing(Outlet):
         if self._frame is None:
             return
         while len(self._halves) > 1:
-            self._turn.offer(Pair(self._frame.copy(), np.concatenate(self._halves[:2])))
+            self._turn.offer(Pair(self._frame.marked.copy(), np.concatenate(self._halves[:2])))
             del self._halves[:2]
         if self._ending and not self._halves:
             self.over.set()

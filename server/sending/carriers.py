@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 from av.container import OutputContainer
 
+from engine.offline.credentials import Credentials
 from server.sending.senders import SendingFailed
 from server.targets import SUFFIXES, Address, TargetRefused
 
@@ -25,10 +26,16 @@ MATROSKA = {"cluster_time_limit": "1000"}
 
 
 class FileCarrier:
-    """A new file; raises `TargetRefused` if there is one of that name, or it cannot be made."""
+    """A new file, signed in the end.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Raises:
+        TargetRefused: there is one of that name, or it cannot be made.
+    """
+
+    finish_s = 60.0  # for what is left in the end: a long file is read again to be signed
+
+    def __init__(self, path: Path, credentials: Credentials | None = None) -> None:
+        self._path, self._credentials = path, credentials
         try:
             self._file = path.open("xb", buffering=0)
         except FileExistsError:
@@ -39,11 +46,13 @@ class FileCarrier:
 
     @contextmanager
     def opened(self) -> Iterator[OutputContainer]:
-        """The container, closed and whole after the block."""
+        """The container, closed, whole and signed after the block."""
         kind = SUFFIXES[self._path.suffix]
         options = {**FLUSHED, **(MP4 if kind == "mp4" else MATROSKA)}
         with self._file, av.open(self._file, "w", format=kind, options=options) as container:
             yield container
+        if self._credentials is not None:
+            self._credentials.sign(self._path)
 
     def discard(self) -> None:
         """Nothing was written: leave no empty file."""
@@ -62,6 +71,8 @@ class ProgramCarrier:
         greeting: what it reads before.
         hide: turns what it says into what everybody may read.
     """
+
+    finish_s = 4.0
 
     def __init__(
         self, command: list[str], format: str, greeting: bytes, hide: Callable[[str], str]

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from engine.errors import AvatarError
@@ -35,6 +35,7 @@ class Grant:
 
     subject: str = ""
     allows: frozenset[str] = frozenset(ACCESSES)
+    token: str = field(default="", compare=False)  # its fingerprint; "": none was asked for
 
 
 def sign(secret: str, subject: str, scopes: Iterable[str], expires_at: float) -> str:
@@ -59,10 +60,10 @@ def verify(secrets: Sequence[str], token: str, now: float) -> Grant:
         raise TokenRefused("the token is not signed with the server's secret")
     if _unpack(first).get("alg") != "HS256":
         raise TokenRefused("the token must be signed by HS256")
-    return _grant(_unpack(second), now)
+    return _grant(_unpack(second), now, hashlib.sha256(token.encode()).hexdigest()[:16])
 
 
-def _grant(claims: dict[str, Any], now: float) -> Grant:
+def _grant(claims: dict[str, Any], now: float, fingerprint: str) -> Grant:
     subject, scope = claims.get("sub"), claims.get("scope", "")
     begins, ends = claims.get("nbf", 0), claims.get("exp")
     if not isinstance(subject, str) or not subject:
@@ -76,7 +77,7 @@ def _grant(claims: dict[str, Any], now: float) -> Grant:
     words = scope.split() if isinstance(scope, str) else scope
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise TokenRefused("the token's scope must be words with spaces between")
-    return Grant(subject, frozenset(words))
+    return Grant(subject, frozenset(words), fingerprint)
 
 
 def _signature(secret: str, head: str) -> bytes:

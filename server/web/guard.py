@@ -42,7 +42,7 @@ def guards(settings: ServerSettings, refuse: Refuse) -> list[Middleware]:
                 CORSMiddleware,
                 allow_origins=settings.allow_origin,
                 allow_methods=("GET", "POST", "PATCH", "DELETE"),
-                allow_headers=("Authorization", "Content-Type", "If-Match"),
+                allow_headers=("Authorization", "Consent", "Content-Type", "If-Match"),
                 expose_headers=("ETag", "Link", "Location", "Retry-After", "WWW-Authenticate"),
                 allow_private_network=True,
             )

@@ -102,7 +102,9 @@ def _operation(route: Operation, method: str, terms: Terms, schemas: _Schemas) -
     ]
     parameters += schemas.query(terms.query)
     parameters += [
-        {"name": name, "in": "query", "schema": {"type": "string"}} for name in terms.names
+        {"name": name, "in": place, "schema": {"type": "string"}}
+        for place, names in (("query", terms.names), ("header", terms.headers))
+        for name in names
     ]
     about: Json = {
         **_summary(said),

@@ -27,6 +27,7 @@ class Terms:
     takes: Body | None = None
     query: type[BaseModel] | None = None
     names: tuple[str, ...] = field(default=())  # further parameters of the address
+    headers: tuple[str, ...] = field(default=())  # that it understands
 
 
 class Operation(Route):

@@ -64,6 +64,8 @@ class Viewer:
             self._tracks["video"] = AvatarVideoTrack(self.outlet)
             self._tracks["audio"] = AvatarAudioTrack(self.outlet)
         self._control = DataChannel(self._on_message)
+        if (label := session.settings.disclosed) is not None:
+            self._control.send({"type": "disclosure", "synthetic": True, "label": label})
         self._mic: tuple[MediaStreamTrack, Any] | None = None
         self._connected = asyncio.Event()
         self._over = asyncio.Event()

@@ -190,6 +190,11 @@ async def test_a_source_that_stalls_is_interrupted_too() -> None:
             assert 8 <= len(frames) <= (25 if paced else 13)  # a live face waits in silence
 
 
+def colour(frame: np.ndarray) -> tuple[int, ...]:
+    """The mean colour of a corner where no mouth is: the invisible mark cancels itself out."""
+    return tuple(np.rint(frame[:8].mean((0, 1)) / 4).astype(int))
+
+
 async def test_words_and_face_change_in_the_middle() -> None:
     async with avatar(prompt="smile") as face:
         for paced in (False, True):
@@ -198,9 +203,9 @@ async def test_words_and_face_change_in_the_middle() -> None:
             first, _ = await anext(speaking)
             await face.show(OTHER)
             async for frame, _ in speaking:
-                seen.add(tuple(frame[0, 0]))
-            assert tuple(OTHER[0, 0]) in seen
-            assert tuple(first[0, 0]) == tuple(PORTRAIT[0, 0])
+                seen.add(colour(frame))
+            assert colour(OTHER) in seen
+            assert colour(first) == colour(PORTRAIT)
             await face.show(PORTRAIT)
         assert await face.express("Slightly angry") == "angry 0.4"
         with pytest.raises(PromptRefused):

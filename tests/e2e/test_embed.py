@@ -60,8 +60,11 @@ def allowing(
     site: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     log = tmp_path_factory.mktemp("server") / "log.txt"
-    with ServerProcess(log, FAKE, ("--allow-origin", site[0])) as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PORTRAITTALK__DISCLOSURE", "on")
+        patch.setenv("PORTRAITTALK__DISCLOSURE_LABEL", "Von einer KI")
+        with ServerProcess(log, FAKE, ("--allow-origin", site[0])) as running:
+            yield running
 
 
 def write_page(folder: Path, server: ServerProcess, attributes: str) -> None:
@@ -94,6 +97,7 @@ def test_three_lines_of_html_are_an_avatar(
     page = open_page(site[0], script=NOTE_EVENTS + BLOCK_SOUND, allow=ICON)
     wait_state(page, "live")
     page.get_by_text("Live", exact=True).wait_for()
+    page.get_by_text("Von einer KI").wait_for()
     page.get_by_role("button", name="Turn the sound on").click()
     page.get_by_role("button", name="Turn the sound on").wait_for(state="hidden")
     assert page.evaluate(f"{ELEMENT}.video.muted") is False

@@ -33,7 +33,10 @@ ASKED = {
     "GET /api/ice-servers": "view",
     "GET /api/portraits": "view",
     "POST /api/portraits": "portraits",
+    "DELETE /api/portraits/{id}": "portraits",
     "GET /api/portraits/{id}/image": "view",
+    "GET /api/portraits/{id}/consent": "portraits",
+    "GET /api/consents": "portraits",
     "GET /api/test/events": "control",
     "GET /api/test/frames": "control",
     "POST /api/offer": "view",
@@ -73,6 +76,7 @@ ASKED = {
     "ws /api/sessions/{id}/media": "view",
     "ws /v1/realtime": "speak",
 }
+CONSENT = {"Consent": '{"who": "Ann Lee", "purpose": "a greeting"}'}
 BY_PARAMETER = {"ws /api/twilio", "ws /api/sessions/{id}/twilio"}
 
 
@@ -225,7 +229,7 @@ async def test_a_portrait_is_of_the_subject_that_enrolled_it(live: Live) -> None
     jpeg = encoded(photo(), "JPEG")
 
     async def enrol(sub: str) -> httpx.Response:
-        headers = {**bearer("portraits", sub=sub), "Content-Type": "image/jpeg"}
+        headers = {**bearer("portraits", sub=sub), "Content-Type": "image/jpeg", **CONSENT}
         return await live.http.post("/api/portraits", content=jpeg, headers=headers)
 
     async def shown(portrait: str, sub: str) -> tuple[int, int]:

@@ -80,6 +80,8 @@ async def test_health_and_config(http: httpx.AsyncClient) -> None:
         "ice_servers": [],
         "profile": "tiny",
         "speech": "tiny",
+        "consent_required": False,
+        "disclosure": None,
     }
 
 

@@ -40,6 +40,10 @@ def test_help_teaches_and_loads_nothing_heavy() -> None:
         "--allow-origin",
         "PORTRAITTALK__PORT",
         "--frame-code",
+        "--auth-secret",
+        "--insecure",
+        "--disclosure",
+        "--audit-log",
     ):
         assert word in done.stdout
     program = (

@@ -9,9 +9,10 @@ import time
 import numpy as np
 import pytest
 
+from server.enrolling import MOST
 from server.live.clips import Chunk
 from server.live.worker import WorkerBusy, WorkerStopped
-from server.service import MAX_ENROLLING, AvatarService
+from server.service import AvatarService
 from server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
 from tests.server.pictures import encoded, photo
@@ -29,7 +30,7 @@ async def test_a_stream_does_not_wait_for_pictures() -> None:
     bench = Bench(engine)
     service.worker.attach(bench.stream)
     began = time.monotonic()
-    uploads = [asyncio.ensure_future(service.enroll(UPLOAD)) for _ in range(3)]
+    uploads = [asyncio.ensure_future(service.enroller.enroll(UPLOAD)) for _ in range(3)]
     for i in range(50):
         await asyncio.sleep(max(0.0, began + 0.02 * i - time.monotonic()))
         bench.stream.push(Chunk(ramp(i * 960, 960), i * 960, None, time.monotonic()))
@@ -60,19 +61,19 @@ async def test_pictures_are_enrolled_one_at_a_time_off_the_engine_thread() -> No
 
     service = AvatarService(Watching(enroll_seconds=0.05, side=64), ServerSettings())
     await service.start(PORTRAIT, "Test")
-    await asyncio.gather(*(service.enroll(UPLOAD) for _ in range(MAX_ENROLLING)))
+    await asyncio.gather(*(service.enroller.enroll(UPLOAD) for _ in range(MOST)))
     await service.stop()
-    assert len(threads) == 1 + MAX_ENROLLING
+    assert len(threads) == 1 + MOST
     assert "engine" not in threads
 
 
 async def test_too_many_pictures_are_asked_to_come_again() -> None:
     service = AvatarService(FakeEngine(enroll_seconds=0.05, side=64), ServerSettings())
     await service.start(PORTRAIT, "Test")
-    uploads = [asyncio.ensure_future(service.enroll(UPLOAD)) for _ in range(MAX_ENROLLING)]
+    uploads = [asyncio.ensure_future(service.enroller.enroll(UPLOAD)) for _ in range(MOST)]
     await asyncio.sleep(0)
     with pytest.raises(WorkerBusy, match="4 pictures"):
-        await service.enroll(UPLOAD)
+        await service.enroller.enroll(UPLOAD)
     await asyncio.gather(*uploads)
     await service.stop()
 
@@ -80,7 +81,7 @@ async def test_too_many_pictures_are_asked_to_come_again() -> None:
 async def test_pictures_that_wait_when_the_server_stops_are_told_so() -> None:
     service = AvatarService(FakeEngine(enroll_seconds=0.2, side=64), ServerSettings())
     await service.start(PORTRAIT, "Test")
-    uploads = [asyncio.ensure_future(service.enroll(UPLOAD)) for _ in range(3)]
+    uploads = [asyncio.ensure_future(service.enroller.enroll(UPLOAD)) for _ in range(3)]
     await asyncio.sleep(0.05)  # the first is being looked at
     await service.stop()
     assert (await uploads[0]).name == "Upload"
@@ -92,7 +93,7 @@ async def test_pictures_that_wait_when_the_server_stops_are_told_so() -> None:
 async def test_a_cancelled_upload_stays_cancelled() -> None:
     service = AvatarService(FakeEngine(enroll_seconds=0.1, side=64), ServerSettings())
     await service.start(PORTRAIT, "Test")
-    upload = asyncio.ensure_future(service.enroll(UPLOAD))
+    upload = asyncio.ensure_future(service.enroller.enroll(UPLOAD))
     await asyncio.sleep(0.02)
     upload.cancel()
     with pytest.raises(asyncio.CancelledError):

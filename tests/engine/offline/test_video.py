@@ -122,7 +122,8 @@ def test_a_prompt_that_cannot_be_shown_is_refused_before_any_work(
 
 
 def pictures(folder: Path) -> list[bytes]:
-    return [path.read_bytes() for path in sorted(folder.iterdir())]
+    """What the files show; no two signatures of them are the same."""
+    return [np.asarray(Image.open(path)).tobytes() for path in sorted(folder.iterdir())]
 
 
 def test_a_stopped_run_goes_on_and_makes_the_very_same_frames(
@@ -345,11 +346,12 @@ def test_a_cut_out_stays_transparent_or_is_laid_on_a_background(
     assert kept[:50, :50, 3].max() == 0
     assert (kept[200:, :, 3] == 255).all()
     assert shown.shape == (512, 512, 3)
-    assert (shown[:50, :50] == (0, 0, 255)).all()
-    assert (shown[200:] == kept[200:, :, :3]).all()
+    marked = 9  # of 255 at most, by the invisible mark
+    assert np.abs(shown[:50, :50].astype(int) - (0, 0, 255)).max() <= marked
+    assert np.abs(shown[200:].astype(int) - kept[200:, :, :3]).max() <= 2 * marked
     with av.open(str(tmp_path / "grey.mp4")) as container:
         grey = next(container.decode(video=0)).to_ndarray(format="rgb24")
-    assert np.abs(grey[:50, :50].astype(int) - 128).max() <= 2
+    assert np.abs(grey[:50, :50].astype(int) - 128).max() <= 2 + marked
 
 
 def test_a_run_that_is_ended_leaves_nothing_half_made(tmp_path: Path) -> None:
