@@ -1,0 +1,8 @@
+"""The measures of the papers' tables, and what they leave out: one video, or a set of them."""
+
+from engine.evaluation.measures.clip import Clip
+from engine.evaluation.measures.columns import COLUMNS, Column
+from engine.evaluation.measures.measure import measure_clip, measure_set
+from engine.evaluation.measures.measured import Measured
+
+__all__ = ["COLUMNS", "Clip", "Column", "Measured", "measure_clip", "measure_set"]
