@@ -14,6 +14,7 @@ from engine.cli import app as engine_commands
 from engine.errors import AvatarError, ConfigError
 from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, given, with_groups
 from engine.telemetry import silence
+from server.evaluation.command import app as evaluation_commands
 from server.livekit_worker import app as livekit_commands
 from server.logs import LogFormat, configure
 from server.run import run_server
@@ -222,6 +223,7 @@ def token(
 
 app.add_typer(engine_commands)
 app.add_typer(livekit_commands)
+app.add_typer(evaluation_commands)
 
 
 def main() -> None:

@@ -47,7 +47,9 @@ def prepare(clip: EvaluationClip, folder: Path) -> Prepared:
     try:
         pcm, frames = _read(clip, notes)
         if len(pcm) < SAMPLE_RATE_HZ:
-            raise DataError(f"{clip.name}: only {len(pcm) / SAMPLE_RATE_HZ:.2f} s; a second is least")
+            raise DataError(
+                f"{clip.name}: only {len(pcm) / SAMPLE_RATE_HZ:.2f} s; a second is least"
+            )
         portrait = _even(frames[0] if clip.portrait is None else _portrait(clip.portrait, notes))
     except MediaError as error:
         raise DataError(f"{clip.name}: {error}") from error

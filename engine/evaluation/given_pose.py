@@ -91,7 +91,7 @@ class PoseGivenEngine(AvatarEngine):
         return state
 
     def step_many(self, streams: Sequence[tuple[StreamState, Pcm]]) -> list[list[VideoFrame]]:
-        """As the engine's, and notes in which frame the sound of each stream begins."""
+        """As the engine does, each with its own PCM (N,); notes in which frame the sound of each begins."""
         for state, pcm in streams:
             spoken = np.flatnonzero(pcm)
             if state.noise.begins is None and len(spoken):

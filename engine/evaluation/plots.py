@@ -30,7 +30,9 @@ def spread(titles: str, each: Mapping[str, Sequence[float]]) -> str:
         middle = x(float(np.median(values)))
         marks.append(f'<text x="{LEFT - 8}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
         marks += [f'<circle cx="{x(v):.1f}" cy="{y}" r="4" fill="{colour}" fill-opacity=".6"/>' for v in values]  # fmt: skip
-        marks.append(f'<path d="M{middle:.1f} {y - 9}V{y + 9}" stroke="{colour}" stroke-width="2"/>')
+        marks.append(
+            f'<path d="M{middle:.1f} {y - 9}V{y + 9}" stroke="{colour}" stroke-width="2"/>'
+        )
     return _frame(titles, height, low, high, x, "".join(marks))
 
 

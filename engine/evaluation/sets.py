@@ -97,7 +97,7 @@ def _manifest(folder: Path) -> EvaluationSet:
         raise DataError(f"{path}: unknown {', '.join(sorted(unknown))}; see engine.evaluation.sets")
     for wanted in ("name", "licence"):
         if not isinstance(raw.get(wanted), str) or not raw[wanted]:
-            raise DataError(f"{path}: {wanted} = \"...\" is missing")
+            raise DataError(f'{path}: {wanted} = "..." is missing')
     rows = raw.get("clips")
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{path}: it has no [[clips]]")
@@ -116,7 +116,9 @@ def _clip(folder: Path, row: Any, number: int) -> EvaluationClip:
     for key, value in row.items():
         wanted = (int, float) if key in numbers else (str,)
         if key in known and (not isinstance(value, wanted) or isinstance(value, bool)):
-            raise DataError(f"{where}: {key} = {value!r} is no {'number' if key in numbers else 'text'}")
+            raise DataError(
+                f"{where}: {key} = {value!r} is no {'number' if key in numbers else 'text'}"
+            )
     paths = {key: folder / row[key] for key in ("real", "portrait", "audio") if key in row}
     if missing := [path for path in paths.values() if not path.is_file()]:
         raise DataError(f"{where}: no file {missing[0]}")
