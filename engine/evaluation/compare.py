@@ -89,8 +89,13 @@ def differences(a: Report, b: Report) -> list[Difference]:
                     continue
                 apart = [theirs[c] - ours[c] for c in both]
                 low, high = interval(apart)
-                means = [float(np.mean([side[c] for c in both])) for side in (ours, theirs)]
-                found.append(Difference(system, protocol, name, *means, float(np.mean(apart)), low, high, len(both)))  # fmt: skip
+                a_mean, b_mean = (
+                    float(np.mean([side[c] for c in both])) for side in (ours, theirs)
+                )
+                mean = float(np.mean(apart))
+                found.append(
+                    Difference(system, protocol, name, a_mean, b_mean, mean, low, high, len(both))
+                )
     if not found:
         raise DataError("the two reports have no clip of a system and protocol in common")
     return found

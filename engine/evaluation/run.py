@@ -77,12 +77,12 @@ def evaluate(plan: Plan, progress: Progress, say: Say) -> Outcome:
     """Make what is missing, measure what is not measured; one bad clip ends nothing."""
     outcome = Outcome(plan.wanted.name, plan.wanted.licence, plan.wanted.layout)
     kept = plan.out / "kept"
-    for clip in plan.wanted.clips:
+    for asked in plan.wanted.clips:
         try:
-            outcome.prepared[clip.name] = prepare(clip, kept / "clips")
-            outcome.clips.append(clip.name)
+            outcome.prepared[asked.name] = prepare(asked, kept / "clips")
+            outcome.clips.append(asked.name)
         except AvatarError as error:
-            outcome.bad.append((clip.name, str(error)))
+            outcome.bad.append((asked.name, str(error)))
             say(f"left out: {error}")
     jobs = list(_jobs(plan, list(outcome.prepared.values())))
     for done, (system, protocol, clip) in enumerate(jobs):

@@ -6,7 +6,7 @@
 | full | the same networks with 25 steps |
 | steps4, no-cache, no-animatenet, warp | ablations of `offline` |
 | live | as delivered; made by `server.evaluation` |
-| re-encode, still, wrong-sound | the real clip as H.264; the portrait with the sound; the real pictures with other sound |
+| re-encode, still, wrong-sound | the real clip as H.264; the portrait with the sound; the re-encoded pictures with other sound |
 """
 
 from __future__ import annotations
@@ -124,20 +124,23 @@ def reference(name: str, clip: Prepared, others: list[Prepared], out: Path) -> M
         return Made()
     if clip.real is None:
         return None
+    sound = clip.pcm
+    notes: tuple[str, ...] = ()
     if name == "wrong-sound":
         sound, note = wrong_sound(clip, others)
-        write_lossless(frames_at(clip.real), sound, out)
-        return Made((note,))
+        notes = (note,)
     coded = out.with_suffix(".mp4")
     size = clip.portrait.shape[0] // 2 * 2, clip.portrait.shape[1] // 2 * 2
     pictures = (
         VideoFrame(i, np.ascontiguousarray(rgb[: size[0], : size[1]]))
         for i, rgb in enumerate(frames_at(clip.real))
     )
-    write_video(pictures, size, clip.sound, coded, alpha=False)
-    write_lossless(frames_at(coded), clip.pcm, out)
-    coded.unlink()
-    return Made()
+    try:
+        write_video(pictures, size, clip.sound, coded, alpha=False)
+        write_lossless(frames_at(coded), sound, out)
+    finally:
+        coded.unlink(missing_ok=True)
+    return Made(notes)
 
 
 def wrong_sound(clip: Prepared, others: list[Prepared]) -> tuple[Pcm, str]:

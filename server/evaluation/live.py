@@ -188,7 +188,7 @@ def as_rgb(planes: NDArray[np.uint8], height: int, width: int) -> RgbImage:
     import av
 
     picture = av.VideoFrame.from_ndarray(planes.reshape(height * 3 // 2, width), format="yuv420p")
-    return picture.to_ndarray(format="rgb24")
+    return np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
 
 
 def _upload(url: str, portrait: RgbImage) -> str:
