@@ -20,7 +20,18 @@ from engine.training.speech.voice import F32, RATE, Voice
 # espeak-ng accents and speakers beside those of `Espeak.say` and of `engine.evaluation.spoken`.
 ACCENTS = ("en-029", "en-us-nyc", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us")
 SPEAKERS = (
-    *("adam", "Alicia", "Andrea", "Andy", "Annie", "anika", "belinda", "benjamin", "david", "Denis"),
+    *(
+        "adam",
+        "Alicia",
+        "Andrea",
+        "Andy",
+        "Annie",
+        "anika",
+        "belinda",
+        "benjamin",
+        "david",
+        "Denis",
+    ),
     *("edward", "Gene", "grandma", "Hugo", "Jacky", "john", "Lee", "linda", "m5", "m8", "Marco"),
     *("Mario", "max", "Michael", "miguel", "norbert", "pablo", "paul", "quincy", "rob", "sandro"),
     *("shelby", "steph", "travis", "victor", "zac"),
