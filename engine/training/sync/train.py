@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.evaluation.measures.track import face_reader
 from engine.config import EngineConfig
+from engine.evaluation.measures.track import face_reader
 from engine.motion.retarget import FaceBasis
 from engine.nets.sync_expert import SyncExpert
-from engine.outputs import own_work
+from engine.outputs import own_folder
 from engine.training.checkpoints import CHECKPOINT
 from engine.training.net_trainer import Keys, NetPlan, NetTrainer
 from engine.training.sync.dataset import Talk, roughened, talks, unseen_faces
@@ -102,7 +102,7 @@ def main(
     """Make the voices, train, and write the weights into the folder."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
-    own_work(work)
+    own_folder(work, earlier=(work / "speech").is_dir())
     speak(work / "speech", cache, {"espeak": espeak, "kokoro": kokoro}, seed)
     basis = FaceBasis.load(EngineConfig().weights / "basis.npz")
     faces = unseen_faces(stills, face_reader(), basis)
