@@ -28,16 +28,15 @@ from PIL import Image
 from engine.config import HOP_SAMPLES, SAMPLE_RATE_HZ
 from engine.errors import AvatarError, DataError
 from engine.types import Pcm, RgbImage
-from server.evaluation.chromium import run_chromium
 from server.live import frame_code
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 SERVE = (sys.executable, "-m", "server.cli", "serve", "--frame-code")
 POSED = (sys.executable, "-m", "server.evaluation.posed_server")
 RECORDER = Path(__file__).with_name("record.js")
-START_S, SETTLE_S, AFTER_S = 120.0, 2.0, 1.5  # for the server; before speech and after it
+START_S, SETTLE_S, AFTER_S = 300.0, 2.0, 1.5  # for the server; before speech and after it
 AT_ONCE = 20  # pictures fetched in one message
 PUSH = SAMPLE_RATE_HZ // 10  # samples of speech in one message
 FASTER = 10.0  # than it is spoken
@@ -55,7 +54,11 @@ class Delivered:
 
 
 def deliver(
-    portrait: RgbImage, pcm: Pcm, folder: Path, command: tuple[str, ...] = SERVE
+    browser: Browser,
+    portrait: RgbImage,
+    pcm: Pcm,
+    folder: Path,
+    command: tuple[str, ...] = SERVE,
 ) -> Delivered:
     """Have a server say 16 kHz sound (N,) through a portrait (H, W, 3), and receive it in Chromium.
 
@@ -64,18 +67,16 @@ def deliver(
         command: the server, which takes `--port N` and draws the frame code.
 
     Raises:
-        BackendUnavailable: there is no Chromium.
-        DataError: nothing of the speech was shown.
+        AvatarError: the server does not come up.
+        DataError: nothing of the speech was shown, or the portrait is refused.
     """
-    with (
-        _server(command, folder / "server.txt") as url,
-        run_chromium("--autoplay-policy=no-user-gesture-required") as browser,
-    ):
+    with _server(command, folder / "server.txt") as url:
         name = _upload(url, with_strip(portrait))
         page = browser.new_page()
         page.add_init_script(path=RECORDER)
         page.goto(f"{url}/healthz")
         session, sent, seen = _say(url, name, pcm, page)
+        page.close()
         with urllib.request.urlopen(f"{url}/api/test/frames", timeout=10) as answer:
             left = [row for row in json.load(answer)["frames"] if row["session"] == session]
     return arrange(seen, left, sent, portrait.shape[:2], -(-len(pcm) // HOP_SAMPLES))

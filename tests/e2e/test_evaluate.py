@@ -80,9 +80,9 @@ def test_a_set_is_evaluated_told_and_not_done_twice(tmp_path: Path, browser: Bro
 def test_what_a_receiver_gets_is_put_in_the_order_of_the_sound(
     tmp_path: Path, browser: Browser
 ) -> None:
-    assert browser.is_connected()  # a machine without Chromium skips
     portrait = np.full((160, 160, 3), 90, np.uint8)
-    made = deliver(portrait, hum(np.ones(25, np.float32)), tmp_path, (*FAKE, "--frame-code"))
+    sound = hum(np.ones(25, np.float32))
+    made = deliver(browser, portrait, sound, tmp_path, (*FAKE, "--frame-code"))
     assert len(made.frames) == 25
     assert made.frames[0].shape == portrait.shape
     assert made.held < 25
