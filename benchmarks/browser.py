@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 
-NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-    "--disable-features=WebRtcHideLocalIpsWithMdns,MediaRouter",
-    "--allow-loopback-in-peer-connection",  # without it there are no ICE candidates on 127.0.0.1
-)
+from server.evaluation.chromium import run_chromium
 
 # Keeps a list of the page's peer connections, so that a measurement can ask them for their figures.
 WATCH_CONNECTIONS = """
@@ -37,26 +19,6 @@ window.RTCPeerConnection = class extends window.RTCPeerConnection {
 """
 
 
-class ChromiumMissing(Exception):
-    """No Chromium on this machine; the message says how to get one."""
-
-
-def find_chromium() -> Path:
-    """Path of an installed Chromium; `CHROMIUM` in the environment names another one.
-
-    Raises:
-        ChromiumMissing: none of the usual names is on the PATH.
-    """
-    named = os.environ.get("CHROMIUM")
-    found = named or next((path for name in NAMES if (path := shutil.which(name))), None)
-    if not found or not Path(found).exists():
-        raise ChromiumMissing(
-            f"Chromium is needed ({', '.join(NAMES)}), found {named or 'none'}; install it, on Debian "
-            "with `apt-get install chromium`, or name its path in the environment variable CHROMIUM"
-        )
-    return Path(found)
-
-
 @contextmanager
 def launch(microphone: Path | None = None, *, extra: tuple[str, ...] = ()) -> Iterator[Browser]:
     """Run Chromium until the block ends.
@@ -65,15 +27,11 @@ def launch(microphone: Path | None = None, *, extra: tuple[str, ...] = ()) -> It
         microphone: wav file the fake microphone plays in a loop (mono, 16 bit); None beeps.
         extra: more command line switches.
     """
-    flags = [*FLAGS, *extra]
+    flags = list(extra)
     if microphone is not None:
         flags.append(f"--use-file-for-fake-audio-capture={microphone}")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=flags)
-        try:
-            yield browser
-        finally:
-            browser.close()
+    with run_chromium(*flags) as browser:
+        yield browser
 
 
 def new_page(browser: Browser, *, width: int = 1280, height: int = 860, dark: bool = False) -> Page:

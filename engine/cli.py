@@ -105,7 +105,7 @@ def _draw(config: EngineConfig, casting: Casting, audio: Path, held: Held) -> Re
 
     loaded, resumable = load_profile(config), config.profile == "sd15"
     fused = config.diffusion.long_video == "fusion"
-    with _bar("windows, then frames" if fused else "drawing frames") as progress:
+    with bar("windows, then frames" if fused else "drawing frames") as progress:
         return make(
             loaded,
             casting,
@@ -138,7 +138,7 @@ def motion(
 
     config = EngineConfig(calm=calm)
 
-    with _bar("seconds of sound") as progress:
+    with bar("seconds of sound") as progress:
         frames = write(audio, out, config, seed=seed, idle=idle, progress=progress)
     typer.echo(f"{out}: {frames} frames")
 
@@ -203,7 +203,7 @@ def prepare(
         speech=speech,
         models_dir=models_dir,
     )
-    with _bar("preparing") as progress:
+    with bar("preparing") as progress:
         report = prepare_folder(
             videos,
             out,
@@ -268,7 +268,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _bar(task: str) -> Iterator[Callable[[int, int], None]]:
+def bar(task: str) -> Iterator[Callable[[int, int], None]]:
     """A bar that shows how far `task` is; it takes what is done and what there is in all."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

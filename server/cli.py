@@ -16,6 +16,7 @@ from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, gi
 from engine.provenance_cli import detect
 from engine.telemetry import silence
 from exports.cli import app as export_commands
+from server.evaluation.command import app as evaluation_commands
 from server.livekit_worker import app as livekit_commands
 from server.logs import LogFormat, configure
 from server.run import run_server
@@ -268,6 +269,7 @@ app.add_typer(engine_commands)
 app.add_typer(export_commands)
 app.command()(detect)
 app.add_typer(livekit_commands)
+app.add_typer(evaluation_commands)
 
 
 def main() -> None:

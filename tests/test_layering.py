@@ -78,7 +78,7 @@ ROOMS = {
             "livekit_worker",
             "app",
         ),
-        *("run", "cli"),
+        *("run", "evaluation", "cli"),
     ),
 }
 TORCH_FOLDERS = (
@@ -118,6 +118,17 @@ DOORS = {
         "engine.training.portraittalk.run_stage",
     },
     "engine/profiles/__init__.py": {"engine.profiles.sd15", "engine.profiles.speech"},
+    "server/evaluation/command.py": {
+        *(
+            f"engine.evaluation.{name}"
+            for name in ("about", "blind", "compare", "lossless", "page")
+        ),
+        *(f"engine.evaluation.{name}" for name in ("run", "sets", "systems", "table")),
+    },
+    "server/evaluation/posed_server.py": {
+        "engine.evaluation.given_pose",
+        "engine.training.data.talking_video",
+    },
     "engine/profiles/checkpoints.py": {"engine.loaders.hubert_motion", "engine.loaders.trained"},
 }
 

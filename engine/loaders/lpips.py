@@ -1,10 +1,11 @@
-"""LPIPS (Zhang et al. 2018, arXiv 1801.03924), AlexNet, with the published linear layers."""
+"""LPIPS (Zhang et al. 2018, arXiv 1801.03924), AlexNet or VGG16, with the published linear layers (v0.1)."""
 
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,12 +36,31 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
+@dataclass(frozen=True, slots=True)
+class _Backbone:
+    """How a network's convolutions follow each other."""
+
+    name: str  # in the file
+    strides: tuple[tuple[int, int], ...]  # stride and padding of each
+    pooled: tuple[int, ...]  # convolutions that a pooling goes before
+    pool: int  # its side; its stride is 2
+    kept: tuple[int, ...]  # whose activations are compared
+
+
+_BACKBONES = {
+    "alexnet": _Backbone(
+        "AlexNet_0", ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1)), (1, 2), 3, (0, 1, 2, 3, 4)
+    ),
+    "vgg16": _Backbone("VGG16_0", ((1, 1),) * 13, (2, 4, 7, 10), 2, (1, 3, 6, 9, 12)),
+}
+
+
 class Lpips(nn.Module):
     """Perceptual distance of two batches of images (B, 3, H, W) in [-1, 1] -> (B,)."""
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, net: Literal["alexnet", "vgg16"] = "alexnet") -> None:
         super().__init__()
-        with fetch("lpips-alexnet", cache)[0].open("rb") as file:
+        with fetch(f"lpips-{net}", cache)[0].open("rb") as file:
             saved = _ArraysOnly(file).load()
 
         def tensor(array: Any) -> Tensor:
@@ -48,14 +68,15 @@ class Lpips(nn.Module):
 
         self.mean: Tensor
         self.std: Tensor
+        self._backbone = backbone = _BACKBONES[net]
         self.convolutions = nn.ModuleList()
-        for index, (stride, padding) in enumerate(((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))):
-            layer = saved["AlexNet_0"][f"Conv_{index}"]
+        for index, (stride, padding) in enumerate(backbone.strides):
+            layer = saved[backbone.name][f"Conv_{index}"]
             kernel = tensor(layer["kernel"]).permute(3, 2, 0, 1).contiguous()  # HWIO -> OIHW
             conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], kernel.shape[2], stride, padding)
             conv.weight.data, conv.bias.data = kernel, tensor(layer["bias"])  # type: ignore[union-attr]
             self.convolutions.append(conv)
-        for index in range(5):
+        for index in range(len(backbone.kept)):
             linear = tensor(saved[f"NetLinLayer_{index}"]["Conv_0"]["kernel"]).permute(3, 2, 0, 1)
             self.register_buffer(f"linear{index}", linear.contiguous())
         self.register_buffer("mean", torch.tensor([-0.030, -0.088, -0.188])[None, :, None, None])
@@ -67,16 +88,21 @@ class Lpips(nn.Module):
         x = (x - self.mean) / self.std
         kept = []
         for index, conv in enumerate(self.convolutions):
-            if index in (1, 2):
-                x = F.max_pool2d(x, 3, 2)
+            if index in self._backbone.pooled:
+                x = F.max_pool2d(x, self._backbone.pool, 2)
             x = F.relu(conv(x))
-            kept.append(x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-10))
+            if index in self._backbone.kept:
+                kept.append(x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-10))
         return kept
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance (B,) of `a` and `b`; 0 for equal images."""
-        total = torch.zeros(len(a), device=a.device)
-        for index, (x, y) in enumerate(zip(self.features(a), self.features(b), strict=True)):
+        return self.apart(self.features(a), self.features(b))
+
+    def apart(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
+        """Distance (B,) of images whose `features` are `a` and `b`."""
+        total = torch.zeros(len(a[0]), device=a[0].device)
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
             weight = getattr(self, f"linear{index}")
             total = total + F.conv2d((x - y).square(), weight).mean((1, 2, 3))
         return total

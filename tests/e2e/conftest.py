@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
-from benchmarks.browser import ChromiumMissing, find_chromium, launch, new_page
+from benchmarks.browser import launch, new_page
 from benchmarks.server_process import ROOT, SERVE, ServerProcess
+from server.evaluation.chromium import ChromiumMissing, find_chromium
 from tests.e2e.live import write_voice
 
 FAKE = (SERVE[0], "-m", "tests.server.fake_server")

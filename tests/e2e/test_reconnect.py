@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Response
 
-from benchmarks.browser import FLAGS, WATCH_CONNECTIONS, find_chromium
+from benchmarks.browser import WATCH_CONNECTIONS
 from benchmarks.server_process import ROOT, ServerProcess
+from server.evaluation.chromium import FLAGS, find_chromium
 from tests.e2e.conftest import FAKE, OpenPage
 from tests.e2e.live import MOTION, sessions, wait_live, wait_until
 from tests.e2e.network import SERVER_IP, NoNetwork, Wire, running, wire

@@ -1,0 +1,1 @@
+"""Training of the audio-lip expert (`engine.nets.sync_expert`)."""

@@ -1,0 +1,1 @@
+"""Videos as a viewer receives them, and the command `portraittalk evaluate`."""
