@@ -145,6 +145,10 @@ class PortraitRegistry:
         self._used[portrait_id] = self._clock()
         return found
 
+    def look_up(self, portrait_id: str) -> Portrait | None:
+        """Return an upload, whoever asks."""
+        return self._uploads.get(portrait_id)
+
     def listed(self) -> list[Portrait]:
         """The portraits everybody may see."""
         return [self._default] if self._default is not None else []

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from engine.face.image_file import Picture, read_picture
@@ -99,8 +100,10 @@ class AvatarService:
         loop = asyncio.get_running_loop()
         self._looking = loop.call_later(CAPACITY_S, self._offer_places)
 
-    async def enroll(self, data: bytes, subject: str = "", face: int | None = None) -> Portrait:
-        """Register an image file, which is then that of `subject`.
+    async def enroll(
+        self, data: bytes, subject: str = "", face: int | None = None, portrait_id: str = ""
+    ) -> Portrait:
+        """Register an image file, which is then that of `subject`; without an id it gets one.
 
         Of several faces number `face` talks, from the left and from 1; without it the largest.
 
@@ -117,6 +120,8 @@ class AvatarService:
             )
         finally:
             self.enrolling -= 1
+        if portrait_id:  # it has one: it was enrolled elsewhere
+            portrait = replace(portrait, id=portrait_id)
         self.portraits.add(portrait)
         return portrait
 
