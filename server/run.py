@@ -34,6 +34,10 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
         shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else shown
         typer.echo(f"http://{shown}:{port}/")
 
+    if settings.replica:
+        from server.cluster.run import end_with_input
+
+        end_with_input()
     sys.setswitchinterval(0.001)  # the loop paces sound: it must not wait long for the engine
     others_give_way()
     server = Server(app, settings, announce, lambda: drain(app.state.service, settings.drain_s))

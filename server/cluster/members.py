@@ -43,7 +43,7 @@ class Members:
     async def watch(self) -> None:
         """Ask all replicas how they are, for ever."""
         while True:
-            self.urls |= {k: v for k, v in (await self._find()).items() if k not in self.urls}
+            self.urls = dict(await self._find())
             await asyncio.gather(*(self._look(name) for name in self.urls))
             await asyncio.sleep(LOOK_S)
 
