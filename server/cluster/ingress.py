@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -82,21 +82,30 @@ async def _replica_for(connection: HTTPConnection, body: dict[str, Any]) -> str:
     """The replica to ask, which knows the portrait that is meant."""
     members, session = members_of(connection), _session_of(connection, body)
     name = members.place() if session is None else await members.locate(session)
-    if session is None and connection.scope.get("method") in (None, "POST"):
-        if connection.url.path in _MAKES and name in members.loads:
-            members.loads[name].sent += 1
     await members.share_with(name, _portrait_of(connection, body))
     return name
+
+
+def _placing(
+    connection: HTTPConnection, name: str, body: dict[str, Any]
+) -> AbstractContextManager[None]:
+    """Count what makes a session as one, until the replica itself does."""
+    makes = connection.url.path in _MAKES and _session_of(connection, body) is None
+    if makes and connection.scope.get("method", "POST") == "POST":
+        return members_of(connection).placing(name)
+    return contextlib.nullcontext()
 
 
 async def forward(request: Request) -> Response:
     """Ask the replica, and answer what it answers."""
     body = await read_body(request, MAX_BODY)
+    read = _json(body)
     for _ in range(TRIES):
         name = ""
         try:
-            name = await _replica_for(request, _json(body))
-            return await _forward_to(request, name, body)
+            name = await _replica_for(request, read)
+            with _placing(request, name, read):
+                return await _forward_to(request, name, body)
         except LOST:
             members_of(request).gone(name)
     raise ApiError(503, "no_replica", "no server answers; try again", {"Retry-After": "1"})
@@ -146,7 +155,8 @@ async def forward_socket(socket: WebSocket) -> None:
         name = ""
         try:
             name = await _replica_for(socket, {})
-            upstream = await _open(socket, name)
+            with _placing(socket, name, {}):
+                upstream = await _open(socket, name)
             break
         except aiohttp.WSServerHandshakeError as error:
             said = f"the server refuses this WebSocket: {error.message}"

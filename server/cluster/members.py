@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+import math
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import aiohttp
@@ -38,6 +40,7 @@ class Members:
         self.loads: dict[str, Load] = {}  # of those that answer
         self._where: OrderedDict[str, tuple[str, dict[str, Any]]] = OrderedDict()  # and its state
         self._uploads: OrderedDict[str, tuple[bytes, dict[str, str]]] = OrderedDict()
+        self._placed: defaultdict[str, dict[object, float]] = defaultdict(dict)  # when it was made
         self._moving, self._giving = asyncio.Lock(), asyncio.Lock()
 
     async def watch(self) -> None:
@@ -48,14 +51,16 @@ class Members:
             await asyncio.sleep(LOOK_S)
 
     async def _look(self, name: str) -> None:
+        began = time.monotonic()
         try:
             answer = await self.ask(name, "GET", "/cluster/report", limit_s=SILENT_S)
         except (aiohttp.ClientError, ApiError, TimeoutError):
             self.gone(name)
             return
         sessions = {each["id"]: each for each in answer["sessions"]}
+        placed = self._placed[name] = {k: at for k, at in self._placed[name].items() if at > began}
         self.loads[name] = Load(
-            answer["places"], len(sessions), answer["step_ms"], answer["draining"]
+            answer["places"], len(sessions), answer["step_ms"], answer["draining"], len(placed)
         )
         for known, (where, _) in list(self._where.items()):
             if where == name and known not in sessions:
@@ -68,6 +73,18 @@ class Members:
     def gone(self, name: str) -> None:
         """It does not answer: nobody is sent there until it does again."""
         self.loads.pop(name, None)
+
+    @contextlib.contextmanager
+    def placing(self, name: str) -> Iterator[None]:
+        """Inside the block a session is made there: it counts until a report that was asked for later."""
+        mark = object()
+        self._placed[name][mark] = math.inf
+        if name in self.loads:
+            self.loads[name].sent += 1
+        try:
+            yield
+        finally:
+            self._placed[name][mark] = time.monotonic()
 
     def headers(self, address: str = "") -> dict[str, str]:
         """Those that open a replica's door, for who asks from `address`."""

@@ -79,7 +79,7 @@ class Replica:
         if not port:
             raise RuntimeError(f"a server ended at start with status {self._child.wait()}")
         self._url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self._directory = ray.get_actor(DIRECTORY)
+        self._directory = ray.get_actor(DIRECTORY, namespace=APP)
         ray.get(self._directory.say.remote(self._name, self._url))
 
     def check_health(self) -> None:
