@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount
@@ -21,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketState
 from engine.errors import AvatarError
 from engine.motion.expression import WORDS
 from engine.types import Engine, RgbImage
+from server.cluster import inside
 from server.doors import DOORS
 from server.doors.camera import CallDevices, in_call
 from server.errors import ApiError, refusal
@@ -185,6 +187,11 @@ def refuse(request: HTTPConnection, api: ApiError) -> Response:
     )
 
 
+def _replica(settings: ServerSettings) -> list[Middleware]:
+    secret = settings.cluster_secret
+    return [Middleware(inside.FromIngress, secret=secret)] if secret else []
+
+
 def create_app(engine: Engine, settings: ServerSettings, default: RgbImage, name: str) -> Starlette:
     """Make the application around a loaded engine; `default` (H, W, 3) is the bundled portrait."""
 
@@ -209,9 +216,10 @@ def create_app(engine: Engine, settings: ServerSettings, default: RgbImage, name
         routes=[
             *_ROUTES,
             *(route for door in DOORS for route in door.ROUTES),
+            *(inside.ROUTES if settings.replica else ()),
             Mount("/page", StaticFiles(directory=page_folder(), check_dir=False)),
         ],
         lifespan=lifespan,
         exception_handlers=handlers,
-        middleware=guards(settings, refuse),
+        middleware=[*_replica(settings), *guards(settings, refuse)],
     )

@@ -16,6 +16,8 @@ from engine.options import CheckpointOptions, EngineOptions, SamplingOptions, gi
 from engine.provenance_cli import detect
 from engine.telemetry import silence
 from exports.cli import app as export_commands
+from server.cluster.options import ClusterOptions
+from server.cluster.run import environment_of, serve_cluster
 from server.evaluation.command import app as evaluation_commands
 from server.livekit_worker import app as livekit_commands
 from server.logs import LogFormat, configure
@@ -231,6 +233,22 @@ def serve(
         seconds = seconds_a_frame(loaded, decode_image(BUNDLED_PORTRAIT.read_bytes()))
         typer.echo(f"sd15: {how_slow(seconds, config.stream.frame_ms)}")
     run_server(loaded, settings)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@with_groups
+def cluster(context: typer.Context, server: ServerOptions, options: ClusterOptions) -> None:
+    """Serve from several processes or machines as one server, on Ray (extra `ray`).
+
+    Each replica is a `portraittalk serve`; what else that takes (`--profile`, checkpoints) is given on
+    to it. Machines join by `ray start --address HEAD:6379`; then `portraittalk cluster --ray-address auto`
+    on the head. Browsers reach one address for pages and signalling, and each replica by UDP for media.
+    """
+    flags = given(server)
+    settings = ServerSettings.merge(os.environ, flags)
+    configure(settings.log_format)
+    command = [sys.executable, "-m", "server.cli", "serve", *context.args]
+    serve_cluster(options, settings, command, environment_of(flags, os.environ))
 
 
 @app.command()

@@ -31,8 +31,9 @@ class Enroller:
         subject: str = "",
         face: int | None = None,
         consent: Consent | None = None,
+        portrait_id: str = "",
     ) -> Portrait:
-        """Register an image file, which is then that of `subject`.
+        """Register an image file, which is then that of `subject`; without an id it gets one.
 
         Of several faces number `face` talks, from the left and from 1; without it the largest.
 
@@ -51,6 +52,8 @@ class Enroller:
         finally:
             self.waiting -= 1
         portrait = replace(made, consent=consent)
+        if portrait_id:  # it has one: it was enrolled elsewhere
+            portrait = replace(portrait, id=portrait_id)
         self._portraits.add(portrait)
         return portrait
 

@@ -165,6 +165,10 @@ class PortraitRegistry:
         if portrait.id in self._uploads:
             self._forget(portrait.id, "deleted")
 
+    def look_up(self, portrait_id: str) -> Portrait | None:
+        """Return an upload, whoever asks."""
+        return self._uploads.get(portrait_id)
+
     def listed(self) -> list[Portrait]:
         """The portraits everybody may see."""
         return [self._default] if self._default is not None else []

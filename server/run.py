@@ -20,6 +20,7 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
     from server.app import create_app
     from server.priority import others_give_way
     from server.settings import BUNDLED_NAME, BUNDLED_PORTRAIT
+    from server.web.draining import drain
     from server.web.serving import Server, listen
 
     # Pillow warns about what is wrong with uploaded pictures: they are refused or read all the same.
@@ -33,9 +34,13 @@ def run_server(engine: Engine, settings: ServerSettings) -> None:
         shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else shown
         typer.echo(f"http://{shown}:{port}/")
 
+    if settings.replica:
+        from server.cluster.run import end_with_input
+
+        end_with_input()
     sys.setswitchinterval(0.001)  # the loop paces sound: it must not wait long for the engine
     others_give_way()
-    server = Server(app, settings, announce)
+    server = Server(app, settings, announce, lambda: drain(app.state.service, settings.drain_s))
     with contextlib.closing(listen(settings)) as bound:
         with contextlib.suppress(KeyboardInterrupt):  # raised again after a clean stop
             server.run([bound])

@@ -35,6 +35,7 @@ from server.webrtc.signaling import Role, check_offer, configure_library
 from server.webrtc.viewer import Viewer
 
 log = logging.getLogger(__name__)
+DELETED = "portrait_deleted"  # why a session ends that shows one
 CAPACITY_S = 1.0
 MakeViewer = Callable[[Session], Viewer]  # a door's own kind, with its data channels
 Follow = Callable[[Session], object]  # what is done with each new session
@@ -117,6 +118,12 @@ class AvatarService:
         self.metrics.places.set(self.capacity.places)
         loop = asyncio.get_running_loop()
         self._looking = loop.call_later(CAPACITY_S, self._offer_places)
+
+    async def delete_portrait(self, portrait: Portrait) -> None:
+        """Forget a portrait and its consent record; sessions that show it end."""
+        self.portraits.delete(portrait)
+        for session in [each for each in self.sessions if each.portrait_id == portrait.id]:
+            await session.close(DELETED)
 
     async def open_session(self, options: SessionOptions, address: str = "") -> Session:
         """Make a session that waits for its first receiver; it takes no place until then.

@@ -91,6 +91,8 @@ class ServerSettings:
     disclosure: Disclosure = "auto"  # say that it is AI-generated; auto: beyond this machine
     disclosure_label: str = "AI-generated"
     audit_log: str = ""  # file of JSON lines; "": with tokens the server's own log
+    replica: str = ""  # name of this server in a cluster, which its sessions' ids begin with
+    cluster_secret: str = dataclasses.field(default="", repr=False)  # of a cluster's servers
     frame_code: bool = False  # test mode: the code strip on every frame, /api/test/events
 
     def __post_init__(self) -> None:
@@ -115,6 +117,8 @@ class ServerSettings:
             raise ConfigError(
                 f"realtime_upstream={self.realtime_upstream!r} is not like wss://host/v1/realtime"
             )
+        if bool(self.replica) != bool(self.cluster_secret):
+            raise ConfigError("replica and cluster_secret are both set by portraittalk cluster")
         if (self.microphone or self.loopback) and not self.camera:
             raise ConfigError("microphone and loopback are those of a call: give a camera too")
         try:

@@ -15,7 +15,6 @@ from server.web.http import check_type, read_body, service_of, unfit
 from server.web.routes import Operation, Terms
 
 HEADER = "Consent"
-DELETED = "portrait_deleted"  # why a session ends that shows one
 
 
 def _is_picture(kind: str) -> bool:
@@ -60,9 +59,7 @@ async def delete(request: Request) -> Response:
     service, portrait = service_of(request), _asked_for(request)
     if portrait.id == DEFAULT_ID:
         raise ApiError(403, "forbidden", "the bundled portrait stays")
-    service.portraits.delete(portrait)
-    for session in [each for each in service.sessions if each.portrait_id == portrait.id]:
-        await session.close(DELETED)
+    await service.delete_portrait(portrait)
     return Response(status_code=204)
 
 

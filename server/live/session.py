@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
+from server.cluster.names import new_session, resume_token
 from server.live.broadcast import Broadcast
 from server.live.clips import Picture
 from server.live.engine_stream import EngineStream
@@ -47,9 +47,10 @@ class Session:
         admit: Callable[[Session], bool] = lambda session: True,
         on_closed: Callable[[Session], None] = lambda session: None,
     ) -> None:
-        self.id = secrets.token_urlsafe(12)
-        self.token = secrets.token_urlsafe(24)  # who has it may take the viewer's place
-        self.settings, self.portrait_id = shared.settings, options.portrait_id
+        settings = shared.settings
+        self.id = options.session_id or new_session(settings.replica)
+        self.token = resume_token(settings.cluster_secret, self.id)
+        self.settings, self.portrait_id = settings, options.portrait_id
         self.subject, self.prompt = options.subject, ""  # whose portraits it may show; words
         self.mood: Mood = "idle"
         self.closed_for: str | None = None  # why it ended

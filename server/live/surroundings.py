@@ -39,5 +39,6 @@ class SessionOptions:
     portrait_id: str = "default"
     prompt: str = ""
     voice: Voice = "both"
+    session_id: str = ""  # that of a session which goes on here; "": a new one
     subject: str = ""  # whose it is, where tokens are asked for
     expires_s: float | None = None  # without any receiver; None: as the server is set

@@ -7,9 +7,10 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -17,7 +18,6 @@ from starlette.applications import Starlette
 from engine.errors import ConfigError
 from server.settings import ServerSettings
 from server.web.connections import Connection, Doorkeeper, most_connections
-from server.web.draining import drain
 
 # So many are accepted in one go, before any of them can be refused; more wait in the system's queue.
 ACCEPTED_AT_ONCE, QUEUED = 16, 2048
@@ -43,23 +43,29 @@ class Server(uvicorn.Server):
 
     Args:
         ready: called with the port once it listens.
+        drain: what SIGTERM waits for.
     """
 
     def __init__(
-        self, app: Starlette, settings: ServerSettings, ready: Callable[[int], None]
+        self,
+        app: Starlette,
+        settings: ServerSettings,
+        ready: Callable[[int], None],
+        drain: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         keeper = Doorkeeper(most_connections(settings), settings.connections_per_address)
         config = uvicorn.Config(
             app,
             http=partial(Connection, keeper),  # type: ignore[arg-type]
             ws="websockets-sansio",
+            loop="asyncio",  # not uvloop, which some extras bring along
             backlog=ACCEPTED_AT_ONCE,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=3,
         )
         super().__init__(config)
-        self._app, self._settings, self._ready = app, settings, ready
+        self._drained, self._ready = drain, ready
         self._draining: asyncio.Future[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -81,6 +87,5 @@ class Server(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._drain, sig)
 
     def _drain(self, sig: int) -> None:
-        draining = drain(self._app.state.service, self._settings.drain_s)
-        self._draining = asyncio.ensure_future(draining)
+        self._draining = asyncio.ensure_future(self._drained())
         self._draining.add_done_callback(lambda done: super(Server, self).handle_exit(sig, None))

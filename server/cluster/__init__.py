@@ -1,0 +1,1 @@
+"""Several servers as one: an ingress that places sessions on replicas, which Ray Serve keeps running."""
