@@ -17,8 +17,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.audio.sound_file import read_audio
 from engine.config import FPS
 from engine.errors import DataError, PortraitRefused
+from engine.evaluation.alignment import Aligner, read_transcripts
 from engine.face.detector import FaceReader
 from engine.face.landmarks import apply, crop_transform
 from engine.motion.channels import spread_matrix
@@ -27,6 +29,7 @@ from engine.nets.sync_expert import LIPS, SyncExpert, lip_shapes
 from engine.training.face.dataset import HELD_OUT_EVERY
 from engine.training.motion.rules import mouth
 from engine.training.speech.data import read_shard
+from engine.training.speech.espeak import Espeak
 from engine.training.speech.phones import Phone
 from engine.training.speech.voice import RATE
 
@@ -34,6 +37,7 @@ F32 = NDArray[np.float32]
 HOP = RATE // FPS
 STILL = np.zeros(6, np.float32)
 SENTENCES = 4  # of a talk
+FACES_EACH = 2  # that say a recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,20 @@ def talks(
                 f"{path.stem}/{first}", np.concatenate(pieces), phones,
                 faces[rng.randint(len(faces))], basis, net,
             )  # fmt: skip
+
+
+def recorded_talks(
+    folder: Path, faces: Sequence[F32], basis: FaceBasis, net: SyncExpert, seed: int = 1
+) -> Iterator[Talk]:
+    """The recordings of an LJSpeech folder, their phones by forced alignment, each on two faces."""
+    rng = np.random.RandomState(seed)
+    aligner = Aligner(Espeak().ipa)
+    for name, words in read_transcripts(folder).items():
+        pcm = read_audio(folder / f"{name}.flac")
+        phones = aligner.align(pcm, words)
+        for _ in range(FACES_EACH):
+            face = faces[rng.randint(len(faces))]
+            yield talk(f"recorded_{name}", pcm, phones, face, basis, net)
 
 
 def talk(
