@@ -82,7 +82,7 @@ def lips_of(phones: Sequence[Phone], pcm: F32, face: F32, basis: FaceBasis) -> F
 def talks(
     folder: Path, faces: Sequence[F32], basis: FaceBasis, net: SyncExpert, seed: int = 0
 ) -> Iterator[Talk]:
-    """The sentences of `folder`, four at a time with pauses between, each talk on a face of its own.
+    """The sentences of `folder`, four at a time with pauses between, each on one of `faces` (478, 2).
 
     Raises:
         DataError: the folder holds no speech.
@@ -112,7 +112,7 @@ def talks(
 def recorded_talks(
     folder: Path, faces: Sequence[F32], basis: FaceBasis, net: SyncExpert, seed: int = 1
 ) -> Iterator[Talk]:
-    """The recordings of an LJSpeech folder, their phones by forced alignment, each on two faces."""
+    """The recordings of an LJSpeech folder, their phones by forced alignment, each on two faces (478, 2)."""
     rng = np.random.RandomState(seed)
     aligner = Aligner(Espeak().ipa)
     for name, words in read_transcripts(folder).items():
@@ -135,7 +135,7 @@ def talk(
 
 
 def roughened(spectrum: F32, shapes: F32, rng: np.random.RandomState) -> tuple[F32, F32]:
-    """Another microphone, room and voice; lips read with noise, by a reader that smooths and drifts."""
+    """Spectra (T, 80) of another microphone, room and voice; shapes (T, 8) read with noise, blur and drift."""
     half = spectrum.shape[1] // 2
     bands = np.arange(half) + rng.uniform(-2.5, 2.5)
     mels = spectrum.reshape(len(spectrum), 2, half)
