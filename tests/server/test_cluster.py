@@ -26,7 +26,7 @@ from server.cluster.placement import Load, choose, wanted
 from server.cluster.run import environment_of
 from server.settings import ServerSettings
 from server.trust.tokens import ACCESSES, sign
-from tests.server.live import Live, serving, until
+from tests.server.live import Live, serving, until, watching
 from tests.server.pictures import encoded, photo
 
 ROOT = Path(__file__).parents[2]
