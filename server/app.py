@@ -149,8 +149,15 @@ async def openapi(request: Request) -> Response:
 
 _HEALTH = ("status", "sessions")
 _CONFIG = (
-    *("fps", "lookahead_ms", "max_sessions", "version", "profile", "speech", "expressions"),
-    *("consent_required", "disclosure"),
+    "fps",
+    "lookahead_ms",
+    "max_sessions",
+    "version",
+    "profile",
+    "speech",
+    "expressions",
+    "consent_required",
+    "disclosure",
 )
 _ROUTES = [
     Operation("/", index, None, GET=Terms({200: "text/html"})),

@@ -61,7 +61,7 @@ class Job:
             yield replace(frame, rgb=self.marked(self.finish(frame.rgb)))
 
     def marked(self, rgb: RgbImage) -> RgbImage:
-        """A frame (H, W, 3 or 4) with the mark in it, if there is to be one."""
+        """A frame (H, W, 3), or (H, W, 4) with alpha, with the mark in it, if there is to be one."""
         return rgb if self.mark is None else self.mark.on_rgb(rgb)
 
 

@@ -20,8 +20,12 @@ DEVELOPMENT = "portraittalk development"  # organisation in certificates made he
 _YEARS = 10
 _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 _OTHER_USES = (
-    *("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
-    *("encipher_only", "decipher_only"),
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "encipher_only",
+    "decipher_only",
 )
 _PEM = serialization.Encoding.PEM
 

@@ -25,7 +25,7 @@ _AROUND = 6  # pixels to each side that a pixel is compared with
 _FLOOR = 16.0  # added to the variance there
 
 Plane = NDArray[np.float32]
-Values = NDArray[np.complex128]
+Amplitudes = NDArray[np.complex128]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class _Peak:
     certainty: float
     scale: float
     key: str
-    values: Values  # (K,) brought into phase
+    values: Amplitudes  # (K,) brought into phase
 
 
 def flattened(luma: NDArray[np.uint8]) -> Plane:
@@ -99,7 +99,7 @@ def _read(peaks: Iterable[_Peak]) -> Found | None:
     return None
 
 
-def _look(plane: Values, key: str, scale: float) -> _Peak:
+def _look(plane: Amplitudes, key: str, scale: float) -> _Peak:
     """Where the pilot of `key` is likeliest, in amplitudes (2 HIGHEST + 1, HIGHEST + 1)."""
     waves = waves_of(key)
     values = plane[waves.down + HIGHEST, waves.across]
@@ -113,7 +113,7 @@ def _look(plane: Values, key: str, scale: float) -> _Peak:
     return _Peak(float(certainty), scale, key, values * turned)
 
 
-def _amplitudes(flat: Plane, scale: float) -> Values:
+def _amplitudes(flat: Plane, scale: float) -> Amplitudes:
     """Complex amplitudes of all waves in (H, W), (2 HIGHEST + 1, HIGHEST + 1)."""
     height, width = flat.shape
     step = 2 * np.pi / (SIDE * scale)

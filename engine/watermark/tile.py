@@ -62,7 +62,7 @@ def waves_of(key: str) -> Waves:
 
 
 def make_tile(key: str, payload: Payload) -> NDArray[np.float64]:
-    """One square (SIDE, SIDE) of the pattern, with a mean square of 1."""
+    """One square (128, 128) of the pattern, with a mean square of 1."""
     waves = waves_of(key)
     signs = np.where(waves.pilot, 1, encode(payload)[waves.bits])
     square = square_of(waves, signs * strengths(waves) * waves.phases)
