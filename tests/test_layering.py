@@ -91,6 +91,7 @@ TORCH_FILES = {
     "engine/diffusion/latent_fusion.py",
     "engine/diffusion/samplers.py",
     "engine/profiles/sd15.py",
+    "engine/profiles/speech.py",
     "engine/render/head_square.py",
     "engine/render/sd15.py",
     "engine/render/sd15_graphs.py",
