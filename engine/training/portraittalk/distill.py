@@ -26,6 +26,7 @@ from engine.nets.conditions import Conditions, Guidance
 from engine.nets.portraittalk import Caches
 from engine.training.checkpoints import RunningMean
 from engine.training.mouth_crop import mouth_crop
+from engine.training.portraittalk.card import run_card
 from engine.training.portraittalk.dataset import TalkBatch, TalkData
 from engine.training.portraittalk.diffusion_loss import STEPS, epsilon_loss
 from engine.training.portraittalk.patch_judge import PatchJudge
@@ -200,7 +201,8 @@ class DistillTrainer:
     def save(self, path: Path) -> None:
         """Write what a resumed run needs, and the student's weights, into a folder."""
         if self.accelerator.is_main_process:
-            save_stage(path, self.trained, self.mean, self.optimiser, self._state())
+            card = run_card(self.system, "distill", self.settings, self.step, self.trained)
+            save_stage(path, self.trained, self.mean, self.optimiser, card, self._state())
         self.accelerator.wait_for_everyone()
 
     def _state(self) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from engine.config import WEIGHTS as BUNDLED
 from engine.errors import ConfigError, DataError
-from engine.loaders.trained import WEIGHTS, load_trained
+from engine.loaders.run_card import WEIGHTS
 from engine.motion.retarget import FaceBasis
 from engine.training.data.clips import Clip, load_clips
+from engine.training.portraittalk.begin import as_prepared, build_system
 from engine.training.portraittalk.dataset import SampleSettings, TalkData
 from engine.training.portraittalk.distill import DistillTrainer
 from engine.training.portraittalk.patch_judge import likeness
@@ -20,13 +21,10 @@ from engine.training.portraittalk.stage_config import (
     DistillSettings,
     RunConfig,
     StageSettings,
-    earlier,
     load_run_config,
 )
 from engine.training.portraittalk.stage_trainer import StageTrainer
 from engine.training.portraittalk.stages import FRAMES
-from engine.training.portraittalk.start_weights import begin, copy_encoder
-from engine.training.portraittalk.system import TalkingSystem
 
 
 def train(config: Path, stage: str, *, cpu: bool = False, quiet: bool = False) -> dict[str, float]:
@@ -84,17 +82,6 @@ def make_accelerator(settings: StageSettings, *, cpu: bool) -> Accelerator:
     return Accelerator(cpu=cpu, mixed_precision=settings.precision, kwargs_handlers=[unused])
 
 
-def build_system(run: RunConfig, stage: str, clips: list[Clip]) -> TalkingSystem:
-    """The networks of a run with what its earlier stages learnt."""
-    system = begin(run.model, run.data.size, run.models, clips)
-    before = earlier(stage)
-    load_trained(system.model, [run.folder(name) for name in before[:2]])
-    if run.model.size == "small":
-        copy_encoder(system.model)
-    load_trained(system.model, [run.folder(name) for name in before[2:]])
-    return system
-
-
 def talk_data(
     run: RunConfig,
     clips: list[Clip],
@@ -114,7 +101,7 @@ def talk_data(
         frames=frames,
         masked=settings.masked if masked else 0.0,
         hole_share=settings.holes,
-        embedding=run.model.face_embedding,
+        embedding=as_prepared(run.model, clips)[0].face_embedding,
         speech=run.model.speech_features if run.model.conditioning == "difftalk" else 0,
     )
 

@@ -22,10 +22,11 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from engine.audio.speech_encoder import WIDTH
 from engine.config import from_mapping
 from engine.errors import ConfigError
+from engine.loaders.run_card import Stage
 from engine.nets.sd15_config import CodecSizes, Sd15Config
 
 T = TypeVar("T")
-Stage = Literal["codec", "identity", "animate", "joint"]
+FACE_EMBEDDING = 512  # numbers, where no clip says how many
 STAGES: tuple[Stage, ...] = ("codec", "identity", "animate", "joint")
 
 
@@ -65,7 +66,7 @@ class ModelSettings:
     reference_writer: Literal["self", "reference_net"] = "self"
     guider: Literal["control_net", "pose_guider"] = "control_net"
     projection: Literal["faceid", "portrait"] = "faceid"
-    face_embedding: int = 512
+    face_embedding: int = 0  # numbers of a face embedding; 0: as the clips were prepared
     conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"
     speech_features: int = WIDTH  # of the prepared speech, for "difftalk"
     prediction: Literal["noise", "velocity"] = "noise"  # Stable Diffusion 1.5 gives noise
@@ -85,6 +86,7 @@ class ModelSettings:
         """The networks' own configuration, for images of `side` pixels."""
         names = {f.name for f in dataclasses.fields(Sd15Config)}
         mine = {n: v for n, v in dataclasses.asdict(self).items() if n in names}
+        mine["face_embedding"] = self.face_embedding or FACE_EMBEDDING
         base = Sd15Config.full() if self.size == "full" else Sd15Config.small()
         unet = dataclasses.replace(base.unet, sample_size=side // 8)
         if self.width:

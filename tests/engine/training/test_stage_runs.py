@@ -12,7 +12,7 @@ from engine.errors import ConfigError, DataError
 from engine.training.checkpoints import CHECKPOINT
 from engine.training.data.clips import load_clips
 from engine.training.data.drawn_clips import write_drawn_clips
-from engine.training.portraittalk.run_stage import build_system
+from engine.training.portraittalk.begin import build_system
 from engine.training.portraittalk.stage_config import STAGES, load_run_config
 from tests.engine.training.stage_runs import (
     SIDE,

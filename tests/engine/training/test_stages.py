@@ -9,7 +9,8 @@ import torch
 
 from engine.errors import DataError
 from engine.loaders.files import WrongFamily
-from engine.loaders.trained import WEIGHTS, load_trained
+from engine.loaders.run_card import WEIGHTS
+from engine.loaders.trained import load_trained
 from engine.training.data.clips import PROMPT, Clip, load_clips
 from engine.training.portraittalk.diffusion_loss import NoiseSchedule, shifted
 from engine.training.portraittalk.stage_config import StageSettings
