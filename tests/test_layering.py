@@ -52,6 +52,7 @@ TORCH_FILES = {
     "engine/diffusion/latent_fusion.py",
     "engine/diffusion/samplers.py",
     "engine/profiles/sd15.py",
+    "engine/profiles/sd15_trained.py",
     "engine/render/head_square.py",
     "engine/render/sd15.py",
     "engine/render/sd15_networks.py",
@@ -61,7 +62,9 @@ TORCH_PACKAGES = {"torch", "transformers", "diffusers", "cv2", "scipy", "mediapi
 LIGHT = {
     "engine.loaders.registry",
     "engine.loaders.checkpoints",
-}  # a table: no torch, see tests/engine/loaders/test_registry.py
+    "engine.loaders.run_card",
+    "engine.loaders.safetensors_header",
+}
 OWNERS = {
     "onnxruntime": {"engine/backends/onnxruntime.py", "engine/backends/device_memory.py"},
     "openvino": {"engine/backends/openvino.py"},
@@ -73,7 +76,7 @@ DOORS = {
         "engine.training.portraittalk.run_stage",
     },
     "engine/profiles/__init__.py": {"engine.profiles.sd15"},
-    "engine/profiles/checkpoints.py": {"engine.loaders.hubert_motion", "engine.loaders.trained"},
+    "engine/profiles/checkpoints.py": {"engine.loaders.hubert_motion"},
 }
 
 

@@ -17,6 +17,7 @@ class Checkpoint:
         bytes_about: size of the download, rounded.
         needed: the profile does not run without it.
         space: embedding space of a face encoder or identity adapter.
+        adapts: it takes embeddings of that space, and makes none.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Checkpoint:
     profiles: tuple[str, ...] = ("sd15",)
     needed: bool = False
     space: str = ""
+    adapts: bool = False
     by_hand: bool = False  # not on the hub: its owner distributes it in another way
 
     def command(self, models_dir: Path) -> str:
@@ -105,6 +107,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         licence="non-commercial (research only)",
         commercial=False,
         space=BUFFALO,
+        adapts=True,
     ),
     Checkpoint(
         id="faceid-portrait",
@@ -115,6 +118,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         licence="non-commercial (research only)",
         commercial=False,
         space=BUFFALO,
+        adapts=True,
     ),
     Checkpoint(
         id="lcm-lora",

@@ -50,16 +50,6 @@ def start_tokens(start: Start, config: Sd15Config, models_dir: Path) -> Tokenise
     return WordNumbers(config.text.vocabulary, config.text.length)
 
 
-def start_checkpoints(start: Start, config: Sd15Config) -> list[str]:
-    """Names of the public checkpoints that `start_model` reads, in their order."""
-    if start.kind == "random":
-        return []
-    names = ["sd15"]
-    names += ["control-mediapipe-face"] if config.guider == "control_net" else []
-    names += ["taesd"]
-    return names + ([start.adapter] if start.adapter != "none" else [])
-
-
 def open_guidance(model: PortraitTalkModel) -> None:
     """Let the lines and landmarks of a random AnimateNet through from the first step on.
 

@@ -34,7 +34,8 @@ class Sampling(SamplerSettings):
 
     num_inference_steps: int = 4
     trailing: bool = True  # DDIM's steps counted from the last one back, as students are trained
-    tiny_codec: bool = True
+    tiny_codec: bool = True  # what decodes; and what encodes, unless `tiny_latents` says
+    tiny_latents: bool | None = None
     long_video: Literal["cache", "fusion", "neither"] = "cache"  # see `DiffusionSettings`
     window: int = 16  # of latent fusion, in frames
     overlap: int = 4
@@ -141,7 +142,9 @@ class FrameNetworks:
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [-1, 1] -> latents (B, 4, h, w)."""
-        return self.model.codec.encode(images, tiny=self.sampling.tiny_codec)
+        how = self.sampling
+        tiny = how.tiny_codec if how.tiny_latents is None else how.tiny_latents
+        return self.model.codec.encode(images, tiny=tiny)
 
     def decode(self, latents: Tensor) -> RgbImage:
         """Latents (1, 4, h, w) -> the frame (S, S, 3)."""

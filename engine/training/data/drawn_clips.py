@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from engine.backends import load_backend
 from engine.config import WEIGHTS
 from engine.face import arkit
 from engine.face.landmarks import apply, crop_transform
@@ -32,10 +33,14 @@ from engine.face.topology import (
 )
 from engine.motion.retarget import FaceBasis, turn_head
 from engine.outputs import own_folder
+from engine.render.specs import ENROLL
+from engine.render.tiny_embedding import TinyEmbedder
 from engine.training.data.clips import ClipArrays, ClipCard, write_clip
+from engine.training.data.face_embedding import FaceEmbedder, without_background
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
+BUNDLED = TinyEmbedder.name
 Colour = tuple[int, int, int]
 FINE = 4  # times finer than asked for while drawing
 EYES = 1.9  # times larger than life, or 64 pixels do not show them
@@ -86,7 +91,6 @@ class DrawnPerson:
 
 def neutral_shape() -> F32:
     """The bundled portrait's landmarks (478, 2) in crop units, and upright."""
-    from engine.backends import load_backend
     from engine.face.detector import DETECTOR, LANDMARKS, FaceReader
 
     portrait = Path(__file__).parents[3] / "server" / "data" / "astronaut.png"
@@ -168,8 +172,26 @@ def paint(person: DrawnPerson, points: F32, size: int, wall: Colour) -> RgbImage
     return np.asarray(canvas.resize((size, size), Image.Resampling.BOX))
 
 
-def write_drawn_clips(out: Path, *, people: int = 8, frames: int = 12, size: int = 64) -> list[str]:
-    """Write one clip a person below `out` / clips; their names."""
+def bundled_embedder() -> FaceEmbedder:
+    """The face encoder in the package."""
+    runtime = load_backend("openvino", threads=1)
+    return TinyEmbedder(runtime.load(ENROLL, WEIGHTS / "tiny" / f"{ENROLL.name}.onnx"))
+
+
+def write_drawn_clips(
+    out: Path,
+    *,
+    people: int = 8,
+    frames: int = 12,
+    size: int = 64,
+    embed: FaceEmbedder | None = None,
+) -> list[str]:
+    """Write one clip a person below `out` / clips; their names.
+
+    Args:
+        embed: makes the embeddings of the drawn faces. Without it each person has numbers of its own,
+            which tell people apart better than any encoder, but which no portrait leads to.
+    """
     own_folder(out, earlier=any(out.glob("clips/*/clip.json")))
     shape = neutral_shape()
     basis = FaceBasis.load(WEIGHTS / "tiny" / "basis.npz")
@@ -181,24 +203,44 @@ def write_drawn_clips(out: Path, *, people: int = 8, frames: int = 12, size: int
             [landmarks_of(person, shape, basis, f, p) for f, p in zip(faces, poses, strict=True)]
         )
         card = ClipCard(
-            video="drawn", person=person.name, frames=frames, size=size, face_encoder="drawn"
+            video="drawn",
+            person=person.name,
+            frames=frames,
+            size=size,
+            face_encoder="drawn" if embed is None else embed.name,
         )
-        shown = np.arange(0, frames, max(1, frames // 4))
+        shown = np.arange(0, frames, max(1, frames // 4), dtype=np.int64)
+        lit = zip(points, walls(person, frames, number), strict=True)
+        images = [paint(person, row, size, wall) for row, wall in lit]
         arrays = ClipArrays(
             points,
             poses[:, :2],
             np.zeros((frames, 52), np.float32),
             np.ones(frames, np.float32),
-            shown.astype(np.int64),
-            np.repeat(person.embedding[None], len(shown), 0),
+            shown,
+            _embeddings(person, shown, images, points, embed),
             None,
             None,
         )
-        drawn = zip(points, walls(person, frames, number), strict=True)
-        images = (paint(person, row, size, wall) for row, wall in drawn)
         write_clip(out / "clips" / person.name, card, arrays, images)
         names.append(person.name)
     return names
+
+
+def _embeddings(
+    person: DrawnPerson,
+    shown: NDArray[np.int64],
+    images: list[RgbImage],
+    points: F32,
+    embed: FaceEmbedder | None,
+) -> F32:
+    """Embeddings (K, E) of the frames `shown`."""
+    if embed is None:
+        return np.repeat(person.embedding[None], len(shown), 0)
+    rows = [
+        embed(without_background(images[i], points[i]), points[i] * len(images[i])) for i in shown
+    ]
+    return np.stack(rows)
 
 
 def main() -> None:
@@ -208,8 +250,16 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=8)
     parser.add_argument("--frames", type=int, default=12)
     parser.add_argument("--size", type=int, default=64)
+    parser.add_argument(
+        "--face-encoder",
+        choices=("drawn", BUNDLED),
+        default="drawn",
+        help="whose embeddings: drawn, numbers of each person's own, which a portrait cannot be drawn "
+        "with later; tiny, the encoder in the package",
+    )
     args = parser.parse_args()
-    write_drawn_clips(args.out, people=args.people, frames=args.frames, size=args.size)
+    embed = bundled_embedder() if args.face_encoder == BUNDLED else None
+    write_drawn_clips(args.out, people=args.people, frames=args.frames, size=args.size, embed=embed)
 
 
 if __name__ == "__main__":
