@@ -182,7 +182,13 @@ def prepare(
     layout: Annotated[str, typer.Option(help="auto, plain, hdtf or mead.")] = "auto",
     size: Annotated[int, typer.Option(help="Pixels a side of a prepared image.")] = 512,
     shard: Annotated[str, typer.Option(help="I/N: only every N-th video from the I-th.")] = "0/1",
-    face_encoder: Annotated[str, typer.Option(help="tiny, sface, auraface, insightface.")] = "tiny",
+    face_encoder: Annotated[
+        str,
+        typer.Option(
+            help="tiny (in the package), sface, auraface, insightface; clip: an image encoder in a face "
+            "encoder's place. A run trained on the clips is drawn with the same one."
+        ),
+    ] = "tiny",
     speech: Annotated[str, typer.Option(help="tiny, hubert-base or hubert-large.")] = "tiny",
     models_dir: Annotated[Path, typer.Option(help="Your folder of checkpoints.")] = MODELS_DIR,
 ) -> None:

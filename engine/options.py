@@ -186,7 +186,7 @@ class CheckpointOptions:
         FaceEncoderName | None,
         typer.Option(
             metavar="<name>",
-            help="Face encoder: insightface, auraface, sface or tiny; a trained run knows its own.",
+            help="Face encoder: insightface, auraface, sface, tiny or clip; a trained run knows its own.",
             rich_help_panel=SD15,
         ),
     ] = None

@@ -186,7 +186,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
     ),
     Checkpoint(
         id="sface",
-        what="face encoder, 128 numbers (the default); its identity adapter must be trained",
+        what="face encoder, 128 numbers; its identity adapter must be trained",
         repository="opencv/face_recognition_sface",
         files=("face_recognition_sface_2021dec.onnx",),
         bytes_about=39 * MB,
@@ -204,5 +204,16 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         licence="non-commercial (research only)",
         commercial=False,
         space=BUFFALO,
+    ),
+    Checkpoint(
+        id="clip",
+        what="CLIP's image encoder in the face encoder's place (an ablation of the paper); its "
+        "identity adapter must be trained",
+        repository="h94/IP-Adapter",
+        files=("models/image_encoder/config.json", "models/image_encoder/model.safetensors"),
+        bytes_about=2528 * MB,
+        licence="Apache-2.0",
+        commercial=True,
+        space="clip-vit-h-14",
     ),
 )

@@ -13,7 +13,7 @@ from torch import nn
 
 from engine.loaders.control_net import SUBFOLDER, load_control_net
 from engine.loaders.ip_adapter import install, read_ip_adapter
-from engine.loaders.registry import find, require
+from engine.loaders.registry import one_file, require
 from engine.loaders.run_card import Start
 from engine.loaders.sd15 import Sd15Files, load_tiny
 from engine.nets.attention import ZeroAttention
@@ -92,11 +92,8 @@ def _public_model(start: Start, config: Sd15Config, models_dir: Path) -> Portrai
         writer = IdentityUnet(files.unet(config.unet), writer_config(config))
     projection = IdentityProjection.build(config) if config.face_encoder else None
     if projection is not None and start.adapter != "none":
-        folder = require(start.adapter, models_dir)
-        path = folder / find(start.adapter).files[0]
-        if not path.is_file():
-            path = path.with_suffix(".safetensors")
-        install(read_ip_adapter(path), unet, projection)
+        adapter = read_ip_adapter(one_file(start.adapter, models_dir))
+        install(adapter, unet, projection)
     elif projection is not None:
         with torch.no_grad():
             for name, parameter in unet.named_parameters():

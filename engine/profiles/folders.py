@@ -26,9 +26,3 @@ def checkpoint_folders(needed: Sequence[str], how: DiffusionSettings) -> dict[st
             "command that brings each"
         )
     return {name: require(name, how.models_dir) for name in needed}
-
-
-def one_file(folders: dict[str, Path], name: str) -> Path:
-    """The single file of a checkpoint; it may also be there as .safetensors."""
-    path = folders[name] / find(name).files[0]
-    return path if path.is_file() else path.with_suffix(".safetensors")

@@ -23,7 +23,7 @@ from engine.loaders.face_encoder import align, check_space, load_face_encoder
 from engine.loaders.hubert_motion import load_hubert_motion, lookahead_frames
 from engine.loaders.ip_adapter import install, read_ip_adapter
 from engine.loaders.lora import fuse_lora
-from engine.loaders.registry import check_licences, find, locate
+from engine.loaders.registry import check_licences, find, locate, one_file
 from engine.loaders.run_card import TrainedRun, find_run
 from engine.loaders.sd15 import Sd15Files, load_tiny, load_vae
 from engine.motion.retarget import FaceBasis
@@ -41,7 +41,7 @@ from engine.profiles.checkpoints import (
     few_step_lora,
     needed_checkpoints,
 )
-from engine.profiles.folders import checkpoint_folders, one_file
+from engine.profiles.folders import checkpoint_folders
 from engine.profiles.run_settings import trailing
 from engine.profiles.sd15_trained import trained_parts
 from engine.render.sd15 import DiffusionRenderer, Embed
@@ -207,10 +207,10 @@ def _public_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dty
     embed: Embed | None = None
     if projection is not None:
         embed = load_face_encoder(how.face_encoder, folders[how.face_encoder])
-        adapter = read_ip_adapter(one_file(folders, how.adapter))
+        adapter = read_ip_adapter(one_file(how.adapter, how.models_dir))
         install(adapter, unet, projection)
     if few_step := few_step_lora(how):
-        fuse_lora(unet.get_submodule("unet"), one_file(folders, few_step))
+        fuse_lora(unet.get_submodule("unet"), one_file(few_step, how.models_dir))
     control = load_control_net(
         folders["control-mediapipe-face"] / SUBFOLDER, config.unet, dtype=dtype
     )

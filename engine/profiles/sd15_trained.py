@@ -12,13 +12,14 @@ from engine.diffusion.samplers import make_scheduler, set_steps
 from engine.errors import ConfigError
 from engine.loaders.face_encoder import load_face_encoder
 from engine.loaders.lora import fuse_lora
+from engine.loaders.registry import one_file
 from engine.loaders.run_card import RunSampling, TrainedRun
 from engine.loaders.start_weights import start_model, start_tokens
 from engine.loaders.trained import load_stages
 from engine.nets.portraittalk import PortraitTalkModel
 from engine.nets.text_tokens import Tokenise
 from engine.profiles.checkpoints import BUNDLED, encoder_of, few_step_lora, run_checkpoints
-from engine.profiles.folders import checkpoint_folders, one_file
+from engine.profiles.folders import checkpoint_folders
 from engine.profiles.run_settings import check_run
 from engine.render.sd15 import Embed
 from engine.render.specs import ENROLL
@@ -52,7 +53,7 @@ def trained_parts(
     model = start_model(card.start, card.networks, how.models_dir)
     load_stages(model, card.start, run.folders)
     if few_step := few_step_lora(how):  # over what was trained, which would overwrite it
-        fuse_lora(model.unet.get_submodule("unet"), one_file(folders, few_step))
+        fuse_lora(model.unet.get_submodule("unet"), one_file(few_step, how.models_dir))
     return model.to(dtype), start_tokens(card.start, card.networks, how.models_dir), embed
 
 

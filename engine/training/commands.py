@@ -26,7 +26,7 @@ from engine.training.data.speech_features import (
 )
 from engine.training.data.video_folders import Layout
 
-FACE_ENCODERS = ("tiny", "sface", "auraface", "insightface")
+FACE_ENCODERS = ("tiny", "sface", "auraface", "insightface", "clip")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

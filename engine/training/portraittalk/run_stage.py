@@ -8,7 +8,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from engine.config import WEIGHTS as BUNDLED
 from engine.errors import ConfigError, DataError
-from engine.loaders.run_card import WEIGHTS
+from engine.loaders.registry import one_file
+from engine.loaders.run_card import WEIGHTS, read_card
 from engine.motion.retarget import FaceBasis
 from engine.training.data.clips import Clip, load_clips
 from engine.training.portraittalk.begin import as_prepared, build_system
@@ -66,12 +67,27 @@ def distill(
         raise DataError(
             f"nothing to distil in {run.run}: run `portraittalk train joint --config {config}` first"
         )
+    _check_teacher(run.folder("joint") / WEIGHTS, settings)
+    few_step = one_file(settings.begin_with, run.models) if settings.begin_with else None
     accelerator = make_accelerator(settings, cpu=cpu)
     clips = load_clips(run.data.clips)
     system = build_system(run, "distill", clips)
     data, held_out = talk_data(run, clips, settings, settings.frames, masked=False)
-    trainer = DistillTrainer(system, settings, data, held_out, accelerator, perceptual)
+    trainer = DistillTrainer(system, settings, data, held_out, accelerator, perceptual, few_step)
     return train_into(run.folder("distill"), trainer, settings, "distill", quiet=quiet)
+
+
+def _check_teacher(weights: Path, settings: DistillSettings) -> None:
+    """Refuse to guide a teacher that never learnt to do without words and identity."""
+    card = read_card(weights)
+    if settings.distribution_matching == 0 or settings.teacher_guidance in (0, 1):
+        return
+    if card is not None and not card.sampling.guidable:
+        raise ConfigError(
+            f"teacher_guidance={settings.teacher_guidance:g}: {weights.parent} was trained without "
+            "ever leaving words and identity out, so there is nothing to guide from; use 1, or train "
+            "it with text_dropout, identity_dropout and both_dropout"
+        )
 
 
 def make_accelerator(settings: StageSettings, *, cpu: bool) -> Accelerator:

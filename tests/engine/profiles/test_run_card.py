@@ -164,6 +164,16 @@ def test_a_few_step_lora_is_added_to_what_was_trained(tmp_path: Path) -> None:
     """It was overwritten by the trained weights: any LoRA gave the same pictures."""
     models = tmp_path / "models"
     write_sd15(models, SMALL)
+    for name, text in (
+        (
+            "tokenizer/vocab.json",
+            json.dumps({"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}),
+        ),
+        ("tokenizer/merges.txt", "#version: 0.2\n"),
+        ("scheduler/scheduler_config.json", "{}"),
+    ):
+        (models / name).parent.mkdir(exist_ok=True)
+        (models / name).write_text(text)
     start = Start(kind="public")
     folder = tmp_path / "run" / "joint"
     plain = card(start=start, face=None, networks=replace(SMALL, face_encoder=False), latents="vae")
