@@ -35,7 +35,8 @@ class ClipImageEncoder:
     def __init__(self, net: CLIPVisionModelWithProjection, name: str) -> None:
         self._net, self.name = net, name
         self.width = int(net.config.projection_dim)
-        self._side = int(net.config.image_size)
+        side = net.config.image_size
+        self._side = side if isinstance(side, int) else min(side or (224,))
 
     @torch.inference_mode()
     def __call__(self, rgb: RgbImage, landmarks: F32) -> F32:
@@ -52,8 +53,12 @@ def head_square(rgb: RgbImage, landmarks: F32, side: int) -> Image.Image:
     low, high = oval.min(0), oval.max(0)
     half = ROOM * float(high[1] - low[1]) / 2
     x, y = (float(v) for v in (low + high) / 2)
-    box = tuple(round(v) for v in (x - half, y - half, x + half, y + half))
-    return Image.fromarray(rgb).crop(box).resize((side, side), Image.Resampling.BICUBIC)
+    left, top, right, bottom = (round(v) for v in (x - half, y - half, x + half, y + half))
+    return (
+        Image.fromarray(rgb)
+        .crop((left, top, right, bottom))
+        .resize((side, side), Image.Resampling.BICUBIC)
+    )
 
 
 def load_clip_image(folder: Path, name: str) -> ClipImageEncoder:

@@ -77,7 +77,7 @@ class RunCard(_Part):
         face: None without a face encoder.
     """
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     stage: Stage
     step: int
     after: dict[Stage, int | None] = {}

@@ -31,4 +31,4 @@ class TinyEmbedder:
         """Unit embedding (512,) of the face with `landmarks` (478, 2) in pixels of `rgb` (H, W, 3)."""
         crop = cut_crop(rgb, crop_transform(landmarks))
         vector = self._enroll(crop=crop)["identity"].reshape(-1)
-        return (vector / np.linalg.norm(vector)).astype(np.float32)
+        return np.asarray(vector / np.linalg.norm(vector), np.float32)

@@ -34,8 +34,9 @@ def run_card(
 
 
 def _sampling(settings: StageSettings) -> RunSampling:
-    student = isinstance(settings, DistillSettings)
-    how = sampling(settings.student_steps if student else settings.sample_steps)
+    how = sampling(
+        settings.student_steps if isinstance(settings, DistillSettings) else settings.sample_steps
+    )
     times = set_steps(make_scheduler(how.sampler, trailing=how.trailing), how.num_inference_steps)
     dropped = settings.text_dropout + settings.identity_dropout + settings.both_dropout
     return RunSampling(
@@ -44,5 +45,5 @@ def _sampling(settings: StageSettings) -> RunSampling:
         num_inference_steps=how.num_inference_steps,
         times=tuple(int(t) for t in times),
         guidance_scale=how.guidance_scale,
-        guidable=dropped > 0 and not student,
+        guidable=dropped > 0 and not isinstance(settings, DistillSettings),
     )

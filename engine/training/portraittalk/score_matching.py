@@ -66,10 +66,9 @@ class FeatureJudge(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        groups = 4 if channels % 32 else 32
         self.body = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.GroupNorm(groups, channels),
+            nn.GroupNorm(min(32, channels // 4), channels),
             nn.SiLU(),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
@@ -79,7 +78,7 @@ class FeatureJudge(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Score them."""
         scores: Tensor = self.body(features.float())
-        return scores.flatten()
+        return scores.flatten().float()
 
 
 @contextmanager
