@@ -19,6 +19,7 @@ from engine.audio.speech_encoder import WIDTH  # noqa: E402
 from engine.avatar import AvatarEngine  # noqa: E402
 from engine.config import DiffusionSettings  # noqa: E402
 from engine.errors import ConfigError, WeightsError  # noqa: E402
+from engine.evaluation.student import compare  # noqa: E402
 from engine.loaders.run_card import WEIGHTS, find_run  # noqa: E402
 from engine.loaders.safetensors_header import metadata  # noqa: E402
 from engine.loaders.trained import load_stages  # noqa: E402
@@ -31,6 +32,7 @@ from engine.training.data.clips import load_clips  # noqa: E402
 from engine.training.data.drawn_clips import bundled_embedder, write_drawn_clips  # noqa: E402
 from engine.training.portraittalk.begin import build_system  # noqa: E402
 from engine.training.portraittalk.dataset import TalkBatch  # noqa: E402
+from engine.training.portraittalk.patch_judge import RandomFeatures  # noqa: E402
 from engine.training.portraittalk.roll_out import fixed_roll_out  # noqa: E402
 from engine.training.portraittalk.stage_config import load_run_config  # noqa: E402
 from engine.training.portraittalk.system import TalkingSystem  # noqa: E402
@@ -213,6 +215,9 @@ def test_a_student_is_drawn_with_its_own_steps_and_needs_its_codec(
     assert (how.sampler, how.guidance_scale, engine.config.num_inference_steps) == ("ddim", 1.0, 3)
     assert needed(folder) == []
     check_served(path, "distill", portrait, num_inference_steps=1)
+    errors = compare(load_run_config(path), steps=1, teacher_steps=2, perceptual=RandomFeatures())
+    assert errors["student"] != errors["teacher_few"]
+    assert all(error.mouth > 0 for error in errors.values())
     for said, options in (
         ("is a student of few steps already", {"sampler": "lcm"}),
         ("leave that LoRA", {"few_step": "hyper-sd-1step"}),
