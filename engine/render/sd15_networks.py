@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engine.backends.cuda_graph import Record, Recorded
 from engine.diffusion.samplers import SamplerSettings, sample
+from engine.errors import ConfigError
 from engine.face.landmarks import Affine, apply
 from engine.face.placement import landmarks_68, placement
 from engine.nets.attention import KeyValues
@@ -39,6 +40,13 @@ class Sampling(SamplerSettings):
     long_video: Literal["cache", "fusion", "neither"] = "cache"  # see `DiffusionSettings`
     window: int = 16  # of latent fusion, in frames
     overlap: int = 4
+
+    def __post_init__(self) -> None:
+        if self.sampler == "flow":
+            raise ConfigError(
+                "sampler='flow' takes a network's velocity, and this one gives noise; use ddim, euler, "
+                "dpm++, lcm or tcd"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
 from engine.config import DiffusionSettings, EngineConfig
 from engine.enroll import Identity
-from engine.errors import WeightsError
+from engine.errors import ConfigError, WeightsError
 from engine.offline.video import Casting, generate
 from engine.profiles.sd15 import load_engine, load_renderer, random_parts
+from engine.render.sd15_networks import Sampling
 from engine.types import Quality
 from tests.contracts.small import renderer_of, write_wav
 
@@ -190,3 +191,8 @@ def test_what_was_trained_is_drawn_with(
     assert (before != after).any()
     with pytest.raises(WeightsError, match=r"no weights.safetensors"):
         load_engine(replace(config, diffusion=replace(SMALL, trained=(tmp_path / "none",))))
+
+
+def test_a_sampler_of_velocities_is_refused_where_noise_is_predicted() -> None:
+    with pytest.raises(ConfigError, match="takes a network's velocity, and this one gives noise"):
+        Sampling(sampler="flow")
