@@ -183,7 +183,7 @@ def prepare(
     size: Annotated[int, typer.Option(help="Pixels a side of a prepared image.")] = 512,
     shard: Annotated[str, typer.Option(help="I/N: only every N-th video from the I-th.")] = "0/1",
     face_encoder: Annotated[
-        str, typer.Option(help="tiny (in the package), sface, auraface, insightface, clip.")
+        str, typer.Option(help="tiny, sface, auraface, insightface or clip.")
     ] = "tiny",
     speech: Annotated[str, typer.Option(help="tiny, hubert-base or hubert-large.")] = "tiny",
     models_dir: Annotated[Path, typer.Option(help="Your folder of checkpoints.")] = MODELS_DIR,
