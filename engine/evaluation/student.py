@@ -24,7 +24,7 @@ from engine.training.data.clips import load_clips
 from engine.training.mouth_crop import mouth_crop
 from engine.training.portraittalk.begin import build_system
 from engine.training.portraittalk.dataset import TalkBatch
-from engine.training.portraittalk.patch_judge import likeness
+from engine.training.portraittalk.patch_judge import Likeness, likeness
 from engine.training.portraittalk.roll_out import fixed_roll_out
 from engine.training.portraittalk.run_stage import talk_data
 from engine.training.portraittalk.stage_config import RunConfig, load_run_config
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--teacher-steps", type=int, default=25)
     parser.add_argument("--cache", type=Path, help="folder of fetched tools: LPIPS is kept there")
     args = parser.parse_args()
-    kind = "random" if args.cache is None else "lpips"
+    kind: Likeness = "random" if args.cache is None else "lpips"
     distance = likeness(kind, args.cache)
     assert distance is not None, "both kinds measure"
     errors = compare(
