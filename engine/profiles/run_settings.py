@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.config import DiffusionSettings, EngineConfig
 from engine.errors import ConfigError
-from engine.loaders.run_card import REMEMBERING, RunCard, TrainedRun
+from engine.loaders.run_card import REMEMBERING, TrainedRun
 from engine.profiles.checkpoints import encoder_of, few_step_lora
 
 
@@ -104,10 +104,3 @@ def _check_student(run: TrainedRun, config: EngineConfig) -> None:
             f"num_inference_steps={config.num_inference_steps}: {run.folder} was distilled to 1 to "
             f"{own.num_inference_steps} steps"
         )
-
-
-def trailing(config: EngineConfig, card: RunCard | None) -> bool:
-    """Whether DDIM's steps are counted from the last one back."""
-    if config.diffusion.sampler != "ddim":
-        return False
-    return config.num_inference_steps <= 8 if card is None else card.sampling.trailing

@@ -42,7 +42,6 @@ from engine.profiles.checkpoints import (
     needed_checkpoints,
 )
 from engine.profiles.folders import checkpoint_folders
-from engine.profiles.run_settings import trailing
 from engine.profiles.sd15_trained import trained_parts
 from engine.render.sd15 import DiffusionRenderer, Embed
 from engine.render.sd15_networks import Sampling
@@ -115,7 +114,7 @@ def sampling_of(config: EngineConfig, run: TrainedRun | None = None) -> Sampling
         sampler=how.sampler,
         num_inference_steps=config.num_inference_steps,
         guidance_scale=how.guidance_scale,
-        trailing=trailing(config, card),
+        trailing=config.num_inference_steps <= 8 if card is None else card.sampling.trailing,
         tiny_codec=how.codec == "tiny",
         tiny_latents=None if card is None else card.latents == "tiny",
         long_video=how.long_video,
