@@ -184,7 +184,9 @@ def prepare(
     layout: Annotated[str, typer.Option(help="auto, plain, hdtf or mead.")] = "auto",
     size: Annotated[int, typer.Option(help="Pixels a side of a prepared image.")] = 512,
     shard: Annotated[str, typer.Option(help="I/N: only every N-th video from the I-th.")] = "0/1",
-    face_encoder: Annotated[str, typer.Option(help="tiny, sface, auraface, insightface.")] = "tiny",
+    face_encoder: Annotated[
+        str, typer.Option(help="tiny, sface, auraface, insightface or clip.")
+    ] = "tiny",
     speech: Annotated[str, typer.Option(help="tiny, hubert-base or hubert-large.")] = "tiny",
     models_dir: Annotated[Path, typer.Option(help="Your folder of checkpoints.")] = MODELS_DIR,
 ) -> None:

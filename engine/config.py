@@ -32,7 +32,7 @@ BackendName = Literal["openvino", "onnxruntime", "cuda", "ort-tensorrt", "tensor
 Use = Literal["commercial", "research"]  # some checkpoints may not be used commercially
 SpeechEncoderName = Literal["tiny", "hubert-base", "hubert-large"]
 SPEECH_HOPS_MS = (40, 80, 120, 160)  # in which a HuBERT may hear
-FaceEncoderName = Literal["insightface", "auraface", "sface"]
+FaceEncoderName = Literal["insightface", "auraface", "sface", "tiny", "clip"]
 SamplerName = Literal["ddim", "euler", "dpm++", "lcm", "tcd"]  # that predict noise, as sd15 does
 Adapter = Literal["faceid", "faceid-portrait", "none"]
 Conditioning = Literal["portraittalk", "difftalk"]  # what the full-size nets are told of a frame
@@ -155,7 +155,7 @@ class DiffusionSettings:
     """
 
     models_dir: Path = MODELS_DIR
-    trained: tuple[Path, ...] = ()  # run folders of `portraittalk train`, later over earlier
+    trained: tuple[Path, ...] = ()  # a run of `portraittalk train`: its folder, or a stage's
     use: Use = "research"
     sampler: SamplerName = "lcm"
     guidance_scale: float = 1.0
@@ -181,7 +181,7 @@ class DiffusionSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.guidance_scale <= 30:
             raise ConfigError(
-                f"guidance_scale={self.guidance_scale} is out of range; 0 to 30, 1 is none"
+                f"guidance_scale={self.guidance_scale} is out of range; 0 to 30, 0 and 1 are none"
             )
         check_models_dir(self.models_dir)
         if not 3 <= self.window <= MAX_WINDOW or not 0 <= self.overlap <= self.window - 2:

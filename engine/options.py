@@ -123,7 +123,7 @@ class SamplingOptions:
         typer.Option(
             "--guidance",
             "--guidance-scale",
-            help="Classifier-free guidance; 1 is none.",
+            help="Classifier-free guidance; 1 and 0 are none.",
             rich_help_panel=SD15,
         ),
     ] = None
@@ -198,7 +198,7 @@ class CheckpointOptions:
         FaceEncoderName | None,
         typer.Option(
             metavar="<name>",
-            help="Face encoder: insightface, auraface or sface.",
+            help="Face encoder: insightface, auraface, sface, tiny or clip; a trained run knows its own.",
             rich_help_panel=SD15,
         ),
     ] = None
@@ -212,12 +212,16 @@ class CheckpointOptions:
     ] = None
     trained: Annotated[
         list[Path] | None,
-        _sd15("Run folder of `portraittalk train` or `distill`; may be given again."),
+        typer.Option(
+            help="Run folder of `portraittalk train` or `distill`. It knows how it was trained, and is "
+            "drawn with just so: sampler, steps, face encoder, switches.",
+            rich_help_panel=SD15,
+        ),
     ] = None
     conditioning: Annotated[
         Conditioning | None,
         typer.Option(
-            help="What --trained was trained with. portraittalk: all landmarks (the default). "
+            help="A trained run knows its own. portraittalk: all landmarks (the default). "
             "difftalk: masked frame, reference, landmarks without mouth and jaw, and the speech "
             "itself.",
             rich_help_panel=SD15,

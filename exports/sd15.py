@@ -35,7 +35,7 @@ def make_sd15(config: EngineConfig, plan: Plan, say: Say) -> Iterator[Made]:
     """
     say("loading the networks", 0, 1)
     dtype = torch.float16 if plan.precision == "f16" else torch.float32
-    model = load_parts(config.diffusion, WIDTH, dtype).model
+    model = load_parts(config, WIDTH, dtype).model
     model = model.to(dtype).eval().requires_grad_(False)
     say("loading the networks", 1, 1)
     digest = model_digest(config, plan.precision)

@@ -91,6 +91,7 @@ TORCH_FILES = {
     "engine/diffusion/latent_fusion.py",
     "engine/diffusion/samplers.py",
     "engine/profiles/sd15.py",
+    "engine/profiles/sd15_trained.py",
     "engine/profiles/speech.py",
     "engine/render/head_square.py",
     "engine/render/sd15.py",
@@ -104,6 +105,8 @@ TORCH_PACKAGES = {"torch", "transformers", "diffusers", "cv2", "scipy", "mediapi
 LIGHT = {
     "engine.loaders.registry",
     "engine.loaders.checkpoints",
+    "engine.loaders.run_card",
+    "engine.loaders.safetensors_header",
     "exports.cli",
     "exports.engines",
 }  # a table: no torch, see tests/engine/loaders/test_registry.py
@@ -130,7 +133,7 @@ DOORS = {
         "engine.evaluation.given_pose",
         "engine.training.data.talking_video",
     },
-    "engine/profiles/checkpoints.py": {"engine.loaders.hubert_motion", "engine.loaders.trained"},
+    "engine/profiles/checkpoints.py": {"engine.loaders.hubert_motion"},
 }
 
 

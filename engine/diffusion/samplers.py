@@ -32,6 +32,7 @@ Model = Callable[[Tensor, Tensor], Tensor]  # z_t (B, C, h, w), t (B,) -> predic
 Generators = torch.Generator | list[torch.Generator] | None
 
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
+UNGUIDED = (0.0, 1.0)
 FEW_STEPS = ("lcm", "tcd")  # for weights distilled to few steps
 SPACED = ("ddim", "euler", "dpm++")  # whose times can be counted from the last one back
 # The noise schedule that Stable Diffusion 1.5 was trained on.
@@ -60,7 +61,7 @@ class SamplerSettings:
 
     Args:
         sampler: one of `SAMPLERS`.
-        guidance_scale: of classifier-free guidance; 1 for off.
+        guidance_scale: of classifier-free guidance; 1 or 0 for off.
         trailing: see `make_scheduler`.
     """
 
@@ -105,11 +106,13 @@ def set_steps(scheduler: Any, num_inference_steps: int) -> Tensor:
 
 
 def guided(conditional: Model, unconditional: Model, guidance_scale: float) -> Model:
-    """Classifier-free guidance (arXiv 2207.12598); at scale 1 the unconditional model is not run.
+    """Classifier-free guidance (arXiv 2207.12598); at scales 1 and 0 the unconditional model is not run.
+
+    0 stands for "no guidance" too, as few-step weights (Hyper-SD) document it.
 
     Both models take z_t (B, C, h, w) and t (B,), as the returned one does.
     """
-    if guidance_scale == 1.0:
+    if guidance_scale in UNGUIDED:
         return conditional
 
     def predict(z_t: Tensor, t: Tensor) -> Tensor:
@@ -208,7 +211,7 @@ def sample(
 
     Args:
         model: predicts the noise; for "flow" the velocity `noise - clean`.
-        unconditional: the model without its conditions, for a `guidance_scale` other than 1.
+        unconditional: the model without its conditions, for a `guidance_scale` other than 1 and 0.
         generator: as in `Denoising`.
         progress: called with the number of steps done.
 

@@ -17,6 +17,7 @@ class Checkpoint:
         bytes_about: size of the download, rounded.
         needed: the profile does not run without it.
         space: embedding space of a face encoder or identity adapter.
+        adapts: it takes embeddings of that space, and makes none.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Checkpoint:
     profiles: tuple[str, ...] = ("sd15",)
     needed: bool = False
     space: str = ""
+    adapts: bool = False
     by_hand: bool = False  # not on the hub: its owner distributes it in another way
 
     def command(self, models_dir: Path) -> str:
@@ -105,6 +107,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         licence="non-commercial (research only)",
         commercial=False,
         space=BUFFALO,
+        adapts=True,
     ),
     Checkpoint(
         id="faceid-portrait",
@@ -115,6 +118,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         licence="non-commercial (research only)",
         commercial=False,
         space=BUFFALO,
+        adapts=True,
     ),
     Checkpoint(
         id="lcm-lora",
@@ -200,7 +204,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
     ),
     Checkpoint(
         id="sface",
-        what="face encoder, 128 numbers (the default); its identity adapter must be trained",
+        what="face encoder, 128 numbers; its identity adapter must be trained",
         repository="opencv/face_recognition_sface",
         files=("face_recognition_sface_2021dec.onnx",),
         bytes_about=39 * MB,
@@ -218,5 +222,16 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         licence="non-commercial (research only)",
         commercial=False,
         space=BUFFALO,
+    ),
+    Checkpoint(
+        id="clip",
+        what="CLIP's image encoder in the face encoder's place (an ablation of the paper); its "
+        "identity adapter must be trained",
+        repository="h94/IP-Adapter",
+        files=("models/image_encoder/config.json", "models/image_encoder/model.safetensors"),
+        bytes_about=2528 * MB,
+        licence="Apache-2.0",
+        commercial=True,
+        space="clip-vit-h-14",
     ),
 )

@@ -18,6 +18,7 @@ from engine.errors import BackendUnavailable, WeightsError
 from engine.face.landmarks import similarity
 from engine.face.topology import LEFT_LIDS, RIGHT_LIDS
 from engine.loaders.checkpoints import Checkpoint
+from engine.loaders.clip_image import ClipImageEncoder, load_clip_image
 from engine.loaders.files import Damaged, WrongFamily
 from engine.loaders.registry import find
 from engine.types import RgbImage
@@ -35,6 +36,7 @@ TEMPLATE = np.array(
     ],
     np.float32,
 )
+CLIP = "clip"  # an image encoder in a face encoder's place
 WIDTHS = {"sface": 128, "auraface": 512, "insightface": 512}
 SCALED = {
     "auraface",
@@ -84,17 +86,19 @@ def align(rgb: RgbImage, landmarks: F32) -> F32:
     return crop
 
 
-def load_face_encoder(name: str, folder: Path) -> FaceEncoder:
-    """The network `name` (sface, auraface, insightface) in `folder`.
+def load_face_encoder(name: str, folder: Path) -> FaceEncoder | ClipImageEncoder:
+    """The network `name` (sface, auraface, insightface, clip) in `folder`.
 
     Raises:
         WeightsError: the file is not there or damaged.
         WrongFamily: it is no 112-pixel recognition network of that width.
         BackendUnavailable: ONNX Runtime is not installed.
     """
-    if name not in WIDTHS:
-        raise WeightsError(f"no face encoder {name!r}; known: {', '.join(WIDTHS)}")
+    if name not in (*WIDTHS, CLIP):
+        raise WeightsError(f"no face encoder {name!r}; known: {', '.join((*WIDTHS, CLIP))}")
     checkpoint = find(name)
+    if name == CLIP:
+        return load_clip_image((folder / checkpoint.files[0]).parent, checkpoint.space)
     path = folder / checkpoint.files[0]
     if not path.is_file():
         raise WeightsError(f"no file {path}; bring it with: {checkpoint.command(folder.parent)}")

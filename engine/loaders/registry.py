@@ -111,6 +111,16 @@ def require(name: str, models_dir: Path, *, cache: Path | None = None) -> Path:
     return folder
 
 
+def one_file(name: str, models_dir: Path) -> Path:
+    """The single file of checkpoint `name`; it may also be there as .safetensors.
+
+    Raises:
+        WeightsError: it is missing; the message holds the command that downloads it.
+    """
+    path = require(name, models_dir) / find(name).files[0]
+    return path if path.is_file() else path.with_suffix(".safetensors")
+
+
 @dataclass(frozen=True, slots=True)
 class CheckpointRow:
     """One line of `portraittalk models`."""

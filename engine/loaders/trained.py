@@ -9,8 +9,28 @@ import torch
 from torch import nn
 
 from engine.loaders.files import WrongFamily, read_tensors
+from engine.loaders.run_card import WEIGHTS, Start
+from engine.loaders.start_weights import copy_encoder
+from engine.nets.portraittalk import PortraitTalkModel
 
-WEIGHTS = "weights.safetensors"
+BEFORE_ANIMATE = ("codec", "identity")
+
+
+def load_stages(model: PortraitTalkModel, start: Start, folders: Iterable[Path]) -> None:
+    """Put the stages of a run, `folders` named after them, over what it starts from.
+
+    A system of random weights lets AnimateNet begin as a copy of IdentityNet's encoder; public ones
+    have a trained AnimateNet.
+
+    Raises:
+        WrongFamily: a tensor does not fit this model.
+        WeightsError: a file is damaged.
+    """
+    by_name = {folder.name: folder for folder in folders}
+    load_trained(model, [by_name[name] for name in BEFORE_ANIMATE if name in by_name])
+    if start.kind == "random":
+        copy_encoder(model)
+    load_trained(model, [f for name, f in by_name.items() if name not in BEFORE_ANIMATE])
 
 
 def load_trained(model: nn.Module, folders: Iterable[Path]) -> list[Path]:

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.config import DiffusionSettings, EngineConfig
+from engine.errors import ConfigError
+from engine.loaders.checkpoints import CHECKPOINTS
 from engine.loaders.registry import find, locate
+from engine.loaders.run_card import WEIGHTS, TrainedRun, find_run
 
 LORA_OF = {"lcm": "lcm-lora", "tcd": "tcd-lora"}  # of a sampler of few steps
+BUNDLED = "tiny"  # the face encoder in the package; its name is that of its space
 BETTER_VAE = "sd-vae-ft-mse"  # taken in place of the one in sd15, where it is here
 
 
@@ -21,6 +25,42 @@ def needed_checkpoints(how: DiffusionSettings) -> list[str]:
     names += [f"motion-{how.motion_modules}"] if how.motion_modules != "none" else []
     few_step = few_step_lora(how)
     return names + ([few_step] if few_step else [])
+
+
+def run_checkpoints(run: TrainedRun, how: DiffusionSettings, encoder: str) -> list[str]:
+    """Names of the public checkpoints that a trained run loads, in the order they are loaded in.
+
+    Args:
+        encoder: id of its face encoder; "" for none.
+    """
+    start, config = run.card.start, run.card.networks
+    names: list[str] = []
+    if start.kind == "public":
+        names += ["sd15"]
+        names += ["control-mediapipe-face"] if config.guider == "control_net" else []
+        names += ["taesd"]
+        names += [start.adapter] if start.adapter != "none" else []
+    names += [encoder] if encoder not in ("", BUNDLED) else []
+    few_step = few_step_lora(how)
+    return names + ([few_step] if few_step else [])
+
+
+def encoder_of(run: TrainedRun) -> str:
+    """Id of the face encoder that a run's embeddings come from; "" where it has none.
+
+    Raises:
+        ConfigError: nothing makes such embeddings.
+    """
+    if run.card.face is None:
+        return ""
+    space = run.card.face.name
+    known = {c.space: c.id for c in CHECKPOINTS if c.space and not c.adapts} | {BUNDLED: BUNDLED}
+    if space not in known:
+        raise ConfigError(
+            f"{run.folder} was trained on face embeddings of {space!r}, which nothing here makes of a "
+            f"portrait; prepare its clips with one of {', '.join(sorted(known.values()))}"
+        )
+    return known[space]
 
 
 def few_step_lora(how: DiffusionSettings) -> str:
@@ -49,15 +89,20 @@ def weight_files(config: EngineConfig) -> Iterator[Path]:
         yield motion_checkpoint(config.speech, config.speech_hop_ms, how.models_dir)
     if config.profile == "tiny":
         return
-    if not how.random_weights:
-        names = needed_checkpoints(how)
-        names += [BETTER_VAE] if how.codec == "full" else []
-        for name in names:
-            yield from _checkpoint_files(name, how.models_dir)
+    for name in _names(how):
+        yield from _checkpoint_files(name, how.models_dir)
     if how.trained:
-        from engine.loaders.trained import WEIGHTS
+        yield from (folder / WEIGHTS for folder in find_run(how.trained).folders)
 
-        yield from (folder / WEIGHTS for folder in how.trained)
+
+def _names(how: DiffusionSettings) -> list[str]:
+    """Names of every public checkpoint that may be read."""
+    if how.random_weights:
+        return []
+    if how.trained:
+        run = find_run(how.trained)
+        return run_checkpoints(run, how, encoder_of(run))
+    return needed_checkpoints(how) + ([BETTER_VAE] if how.codec == "full" else [])
 
 
 def _checkpoint_files(name: str, models_dir: Path) -> Iterator[Path]:

@@ -10,6 +10,8 @@ import numpy as np
 
 from engine.config import DiffusionSettings, EngineConfig, from_mapping
 from engine.errors import ConfigError
+from engine.loaders.run_card import find_run
+from engine.profiles.run_settings import check_given, settings_of_run
 from engine.types import RgbImage
 
 if TYPE_CHECKING:
@@ -21,18 +23,27 @@ def make_config(
 ) -> EngineConfig:
     """Settings of a profile; values that are None were not given.
 
+    A trained run brings its own in place of the profile's.
+
     Args:
         common: fields of `EngineConfig`.
         diffusion: fields of `DiffusionSettings`, for sd15 alone.
 
     Raises:
-        ConfigError: no such profile, a value out of range, or one that the profile has no use for.
+        ConfigError: no such profile, a value out of range, or one that the profile has no use for
+            or that contradicts the run.
+        WeightsError: there is no such run.
     """
     given = {name: value for name, value in common.items() if value is not None}
     how = {name: value for name, value in diffusion.items() if value is not None}
     if profile == "sd15":
         config = EngineConfig.sd15(live=live)
         settings = {name: getattr(config.diffusion, name) for name in config.diffusion.__slots__}
+        if how.get("trained"):
+            run = find_run(how["trained"])
+            check_given(run, how)
+            steps, own = settings_of_run(run)
+            given, settings = {"num_inference_steps": steps} | given, settings | own
         changed = from_mapping(DiffusionSettings, settings | how)
         return EngineConfig.sd15(live=live, **given, diffusion=changed)
     files = {} if given.get("speech", "tiny") == "tiny" else _of_files(how)

@@ -19,17 +19,16 @@ from engine.backends.cuda_graph import cuda_graph
 from engine.backends.tensorrt_build import LIBRARIES
 from engine.config import DiffusionSettings, EngineConfig
 from engine.diffusion.samplers import make_scheduler
-from engine.errors import ConfigError, WeightsError
+from engine.errors import ConfigError
 from engine.loaders.control_net import SUBFOLDER, load_control_net
 from engine.loaders.face_encoder import align, check_space, load_face_encoder
 from engine.loaders.files import weight_file
 from engine.loaders.ip_adapter import install, read_ip_adapter
 from engine.loaders.lora import fuse_lora
 from engine.loaders.motion_modules import load_motion
-from engine.loaders.registry import check_licences, find, locate, require
+from engine.loaders.registry import find, locate, one_file
+from engine.loaders.run_card import TrainedRun, find_run
 from engine.loaders.sd15 import Sd15Files, load_tiny, load_vae
-from engine.loaders.trained import WEIGHTS as TRAINED
-from engine.loaders.trained import load_trained
 from engine.motion.retarget import FaceBasis
 from engine.nets.control_net import AnimateControlNet
 from engine.nets.identity_unet import IdentityUnet
@@ -39,8 +38,15 @@ from engine.nets.projection import IdentityProjection
 from engine.nets.sd15_config import Sd15Config
 from engine.nets.sd_codec import SdCodec
 from engine.nets.text_tokens import ClipTokens, Tokenise, WordNumbers
-from engine.profiles.checkpoints import BETTER_VAE, few_step_lora, needed_checkpoints
+from engine.profiles.checkpoints import (
+    BETTER_VAE,
+    BUNDLED,
+    few_step_lora,
+    needed_checkpoints,
+)
 from engine.profiles.engines import model_digest, when_there
+from engine.profiles.folders import checkpoint_folders
+from engine.profiles.sd15_trained import trained_parts
 from engine.profiles.speech import load_speech
 from engine.render.sd15 import DiffusionRenderer, Embed
 from engine.render.sd15_graphs import step_graph
@@ -87,13 +93,14 @@ def load_renderer(config: EngineConfig, *, speech_features: int = WIDTH) -> Diff
     how = config.diffusion
     _check(config)
     device = _device(how)
-    parts = load_parts(how, speech_features, _dtype(device))
+    run = find_run(how.trained) if how.trained else None
+    parts = load_parts(config, speech_features, _dtype(device))
     return DiffusionRenderer(
         parts.model.to(device),
         tokenise=parts.tokenise,
         embed=parts.embed,
         depth=FaceBasis.load(config.weights / "basis.npz").depth,
-        sampling=sampling_of(config),
+        sampling=sampling_of(config, run),
         record=None if how.compile == "none" else cuda_graph,
     )
 
@@ -121,23 +128,27 @@ def change_over(config: EngineConfig, renderer: DiffusionRenderer) -> None:
     )
 
 
-def load_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) -> Parts:
-    """The networks of these settings, as they were trained; raises as `load_engine` does."""
-    build = random_parts if how.random_weights else _public_parts
-    parts = build(how, speech_features, dtype)
-    load_trained(parts.model, how.trained)
-    return parts
-
-
-def sampling_of(config: EngineConfig) -> Sampling:
-    """How a configuration samples its frames."""
+def load_parts(config: EngineConfig, speech_features: int, dtype: torch.dtype) -> Parts:
+    """The networks of a configuration, as they were trained; raises as `load_engine` does."""
     how = config.diffusion
+    if how.trained:
+        return Parts(*trained_parts(find_run(how.trained), config, speech_features, dtype))
+    build = random_parts if how.random_weights else _public_parts
+    return build(how, speech_features, dtype)
+
+
+def sampling_of(config: EngineConfig, run: TrainedRun | None = None) -> Sampling:
+    """How a configuration samples its frames, of a trained run perhaps."""
+    how = config.diffusion
+    card = None if run is None else run.card
     return Sampling(
         sampler=how.sampler,
         num_inference_steps=config.num_inference_steps,
         guidance_scale=how.guidance_scale,
-        trailing=True,  # so that the last time, whose cache is kept, is one of those trained on
+        # Without a card: so that the last time, whose cache is kept, is one of those trained on.
+        trailing=True if card is None else card.sampling.trailing,
         tiny_codec=how.codec == "tiny",
+        tiny_latents=None if card is None else card.latents == "tiny",
         long_video=how.long_video,
         window=how.window,
         overlap=how.overlap,
@@ -158,11 +169,13 @@ def _check(config: EngineConfig) -> None:
             f"speech_hop_ms={config.speech_hop_ms}: clips for conditioning='difftalk' are prepared at "
             f"{EngineConfig().speech_hop_ms}"
         )
-    if missing := [str(folder) for folder in how.trained if not (folder / TRAINED).is_file()]:
-        raise WeightsError(
-            f"no {TRAINED} in {', '.join(missing)}: name the folder of a stage's run"
-        )
+    if how.adapter != "none" and not (how.trained or how.random_weights):
+        check_space(_space(how.face_encoder), find(how.adapter).space)
     _device(how)
+
+
+def _space(face_encoder: str) -> str:
+    return BUNDLED if face_encoder == BUNDLED else find(face_encoder).space
 
 
 def _device(how: DiffusionSettings) -> torch.device:
@@ -224,7 +237,7 @@ def _public_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dty
         projection="portrait" if how.adapter == "faceid-portrait" else "faceid",
         **_chosen(how, Sd15Config.full(), speech_features),
     )
-    folders = _folders(how)
+    folders = checkpoint_folders(needed_checkpoints(how), how)
     files = Sd15Files(folders["sd15"])
     unet = IdentityUnet(files.unet(config.unet, dtype=dtype), config)
     if unet.motion is not None:
@@ -233,12 +246,11 @@ def _public_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dty
     projection = IdentityProjection.build(config).to(dtype) if config.face_encoder else None
     embed: Embed | None = None
     if projection is not None:
-        check_space(find(how.face_encoder).space, find(how.adapter).space)
         embed = load_face_encoder(how.face_encoder, folders[how.face_encoder])
-        adapter = read_ip_adapter(_one_file(folders, how.adapter))
+        adapter = read_ip_adapter(one_file(how.adapter, how.models_dir))
         install(adapter, unet, projection)
     if few_step := few_step_lora(how):
-        fuse_lora(unet.get_submodule("unet"), _one_file(folders, few_step))
+        fuse_lora(unet.get_submodule("unet"), one_file(few_step, how.models_dir))
     control = load_control_net(
         folders["control-mediapipe-face"] / SUBFOLDER, config.unet, dtype=dtype
     )
@@ -253,20 +265,6 @@ def _public_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dty
         ),
     )
     return Parts(model, ClipTokens(folders["sd15"] / "tokenizer"), embed)
-
-
-def _folders(how: DiffusionSettings) -> dict[str, Path]:
-    """Where each checkpoint is that these settings need."""
-    needed = needed_checkpoints(how)
-    check_licences([find(name) for name in needed], how.use)
-    missing = [name for name in needed if locate(find(name), how.models_dir) is None]
-    if missing:
-        raise WeightsError(
-            f"{len(missing)} of the {len(needed)} checkpoints of sd15 are not here: "
-            f"{', '.join(missing)}; `portraittalk models --models-dir {how.models_dir}` shows the "
-            "command that brings each"
-        )
-    return {name: require(name, how.models_dir) for name in needed}
 
 
 def _codec(
@@ -287,9 +285,3 @@ def _codec(
         else load_vae(better, config.codec, dtype=dtype)
     )
     return SdCodec(vae, None, output_scale=scale).to(dtype)
-
-
-def _one_file(folders: dict[str, Path], name: str) -> Path:
-    """The single file of a checkpoint; it may also be there as .safetensors."""
-    path = folders[name] / find(name).files[0]
-    return path if path.is_file() else path.with_suffix(".safetensors")

@@ -14,6 +14,7 @@ from engine.backends import Graph
 from engine.backends.cuda_graph import Record, Recorded
 from engine.config import Strengths
 from engine.diffusion.samplers import Denoising, SamplerSettings
+from engine.errors import ConfigError
 from engine.face.landmarks import Affine, apply
 from engine.face.placement import landmarks_68, placement
 from engine.nets.attention import KeyValues
@@ -39,10 +40,18 @@ class Sampling(SamplerSettings):
 
     num_inference_steps: int = 4
     trailing: bool = True  # as training samples
-    tiny_codec: bool = True
+    tiny_codec: bool = True  # what decodes; and what encodes, unless `tiny_latents` says
+    tiny_latents: bool | None = None
     long_video: Literal["cache", "fusion", "neither"] = "cache"  # see `DiffusionSettings`
     window: int = 16  # of latent fusion, in frames
     overlap: int = 4
+
+    def __post_init__(self) -> None:
+        if self.sampler == "flow":
+            raise ConfigError(
+                "sampler='flow' takes a network's velocity, and this one gives noise; use ddim, euler, "
+                "dpm++, lcm or tcd"
+            )
 
 
 def noise_between(seed: int) -> torch.Generator:
@@ -166,7 +175,9 @@ class FrameNetworks:
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [-1, 1] -> latents (B, 4, h, w)."""
-        return self.model.codec.encode(images, tiny=self.sampling.tiny_codec)
+        how = self.sampling
+        tiny = how.tiny_codec if how.tiny_latents is None else how.tiny_latents
+        return self.model.codec.encode(images, tiny=tiny)
 
     def decode(self, latents: Tensor) -> list[RgbImage]:
         """Latents (B, 4, h, w) -> the frames (S, S, 3)."""

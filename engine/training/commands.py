@@ -13,9 +13,10 @@ from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.face.detector import DETECTOR, LANDMARKS, FaceReader
 from engine.render.specs import ENROLL
+from engine.render.tiny_embedding import TinyEmbedder
 from engine.training.data.clips import load_clips
 from engine.training.data.contact_sheet import contact_sheet, report
-from engine.training.data.face_embedding import FaceEmbedder, TinyEmbedder
+from engine.training.data.face_embedding import FaceEmbedder
 from engine.training.data.face_track import TrackSettings
 from engine.training.data.prepare import PrepareSettings, Tools, prepare
 from engine.training.data.speech_features import (
@@ -25,7 +26,7 @@ from engine.training.data.speech_features import (
 )
 from engine.training.data.video_folders import Layout
 
-FACE_ENCODERS = ("tiny", "sface", "auraface", "insightface")
+FACE_ENCODERS = ("tiny", "sface", "auraface", "insightface", "clip")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

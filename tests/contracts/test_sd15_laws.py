@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
 from engine.config import DiffusionSettings, EngineConfig, Strengths
 from engine.enroll import Identity
-from engine.errors import ConfigError, WeightsError
+from engine.errors import ConfigError
 from engine.offline.video import Casting, generate
 from engine.profiles.sd15 import load_engine, load_renderer, random_parts
+from engine.render.sd15_networks import Sampling
 from engine.types import Quality
 from tests.contracts.small import conditions_only, renderer_of, write_wav
 
@@ -237,19 +237,6 @@ def test_half_precision_draws_nearly_the_same(
     assert np.abs(frames - whole[:2]).mean() < 4
 
 
-def test_what_was_trained_is_drawn_with(
-    portrait: np.ndarray, sound: np.ndarray, tmp_path: Path
-) -> None:
-    names = {"unet.unet.conv_out.weight": 0.5, "unet.unet.conv_out.bias": 0.1}
-    config = EngineConfig.sd15(live=True, num_inference_steps=1, threads=1, diffusion=SMALL)
-    plain = load_engine(config)
-    own = dict(load_renderer(config).networks.model.named_parameters())
-    save_file(
-        {name: torch.full_like(own[name], value) for name, value in names.items()},
-        tmp_path / "weights.safetensors",
-    )
-    trained = load_engine(replace(config, diffusion=replace(SMALL, trained=(tmp_path,))))
-    before, after = (film(e, e.enroll(portrait), sound) for e in (plain, trained))
-    assert (before != after).any()
-    with pytest.raises(WeightsError, match=r"no weights.safetensors"):
-        load_engine(replace(config, diffusion=replace(SMALL, trained=(tmp_path / "none",))))
+def test_a_sampler_of_velocities_is_refused_where_noise_is_predicted() -> None:
+    with pytest.raises(ConfigError, match="takes a network's velocity, and this one gives noise"):
+        Sampling(sampler="flow")

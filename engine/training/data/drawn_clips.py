@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from engine.backends import load_backend
 from engine.config import WEIGHTS
 from engine.face import arkit
+from engine.face.head_mask import without_background
 from engine.face.landmarks import apply, crop_transform
 from engine.face.topology import (
     INNER_LOWER_LIP,
@@ -32,10 +34,14 @@ from engine.face.topology import (
 )
 from engine.motion.retarget import FaceBasis, turn_head
 from engine.outputs import own_folder
+from engine.render.specs import ENROLL
+from engine.render.tiny_embedding import TinyEmbedder
 from engine.training.data.clips import ClipArrays, ClipCard, write_clip
+from engine.training.data.face_embedding import FaceEmbedder
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
+BUNDLED = TinyEmbedder.name
 Colour = tuple[int, int, int]
 FINE = 4  # times finer than asked for while drawing
 EYES = 1.9  # times larger than life, or 64 pixels do not show them
@@ -86,7 +92,6 @@ class DrawnPerson:
 
 def neutral_shape() -> F32:
     """The bundled portrait's landmarks (478, 2) in crop units, and upright."""
-    from engine.backends import load_backend
     from engine.face.detector import DETECTOR, LANDMARKS, FaceReader
 
     portrait = Path(__file__).parents[3] / "server" / "data" / "astronaut.png"
@@ -168,6 +173,12 @@ def paint(person: DrawnPerson, points: F32, size: int, wall: Colour) -> RgbImage
     return np.asarray(canvas.resize((size, size), Image.Resampling.BOX))
 
 
+def bundled_embedder() -> FaceEmbedder:
+    """The face encoder in the package."""
+    runtime = load_backend("openvino", threads=1)
+    return TinyEmbedder(runtime.load(ENROLL, WEIGHTS / "tiny" / f"{ENROLL.name}.onnx"))
+
+
 def write_drawn_clips(
     out: Path,
     *,
@@ -176,6 +187,7 @@ def write_drawn_clips(
     size: int = 64,
     takes: int = 1,
     light: float = LIGHT,
+    embed: FaceEmbedder | None = None,
 ) -> list[str]:
     """Write clips below `out` / clips; their names.
 
@@ -183,6 +195,8 @@ def write_drawn_clips(
         takes: clips a person, each with other words, other moves and other light. Of several, the
             last is held out: who is in it is known, what the light does only the frames before tell.
         light: of 255, how far that of the wall drifts.
+        embed: makes the embeddings of the drawn faces. Without it each person has numbers of its own,
+            which tell people apart better than any encoder, but which no portrait leads to.
     """
     own_folder(out, earlier=any(out.glob("clips/*/clip.json")))
     shape = neutral_shape()
@@ -201,24 +215,40 @@ def write_drawn_clips(
             split="test" if 0 < take == takes - 1 else "train",
             frames=frames,
             size=size,
-            face_encoder="drawn",
+            face_encoder="drawn" if embed is None else embed.name,
         )
-        shown = np.arange(0, frames, max(1, frames // 4))
+        shown = np.arange(0, frames, max(1, frames // 4), dtype=np.int64)
+        lit = zip(points, walls(person, frames, number, light), strict=True)
+        images = [paint(person, row, size, wall) for row, wall in lit]
         arrays = ClipArrays(
             points,
             poses[:, :2],
             np.zeros((frames, 52), np.float32),
             np.ones(frames, np.float32),
-            shown.astype(np.int64),
-            np.repeat(person.embedding[None], len(shown), 0),
+            shown,
+            _embeddings(person, shown, images, points, embed),
             None,
             None,
         )
-        drawn = zip(points, walls(person, frames, number, light), strict=True)
-        images = (paint(person, row, size, wall) for row, wall in drawn)
         write_clip(out / "clips" / name, card, arrays, images)
         names.append(name)
     return names
+
+
+def _embeddings(
+    person: DrawnPerson,
+    shown: NDArray[np.int64],
+    images: list[RgbImage],
+    points: F32,
+    embed: FaceEmbedder | None,
+) -> F32:
+    """Embeddings (K, E) of the frames `shown`."""
+    if embed is None:
+        return np.repeat(person.embedding[None], len(shown), 0)
+    rows = [
+        embed(without_background(images[i], points[i]), points[i] * len(images[i])) for i in shown
+    ]
+    return np.stack(rows)
 
 
 def main() -> None:
@@ -232,6 +262,13 @@ def main() -> None:
     parser.add_argument(
         "--light", type=float, default=LIGHT, help="how far the wall's drifts, of 255"
     )
+    parser.add_argument(
+        "--face-encoder",
+        choices=("drawn", BUNDLED),
+        default="drawn",
+        help="whose embeddings: drawn, numbers of each person's own, which a portrait cannot be drawn "
+        "with later; tiny, the encoder in the package",
+    )
     args = parser.parse_args()
     write_drawn_clips(
         args.out,
@@ -240,6 +277,7 @@ def main() -> None:
         size=args.size,
         takes=args.takes,
         light=args.light,
+        embed=bundled_embedder() if args.face_encoder == BUNDLED else None,
     )
 
 

@@ -59,7 +59,7 @@ class SampleSettings:
     frames: int = 1  # consecutive ones
     masked: float = 0.0  # share of samples whose last frame gets a mask; else it keeps everything
     hole_share: float = 0.3  # of squares hidden in a mask of holes
-    embedding: int = 512  # numbers of a face embedding
+    embedding: int = 512  # numbers of a face embedding; 0: as they are
     scale: int = 1  # of the frames' side over `DataSettings.size`
     speech: int = 0  # numbers of a speech feature, for a model that is told speech; 0 for none
 
@@ -95,11 +95,11 @@ class TalkData:
                     f"{clip.folder.name} was prepared at {clip.card.size} pixels a side; size = "
                     f"{settings.size} with output_scale = {sample.scale} learns from {self._side}"
                 )
-            if clip.embeddings.shape[1] != embedding:
+            if embedding not in (0, clip.embeddings.shape[1]):
                 raise DataError(
                     f"{clip.folder.name} holds face embeddings of {clip.embeddings.shape[1]} "
-                    f"numbers ({clip.card.face_encoder}), the model wants {embedding}; set "
-                    "face_embedding in [model], or prepare with another face encoder"
+                    f"numbers ({clip.card.face_encoder}), the model wants {embedding}; leave "
+                    "face_embedding out of [model], or prepare with another face encoder"
                 )
         self._speech = {c.folder: _speech(c, speech) for c in self.clips} if speech else {}
         weights = np.array([len(c) for c in self.clips], np.float64)

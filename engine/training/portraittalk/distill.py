@@ -4,13 +4,12 @@ The student makes a run of frames in 1 to 4 steps each, with the sampler and the
 inference; every frame starts from the caches the one before really left, noised a little. The
 gradient goes through the last step of the last frame. That frame is decoded with the deployed tiny
 decoder and compared with the filmed one: L1, a perceptual distance, both of the mouth too, a patch
-discriminator that sees the drawn landmarks, and, if asked for, distribution matching (arXiv 2405.14867) with the teacher
-as the real score. One roll-out in ten is a single frame: a cold start.
+discriminator that sees the drawn landmarks, and, if asked for, distribution matching with the guided
+teacher as the real score (`score_matching`). One roll-out in ten is a single frame: a cold start.
 """
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +21,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.errors import DataError
-from engine.nets.conditions import Conditions, Guidance
-from engine.nets.portraittalk import Caches
+from engine.loaders.lora import fuse_lora
 from engine.training.checkpoints import RunningMean
 from engine.training.mouth_crop import mouth_crop
-from engine.training.portraittalk.dataset import TalkBatch, TalkData
-from engine.training.portraittalk.diffusion_loss import STEPS, epsilon_loss
+from engine.training.portraittalk.card import run_card
+from engine.training.portraittalk.dataset import TalkData
 from engine.training.portraittalk.patch_judge import PatchJudge
 from engine.training.portraittalk.roll_out import RollOut, fixed_roll_out
+from engine.training.portraittalk.score_matching import Made, ScoreMatching
 from engine.training.portraittalk.stage_checkpoint import read_stage, restore, save_stage
 from engine.training.portraittalk.stage_config import DistillSettings
 from engine.training.portraittalk.stage_trainer import ROWS, choose, set_rate, sheet
 from engine.training.portraittalk.stages import trained_names
 from engine.training.portraittalk.system import TalkingSystem, detached
 
-DMD_TIMES = (20, 980)  # where both scores are asked
-
 
 class DistillTrainer:
-    """One run of distillation: student, discriminator, and a fake score for distribution matching."""
+    """One run of distillation: student, discriminator, and what matches distributions.
+
+    Args:
+        few_step: LoRA of few steps (LCM, TCD, Hyper-SD) that the student begins with.
+    """
 
     def __init__(
         self,
@@ -50,15 +51,20 @@ class DistillTrainer:
         held_out: TalkData,
         accelerator: Accelerator,
         perceptual: nn.Module | None,
+        few_step: Path | None = None,
     ) -> None:
         self.settings, self.data = settings, data
         self.accelerator, self.system = accelerator, system
         self.step = 0
         device = accelerator.device
-        matching = settings.distribution_matching > 0
-        self.teacher = copy.deepcopy(system).requires_grad_(False).to(device) if matching else None
-        fake = copy.deepcopy(system) if matching else None
         names = trained_names(system.model, "joint", settings)
+        self.matching = (
+            ScoreMatching(system, names, settings, accelerator)
+            if settings.distribution_matching > 0
+            else None
+        )
+        if few_step is not None:  # the student alone: teacher and fake score are of many steps
+            fuse_lora(system.model.unet.get_submodule("unet"), few_step)
         choose(system, names, checkpointing=settings.gradient_checkpointing)
         system.to(device)
         self.perceptual = None if perceptual is None else perceptual.to(device)
@@ -72,16 +78,6 @@ class DistillTrainer:
         self.judge, self.judge_optimiser = accelerator.prepare(
             judge, torch.optim.AdamW(judge.parameters(), settings.judge_rate, (0.5, 0.9))
         )
-        self.fake: Any = None
-        self.fake_optimiser: Any = None
-        if fake is not None:
-            choose(fake, names, checkpointing=settings.gradient_checkpointing)
-            fake.to(device)
-            self.fake = fake
-            self._fake_parameters = [fake.model.get_parameter(n) for n in names]
-            self.fake_optimiser = accelerator.prepare(
-                _adamw(self._fake_parameters, settings, settings.fake_rate)
-            )
         self.mean = RunningMean(self.trained, settings.ema)
         self.fixed = held_out.fixed(settings.samples).to(device)
 
@@ -105,10 +101,12 @@ class DistillTrainer:
         if judging:
             fooled = -self.judge(made, guide.image).mean()
             total = total + s.adversarial * fooled
-        if self.fake is not None:
-            still = detached(told)
-            losses["matching"] = self._match(z, batch, still, guide, before)
+        last = Made(z, detached(told), guide, before)
+        if self.matching is not None:
+            losses |= self.matching.losses(last, batch)
             total = total + s.distribution_matching * losses["matching"]
+            if "feature_fooled" in losses:
+                total = total + s.score_adversarial * losses["feature_fooled"]
         self.accelerator.backward(total)
         norm = self.accelerator.clip_grad_norm_(list(self.trained.values()), s.clip)
         self.optimiser.step()
@@ -116,8 +114,8 @@ class DistillTrainer:
         values = {n: float(v.detach()) for n, v in losses.items()}
         if judging:
             values["judge"] = self._judge_step(made.detach(), real, guide.image)
-        if self.fake is not None:
-            values["fake"] = self._fake_steps(z.detach(), detached(told), guide, before)
+        if self.matching is not None:
+            values |= self.matching.follow(last, self.system.encode(real))
         self.mean.update(self.step)
         self.step += 1
         return {"loss": float(total.detach()), **values, "gradient": float(norm), "rate": rate}
@@ -138,36 +136,6 @@ class DistillTrainer:
         distance: Tensor = self.perceptual(a, b).mean()
         return distance
 
-    def _match(
-        self,
-        z: Tensor,
-        batch: TalkBatch,
-        told: Conditions,
-        guide: Guidance,
-        before: Caches | None,
-    ) -> Tensor:
-        """DMD: a squared error whose gradient is the difference of the two scores.
-
-        The teacher has its own conditions and the filmed frame as its history, the fake score what
-        the student had (arXiv 2602.07449).
-        """
-        assert self.teacher is not None, "it is built together with the fake score"
-        schedule, fake = self.system.schedule, self.fake
-        with torch.no_grad():
-            own = self.teacher.conditions(batch)
-            filmed = self.teacher.encode(batch.frames[:, -2])
-            low = torch.full((len(z),), DMD_TIMES[0], device=z.device)
-            earlier = schedule.add(filmed, torch.randn_like(filmed), low)
-            guided = self.teacher.guidance(batch, -2)
-            _, history = self.teacher.evaluate(earlier, low, own, guided, None)
-            t = torch.randint(*DMD_TIMES, (len(z),), device=z.device)
-            z_t = schedule.add(z, torch.randn_like(z), t)
-            real = schedule.clean(z_t, self.teacher.evaluate(z_t, t, own, guide, history)[0], t)
-            made = schedule.clean(z_t, fake.evaluate(z_t, t, told, guide, before)[0], t)
-            scale = (z - real).abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-4)
-            aim = z - (made - real) / scale
-        return 0.5 * F.mse_loss(z, aim)
-
     def _judge_step(self, made: Tensor, real: Tensor, drawn: Tensor) -> float:
         gap = (
             F.relu(1 - self.judge(real, drawn)).mean() + F.relu(1 + self.judge(made, drawn)).mean()
@@ -177,30 +145,11 @@ class DistillTrainer:
         self.judge_optimiser.step()
         return float(gap.detach())
 
-    def _fake_steps(
-        self, z: Tensor, told: Conditions, guide: Guidance, before: Caches | None
-    ) -> float:
-        """The fake score follows the student: epsilon-MSE on what the student just made."""
-        net, last = self.fake, 0.0
-        for _ in range(self.settings.fake_updates):
-            t = torch.randint(0, STEPS, (len(z),), device=z.device)
-            noise = torch.randn_like(z)
-            with self.accelerator.autocast():
-                eps, _ = net.evaluate(self.system.schedule.add(z, noise, t), t, told, guide, before)
-                loss = epsilon_loss(eps, noise, torch.ones(len(z), device=z.device))
-            self.fake_optimiser.zero_grad(set_to_none=True)
-            self.accelerator.backward(loss)
-            for parameter in self._fake_parameters:  # it is not called through a wrapper
-                if parameter.grad is not None:
-                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
-            self.fake_optimiser.step()
-            last = float(loss.detach())
-        return last
-
     def save(self, path: Path) -> None:
         """Write what a resumed run needs, and the student's weights, into a folder."""
         if self.accelerator.is_main_process:
-            save_stage(path, self.trained, self.mean, self.optimiser, self._state())
+            card = run_card(self.system, "distill", self.settings, self.step, self.trained)
+            save_stage(path, self.trained, self.mean, self.optimiser, card, self._state())
         self.accelerator.wait_for_everyone()
 
     def _state(self) -> dict[str, Any]:
@@ -209,14 +158,8 @@ class DistillTrainer:
             "judge": self.accelerator.unwrap_model(self.judge).state_dict(),
             "judge_optimiser": self.judge_optimiser.state_dict(),
         }
-        if self.fake is not None:
-            fake = self.fake.model
-            more["fake"] = {n: fake.get_parameter(n).detach() for n in self.trained}
-            more["fake_optimiser"] = self.fake_optimiser.state_dict()
-            assert self.teacher is not None, "it is built together with the fake score"
-            more["teacher"] = {
-                n: self.teacher.model.get_parameter(n).detach() for n in self.trained
-            }
+        if self.matching is not None:
+            more |= self.matching.state()
         return more
 
     def load(self, path: Path) -> None:
@@ -226,18 +169,13 @@ class DistillTrainer:
             DataError: it holds other weights than these settings train, or is damaged.
         """
         state = read_stage(path, self.trained)
-        if ("fake" in state) != (self.fake is not None):
+        if ("fake" in state) != (self.matching is not None):
             raise DataError(f"{path} was made with another distribution_matching")
         self.step = restore(state, self.trained, self.mean, self.optimiser)
         self.accelerator.unwrap_model(self.judge).load_state_dict(state["judge"])
         self.judge_optimiser.load_state_dict(state["judge_optimiser"])
-        if self.fake is not None and self.teacher is not None:
-            fake = self.fake.model
-            with torch.no_grad():
-                for name in self.trained:
-                    fake.get_parameter(name).copy_(state["fake"][name])
-                    self.teacher.model.get_parameter(name).copy_(state["teacher"][name])
-            self.fake_optimiser.load_state_dict(state["fake_optimiser"])
+        if self.matching is not None:
+            self.matching.load(state)
 
     def held_out(self) -> dict[str, float]:
         """What is held out, by name."""

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from engine.errors import ConfigError
 
+Likeness = Literal["lpips", "random", "none"]
+
 
 class PatchJudge(nn.Module):
     """A discriminator: scores how real each patch looks, given the drawn landmarks.
@@ -61,7 +63,7 @@ class RandomFeatures(nn.Module):
         return total / len(self.layers)
 
 
-def likeness(kind: Literal["lpips", "random", "none"], cache: Path | None) -> nn.Module | None:
+def likeness(kind: Likeness, cache: Path | None) -> nn.Module | None:
     """The perceptual distance of that name.
 
     Raises:

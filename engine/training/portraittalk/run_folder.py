@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.errors import ConfigError, DataError
+from engine.loaders.run_card import WEIGHTS, read_card
 from engine.outputs import own_folder
 from engine.training.checkpoints import CHECKPOINT
 from engine.training.loop import LoopSettings, Trainer, Values, is_due, run_loop
@@ -104,6 +105,8 @@ def train_into(
     resumed = _same_settings(folder, settings, write=main)
     if resumed:
         trainer.load(folder)
+        if (folder / WEIGHTS).is_file() and read_card(folder / WEIGHTS) is None:
+            trainer.save(folder)  # an earlier version wrote no card into it
     curves = Curves(trainer, folder, settings, begun=resumed)
     loop = LoopSettings(
         name=name, steps=settings.steps, save_every=settings.save_every, quiet=quiet or not main

@@ -8,9 +8,11 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from engine.config import WEIGHTS as BUNDLED
 from engine.errors import ConfigError, DataError
-from engine.loaders.trained import WEIGHTS, load_trained
+from engine.loaders.registry import one_file
+from engine.loaders.run_card import WEIGHTS, read_card
 from engine.motion.retarget import FaceBasis
 from engine.training.data.clips import Clip, load_clips
+from engine.training.portraittalk.begin import as_prepared, build_system
 from engine.training.portraittalk.dataset import SampleSettings, TalkData
 from engine.training.portraittalk.distill import DistillTrainer
 from engine.training.portraittalk.patch_judge import likeness
@@ -20,13 +22,10 @@ from engine.training.portraittalk.stage_config import (
     DistillSettings,
     RunConfig,
     StageSettings,
-    earlier,
     load_run_config,
 )
 from engine.training.portraittalk.stage_trainer import StageTrainer
 from engine.training.portraittalk.stages import frames_of
-from engine.training.portraittalk.start_weights import begin, copy_encoder
-from engine.training.portraittalk.system import TalkingSystem
 
 
 def train(config: Path, stage: str, *, cpu: bool = False, quiet: bool = False) -> dict[str, float]:
@@ -69,12 +68,27 @@ def distill(
         raise DataError(
             f"nothing to distil in {run.run}: run `portraittalk train joint --config {config}` first"
         )
+    _check_teacher(run.folder("joint") / WEIGHTS, settings)
+    few_step = one_file(settings.begin_with, run.models) if settings.begin_with else None
     accelerator = make_accelerator(settings, cpu=cpu)
     clips = load_clips(run.data.clips)
     system = build_system(run, "distill", clips)
     data, held_out = talk_data(run, clips, settings, settings.frames, masked=False)
-    trainer = DistillTrainer(system, settings, data, held_out, accelerator, perceptual)
+    trainer = DistillTrainer(system, settings, data, held_out, accelerator, perceptual, few_step)
     return train_into(run.folder("distill"), trainer, settings, "distill", quiet=quiet)
+
+
+def _check_teacher(weights: Path, settings: DistillSettings) -> None:
+    """Refuse to guide a teacher that never learnt to do without words and identity."""
+    card = read_card(weights)
+    if settings.distribution_matching == 0 or settings.teacher_guidance in (0, 1):
+        return
+    if card is not None and not card.sampling.guidable:
+        raise ConfigError(
+            f"teacher_guidance={settings.teacher_guidance:g}: {weights.parent} was trained without "
+            "ever leaving words and identity out, so there is nothing to guide from; use 1, or train "
+            "it with text_dropout, identity_dropout and both_dropout"
+        )
 
 
 def make_accelerator(settings: StageSettings, *, cpu: bool) -> Accelerator:
@@ -83,17 +97,6 @@ def make_accelerator(settings: StageSettings, *, cpu: bool) -> Accelerator:
     """
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(cpu=cpu, mixed_precision=settings.precision, kwargs_handlers=[unused])
-
-
-def build_system(run: RunConfig, stage: str, clips: list[Clip]) -> TalkingSystem:
-    """The networks of a run with what its earlier stages learnt."""
-    system = begin(run.model, run.data.size, run.models, clips)
-    before = earlier(stage)
-    load_trained(system.model, [run.folder(name) for name in before[:2]])
-    if run.model.size == "small":
-        copy_encoder(system.model)
-    load_trained(system.model, [run.folder(name) for name in before[2:]])
-    return system
 
 
 def talk_data(
@@ -115,7 +118,7 @@ def talk_data(
         frames=frames,
         masked=settings.masked if masked else 0.0,
         hole_share=settings.holes,
-        embedding=run.model.face_embedding,
+        embedding=as_prepared(run.model, clips)[0].face_embedding,
         scale=run.model.output_scale,
         speech=run.model.speech_features if run.model.conditioning == "difftalk" else 0,
     )

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from engine.errors import DataError
-from engine.loaders.trained import WEIGHTS
+from engine.loaders.run_card import WEIGHTS, RunCard
 from engine.training.checkpoints import (
     CHECKPOINT,
     RunningMean,
@@ -24,16 +24,19 @@ def save_stage(
     trained: dict[str, nn.Parameter],
     mean: RunningMean,
     optimiser: Any,
+    card: RunCard,
     state: dict[str, Any],
 ) -> None:
     """Write a checkpoint and the running means; each file whole or not at all.
 
     Args:
+        card: what the means were trained with, written into their file.
         state: what else a resumed run needs: `step`, and whatever the trainer adds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     means = folder / (WEIGHTS + ".part")
-    save_file({n: p.contiguous().cpu() for n, p in mean.kept.items()}, means)
+    kept = {n: p.contiguous().cpu() for n, p in mean.kept.items()}
+    save_file(kept, means, metadata={"format": "pt"} | card.packed())
     means.replace(folder / WEIGHTS)
     weights = {n: p.detach() for n, p in trained.items()}
     own = {"weights": weights, "mean": mean.kept, "optimiser": optimiser.state_dict()}

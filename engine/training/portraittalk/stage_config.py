@@ -22,10 +22,11 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from engine.audio.speech_encoder import WIDTH
 from engine.config import MotionModules, from_mapping
 from engine.errors import ConfigError
+from engine.loaders.run_card import Stage
 from engine.nets.sd15_config import CodecSizes, Sd15Config
 
 T = TypeVar("T")
-Stage = Literal["codec", "identity", "animate", "joint"]
+FACE_EMBEDDING = 512  # numbers, where no clip says how many
 STAGES: tuple[Stage, ...] = ("codec", "identity", "animate", "joint")
 
 
@@ -66,7 +67,7 @@ class ModelSettings:
     reference_writer: Literal["self", "reference_net"] = "self"
     guider: Literal["control_net", "pose_guider"] = "control_net"
     projection: Literal["faceid", "portrait"] = "faceid"
-    face_embedding: int = 512
+    face_embedding: int = 0  # numbers of a face embedding; 0: as the clips were prepared
     conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"
     speech_features: int = WIDTH  # of the prepared speech, for "difftalk"
     prediction: Literal["noise", "velocity"] = "noise"  # Stable Diffusion 1.5 gives noise
@@ -89,6 +90,7 @@ class ModelSettings:
         """The networks' own configuration, for images of `side` pixels."""
         names = {f.name for f in dataclasses.fields(Sd15Config)}
         mine = {n: v for n, v in dataclasses.asdict(self).items() if n in names}
+        mine["face_embedding"] = self.face_embedding or FACE_EMBEDDING
         base = Sd15Config.full() if self.size == "full" else Sd15Config.small()
         unet = dataclasses.replace(base.unet, sample_size=side // 8)
         codec = base.codec
@@ -164,10 +166,12 @@ class DistillSettings(StageSettings):
     """A few-step student, learnt by rolling out through the frame cache.
 
     The total is l1 + perceptual + mouth * (l1 + perceptual of the mouth) + adversarial (generator)
-    + distribution_matching; `perceptual` says what measures likeness.
+    + distribution_matching + score_adversarial; `perceptual` says what measures likeness, and
+    `begin_with` names the few-step LoRA that a student at full size starts from.
     """
 
     student_steps: int = 4  # a roll-out takes 1 to this many, at random
+    begin_with: Literal["", "lcm-lora", "tcd-lora", "hyper-sd-1step", "hyper-sd-2steps"] = ""
     frames: int = 6  # of a roll-out; the gradient goes through its last frame alone
     perceptual: Literal["lpips", "random", "none"] = "lpips"  # random: untrained features
     perceptual_weight: float = 0.7
@@ -176,6 +180,8 @@ class DistillSettings(StageSettings):
     adversarial_from: int = 1000
     judge_rate: float = 2e-4
     distribution_matching: float = 0.0  # weight; 0 builds no networks for it
+    teacher_guidance: float = 1.0  # of the real score; it needs a teacher trained with dropout
+    score_adversarial: float = 0.0  # weight of the judge on the fake score's features
     fake_rate: float = 1e-5
     fake_updates: int = 5  # of the fake score for one of the student
 
@@ -184,6 +190,20 @@ class DistillSettings(StageSettings):
         _check_positive(self, "student_steps", "judge_rate", "fake_rate", "fake_updates")
         if self.frames < 2:
             raise ConfigError(f"frames={self.frames}: a roll-out needs two frames or more")
+        if not 0 <= self.teacher_guidance <= 30:
+            raise ConfigError(
+                f"teacher_guidance={self.teacher_guidance}: wanted 0 to 30; 0 and 1 are none"
+            )
+        if self.begin_with and self.weights != "all":
+            raise ConfigError(
+                f'begin_with={self.begin_with!r} changes weights of Stable Diffusion: weights = "all" '
+                "goes with it"
+            )
+        if self.score_adversarial and not self.distribution_matching:
+            raise ConfigError(
+                "score_adversarial judges features of the fake score: distribution_matching goes "
+                "with it"
+            )
 
 
 def _check_shares(settings: Any, *names: str) -> None:
@@ -269,6 +289,7 @@ def run_config(raw: dict[str, Any], home: Path) -> RunConfig:
     config = RunConfig(home / run, home / models, data, model, tables)
     for stage in STAGES:
         config.stage(stage)
-    config.distill()
+    if config.distill().begin_with and model.size == "small":
+        raise ConfigError('begin_with goes with size = "full": it is for Stable Diffusion 1.5')
     config.model.config(data.size)
     return config

@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.errors import DataError
+from engine.loaders.run_card import Stage
 from engine.nets.portraittalk import Caches
 from engine.training.checkpoints import RunningMean
 from engine.training.loop import rate_share, set_rates
+from engine.training.portraittalk.card import run_card
 from engine.training.portraittalk.dataset import TalkBatch, TalkData
 from engine.training.portraittalk.diffusion_loss import epsilon_loss, shifted
 from engine.training.portraittalk.stage_checkpoint import read_stage, restore, save_stage
-from engine.training.portraittalk.stage_config import Stage, StageSettings
+from engine.training.portraittalk.stage_config import StageSettings
 from engine.training.portraittalk.stages import StageLoss, filmed_cache, trained_names
 from engine.training.portraittalk.system import TalkingSystem
 
@@ -98,7 +100,8 @@ class StageTrainer:
     def save(self, path: Path) -> None:
         """Write what a resumed run needs, and what the next stage starts from, into a folder."""
         if self.accelerator.is_main_process:
-            save_stage(path, self.trained, self.mean, self.optimiser, {"step": self.step})
+            card = run_card(self.system, self.stage, self.settings, self.step, self.trained)
+            save_stage(path, self.trained, self.mean, self.optimiser, card, {"step": self.step})
         self.accelerator.wait_for_everyone()
 
     def load(self, path: Path) -> None:

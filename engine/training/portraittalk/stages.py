@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.loaders.run_card import Stage
 from engine.nets.conditions import Conditions
 from engine.nets.portraittalk import Caches
 from engine.nets.sd15_config import Sd15Config
 from engine.training.portraittalk.dataset import TalkBatch
 from engine.training.portraittalk.diffusion_loss import STEPS, epsilon_loss, shifted
-from engine.training.portraittalk.stage_config import Stage, StageSettings
+from engine.training.portraittalk.stage_config import StageSettings
 from engine.training.portraittalk.system import TalkingSystem, noised
 
 NEW = (

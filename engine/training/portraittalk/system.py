@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.diffusion.samplers import SamplerSettings, sample
+from engine.loaders.run_card import Stage, Start
 from engine.nets.attention import KeyValues
 from engine.nets.conditions import Conditions, Guidance
 from engine.nets.portraittalk import (
@@ -20,6 +21,11 @@ from engine.nets.text_tokens import Tokenise
 from engine.training.portraittalk.dataset import TalkBatch
 from engine.training.portraittalk.diffusion_loss import NoiseSchedule
 from engine.training.portraittalk.stage_config import ModelSettings
+
+
+def sampling(steps: int) -> SamplerSettings:
+    """How a system samples while it is trained."""
+    return SamplerSettings(sampler="ddim", num_inference_steps=steps, trailing=True)
 
 
 def noised(caches: Caches, amount: float) -> Caches:
@@ -36,16 +42,38 @@ def _noised(x: Tensor, amount: float) -> Tensor:
     return x + amount * x.std() * torch.randn_like(x)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Earlier:
+    """A stage that was trained before."""
+
+    name: Stage
+    step: int | None  # None where a version that wrote no card made it
+    holds: frozenset[str]  # names of its weights
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a system comes from; its run's card says so."""
+
+    start: Start
+    face_encoder: str  # of the clips; "" for none
+    earlier: tuple[Earlier, ...] = ()
+
+
 class TalkingSystem(nn.Module):
     """A `PortraitTalkModel`, its noise schedule, its tokenizer, and whose encoder makes latents."""
 
     def __init__(
-        self, model: PortraitTalkModel, settings: ModelSettings, tokenise: Tokenise
+        self,
+        model: PortraitTalkModel,
+        settings: ModelSettings,
+        tokenise: Tokenise,
+        origin: Origin,
     ) -> None:
         super().__init__()
         self.model = model
         self.schedule = NoiseSchedule()
-        self.settings, self.tokenise = settings, tokenise
+        self.settings, self.tokenise, self.origin = settings, tokenise, origin
 
     def shrunk(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, H) as large as the networks draw: an enlarger learns from larger ones."""
@@ -152,8 +180,7 @@ class TalkingSystem(nn.Module):
                 eps, left = self.evaluate(z_t, t, told, guide, before)
             return eps
 
-        settings = SamplerSettings(num_inference_steps=steps, trailing=True)
-        return sample(model, noise, settings), left
+        return sample(model, noise, sampling(steps)), left
 
 
 def detached(told: Conditions) -> Conditions:

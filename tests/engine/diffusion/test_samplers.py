@@ -171,12 +171,15 @@ def test_progress_counts_steps() -> None:
     assert seen == [1, 2, 3]
 
 
-def test_guidance_of_one_never_asks_the_unconditional_model() -> None:
+@pytest.mark.parametrize("none", [1.0, 0.0])
+def test_without_guidance_the_unconditional_model_is_never_asked(none: float) -> None:
+    """0 stands for no guidance too, as few-step weights document it; it drew nobody, saying nothing."""
+
     def never(z_t: Tensor, t: Tensor) -> Tensor:
         raise AssertionError("asked")
 
     noise = torch.zeros(1, 4, 2, 2)
-    settings = SamplerSettings(num_inference_steps=2, guidance_scale=1.0)
+    settings = SamplerSettings(num_inference_steps=2, guidance_scale=none)
     assert sample(lambda z, t: z, noise, settings, unconditional=never).shape
 
 

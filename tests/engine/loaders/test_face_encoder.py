@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,15 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from PIL import Image  # noqa: E402
+from transformers import (  # noqa: E402
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
 from engine.errors import WeightsError  # noqa: E402
-from engine.face.topology import LEFT_LIDS, RIGHT_LIDS  # noqa: E402
+from engine.face.topology import LEFT_LIDS, OVAL, RIGHT_LIDS  # noqa: E402
 from engine.loaders.face_encoder import (  # noqa: E402
     TEMPLATE,
     align,
@@ -16,7 +24,8 @@ from engine.loaders.face_encoder import (  # noqa: E402
     load_face_encoder,
 )
 from engine.loaders.files import Damaged, WrongFamily  # noqa: E402
-from engine.loaders.registry import find  # noqa: E402
+from engine.loaders.registry import find, require  # noqa: E402
+from tests.engine.loaders.layouts import save  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -85,7 +94,7 @@ def test_refusals(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(Damaged, match="damaged or no ONNX file"):
         load_face_encoder("sface", tmp_path / "sface")
-    with pytest.raises(WeightsError, match="known: sface, auraface, insightface"):
+    with pytest.raises(WeightsError, match="known: sface, auraface, insightface, clip"):
         load_face_encoder("arcface", tmp_path)
 
 
@@ -94,3 +103,37 @@ def test_another_embedding_space_is_refused_even_at_the_same_width() -> None:
     with pytest.raises(WrongFamily, match="same-looking vectors, another meaning"):
         check_space(find("auraface").space, find("faceid").space)
     check_space(find("insightface").space, find("faceid-portrait").space)
+
+
+def test_clip_stands_in_for_a_face_encoder(tmp_path: Path) -> None:
+    """The paper's ablation: an image encoder whose embedding sees the head, wherever it is."""
+    folder = (tmp_path / "IP-Adapter" / find("clip").files[0]).parent
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "projection_dim": 24, "patch_size": 8}
+    config = CLIPVisionConfig(**sizes, image_size=32, num_hidden_layers=2, num_attention_heads=2)
+    net = CLIPVisionModelWithProjection(config).eval()
+    save(net.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    encoder = load_face_encoder("clip", require("clip", tmp_path))
+    assert (encoder.name, encoder.width) == ("clip-vit-h-14", 24)
+
+    landmarks = np.zeros((478, 2), np.float32)
+    landmarks[list(OVAL)] = [90, 100]
+    landmarks[list(OVAL[:2])] = [[60, 60], [120, 140]]
+    rgb = np.random.default_rng(1).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    vector = encoder(rgb, landmarks)
+    square = Image.fromarray(rgb[36:164, 26:154]).resize((32, 32), Image.Resampling.BICUBIC)
+    theirs = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32, do_center_crop=False)
+    pixels = theirs(square, return_tensors="pt").pixel_values
+    with torch.no_grad():
+        wanted = torch.nn.functional.normalize(net(pixel_values=pixels).image_embeds[0], dim=0)
+    np.testing.assert_allclose(vector, wanted.numpy(), atol=1e-5)
+
+    elsewhere = np.zeros((300, 320, 3), np.uint8)
+    elsewhere[70:270, 90:290] = rgb
+    np.testing.assert_allclose(encoder(elsewhere, landmarks + [90, 70]), vector, atol=1e-6)
+    save({"vision_model.x": torch.zeros(2)}, folder / "model.safetensors")
+    with pytest.raises(WrongFamily, match="it is of another model"):
+        load_face_encoder("clip", require("clip", tmp_path))
+    with pytest.raises(WrongFamily, match="same-looking vectors"):
+        check_space(find("clip").space, find("faceid").space)

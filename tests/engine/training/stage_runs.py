@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from engine.config import WEIGHTS as BUNDLED
-from engine.loaders.trained import WEIGHTS
+from engine.loaders.run_card import WEIGHTS
 from engine.motion.retarget import FaceBasis
 from engine.training.checkpoints import CHECKPOINT
 from engine.training.data.clips import load_clips
+from engine.training.portraittalk.begin import begin
 from engine.training.portraittalk.dataset import SampleSettings, TalkData
 from engine.training.portraittalk.run_stage import distill, train
 from engine.training.portraittalk.stage_config import (
@@ -23,7 +24,6 @@ from engine.training.portraittalk.stage_config import (
     load_run_config,
 )
 from engine.training.portraittalk.stages import trained_names
-from engine.training.portraittalk.start_weights import begin
 from engine.training.portraittalk.system import TalkingSystem
 
 DEPTH = FaceBasis.load(BUNDLED / "tiny" / "basis.npz").depth

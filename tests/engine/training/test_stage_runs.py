@@ -1,19 +1,22 @@
 """Every stage learns its clips, and a resumed run equals one that was not stopped."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from engine.errors import ConfigError, DataError
+from engine.loaders.run_card import WEIGHTS, read_card
 from engine.training.checkpoints import CHECKPOINT
 from engine.training.data.clips import load_clips
 from engine.training.data.drawn_clips import write_drawn_clips
-from engine.training.portraittalk.run_stage import build_system
-from engine.training.portraittalk.stage_config import STAGES, load_run_config
+from engine.training.portraittalk.begin import as_prepared, build_system
+from engine.training.portraittalk.stage_config import STAGES, ModelSettings, load_run_config
 from tests.engine.training.stage_runs import (
     SIDE,
     config_file,
@@ -76,6 +79,35 @@ def test_other_settings_need_another_run(drawn: Path, tmp_path: Path) -> None:
     run(config_file(tmp_path, drawn, train={"steps": 1}), "codec")
     with pytest.raises(ConfigError, match="other settings \\(rate\\)"):
         run(config_file(tmp_path, drawn, train={"steps": 2, "rate": 1e-4}), "codec")
+
+
+def test_a_run_of_an_earlier_version_gets_its_card_by_being_started_again(
+    drawn: Path, tmp_path: Path
+) -> None:
+    path = config_file(tmp_path, drawn, train={"steps": 1})
+    run(path, "codec")
+    weights = tmp_path / "run" / "codec" / WEIGHTS
+    card, before = read_card(weights), load_file(weights)
+    assert card is not None
+    assert (card.stage, card.step, card.networks.unet.sample_size) == ("codec", 1, SIDE // 8)
+    save_file(before, weights)  # as it was written before there were cards
+    assert read_card(weights) is None
+    run(path, "codec")
+    assert read_card(weights) == card
+    after = load_file(weights)
+    assert all(torch.equal(after[n], before[n]) for n in before)
+
+
+def test_a_run_takes_the_face_encoder_of_its_clips(drawn: Path, tmp_path: Path) -> None:
+    clips = load_clips(drawn)
+    settings, encoder = as_prepared(ModelSettings(size="small"), clips)
+    assert (settings.face_embedding, encoder) == (512, "drawn")
+    assert as_prepared(ModelSettings(size="small", face_encoder=False), clips)[1] == ""
+    shutil.copytree(drawn, tmp_path / "two")
+    card = next((tmp_path / "two").glob("clips/*/clip.json"))
+    card.write_text(card.read_text().replace('"drawn"', '"sface"'))
+    with pytest.raises(DataError, match=r"several face encoders \(drawn, sface\)"):
+        as_prepared(settings, load_clips(tmp_path / "two"))
 
 
 def test_half_a_checkpoint_is_none(drawn: Path, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from engine.config import DiffusionSettings, EngineConfig, SamplerName
 from engine.diffusion.samplers import Denoising
 from engine.errors import DataError
 from engine.loaders.files import WrongFamily
-from engine.loaders.trained import WEIGHTS, load_trained
+from engine.loaders.run_card import WEIGHTS
+from engine.loaders.trained import load_trained
 from engine.profiles.sd15 import sampling_of
 from engine.training.data.clips import PROMPT, Clip, load_clips
 from engine.training.portraittalk.diffusion_loss import NoiseSchedule, shifted

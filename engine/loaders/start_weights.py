@@ -1,8 +1,10 @@
-"""What a run begins with: public checkpoints at full size, random weights at small size."""
+"""What a trained run begins with: public checkpoints at full size, random weights at small size.
+
+Training starts from it, and so does whoever draws with the run later.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,9 @@ import torch
 from torch import nn
 
 from engine.loaders.control_net import SUBFOLDER, load_control_net
-from engine.loaders.face_encoder import check_space
 from engine.loaders.ip_adapter import install, read_ip_adapter
-from engine.loaders.registry import find, require
+from engine.loaders.registry import one_file, require
+from engine.loaders.run_card import Start
 from engine.loaders.sd15 import Sd15Files, load_tiny
 from engine.nets.attention import ZeroAttention
 from engine.nets.control_net import AnimateControlNet
@@ -22,35 +24,30 @@ from engine.nets.pose_guider import PoseGuider
 from engine.nets.projection import IdentityProjection
 from engine.nets.sd15_config import Sd15Config
 from engine.nets.sd_codec import SdCodec
-from engine.nets.text_tokens import ClipTokens, WordNumbers
-from engine.training.data.clips import Clip
-from engine.training.portraittalk.stage_config import ModelSettings
-from engine.training.portraittalk.system import TalkingSystem
+from engine.nets.text_tokens import ClipTokens, Tokenise, WordNumbers
 
 
-def begin(
-    settings: ModelSettings, side: int, models_dir: Path, clips: Iterable[Clip]
-) -> TalkingSystem:
-    """The system a run starts from, for images of `side` pixels.
+def start_model(start: Start, config: Sd15Config, models_dir: Path) -> PortraitTalkModel:
+    """The networks of `config` that a run starts from, in float32.
 
     Raises:
         WeightsError: a checkpoint is missing (the message holds the command that brings it), damaged
-            or of another family, or the clips' face encoder is not the one the adapter knows.
+            or of another family.
     """
-    config = settings.config(side)
-    if settings.size == "small":
-        with torch.random.fork_rng():
-            torch.manual_seed(settings.seed)
-            model = PortraitTalkModel.build(config)
-            open_guidance(model)
-        words = WordNumbers(config.text.vocabulary, config.text.length)
-        return TalkingSystem(model, settings, words)
-    if settings.adapter != "none":
-        for encoder in {clip.card.face_encoder for clip in clips}:
-            check_space(encoder, find(settings.adapter).space)
-    folder = require("sd15", models_dir)
-    model = public_model(settings, config, models_dir)
-    return TalkingSystem(model, settings, ClipTokens(folder / "tokenizer"))
+    if start.kind == "public":
+        return _public_model(start, config, models_dir)
+    with torch.random.fork_rng():
+        torch.manual_seed(start.seed)
+        model = PortraitTalkModel.build(config)
+        open_guidance(model)
+    return model
+
+
+def start_tokens(start: Start, config: Sd15Config, models_dir: Path) -> Tokenise:
+    """What reads the words of such a run; raises as `start_model` does."""
+    if start.kind == "public":
+        return ClipTokens(require("sd15", models_dir) / "tokenizer")
+    return WordNumbers(config.text.vocabulary, config.text.length)
 
 
 def open_guidance(model: PortraitTalkModel) -> None:
@@ -82,9 +79,7 @@ def copy_encoder(model: PortraitTalkModel) -> None:
             tensor.copy_(learnt[name])
 
 
-def public_model(
-    settings: ModelSettings, config: Sd15Config, models_dir: Path
-) -> PortraitTalkModel:
+def _public_model(start: Start, config: Sd15Config, models_dir: Path) -> PortraitTalkModel:
     """Stable Diffusion 1.5, its MediaPipe-face ControlNet, TAESD and, if wanted, a FaceID adapter.
 
     Without an adapter the identity attention starts from random projections with its values at
@@ -96,12 +91,9 @@ def public_model(
     if config.reference_writer == "reference_net":
         writer = IdentityUnet(files.unet(config.unet), writer_config(config))
     projection = IdentityProjection.build(config) if config.face_encoder else None
-    if projection is not None and settings.adapter != "none":
-        folder = require(settings.adapter, models_dir)
-        path = folder / find(settings.adapter).files[0]
-        if not path.is_file():
-            path = path.with_suffix(".safetensors")
-        install(read_ip_adapter(path), unet, projection)
+    if projection is not None and start.adapter != "none":
+        adapter = read_ip_adapter(one_file(start.adapter, models_dir))
+        install(adapter, unet, projection)
     elif projection is not None:
         with torch.no_grad():
             for name, parameter in unet.named_parameters():
