@@ -45,7 +45,10 @@ def capability() -> tuple[int, int]:
     """
     runtime = _runtime()
     names = runtime.cudaDeviceAttr
-    ask = lambda name: int(_done(runtime, runtime.cudaDeviceGetAttribute(name, 0)))
+
+    def ask(name: Any) -> int:
+        return int(_done(runtime, runtime.cudaDeviceGetAttribute(name, 0)))
+
     major, minor = names.cudaDevAttrComputeCapabilityMajor, names.cudaDevAttrComputeCapabilityMinor
     return ask(major), ask(minor)
 

@@ -111,7 +111,7 @@ def _public_model(start: Start, config: Sd15Config, models_dir: Path) -> Portrai
         animate=animate,
         projection=projection,
         reference_net=writer,
-        codec=SdCodec(files.vae(config.codec), tiny),
+        codec=SdCodec(files.vae(config.codec), tiny, output_scale=config.codec.output_scale),
         text=files.text(config.text),
     )
     return PortraitTalkModel(config, networks)

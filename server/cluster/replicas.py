@@ -131,7 +131,8 @@ def start(
     if local and options.loopback:
         more["_node_ip_address"] = "127.0.0.1"
     ray.init(address=options.ray_address, namespace=APP, logging_level="warning", **more)
-    directory: Any = Directory.options(name=DIRECTORY).remote()
+    kept: Any = Directory  # an actor's class, whose decorator is not typed
+    directory: Any = kept.options(name=DIRECTORY).remote()
     serve.start(proxy_location="Disabled")
     deployment = serve.deployment(
         Replica,
