@@ -190,22 +190,22 @@ async def test_a_source_that_stalls_is_interrupted_too() -> None:
             assert 8 <= len(frames) <= (25 if paced else 13)  # a live face waits in silence
 
 
-def colour(frame: np.ndarray) -> tuple[int, ...]:
-    """The mean colour of a corner where no mouth is: the invisible mark cancels itself out."""
-    return tuple(np.rint(frame[:8].mean((0, 1)) / 4).astype(int))
+def shows(frame: np.ndarray, colour: np.ndarray) -> bool:
+    """Whether a corner without the mouth has that colour; the invisible mark cancels itself out there."""
+    return bool(np.abs(frame[:8].mean((0, 1)) - colour).max() < 3)
 
 
 async def test_words_and_face_change_in_the_middle() -> None:
     async with avatar(prompt="smile") as face:
         for paced in (False, True):
-            seen = set()
+            seen = False
             speaking = face.speak(babble(0.7, 24_000), paced=paced)
             first, _ = await anext(speaking)
             await face.show(OTHER)
             async for frame, _ in speaking:
-                seen.add(colour(frame))
-            assert colour(OTHER) in seen
-            assert colour(first) == colour(PORTRAIT)
+                seen |= shows(frame, OTHER[0, 0])
+            assert seen
+            assert shows(first, PORTRAIT[0, 0])
             await face.show(PORTRAIT)
         assert await face.express("Slightly angry") == "angry 0.4"
         with pytest.raises(PromptRefused):
