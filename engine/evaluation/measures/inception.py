@@ -57,7 +57,7 @@ def fid(a: Features, b: Features) -> float:
 
 def _root(x: Features) -> Features:
     """What gives the same x'x with no more rows than columns."""
-    return x if len(x) <= x.shape[1] else np.linalg.qr(x, mode="r")
+    return x if len(x) <= x.shape[1] else np.asarray(np.linalg.qr(x, mode="r"))
 
 
 def kid(a: Features, b: Features) -> float:
