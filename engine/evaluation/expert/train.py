@@ -1,7 +1,7 @@
 """Trains the audio-lip expert: `python -m engine.evaluation.expert --help`.
 
 Voices are made first (25 minutes by espeak-ng in one minute of a core, 1.5 by Kokoro in two), recordings may be
-added, lips are drawn up (two minutes), then a thousand steps are trained (three). A stopped run goes on where
+added, lips are drawn up (two minutes), then 700 steps are trained (three). A stopped run goes on where
 it was.
 """
 
@@ -103,7 +103,7 @@ def main(
     english: Annotated[
         Path | None, typer.Option(help="folder of LJSpeech clips, metadata.csv: real recordings")
     ] = None,
-    steps: Annotated[int, typer.Option(help="steps to train")] = 1000,
+    steps: Annotated[int, typer.Option(help="steps to train")] = 700,
     espeak: Annotated[float, typer.Option(help="minutes of espeak-ng")] = 25,
     kokoro: Annotated[float, typer.Option(help="minutes of Kokoro")] = 1.5,
     seed: Annotated[int, typer.Option(help="of everything drawn at random")] = 0,

@@ -13,8 +13,8 @@ F32 = NDArray[np.float32]
 DEPTH = 0.25  # of the lids' score over its usual value, from which it is a blink
 LONGEST = 15  # frames; longer closed is no blink
 # People who talk to somebody. Blinks: 26 a minute in conversation, most people 10 to 40 (Bentivoglio et
-# al. 1997), 100 to 250 ms at half depth. Head: `data` of one filmed speech, 2.4, 4.5 and 4.1 degrees of yaw,
-# pitch and roll and 16 degrees a second, doubled and halved.
+# al. 1997), 100 to 250 ms at half depth. Head: a filmed speech, 2.4, 4.5 and 4.1
+# degrees of yaw, pitch and roll and 16 degrees a second, each halved and doubled.
 USUAL = {
     "blink_rate": (10.0, 40.0),
     "blink_ms": (80.0, 300.0),

@@ -92,8 +92,8 @@ def follow(frames: NDArray[np.uint8], reader: FaceReader | None = None) -> FaceT
     found = np.array([face is not None for face in faces])
     if not found.any():
         raise DataError(f"no face in any of {len(frames)} frames")
-    seen = np.flatnonzero(found)
-    nearest = [int(seen[np.argmin(np.abs(seen - t))]) for t in range(len(faces))]
+    where = np.flatnonzero(found)
+    nearest = [int(where[np.abs(where - t).argmin()]) for t in range(len(faces))]
     kept = [face for i in nearest if (face := faces[i]) is not None]
     return FaceTrack(
         np.stack([f.landmarks for f in kept]).astype(np.float32),
