@@ -11,7 +11,7 @@ python=${PYTHON:-python3}
 stamp=.venv/installed-tests
 if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
   .venv/bin/python -m pip --quiet --disable-pip-version-check install --upgrade pip
-  .venv/bin/python -m pip --quiet --disable-pip-version-check install --editable '.[dev,train]'
+  .venv/bin/python -m pip --quiet --disable-pip-version-check install --editable '.[dev,train,evaluate]'
   touch "$stamp" .venv/installed-core
 fi
 missing=()

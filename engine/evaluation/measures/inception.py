@@ -61,7 +61,7 @@ def _root(x: Features) -> Features:
 
 
 def kid(a: Features, b: Features) -> float:
-    """Unbiased squared MMD with the kernel (x.y / d + 1)^3, mean over subsets; may fall below 0.
+    """Unbiased squared MMD of features (N, d), kernel (x.y / d + 1)^3, mean over subsets; may fall below 0.
 
     Raises:
         ValueError: a set has fewer than two.

@@ -19,28 +19,16 @@ from engine.training.speech.voice import F32, RATE, Voice
 
 # espeak-ng accents and speakers beside those of `Espeak.say` and of `engine.evaluation.spoken`.
 ACCENTS = ("en-029", "en-us-nyc", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us")
-SPEAKERS = (
-    *(
-        "adam",
-        "Alicia",
-        "Andrea",
-        "Andy",
-        "Annie",
-        "anika",
-        "belinda",
-        "benjamin",
-        "david",
-        "Denis",
-    ),
-    *("edward", "Gene", "grandma", "Hugo", "Jacky", "john", "Lee", "linda", "m5", "m8", "Marco"),
-    *("Mario", "max", "Michael", "miguel", "norbert", "pablo", "paul", "quincy", "rob", "sandro"),
-    *("shelby", "steph", "travis", "victor", "zac"),
-)
+SPEAKERS = """
+    adam Alicia Andrea Andy Annie anika belinda benjamin david Denis edward Gene grandma
+    Hugo Jacky john Lee linda m5 m8 Marco Mario max Michael miguel norbert pablo paul quincy
+    rob sandro shelby steph travis victor zac
+""".split()
 # Kokoro's speakers of other languages, speaking English; four more are kept for `UNSEEN_KOKORO`.
-FOREIGN = (
-    *("ef_dora", "em_alex", "em_santa", "hf_alpha", "hf_beta", "hm_psi", "im_nicola", "jf_alpha"),
-    *("jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo", "pf_dora", "pm_santa"),
-)
+FOREIGN = """
+    ef_dora em_alex em_santa hf_alpha hf_beta hm_psi im_nicola jf_alpha jf_gongitsune
+    jf_nezumi jf_tebukuro jm_kumo pf_dora pm_santa
+""".split()
 
 
 class OtherEspeak:

@@ -17,8 +17,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.audio.sound_file import read_audio
 from engine.config import FPS
 from engine.errors import DataError, PortraitRefused
+from engine.evaluation.alignment import Aligner, read_transcripts
 from engine.face.detector import FaceReader
 from engine.face.landmarks import apply, crop_transform
 from engine.motion.channels import spread_matrix
@@ -27,6 +29,7 @@ from engine.nets.sync_expert import LIPS, SyncExpert, lip_shapes
 from engine.training.face.dataset import HELD_OUT_EVERY
 from engine.training.motion.rules import mouth
 from engine.training.speech.data import read_shard
+from engine.training.speech.espeak import Espeak
 from engine.training.speech.phones import Phone
 from engine.training.speech.voice import RATE
 
@@ -34,6 +37,7 @@ F32 = NDArray[np.float32]
 HOP = RATE // FPS
 STILL = np.zeros(6, np.float32)
 SENTENCES = 4  # of a talk
+FACES_EACH = 2  # that say a recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ def lips_of(phones: Sequence[Phone], pcm: F32, face: F32, basis: FaceBasis) -> F
 def talks(
     folder: Path, faces: Sequence[F32], basis: FaceBasis, net: SyncExpert, seed: int = 0
 ) -> Iterator[Talk]:
-    """The sentences of `folder`, four at a time with pauses between, each talk on a face of its own.
+    """The sentences of `folder`, four at a time with pauses between, each on one of `faces` (478, 2).
 
     Raises:
         DataError: the folder holds no speech.
@@ -105,6 +109,20 @@ def talks(
             )  # fmt: skip
 
 
+def recorded_talks(
+    folder: Path, faces: Sequence[F32], basis: FaceBasis, net: SyncExpert, seed: int = 1
+) -> Iterator[Talk]:
+    """The recordings of an LJSpeech folder, their phones by forced alignment, each on two faces (478, 2)."""
+    rng = np.random.RandomState(seed)
+    aligner = Aligner(Espeak().ipa)
+    for name, words in read_transcripts(folder).items():
+        pcm = read_audio(folder / f"{name}.flac")
+        phones = aligner.align(pcm, words)
+        for _ in range(FACES_EACH):
+            face = faces[rng.randint(len(faces))]
+            yield talk(f"recorded_{name}", pcm, phones, face, basis, net)
+
+
 def talk(
     name: str, pcm: F32, phones: Sequence[Phone], face: F32, basis: FaceBasis, net: SyncExpert
 ) -> Talk:
@@ -117,7 +135,7 @@ def talk(
 
 
 def roughened(spectrum: F32, shapes: F32, rng: np.random.RandomState) -> tuple[F32, F32]:
-    """Another microphone, room and voice; lips read with noise, by a reader that smooths and drifts."""
+    """Spectra (T, 80) of another microphone, room and voice; shapes (T, 8) read with noise, blur and drift."""
     half = spectrum.shape[1] // 2
     bands = np.arange(half) + rng.uniform(-2.5, 2.5)
     mels = spectrum.reshape(len(spectrum), 2, half)

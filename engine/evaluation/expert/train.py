@@ -1,7 +1,8 @@
-"""Trains the audio-lip expert: `python -m engine.training.sync --help`.
+"""Trains the audio-lip expert: `python -m engine.evaluation.expert --help`.
 
-Voices are made first (25 minutes by espeak-ng, 8 by Kokoro: ten minutes of one core), then four thousand
-steps are trained (ten minutes more). A stopped run goes on where it was.
+Voices are made first (25 minutes by espeak-ng in one minute of a core, 1.5 by Kokoro in two), recordings may be
+added, lips are drawn up (two minutes), then a thousand steps are trained (three). A stopped run goes on where
+it was.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.config import EngineConfig
+from engine.evaluation.expert.dataset import Talk, recorded_talks, roughened, talks, unseen_faces
+from engine.evaluation.expert.voices import speak
 from engine.evaluation.measures.track import face_reader
 from engine.motion.retarget import FaceBasis
 from engine.nets.sync_expert import SyncExpert
 from engine.outputs import own_folder
 from engine.training.checkpoints import CHECKPOINT
 from engine.training.net_trainer import Keys, NetPlan, NetTrainer
-from engine.training.sync.dataset import Talk, roughened, talks, unseen_faces
-from engine.training.sync.voices import speak
 
 log = logging.getLogger(__name__)
 REACH = 15  # frames that a sound may be early or late
@@ -42,8 +43,13 @@ def batch_of(clips: Sequence[Talk], step: int, seed: int) -> tuple[Tensor, Tenso
     rng = np.random.RandomState([seed, step])
     length = LENGTH + 2 * REACH
     spectra, shapes = [], []
-    for number in rng.randint(len(clips), size=BATCH):
-        clip = clips[number]
+    sources: dict[str, list[Talk]] = {}  # each as often as the others, however much there is of it
+    for clip in clips:
+        sources.setdefault(clip.name.partition("_")[0], []).append(clip)
+    names = list(sources)
+    for _ in range(BATCH):
+        source = sources[names[rng.randint(len(names))]]
+        clip = source[rng.randint(len(source))]
         first = rng.randint(len(clip.shapes) - length + 1)
         a, b = roughened(
             clip.spectrum[first : first + length], clip.shapes[first : first + length], rng
@@ -94,9 +100,12 @@ def main(
     work: Annotated[Path, typer.Option(help="folder of the voices and the checkpoint")],
     stills: Annotated[Path, typer.Option(help="tar file of single faces (SFHQ-T2I)")],
     cache: Annotated[Path, typer.Option(help="folder of downloaded packages")],
-    steps: Annotated[int, typer.Option(help="steps to train")] = 4000,
+    english: Annotated[
+        Path | None, typer.Option(help="folder of LJSpeech clips, metadata.csv: real recordings")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="steps to train")] = 1000,
     espeak: Annotated[float, typer.Option(help="minutes of espeak-ng")] = 25,
-    kokoro: Annotated[float, typer.Option(help="minutes of Kokoro")] = 8,
+    kokoro: Annotated[float, typer.Option(help="minutes of Kokoro")] = 1.5,
     seed: Annotated[int, typer.Option(help="of everything drawn at random")] = 0,
 ) -> None:
     """Make the voices, train, and write the weights into the folder."""
@@ -106,8 +115,10 @@ def main(
     speak(work / "speech", cache, {"espeak": espeak, "kokoro": kokoro}, seed)
     basis = FaceBasis.load(EngineConfig().weights / "basis.npz")
     faces = unseen_faces(stills, face_reader(), basis)
-    made = talks(work / "speech", faces, basis, SyncExpert(), seed)
-    clips = [t for t in made if len(t.shapes) > LENGTH + 2 * REACH]
+    made = [*talks(work / "speech", faces, basis, SyncExpert(), seed)]
+    if english is not None:
+        made += recorded_talks(english, faces, basis, SyncExpert())
+    clips = [t for t in made if len(t.shapes) >= LENGTH + 2 * REACH]
     net = train(clips, steps, work, seed)
     told = {"steps": str(steps), "seed": str(seed), "talks": str(len(clips))}
     save_file(net.state_dict(), work / FILE, told)
