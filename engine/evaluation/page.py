@@ -83,12 +83,12 @@ def _table(
         told = [report.value(system, protocol, n) for n in delivery]
         cells += ["–" if v is None else shown(v, n) for v, n in zip(told, delivery, strict=True)]
         rows.append(_row(title(system), cells, "td", "floor" if system in REFERENCES else ""))
-    for data, printed in beside.items():
+    for data, rows_printed in beside.items():
         about = f"{published.PAPER} prints, on {data} (other data)"
         span = len(heads) + 1
         rows.append(f'<tr class="other"><th colspan="{span}">{escape(about)}</th></tr>')
-        for name, numbers in printed.items():
-            cells = [shown(numbers[n], n) for n in wanted] + ["–"] * len(delivery)
+        for name, numbers in rows_printed.items():
+            cells = [published.printed(numbers[n]) for n in wanted] + ["–"] * len(delivery)
             rows.append(_row(name, cells, "td", "other"))
     return f"<div class=wide><table>{''.join(rows)}</table></div>"
 

@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 260, 150, 16, 30, 36
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 260, 180, 16, 30, 36
 COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#e08e0b", "#6a4c93", "#00798c", "#8d6a4f", "#555555")
 MOST_POINTS = 360  # of a line
 

@@ -48,3 +48,8 @@ def rows(table: str, columns: tuple[str, ...]) -> dict[str, dict[str, float]]:
 
 TABLE_1 = {"MEAD": rows(_MEAD, TABLE_1_COLUMNS), "HDTF": rows(_HDTF, TABLE_1_COLUMNS)}
 TABLE_2 = {"HDTF": rows(_ABLATION, TABLE_2_COLUMNS)}
+
+
+def printed(value: float) -> str:
+    """A number of a table with the digits that it has there."""
+    return f"{value:.3f}" if round(value, 3) == value else f"{value:.4f}"

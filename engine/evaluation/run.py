@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import engine
+from engine.config import HOP_SAMPLES
 from engine.errors import AvatarError
 from engine.evaluation import systems
 from engine.evaluation.clips import Prepared, file_key, prepare
@@ -164,6 +165,8 @@ def _measure(
     else:
         generated = Clip.read(video)
         real = None if clip.real is None else Clip.read(clip.real)
+        if protocol == "pose-given" and real is not None:
+            generated, real = without_first(generated), without_first(real)
         begun = time.monotonic()
         measured = measure_clip(generated, real, clip.portrait, protocol)
         measured.values["measured_s"] = time.monotonic() - begun
@@ -172,6 +175,12 @@ def _measure(
     series = {name: [float(v) for v in row] for name, row in measured.series.items()}
     notes = [*clip.notes, *made.notes, *measured.notes]
     return Row(system, protocol, clip.name, video, values, series, notes, dict(measured.features))
+
+
+def without_first(clip: Clip) -> Clip:
+    """A clip less its first frame: pose-given that is the portrait itself, which costs nothing to draw."""
+    sound = None if clip.sound is None else clip.sound[HOP_SAMPLES:]
+    return replace(clip, frames=clip.frames[1:], sound=sound)
 
 
 def pack(place: Path, measured: Measured) -> None:
