@@ -195,14 +195,16 @@ def paint(video: Video, way: str, args: argparse.Namespace) -> Iterator[Tensor]:
 
         # every window begins from the portrait, whose keys every evaluation sees: that is the pin
         fusion = LatentFusion(
-            window,
+            lambda windows: [window(*one) for one in windows],
             Denoising(noise, settings),
             window=args.window,
             overlap=args.overlap,
             pinned=False,
         )
-        for _ in trange(fusion.total, desc="fusion, windows", leave=False, disable=None):
-            fusion.work()
+        with tqdm(total=fusion.total, desc="fusion, windows", leave=False, disable=None) as bar:
+            while fusion.done < fusion.total:
+                fusion.work()
+                bar.update(fusion.done - bar.n)
         yield from fusion.latents.split(1)
 
 
