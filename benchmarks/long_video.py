@@ -38,7 +38,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm, trange
+from tqdm import tqdm
 
 from benchmarks.environment import describe, print_header, print_json
 from benchmarks.frames_child import voice
