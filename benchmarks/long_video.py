@@ -38,7 +38,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm, trange
+from tqdm import tqdm
 
 from benchmarks.environment import describe, print_header, print_json
 from benchmarks.frames_child import voice
@@ -195,14 +195,16 @@ def paint(video: Video, way: str, args: argparse.Namespace) -> Iterator[Tensor]:
 
         # every window begins from the portrait, whose keys every evaluation sees: that is the pin
         fusion = LatentFusion(
-            window,
+            lambda windows: [window(*one) for one in windows],
             Denoising(noise, settings),
             window=args.window,
             overlap=args.overlap,
             pinned=False,
         )
-        for _ in trange(fusion.total, desc="fusion, windows", leave=False, disable=None):
-            fusion.work()
+        with tqdm(total=fusion.total, desc="fusion, windows", leave=False, disable=None) as bar:
+            while fusion.done < fusion.total:
+                fusion.work()
+                bar.update(fusion.done - bar.n)
         yield from fusion.latents.split(1)
 
 

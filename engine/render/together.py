@@ -30,7 +30,8 @@ MOST = 16  # rows of a call: eight streams with guidance
 def together(step: Step, works: Sequence[Work[T]]) -> list[T]:
     """Run all `works` to their ends, with as few calls of `step` as may be; what each returns.
 
-    Works ask with latents (1, 4, h, w), a call takes them as (B, 4, h, w): B a power of two, so that a recorded `step` has few recordings.
+    Works ask with latents (1, 4, h, w), a call takes them as (B, 4, h, w); B is a power of two, so that
+    a recorded `step` has few recordings.
     """
     done: dict[int, T] = {}
     asked: dict[int, list[Evaluation]] = {}
