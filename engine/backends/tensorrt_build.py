@@ -99,7 +99,7 @@ def shapes(spec: GraphSpec, rows: int) -> list[tuple[str, Any, Any, Any]]:
             rows if d == BATCH else free[d][which] if isinstance(d, str) else d for d in shape
         )
 
-    return [(t.name, *(sized(t.shape, which) for which in range(3))) for t in spec.inputs]
+    return [(t.name, sized(t.shape, 0), sized(t.shape, 1), sized(t.shape, 2)) for t in spec.inputs]
 
 
 def build_engine(
@@ -184,7 +184,7 @@ def _timing_cache(config: Any, path: Path | None) -> Iterator[None]:
 def trt_log(trt: Any) -> Any:
     """TensorRT's log, in ours: errors and worse, but for the driver that a machine without a GPU has not."""
 
-    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Log(trt.ILogger):  # type: ignore[misc]
         def log(self, severity: Any, message: str) -> None:
             if severity <= trt.ILogger.Severity.ERROR and "cudaError 35" not in message:
                 log.error("%s", " ".join(message.split()))
@@ -195,7 +195,7 @@ def trt_log(trt: Any) -> Any:
 def _monitor(trt: Any, progress: Progress) -> Any:
     """TensorRT's own progress, phases within phases, as steps of the outermost ones."""
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.phases: dict[str, tuple[int, int]] = {}
