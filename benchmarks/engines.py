@@ -1,6 +1,6 @@
 """Engines of the full-size networks, built here for a GPU that is not: how large, how long, how much memory.
 
-Random weights of the real sizes, half precision, one stream in a step. Every ONNX file is compared with its
+Random weights of the real sizes, half precision (which a CPU computes slowly: many minutes), one stream in a step. Every ONNX file is compared with its
 network before (ONNX Runtime on the CPU). Prints a table, then one JSON line. Processor time beside the
 time on the clock says how busy the machine was with something else.
 

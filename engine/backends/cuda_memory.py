@@ -45,12 +45,9 @@ def capability() -> tuple[int, int]:
     """
     runtime = _runtime()
     names = runtime.cudaDeviceAttr
-
-    def ask(name: Any) -> int:
-        return int(_done(runtime, runtime.cudaDeviceGetAttribute(name, 0)))
-
-    major, minor = names.cudaDevAttrComputeCapabilityMajor, names.cudaDevAttrComputeCapabilityMinor
-    return ask(major), ask(minor)
+    both = names.cudaDevAttrComputeCapabilityMajor, names.cudaDevAttrComputeCapabilityMinor
+    asked = [_done(runtime, runtime.cudaDeviceGetAttribute(name, 0)) for name in both]
+    return int(asked[0]), int(asked[1])
 
 
 class CudaMemory:

@@ -94,10 +94,11 @@ def spec_of(
             raise ValueError(f"{name}: {called} {tuple(one.shape)} has not one row a stream")
         return TensorSpec(called, shape, str(one.dtype).removeprefix("torch."))
 
-    def side(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> tuple[TensorSpec, ...]:
-        return tuple(described(one[called], two[called], called) for called in one)
-
-    return GraphSpec(name, side(*inputs), side(*outputs), precision=precision)
+    read, left = (
+        tuple(described(one[called], two[called], called) for called in one)
+        for one, two in (inputs, outputs)
+    )
+    return GraphSpec(name, read, left, precision=precision)
 
 
 def step_spec(model: PortraitTalkModel, arguments: tuple[Tree, ...]) -> GraphSpec:
@@ -129,12 +130,9 @@ def step_arguments(model: PortraitTalkModel, references: int, *, seed: int = 0) 
         numbers = spread * torch.randn(1, *shape, generator=generator)
         return numbers.to(weight.device, weight.dtype)
 
-    def latents() -> Tensor:
-        return random(config.unet.latent_channels, side, side)
-
-    def drawn(tree: Any) -> Any:  # what networks make is drawn too, once its shape is known
-        return over(tree, lambda x: random(*x.shape[1:]))
-
+    latents: Callable[[], Tensor] = lambda: random(config.unet.latent_channels, side, side)
+    # What networks make is drawn too, once its shape is known.
+    drawn: Callable[[Tree], Tree] = lambda tree: over(tree, lambda x: random(*x.shape[1:]))
     identity = drawn(model.identify(random(references, config.face_embedding)))
     text, t = random(config.text.length, context), torch.tensor([499], device=weight.device)
     portraits = torch.stack([latents() for _ in range(references)], 1)
@@ -170,8 +168,7 @@ class Read(nn.Module):
 
     def __init__(self, model: PortraitTalkModel) -> None:
         super().__init__()
-        text: Any = copy.deepcopy(model.text)
-        self.text = text.float()
+        self.text = copy.deepcopy(model.text).to(torch.float32)
         self.dtype = next(model.unet.parameters()).dtype
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -236,10 +233,9 @@ def other_graphs(model: PortraitTalkModel, references: int = 1) -> list[NetworkG
     """The networks beside the step: text encoder, identity, autoencoder, portraits and the line drawer."""
     config, weight = model.config, next(model.unet.parameters())
     generator = torch.Generator().manual_seed(0)
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(1, *shape, generator=generator).to(weight)
-
+    random: Callable[..., Tensor] = lambda *shape: torch.randn(1, *shape, generator=generator).to(
+        weight
+    )
     side, context = config.unet.sample_size, config.unet.cross_attention_dim
     ids = torch.arange(config.text.length)[None] % config.text.vocabulary
     picture = random(3, config.picture_side, config.picture_side).clamp(-1, 1)
