@@ -31,7 +31,6 @@ HEALTH_S = 1.0
 MORE_S = 10.0  # than it may drain: for the notice and the end
 
 
-@ray.remote(num_cpus=0)
 class Directory:
     """Where replicas listen. Bound: 256; the oldest are forgotten, which are long dead."""
 
@@ -131,7 +130,7 @@ def start(
     if local and options.loopback:
         more["_node_ip_address"] = "127.0.0.1"
     ray.init(address=options.ray_address, namespace=APP, logging_level="warning", **more)
-    directory: Any = Directory.options(name=DIRECTORY).remote()
+    directory: Any = ray.remote(Directory).options(name=DIRECTORY, num_cpus=0).remote()
     serve.start(proxy_location="Disabled")
     deployment = serve.deployment(
         Replica,
