@@ -120,8 +120,7 @@ class AvatarService:
             )
         finally:
             self.enrolling -= 1
-        if portrait_id:  # it has one: it was enrolled elsewhere
-            portrait = replace(portrait, id=portrait_id)
+        portrait = replace(portrait, id=portrait_id or portrait.id)
         self.portraits.add(portrait)
         return portrait
 

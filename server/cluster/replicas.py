@@ -127,7 +127,7 @@ def start(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local = options.ray_address is None
     more: dict[str, Any] = {"include_dashboard": False} if local else {}
-    if local and options.loopback:
+    if local and options.alone:
         more["_node_ip_address"] = "127.0.0.1"
     ray.init(address=options.ray_address, namespace=APP, logging_level="warning", **more)
     directory: Any = ray.remote(Directory).options(name=DIRECTORY, num_cpus=0).remote()
