@@ -35,6 +35,7 @@ ROOMS = {
             "programs",
             "conversation",
             "doors",
+            "cluster",
             "livekit_worker",
             "app",
         ),

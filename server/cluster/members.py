@@ -12,9 +12,9 @@ from typing import Any
 
 import aiohttp
 
-from server.cluster.names import CLIENT_HEADER, SECRET_HEADER, replica_of
 from server.cluster.placement import Load, choose
 from server.errors import ApiError
+from server.live.names import CLIENT_HEADER, SECRET_HEADER, replica_of
 
 LOOK_S = 0.25  # between two reports of a replica
 SILENT_S = 1.0  # a replica that reports nothing for so long is gone

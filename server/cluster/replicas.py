@@ -20,9 +20,9 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
 from engine.errors import BackendUnavailable
-from server.cluster.names import SECRET_HEADER, new_replica
 from server.cluster.options import ClusterOptions
 from server.cluster.placement import wanted
+from server.live.names import SECRET_HEADER, new_replica
 from server.settings import PREFIX
 
 DIRECTORY, APP = "portraittalk-directory", "portraittalk"

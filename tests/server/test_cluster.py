@@ -21,9 +21,9 @@ from websockets.asyncio.client import connect
 
 from benchmarks.server_process import free_port
 from client_example.headless import Viewer
-from server.cluster.names import SECRET_HEADER, new_session, resume_token, session_named
 from server.cluster.placement import Load, choose, wanted
 from server.cluster.run import environment_of
+from server.live.names import SECRET_HEADER, new_session, resume_token, session_named
 from server.settings import ServerSettings
 from server.trust.tokens import ACCESSES, sign
 from tests.server.live import Live, serving, until, watching
