@@ -50,8 +50,7 @@ class Session:
         self.settings = settings = shared.settings
         self.id = options.session_id or new_session(settings.replica)
         self.token = resume_token(settings.cluster_secret, self.id)
-        self.portrait_id, self.prompt = options.portrait_id, ""  # words
-        self.subject = options.subject  # whose portraits it may show
+        self.portrait_id, self.subject, self.prompt = options.portrait_id, options.subject, ""
         self.mood: Mood = "idle"
         self.closed_for: str | None = None  # why it ended
         self._microphone: object | None = None
