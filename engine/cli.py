@@ -13,6 +13,7 @@ import typer
 
 from engine.config import LARGEST_SIDE, MODELS_DIR, EngineConfig, check_models_dir
 from engine.errors import BackendUnavailable
+from engine.option_groups import given, with_groups
 from engine.options import (
     CALM,
     SD15,
@@ -21,8 +22,6 @@ from engine.options import (
     LongVideoOptions,
     SamplingOptions,
     ShownOptions,
-    given,
-    with_groups,
 )
 from engine.provenance_cli import ProvenanceOptions
 

@@ -14,7 +14,8 @@ from engine.backends.engine_file import engine_folder
 from engine.backends.tensorrt_build import BATCHES, TARGETS, Build, check_target, library
 from engine.config import Profile, RandomWeights
 from engine.errors import BackendUnavailable, ConfigError
-from engine.options import SD15, CheckpointOptions, given, with_groups
+from engine.option_groups import given, with_groups
+from engine.options import SD15, CheckpointOptions
 
 if TYPE_CHECKING:
     from engine.config import EngineConfig

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.errors import ConfigError
-from engine.options import EngineOptions, with_groups
+from engine.option_groups import with_groups
+from engine.options import EngineOptions
 from server.settings import BUNDLED_PORTRAIT
 
 if TYPE_CHECKING:

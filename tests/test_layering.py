@@ -75,6 +75,7 @@ ROOMS = {
             "programs",
             "conversation",
             "doors",
+            "cluster",
             "livekit_worker",
             "app",
         ),

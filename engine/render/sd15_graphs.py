@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -168,7 +167,8 @@ class Read(nn.Module):
 
     def __init__(self, model: PortraitTalkModel) -> None:
         super().__init__()
-        self.text = copy.deepcopy(model.text).to(torch.float32)
+        text: nn.Module = copy.deepcopy(model.text)
+        self.text = text.to(torch.float32)
         self.dtype = next(model.unet.parameters()).dtype
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -24,9 +24,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.errors import AvatarError
 from server.cluster.members import LOST, Find, Members
-from server.cluster.names import CLIENT_HEADER, SECRET_HEADER, session_named
 from server.cluster.whole import merged
 from server.errors import ApiError, refusal
+from server.live.names import CLIENT_HEADER, SECRET_HEADER, session_named
 from server.settings import ServerSettings
 from server.web.guard import guards
 from server.web.http import address_of, first_of, read_body

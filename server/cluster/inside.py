@@ -16,10 +16,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.cluster.names import CLIENT_HEADER, SECRET_HEADER
 from server.consents import Consent
 from server.errors import ApiError
 from server.live.line import Voice
+from server.live.names import CLIENT_HEADER, SECRET_HEADER
 from server.live.surroundings import SessionOptions
 from server.web.http import read_body, read_json, service_of
 

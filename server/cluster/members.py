@@ -12,15 +12,15 @@ from typing import Any
 
 import aiohttp
 
-from server.cluster.names import CLIENT_HEADER, SECRET_HEADER, replica_of
 from server.cluster.placement import Load, choose
 from server.errors import ApiError
+from server.live.names import CLIENT_HEADER, SECRET_HEADER, replica_of
 
 LOOK_S = 0.25  # between two reports of a replica
 SILENT_S = 1.0  # a replica that reports nothing for so long is gone
 REMEMBERED = 4096  # sessions
 PORTRAIT_BYTES = 128 * 1024 * 1024  # of all uploads together
-LOST = (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, ConnectionResetError)
+LOST = (aiohttp.ClientConnectionError, ConnectionError, TimeoutError)
 Find = Callable[[], Awaitable[dict[str, str]]]  # addresses of replicas by name
 
 

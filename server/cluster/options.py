@@ -33,6 +33,6 @@ class ClusterOptions:
         str | None,
         typer.Option(help="Ray to join: auto, or host:port; its own on this machine if not given."),
     ] = None
-    loopback: Annotated[
-        bool, typer.Option("--loopback", help="Ray of its own that listens on this machine alone.")
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Ray of its own that listens on this machine alone.")
     ] = False

@@ -20,9 +20,9 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
 from engine.errors import BackendUnavailable
-from server.cluster.names import SECRET_HEADER, new_replica
 from server.cluster.options import ClusterOptions
 from server.cluster.placement import wanted
+from server.live.names import SECRET_HEADER, new_replica
 from server.settings import PREFIX
 
 DIRECTORY, APP = "portraittalk-directory", "portraittalk"
@@ -31,7 +31,6 @@ HEALTH_S = 1.0
 MORE_S = 10.0  # than it may drain: for the notice and the end
 
 
-@ray.remote(num_cpus=0)
 class Directory:
     """Where replicas listen. Bound: 256; the oldest are forgotten, which are long dead."""
 
@@ -128,11 +127,10 @@ def start(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local = options.ray_address is None
     more: dict[str, Any] = {"include_dashboard": False} if local else {}
-    if local and options.loopback:
+    if local and options.alone:
         more["_node_ip_address"] = "127.0.0.1"
     ray.init(address=options.ray_address, namespace=APP, logging_level="warning", **more)
-    kept: Any = Directory  # an actor's class, whose decorator is not typed
-    directory: Any = kept.options(name=DIRECTORY).remote()
+    directory: Any = ray.remote(Directory).options(name=DIRECTORY, num_cpus=0).remote()
     serve.start(proxy_location="Disabled")
     deployment = serve.deployment(
         Replica,

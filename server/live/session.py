@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
-from server.cluster.names import new_session, resume_token
 from server.live.broadcast import Broadcast
 from server.live.clips import Picture
 from server.live.engine_stream import EngineStream
 from server.live.events import Event, EventHub, Mood
 from server.live.figures import Figures
 from server.live.line import SoundLine
+from server.live.names import new_session, resume_token
 from server.live.outlet import Outlet
 from server.live.pacing import Playout
 from server.live.speech import SpeechInput
@@ -47,11 +47,10 @@ class Session:
         admit: Callable[[Session], bool] = lambda session: True,
         on_closed: Callable[[Session], None] = lambda session: None,
     ) -> None:
-        settings = shared.settings
+        self.settings = settings = shared.settings
         self.id = options.session_id or new_session(settings.replica)
         self.token = resume_token(settings.cluster_secret, self.id)
-        self.settings, self.portrait_id = settings, options.portrait_id
-        self.subject, self.prompt = options.subject, ""  # whose portraits it may show; words
+        self.portrait_id, self.subject, self.prompt = options.portrait_id, options.subject, ""
         self.mood: Mood = "idle"
         self.closed_for: str | None = None  # why it ended
         self._microphone: object | None = None

@@ -22,7 +22,7 @@ def main() -> None:
         max_replicas=flags.most,
         per_machine=10,
         replica_cpus=0.1,
-        loopback=True,
+        alone=True,
         scale_up_s=1.0,
         scale_down_s=2.0,
     )
