@@ -136,7 +136,6 @@ def motion(
     from engine.offline.motion_file import motion as write
 
     config = EngineConfig(calm=calm)
-
     with bar("seconds of sound") as progress:
         frames = write(audio, out, config, seed=seed, idle=idle, progress=progress)
     typer.echo(f"{out}: {frames} frames")

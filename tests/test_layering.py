@@ -38,6 +38,7 @@ ROOMS = {
             "offline",
             "training",
             "evaluation",
+            "option_groups",
             "options",
             "provenance_cli",
             "cli",
@@ -79,7 +80,7 @@ ROOMS = {
             "livekit_worker",
             "app",
         ),
-        *("run", "evaluation", "cli"),
+        *("options", "run", "evaluation", "cli"),
     ),
 }
 TORCH_FOLDERS = (
