@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--audio", type=Path, required=True, help="what they say")
     parser.add_argument("--limit", type=int, default=24, help="only the first portraits")
     parser.add_argument("--keys", type=int, default=650, help="wrong keys a portrait, twice")
-    parser.add_argument("--sheet", type=Path, default=Path("benchmarks/results/marks.png"))
+    parser.add_argument("--sheet", type=Path, default=Path("runs/marks.png"))
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     args = parser.parse_args()
     for result, sheet in measured(args):
