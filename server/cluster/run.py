@@ -60,6 +60,8 @@ def serve_cluster(
         directory = replicas.start(options, command, everywhere, settings.drain_s)
 
         async def find() -> dict[str, str]:
+            if app.state.draining:  # a call would start Ray anew
+                return known
             with contextlib.suppress(RayError):  # those that are known go on meanwhile
                 found = await directory.all.remote()
                 known.clear()
