@@ -172,6 +172,7 @@ def test_other_weights_settings_or_precision_are_another_engine() -> None:
     assert base != model_digest(EngineConfig.sd15(live=True, diffusion=talk), "f16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_each_graph_becomes_an_engine_without_a_gpu(exported: Exported, name: str) -> None:
     pytest.importorskip("tensorrt_rtx", reason="pip install 'portraittalk[rtx]'")

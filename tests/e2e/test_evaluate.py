@@ -18,7 +18,7 @@ from server.evaluation.live import deliver
 from server.settings import BUNDLED_PORTRAIT
 from tests.e2e.conftest import FAKE
 
-pytestmark = pytest.mark.train  # the measures need torch
+pytestmark = [pytest.mark.train, pytest.mark.slow]  # the measures need torch, and minutes
 
 
 def film(path: Path, seconds: float) -> None:

@@ -135,6 +135,7 @@ def test_what_cannot_be_exported_is_refused_before_any_work(given: list[str], sa
         CliRunner().invoke(app, ["export", *given], catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_tiny_is_exported_for_a_gpu_that_is_not_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,7 +153,11 @@ def test_tiny_is_exported_for_a_gpu_that_is_not_here(
     assert len(plan) > 100_000
 
 
-@pytest.mark.parametrize("spec", TINY, ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec",
+    [pytest.param(s, marks=() if s in (COMPOSITE, GUIDE) else pytest.mark.slow) for s in TINY],
+    ids=lambda spec: spec.name,
+)
 def test_each_graph_of_tiny_becomes_an_engine_without_a_gpu(spec: GraphSpec) -> None:
     """Bytes at the doors of detector, landmarks, lips and composite among them."""
     pytest.importorskip("tensorrt_rtx", reason="pip install 'portraittalk[rtx]'")
