@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -143,6 +143,10 @@ async def test_one_address_serves_the_sessions_of_three_replicas() -> None:
         assert (await direct.get("/api/config", headers={SECRET_HEADER: SECRET})).status_code == 200
 
 
+def holds(portrait: str) -> Callable[[Live], bool]:
+    return lambda live: live.service.portraits.look_up(portrait) is not None
+
+
 async def test_a_portrait_is_known_on_every_replica_by_its_owner_alone() -> None:
     tokens = [sign(KEY, subject, ACCESSES, time.time() + 60) for subject in ("ann", "bob")]
     ann, bob = ({"Authorization": f"Bearer {token}"} for token in tokens)
@@ -150,7 +154,11 @@ async def test_a_portrait_is_known_on_every_replica_by_its_owner_alone() -> None
         added = await http.post(
             "/api/portraits",
             content=encoded(photo()),
-            headers={**ann, "Content-Type": "image/png"},
+            headers={
+                **ann,
+                "Content-Type": "image/png",
+                "Consent": '{"who": "Ann", "purpose": "tests"}',
+            },
         )
         portrait = added.json()["id"]
         for _ in NAMES:
@@ -161,6 +169,14 @@ async def test_a_portrait_is_known_on_every_replica_by_its_owner_alone() -> None
         refused = await http.post("/api/sessions", json={"portrait_id": portrait}, headers=bob)
         assert refused.json()["error"]["code"] == "unknown_portrait"
         assert (await http.get("/api/portraits")).status_code == 401
+        known = [live.service.portraits.look_up(portrait) for live in cluster.replicas.values()]
+        assert len({each.consent for each in known if each is not None}) == 1
+        assert all(each is not None and each.consent is not None for each in known)
+        await http.delete(f"/api/sessions/none?portrait_id={portrait}", headers=bob)
+        assert (await http.get(f"/api/portraits/{portrait}/image", headers=ann)).status_code == 200
+        gone = await http.delete(f"/api/portraits/{portrait}", headers=ann)
+        assert gone.status_code == 204
+        await until(lambda: not any(map(holds(portrait), cluster.replicas.values())), 5)
 
 
 @contextmanager
