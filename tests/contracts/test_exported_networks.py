@@ -128,7 +128,7 @@ def test_frames_go_on_the_same_when_the_graph_takes_over_in_the_middle(
     plain = engine.start(identity, seed=4)
     wanted = [frame.rgb for hop in sound for frame in engine.step(plain, hop)]
     networks = renderer.networks
-    before = networks._step
+    before = networks.step
     found: list[Graph] = []
     drawn, state = [], engine.start(identity, seed=4)
     try:
@@ -139,13 +139,13 @@ def test_frames_go_on_the_same_when_the_graph_takes_over_in_the_middle(
         )
         for number, hop in enumerate(sound):
             if number == 5:
-                assert networks._step is before, "torch draws until the engine is there"
+                assert networks.step is before, "torch draws until the engine is there"
                 found.append(loaded(exported, "step"))
                 waiting.join(30)
             drawn += [frame.rgb for frame in engine.step(state, hop)]
-        taken = networks._step.taken
+        taken = networks.step.taken
     finally:
-        networks._step = before
+        networks.step = before
     assert taken == 5 * 2, "two steps of each frame after it came"
     difference = np.abs(np.stack(drawn).astype(int) - np.stack(wanted).astype(int))
     assert len(drawn) == 8

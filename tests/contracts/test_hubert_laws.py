@@ -35,7 +35,7 @@ from engine.training.motion.examples import PIECE, MotionTraining, choose_encode
 from engine.training.motion.loss import spreads
 from engine.training.motion.train import train
 from exports.hubert import export_hubert
-from tests.contracts.small import conditions_only, write_wav
+from tests.contracts.small import conditions_only, shown_in, write_wav
 from tests.engine.loaders.layouts import hubert, random, save
 
 pytestmark = pytest.mark.train
@@ -162,7 +162,7 @@ def test_a_video_has_every_frame_and_goes_on_where_it_was_stopped(
         with pytest.raises(KeyboardInterrupt):
             generate(made, casting, wav, cut, save_every_s=0, progress=stop)
         assert generate(made, casting, wav, cut).resumed_at > 0
-        a, b = ([p.read_bytes() for p in sorted(folder.iterdir())] for folder in (whole, cut))
+        a, b = (shown_in(folder) for folder in (whole, cut))
         assert len(a) == FRAMES
         assert a == b
 

@@ -18,7 +18,7 @@ from engine.offline.video import Casting, generate
 from engine.profiles.sd15 import load_engine, load_renderer, random_parts
 from engine.render.sd15_networks import Sampling
 from engine.types import Quality
-from tests.contracts.small import conditions_only, renderer_of, write_wav
+from tests.contracts.small import conditions_only, renderer_of, shown_in, write_wav
 
 HOP = 640
 SMALL = DiffusionSettings(random_weights="small", sampler="lcm", device="cpu")
@@ -205,7 +205,7 @@ def test_a_stopped_run_with_guidance_goes_on_as_if_it_had_not(
     with pytest.raises(KeyboardInterrupt):
         generate(offline, casting, tone, tmp_path / "cut", save_every_s=0, progress=stop)
     assert generate(offline, casting, tone, tmp_path / "cut").resumed_at == 2
-    a, b = ([p.read_bytes() for p in sorted((tmp_path / n).iterdir())] for n in ("whole", "cut"))
+    a, b = (shown_in(tmp_path / n) for n in ("whole", "cut"))
     assert len(a) == 4
     assert a == b
 
