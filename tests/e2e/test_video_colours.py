@@ -28,7 +28,10 @@ SEEN = """async ([source, x, y]) => {
   const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
   const pen = canvas.getContext("2d");
   pen.drawImage(video, 0, 0);
-  return [video.videoWidth, ...pen.getImageData(x, y, 1, 1).data];
+  const { data } = pen.getImageData(x - 6, y - 6, 12, 12); // its mean: the invisible mark is noise to a colour
+  const mean = [0, 0, 0, 0];
+  data.forEach((value, i) => { mean[i % 4] += value / 144; });
+  return [video.videoWidth, ...mean];
 }"""
 
 
@@ -61,4 +64,4 @@ def test_a_colour_of_the_portrait_is_shown_as_it_is(
         width, *colour = page.evaluate(SEEN, [made, 12, 12])
         assert width == side
         assert np.abs(np.subtract(colour, (*PATCH, 255))).max() <= 2
-    assert page.evaluate(SEEN, [sources[1], side - 12, 12])[-1] == 0
+    assert page.evaluate(SEEN, [sources[1], side - 12, 12])[-1] <= 0.5
