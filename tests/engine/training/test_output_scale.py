@@ -93,15 +93,13 @@ def served(how: DiffusionSettings) -> AvatarEngine:
     )
 
 
-def test_a_run_is_served_twice_as_large_for_nearly_the_same(learnt: Path) -> None:
+def test_frames_twice_as_large_are_served_for_nearly_the_same() -> None:
     how = DiffusionSettings(random_weights="small", device="cpu")
-    codec = (learnt.parent / "run" / "codec",)
-    twice = replace(how, output_scale=2)
     portrait = decode_image(BUNDLED_PORTRAIT.read_bytes())
-    engines = [served(h) for h in (how, twice, replace(twice, trained=codec))]
+    engines = [served(h) for h in (how, replace(how, output_scale=2))]
     states = [engine.start(engine.enroll(portrait), seed=1) for engine in engines]
     hop = np.zeros(HOP, np.float32)
-    shown, spent = [], [[], [], []]  # type: ignore[var-annotated]
+    shown, spent = [], [[], []]  # type: ignore[var-annotated]
     for _ in range(12):  # in turns, so that a busy machine is as busy for each
         for own, engine, state in zip(spent, engines, states, strict=True):
             began = time.thread_time()
@@ -109,7 +107,7 @@ def test_a_run_is_served_twice_as_large_for_nearly_the_same(learnt: Path) -> Non
             own.append(time.thread_time() - began)
         shown = frames or shown
     assert shown[0].rgb.shape == (2 * SIDE, 2 * SIDE, 3)
-    assert median(spent[2]) < 1.3 * median(spent[0])
+    assert median(spent[1]) < 1.3 * median(spent[0])
 
 
 @pytest.mark.slow
