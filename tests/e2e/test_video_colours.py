@@ -27,7 +27,11 @@ SEEN = """async ([source, x, y]) => {
   await new Promise((done) => { video.onseeked = done; });
   const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
   const pen = canvas.getContext("2d");
-  pen.drawImage(video, 0, 0);
+  const centre = [video.videoWidth / 2, video.videoHeight / 2, 1, 1];
+  for (let i = 0; i < 100 && !pen.getImageData(...centre).data[3]; i += 1) { // a busy browser draws late
+    await new Promise((done) => setTimeout(done, 50));
+    pen.drawImage(video, 0, 0);
+  }
   const { data } = pen.getImageData(x - 6, y - 6, 12, 12); // its mean: the invisible mark is noise to a colour
   const mean = [0, 0, 0, 0];
   data.forEach((value, i) => { mean[i % 4] += value / 144; });

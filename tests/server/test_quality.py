@@ -120,7 +120,7 @@ def test_a_slow_engine_shows_fewer_pictures_and_loses_no_sound() -> None:
     assert max(picture.queued_s for picture in bench.pictures[-25:]) < 0.1
     made = [
         bench.metrics.registry.get_sample_value("portraittalk_frames_made_total", {"quality": q})
-        for q in "01234"
+        for q in "012345"
     ]
     assert sum(n or 0 for n in made) == len(bench.pictures)
     assert sum(n or 0 for n in made[2:]) > 25
