@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import HubertConfig
 
+from benchmarks.small_hubert import SIZES
 from engine.audio.hubert import window_of
 from engine.avatar import AvatarEngine
 from engine.config import DiffusionSettings, EngineConfig, SpeechEncoderName
@@ -40,15 +41,6 @@ from tests.engine.loaders.layouts import hubert, random, save
 
 pytestmark = pytest.mark.train
 HOP, FRAMES = 640, 10
-SIZES = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "conv_dim": (8,) * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-}
 torch.set_num_threads(1)
 
 
