@@ -19,6 +19,17 @@ settings.register_profile(
 settings.load_profile("shared machine")
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread of torch's: several that wait for each other on a busy machine cost minutes."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @cache
 def needs_browser(file: str) -> bool:
     """Whether tests of the file start Chromium."""

@@ -19,17 +19,9 @@ from engine.nets.motion_modules import module_step  # noqa: E402
 from engine.nets.portraittalk import Caches, PortraitTalkModel  # noqa: E402
 from engine.nets.sd15_config import Sd15Config  # noqa: E402
 
-pytestmark = pytest.mark.train
+pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
 SMALL = Sd15Config.small()
 T = torch.tensor([300])
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def rand(*shape: int, seed: int = 0) -> Tensor:

@@ -1,19 +1,8 @@
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 SIDE = 64
-
-
-@pytest.fixture
-def one_thread() -> Any:
-    """Threads that wait for each other on a busy machine cost minutes."""
-    torch = pytest.importorskip("torch")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
