@@ -18,7 +18,8 @@ from server.evaluation.live import deliver
 from server.settings import BUNDLED_PORTRAIT
 from tests.e2e.conftest import FAKE
 
-pytestmark = [pytest.mark.train, pytest.mark.slow]  # the measures need torch, and minutes
+# The measures need torch, and minutes.
+pytestmark = [pytest.mark.train, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def film(path: Path, seconds: float) -> None:
@@ -42,7 +43,7 @@ def test_a_set_is_evaluated_told_and_not_done_twice(tmp_path: Path, browser: Bro
     (tmp_path / "theirs" / "a.mkv").symlink_to(tmp_path / "film.mkv")
     command += ["--engine", "offline", "--videos", str(tmp_path / "theirs"), "--out", str(out)]
     command += ["--protocol", "pose-given", "--blind", "offline,videos"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=220)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     told = json.loads((out / "report.json").read_text())
     assert [bad["what"] for bad in told["bad"]] == ["b"]  # 0.4 s is too short
