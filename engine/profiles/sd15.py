@@ -199,11 +199,23 @@ def random_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dtyp
     with torch.random.fork_rng():
         torch.manual_seed(RANDOM_SEED)
         model = PortraitTalkModel.build(config)
+        if how.random_weights == "small":
+            _enliven(model)
     if how.random_weights == "full" and multiplies_bfloat16():
         dtype = torch.bfloat16  # half the memory: it is there to be timed
     model = model.to(dtype)
     words = WordNumbers(config.text.vocabulary, config.text.length)
     return Parts(model, words, MeaninglessEmbedding(config.face_embedding))
+
+
+def _enliven(model: PortraitTalkModel) -> None:
+    """Make a system that was not trained show in its pictures what it is asked to show.
+
+    As torch begins, layers that start at zero add nothing and all others fade what goes through them.
+    """
+    for weights in model.parameters():
+        if weights.ndim > 1:
+            torch.nn.init.normal_(weights, std=weights[0].numel() ** -0.5)
 
 
 def _chosen(how: DiffusionSettings, base: Sd15Config, speech_features: int) -> dict[str, Any]:

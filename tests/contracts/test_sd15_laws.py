@@ -92,8 +92,9 @@ def test_a_frame_sees_the_one_before(
 ) -> None:
     alone = load_engine(replace(engine.config, diffusion=replace(SMALL, long_video="neither")))
     frames = film(alone, alone.enroll(portrait), sound[: 2 * HOP])
-    np.testing.assert_array_equal(frames[0], whole[0])
-    assert (frames[1] != whole[1]).any()
+    apart = np.abs(np.stack(frames[:2]).astype(int) - whole[:2])
+    assert apart[0].max() <= 1  # sums of another order
+    assert apart[1].max() > 1
 
 
 def test_the_same_shot_is_the_same_picture(engine: AvatarEngine, identity: Identity) -> None:
