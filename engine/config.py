@@ -36,6 +36,7 @@ FaceEncoderName = Literal["insightface", "auraface", "sface", "tiny", "clip"]
 SamplerName = Literal["ddim", "euler", "dpm++", "lcm", "tcd"]  # that predict noise, as sd15 does
 Adapter = Literal["faceid", "faceid-portrait", "none"]
 Conditioning = Literal["portraittalk", "difftalk"]  # what the full-size nets are told of a frame
+Injection = Literal["residual", "cross_attention"]  # how AnimateNet's features reach IdentityNet
 Codec = Literal["tiny", "full"]
 MotionModules = Literal["none", "v2", "v3"]  # AnimateDiff's
 LongVideo = Literal["cache", "fusion", "neither"]  # what ties the frames of a video together
@@ -166,7 +167,8 @@ class DiffusionSettings:
     few_step: str = ""  # checkpoint of a LoRA for few steps; by itself that of the sampler
     adapter: Adapter = "faceid"
     face_encoder: FaceEncoderName = "insightface"
-    conditioning: Conditioning = "portraittalk"  # as `trained` was
+    conditioning: Conditioning = "portraittalk"  # this and the next: as `trained` was
+    injection: Injection = "residual"
     codec: Codec = "tiny"
     output_scale: Literal[1, 2] = 1  # of the frames' side over what the networks draw
     history: int = 1  # frames before this one in the cache

@@ -15,6 +15,7 @@ from engine.config import (
     Compile,
     Conditioning,
     FaceEncoderName,
+    Injection,
     LongVideo,
     MotionModules,
     Profile,
@@ -221,6 +222,14 @@ class CheckpointOptions:
             help="A trained run knows its own. portraittalk: all landmarks (the default). "
             "difftalk: masked frame, reference, landmarks without mouth and jaw, and the speech "
             "itself.",
+            rich_help_panel=SD15,
+        ),
+    ] = None
+    injection: Annotated[
+        Injection | None,
+        typer.Option(
+            help="A trained run knows its own. How AnimateNet tells IdentityNet: residual adds, as "
+            "ControlNet does (the default); cross_attention attends, as the paper says.",
             rich_help_panel=SD15,
         ),
     ] = None

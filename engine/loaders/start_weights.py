@@ -16,8 +16,8 @@ from engine.loaders.ip_adapter import install, read_ip_adapter
 from engine.loaders.registry import one_file, require
 from engine.loaders.run_card import Start
 from engine.loaders.sd15 import Sd15Files, load_tiny
-from engine.nets.attention import ZeroAttention
 from engine.nets.control_net import AnimateControlNet
+from engine.nets.guided_attention import ZeroAttention
 from engine.nets.identity_unet import IdentityUnet
 from engine.nets.portraittalk import Networks, PortraitTalkModel, writer_config
 from engine.nets.pose_guider import PoseGuider

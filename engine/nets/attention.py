@@ -26,7 +26,8 @@ class AttentionCall:
 
     Shapes: identity (B, N, C); scale (layers,) or (B, layers); landmarks (B, 68, C); placement
     (B, 8, C); reference and previous: one (K, V) a layer, batch B or 1; weight (B or 1, R) of each of the
-    R portraits in `reference`.
+    R portraits in `reference`; features: AnimateNet's (B, C, h, w) of each layer, for the layers that
+    attend to them, and control (B or 1,) their weight.
     """
 
     identity: Tensor | None = None
@@ -36,6 +37,8 @@ class AttentionCall:
     weight: Tensor | None = None
     landmarks: Tensor | None = None
     placement: Tensor | None = None
+    features: tuple[Tensor, ...] | None = None
+    control: Tensor | None = None
     own: dict[int, KeyValue] = field(default_factory=dict)
 
     def keys_values(self) -> KeyValues:
@@ -136,7 +139,15 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Text cross-attention, unchanged: what diffusers itself computes."""
+    """Text cross-attention, unchanged: what diffusers itself computes.
+
+    Attributes:
+        animation: adds what AnimateNet's features say; None where they come as residuals.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.animation: nn.Module | None = None
 
     def __call__(
         self,
@@ -149,7 +160,10 @@ class CrossAttention(nn.Module):
         """(B, S, C), (B, T, D) -> (B, S, C)."""
         mixed = self.mix(attn, attn.to_q(hidden_states), encoder_hidden_states, call)
         out: Tensor = attn.to_out[1](attn.to_out[0](mixed))
-        return out
+        if self.animation is None or call is None or call.features is None:
+            return out
+        added: Tensor = self.animation(hidden_states, call.features, call.control)
+        return out + added
 
     def mix(self, attn: Any, query: Tensor, text: Tensor, call: AttentionCall | None) -> Tensor:
         """Query (B, S, C) over the text (B, T, D), before the output projection."""
@@ -199,87 +213,6 @@ class UnifiedCrossAttention(CrossAttention):
             scale = call.scale[..., self.layer].view(-1, 1)
             weights = token_weights(words, text.shape[1] - words, text.shape[1], scale)
         return attend(query, attn.to_k(text), attn.to_v(text), attn.heads, weights)
-
-
-class ZeroAttention(nn.Module):
-    """A cross-attention added to a block; its output projection starts at zero."""
-
-    def __init__(self, channels: int, context: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(channels, channels, bias=False)
-        self.key = nn.Linear(context, channels, bias=False)
-        self.value = nn.Linear(context, channels, bias=False)
-        self.out = nn.Linear(channels, channels)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """(B, S, C), (B, T, D) -> what to add, (B, S, C)."""
-        out: Tensor = self.out(
-            attend(self.query(x), self.key(tokens), self.value(tokens), self.heads)
-        )
-        return out
-
-
-class GuidedCrossAttention(CrossAttention):
-    """ControlNet's text attention plus landmark and placement attentions of their own."""
-
-    def __init__(self, channels: int, context: int, heads: int, *, placement: bool) -> None:
-        super().__init__()
-        self.landmarks = ZeroAttention(channels, context, heads)
-        self.placement = ZeroAttention(channels, context, heads) if placement else None
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        call: AttentionCall | None = None,
-    ) -> Tensor:
-        """(B, S, C), (B, T, D) -> (B, S, C)."""
-        out = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, call)
-        if call is None:
-            return out
-        if call.landmarks is not None:
-            out = out + self.landmarks(hidden_states, call.landmarks)
-        if self.placement is not None and call.placement is not None:
-            out = out + self.placement(hidden_states, call.placement)
-        return out
-
-
-class TemporalSelfAttention(SelfAttention):
-    """ControlNet's self-attention plus a zero-initialised attention to the previous frame's cache.
-
-    The current frame's own keys and values are recorded for the next frame. Unlike the UNet's, the
-    cached tokens do not join the self-attention, so a public ControlNet is unchanged by them.
-    """
-
-    def __init__(self, layer: int, channels: int, *, previous: bool) -> None:
-        super().__init__(layer, previous=False)
-        self.query = nn.Linear(channels, channels, bias=False) if previous else None
-        self.out = nn.Linear(channels, channels) if previous else None
-        if self.out is not None:
-            nn.init.zeros_(self.out.weight)
-            nn.init.zeros_(self.out.bias)
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        call: AttentionCall | None = None,
-    ) -> Tensor:
-        """(B, S, C) -> (B, S, C)."""
-        out = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, call)
-        if call is None or call.previous is None or self.query is None or self.out is None:
-            return out
-        B = hidden_states.shape[0]
-        key, value = (for_rows(x, B) for x in call.previous[self.layer])
-        added = attend(self.query(hidden_states), key, value, attn.heads)
-        return out + self.out(added)
 
 
 def layer_order(names: Iterable[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """AnimateNet at full size: a ControlNet with landmark, placement and temporal attention of its own.
 
+What it gives is added to IdentityNet's skips, as a ControlNet's is, or attended to there, as the paper says.
 Every attention that a public ControlNet (arXiv 2302.05543) does not have has an output projection
 that starts at zero, so a freshly loaded one computes what it did before.
 """
@@ -14,15 +15,9 @@ from torch import Tensor, nn
 
 from engine.face.placement import SIXTY_EIGHT, WITHOUT_MOUTH_68
 from engine.motion.speech_context import HEARD
-from engine.nets.attention import (
-    AttentionCall,
-    GuidedCrossAttention,
-    KeyValues,
-    TemporalSelfAttention,
-    channels_of,
-    layer_order,
-)
+from engine.nets.attention import AttentionCall, KeyValues, channels_of, layer_order
 from engine.nets.conditions import Guidance
+from engine.nets.guided_attention import GuidedCrossAttention, TemporalSelfAttention
 from engine.nets.identity_unet import unet_arguments
 from engine.nets.sd15_config import PLACEMENT, PLACEMENT_TOKENS, Sd15Config, UnetSizes
 
@@ -92,13 +87,19 @@ class AnimateControlNet(nn.Module):
     Shapes:
         in: z_t (B, 4, h, w); t (B,); text (B, 77, D); guidance of the frame, whose speech tokens
             follow its landmark tokens in the same attention; previous: 7 (K, V) pairs of the frame before.
-        out: 13 residuals, 12 for the skips and one for the middle; its own 7 (K, V) pairs.
+        out: 13 residuals, 12 for the skips and one for the middle; with injection by cross-attention the
+            features that they would be made of; its own 7 (K, V) pairs.
     """
 
     def __init__(self, net: ControlNetModel, config: Sd15Config) -> None:
         super().__init__()
         self.config = config
         self.net = net
+        if config.injection == "cross_attention":  # zeros in, nothing to attend to out
+            net.controlnet_down_blocks = nn.ModuleList(
+                nn.Identity() for _ in net.controlnet_down_blocks
+            )
+            net.controlnet_mid_block = nn.Identity()
         context = config.unet.cross_attention_dim
         count = len(WITHOUT_MOUTH_68 if config.difftalk else SIXTY_EIGHT)
         self.landmark_tokens = LandmarkTokens(count, context)

@@ -21,6 +21,7 @@ from engine.nets.attention import (
     layer_order,
 )
 from engine.nets.conditions import Conditions
+from engine.nets.guided_attention import FeatureAttention
 from engine.nets.motion_modules import build_motion, evaluate
 from engine.nets.sd15_config import Sd15Config, UnetSizes
 
@@ -42,6 +43,21 @@ def unet_arguments(sizes: UnetSizes) -> dict[str, Any]:
         "attention_head_dim": sizes.heads,  # diffusers' old name for the number of heads
         "norm_num_groups": sizes.norm_num_groups,
     }
+
+
+def features_beside(sizes: UnetSizes) -> list[tuple[int, int]]:
+    """Of each attention's layer the one of AnimateNet's 13 maps that is as large, and its channels.
+
+    On the way down what the same layer made there, on the way up what it made for the skip.
+    """
+    each, levels = sizes.layers_per_block, sizes.block_out_channels[:-1]
+    width = [levels[0]]  # of the maps down to the deepest level, which meets no attention
+    for channels in levels:
+        width += [channels] * (each + 1)
+    own = [1 + level * (each + 1) + i for level in range(len(levels)) for i in range(each)]
+    skips = range(len(levels) * (each + 1) - 1, -1, -1)
+    middle = (len(sizes.block_out_channels) * (each + 1), sizes.block_out_channels[-1])
+    return [*((at, width[at]) for at in own), middle, *((at, width[at]) for at in skips)]
 
 
 class GuidedConv(nn.Conv2d):
@@ -93,7 +109,8 @@ class IdentityUnet(nn.Module):
         in: z_t (B, 4, h, w); t (B,); conditions of the stream;
             concat (B, 8, h, w): latents of the masked frame and of the reference, None for neither,
             read with DiffTalk's conditioning alone;
-            control: 13 residuals, or one map (B, C, h, w) added after the first convolution;
+            control: 13 residuals, or as many maps to attend to, as `injection` says, or one map
+            (B, C, h, w) added after the first convolution;
             previous: 16 (K, V) pairs, each (B or 1, n * S, C), then what each motion module saw.
         out: noise (B, 4, h, w), its own pairs, in the same order.
     """
@@ -121,13 +138,16 @@ class IdentityUnet(nn.Module):
 
     def _processors(self) -> dict[str, nn.Module]:
         made: dict[str, nn.Module] = {}
+        beside = features_beside(self.config.unet)
         for layer, block in enumerate(self.layers):
-            channels, context, _ = channels_of(self.unet, block)
-            cross: nn.Module = CrossAttention()
+            channels, context, heads = channels_of(self.unet, block)
+            cross = CrossAttention()
             if self.config.face_encoder and self.config.attention == "decoupled":
                 cross = DecoupledCrossAttention(layer, channels, context)
             elif self.config.face_encoder:
                 cross = UnifiedCrossAttention(layer)
+            if self.config.injection == "cross_attention":
+                cross.animation = FeatureAttention(layer, channels, beside[layer][1], heads)
             made[f"{block}.attn1.processor"] = SelfAttention(layer, previous=self.config.temporal)
             made[f"{block}.attn2.processor"] = cross
         return made
@@ -154,6 +174,10 @@ class IdentityUnet(nn.Module):
             z_t = torch.cat([z_t, concat.to(z_t.dtype).expand(z_t.shape[0], -1, -1, -1)], 1)
         if control is not None and len(control) == 1:
             z_t, control = torch.cat([z_t, control[0].to(z_t.dtype)], 1), None
+        if control is not None and self.config.injection == "cross_attention":
+            call.features = tuple(control[at] for at, _ in features_beside(self.config.unet))
+            call.control = told.control
+            control = None
         out, seen = self._evaluate(z_t, t, told.text, call, control, moving=moving)
         return self._noise(out, noisy, t), (*call.keys_values(), *seen)
 

@@ -206,7 +206,7 @@ class PortraitTalkModel(nn.Module):
             guidance,
             previous=animate_before if self.config.temporal else None,
         )
-        if conditions.control is not None:
+        if conditions.control is not None and self.config.injection == "residual":
             share = conditions.control.to(z_t.dtype).view(-1, 1, 1, 1)
             control = tuple(share * added for added in control)
         noise, own = self.unet(
@@ -246,6 +246,7 @@ def writer_config(config: Sd15Config) -> Sd15Config:
         config,
         face_encoder=False,
         guider="control_net",
+        injection="residual",
         conditioning="portraittalk",
         motion_modules="none",
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.audio.speech_encoder import WIDTH
-from engine.config import MotionModules
+from engine.config import Injection, MotionModules
 from engine.errors import ConfigError
 
 PLACEMENT = 8  # numbers of `engine.face.placement.placement`
@@ -77,6 +77,8 @@ class Sd15Config:
     `temporal`: off, neither net looks at the previous frame.
     `conditioning`: "difftalk" gives IdentityNet the latents of the masked frame and of the reference
     beside the noisy ones, and AnimateNet landmarks without mouth and jaw and speech tokens.
+    `injection`: how AnimateNet's features reach IdentityNet: "residual" adds them to its skips, as ControlNet
+    does, "cross_attention" gives each of its attentions one more to them, as the paper says.
     `prediction`: with "velocity" (arXiv 2202.00512) IdentityNet still returns the noise, computed from
     it; a network that starts from nothing need not learn first to copy its input at high noise.
     `history`: frames before this one whose keys and values the attentions see.
@@ -91,6 +93,7 @@ class Sd15Config:
     temporal: bool = True
     reference_writer: Literal["self", "reference_net"] = "self"
     guider: Literal["control_net", "pose_guider"] = "control_net"
+    injection: Injection = "residual"
     projection: Literal["faceid", "portrait"] = "faceid"
     face_embedding: int = 512  # what the face encoder gives
     conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"
@@ -111,6 +114,11 @@ class Sd15Config:
         if self.difftalk and self.guider != "control_net":
             raise ConfigError(
                 "conditioning='difftalk' needs guider='control_net': a pose guider reads no speech"
+            )
+        if self.injection == "cross_attention" and self.guider != "control_net":
+            raise ConfigError(
+                "injection='cross_attention' needs guider='control_net': a pose guider has one map, which "
+                "is added"
             )
         if not 1 <= self.history <= MAX_HISTORY:
             raise ConfigError(f"history={self.history} is out of range; 1 to {MAX_HISTORY} frames")

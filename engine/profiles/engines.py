@@ -26,7 +26,7 @@ def model_digest(config: EngineConfig, precision: str) -> str:
     how = config.diffusion
     digest = hashlib.sha256(weights_digest(config).encode())
     settings = (how.random_weights, how.adapter, few_step_lora(how), how.conditioning, how.codec)
-    digest.update(repr(settings).encode())
+    digest.update(repr((*settings, how.injection)).encode())
     for pattern in _CODE:
         for path in sorted(_PACKAGE.glob(pattern)):
             digest.update(path.read_bytes())

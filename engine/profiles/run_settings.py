@@ -21,6 +21,7 @@ def settings_of_run(run: TrainedRun) -> tuple[int, dict[str, Any]]:
         "long_video": "cache" if card.stage in REMEMBERING else "neither",
         "adapter": card.start.adapter,
         "conditioning": card.networks.conditioning,
+        "injection": card.networks.injection,
     }
     if card.face is not None:
         how["face_encoder"] = encoder_of(run)
@@ -38,7 +39,7 @@ def check_given(run: TrainedRun, given: Mapping[str, Any]) -> None:
     """
     _, own = settings_of_run(run)
     own.setdefault("face_encoder", "")
-    for name in ("adapter", "face_encoder", "conditioning"):
+    for name in ("adapter", "face_encoder", "conditioning", "injection"):
         if name in given and given[name] != own[name]:
             raise ConfigError(
                 f"{name}={given[name]!r}: {run.folder} was trained with "

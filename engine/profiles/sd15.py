@@ -18,10 +18,8 @@ from engine.avatar import AvatarEngine
 from engine.backends.cuda_graph import cuda_graph
 from engine.backends.tensorrt_build import LIBRARIES
 from engine.config import DiffusionSettings, EngineConfig
-from engine.diffusion.samplers import make_scheduler
-from engine.errors import ConfigError
 from engine.loaders.control_net import SUBFOLDER, load_control_net
-from engine.loaders.face_encoder import align, check_space, load_face_encoder
+from engine.loaders.face_encoder import align, load_face_encoder
 from engine.loaders.files import weight_file
 from engine.loaders.ip_adapter import install, read_ip_adapter
 from engine.loaders.lora import fuse_lora
@@ -40,12 +38,12 @@ from engine.nets.sd_codec import SdCodec
 from engine.nets.text_tokens import ClipTokens, Tokenise, WordNumbers
 from engine.profiles.checkpoints import (
     BETTER_VAE,
-    BUNDLED,
     few_step_lora,
     needed_checkpoints,
 )
 from engine.profiles.engines import model_digest, when_there
 from engine.profiles.folders import checkpoint_folders
+from engine.profiles.sd15_settings import check, device_of
 from engine.profiles.sd15_trained import trained_parts
 from engine.profiles.speech import load_speech
 from engine.render.sd15 import DiffusionRenderer, Embed
@@ -75,7 +73,7 @@ def load_engine(config: EngineConfig) -> AvatarEngine:
             of another family, or its licence does not allow the use.
         ConfigError: a setting is unknown, or two of them contradict each other.
     """
-    _check(config)
+    check(config)
     config, speech_motion = load_speech(config)
     width = speech_motion[0].width if speech_motion else WIDTH
     renderer = load_renderer(config, speech_features=width)
@@ -91,8 +89,8 @@ def load_renderer(config: EngineConfig, *, speech_features: int = WIDTH) -> Diff
         speech_features: width of the speech encoder's features, for DiffTalk's conditioning.
     """
     how = config.diffusion
-    _check(config)
-    device = _device(how)
+    check(config)
+    device = device_of(how)
     run = find_run(how.trained) if how.trained else None
     parts = load_parts(config, speech_features, _dtype(device))
     return DiffusionRenderer(
@@ -155,39 +153,6 @@ def sampling_of(config: EngineConfig, run: TrainedRun | None = None) -> Sampling
     )
 
 
-def _check(config: EngineConfig) -> None:
-    """Refuse, before anything is loaded, what cannot be."""
-    how = config.diffusion
-    make_scheduler(how.sampler)
-    if how.conditioning == "difftalk" and not (how.trained or how.random_weights):
-        raise ConfigError(
-            "conditioning='difftalk' needs --trained RUN: no public checkpoint knows its inputs, and "
-            'untrained the lips would not move; train one with conditioning = "difftalk" in [model]'
-        )
-    if how.conditioning == "difftalk" and config.speech_hop_ms != EngineConfig().speech_hop_ms:
-        raise ConfigError(
-            f"speech_hop_ms={config.speech_hop_ms}: clips for conditioning='difftalk' are prepared at "
-            f"{EngineConfig().speech_hop_ms}"
-        )
-    if how.adapter != "none" and not (how.trained or how.random_weights):
-        check_space(_space(how.face_encoder), find(how.adapter).space)
-    _device(how)
-
-
-def _space(face_encoder: str) -> str:
-    return BUNDLED if face_encoder == BUNDLED else find(face_encoder).space
-
-
-def _device(how: DiffusionSettings) -> torch.device:
-    if how.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device='cuda', but torch sees no such device; use 'cpu' or 'auto'")
-    best = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(best if how.device == "auto" else how.device)
-    if how.compile != "none" and device.type != "cuda":
-        raise ConfigError(f"compile={how.compile!r} needs an NVIDIA GPU, and this runs on the CPU")
-    return device
-
-
 def _dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
@@ -222,6 +187,7 @@ def _chosen(how: DiffusionSettings, base: Sd15Config, speech_features: int) -> d
     """Fields of the networks' configuration that the settings name."""
     return {
         "conditioning": how.conditioning,
+        "injection": how.injection,
         "speech_features": speech_features,
         "history": how.history,
         "motion_modules": how.motion_modules,

@@ -17,7 +17,8 @@ from engine.config import DiffusionSettings, EngineConfig
 from engine.diffusion.latent_fusion import window_weights
 from engine.diffusion.samplers import Denoising, SamplerSettings
 from engine.errors import ConfigError
-from engine.nets.attention import SelfAttention, TemporalSelfAttention
+from engine.nets.attention import SelfAttention
+from engine.nets.guided_attention import TemporalSelfAttention
 from engine.offline.video import Casting, generate
 from engine.render.base import FrameCondition
 from engine.render.sd15 import DiffusionRenderer

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from engine.audio.speech_encoder import WIDTH
-from engine.config import MotionModules, from_mapping
+from engine.config import Injection, MotionModules, from_mapping
 from engine.errors import ConfigError
 from engine.loaders.run_card import Stage
 from engine.nets.sd15_config import CodecSizes, Sd15Config
@@ -66,6 +66,7 @@ class ModelSettings:
     temporal: bool = True
     reference_writer: Literal["self", "reference_net"] = "self"
     guider: Literal["control_net", "pose_guider"] = "control_net"
+    injection: Injection = "residual"
     projection: Literal["faceid", "portrait"] = "faceid"
     face_embedding: int = 0  # numbers of a face embedding; 0: as the clips were prepared
     conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"

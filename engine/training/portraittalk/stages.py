@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | codec | the tiny autoencoder, and the enlarger behind it | L1, latents near zero mean and unit spread |
 | identity | IdentityNet and the projection, on masked frames | epsilon-MSE (formula 1) |
-| animate | AnimateNet without temporal attention, IdentityNet still | epsilon-MSE (formula 2) |
+| animate | AnimateNet without temporal attention and what attends to it, IdentityNet still | epsilon-MSE (formula 2) |
 | joint | both, with the previous frame's keys and values | epsilon-MSE (formula 2) |
 """
 
@@ -32,6 +32,7 @@ NEW = (
     "processor.query",
     "conv_in.more",
     ".motion.",
+    ".animation.",
 )
 NEW_SUFFIX = ("processor.out.weight", "processor.out.bias")
 RESTORE_GAMMA = 5.0
@@ -63,6 +64,11 @@ def is_temporal(name: str) -> bool:
     return ".motion." in name or (name.startswith("animate.") and ".attn1.processor." in name)
 
 
+def is_injection(name: str) -> bool:
+    """Whether a parameter is of IdentityNet's attentions to AnimateNet's features."""
+    return ".animation." in name
+
+
 def trained_names(model: nn.Module, stage: Stage, settings: StageSettings) -> list[str]:
     """Names of the parameters that `stage` trains."""
     parts = {
@@ -72,6 +78,10 @@ def trained_names(model: nn.Module, stage: Stage, settings: StageSettings) -> li
         "joint": ("unet.", "projection.", "reference_net.", "animate."),
     }[stage]
     names = [n for n, _ in model.named_parameters() if n.startswith(parts)]
+    if stage == "identity":  # where nothing animates
+        names = [n for n in names if not is_injection(n)]
+    if stage == "animate":
+        names += [n for n, _ in model.named_parameters() if is_injection(n)]
     if stage != "joint":
         names = [n for n in names if not is_temporal(n)]
     if settings.weights == "new":

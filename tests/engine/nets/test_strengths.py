@@ -83,6 +83,21 @@ def test_a_weight_of_zero_is_as_if_the_condition_were_absent(
     )
 
 
+def test_a_guidance_that_is_attended_to_is_weighed_as_one_that_is_added() -> None:
+    made = PortraitTalkModel.build(
+        dataclasses.replace(Sd15Config.small(), injection="cross_attention")
+    ).eval()
+    with torch.no_grad():
+        for i, parameter in enumerate(made.parameters()):
+            parameter.add_(0.05 * rand(*parameter.shape, seed=i))
+        told = Conditions(rand(1, 77, 32), rand(1, 4, 32, seed=1))
+        alone = made.unet(rand(1, 4, 8, 8, seed=6), torch.tensor([300]), told)[0]
+    plain, half = noise(made, told), noise(made, weighed(told, "control", 0.5))
+    torch.testing.assert_close(noise(made, weighed(told, "control", 1.0)), plain)
+    torch.testing.assert_close(noise(made, weighed(told, "control", 0.0)), alone)
+    assert 0 < (half - alone).norm() < (plain - alone).norm()
+
+
 def test_weights_may_differ_within_a_batch(model: PortraitTalkModel, told: Conditions) -> None:
     values = torch.tensor([0.0, 1.0, 0.4])
     scale = values[:, None].expand(3, LAYERS)

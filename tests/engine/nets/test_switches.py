@@ -186,6 +186,58 @@ def test_without_temporal_attention_frames_do_not_know_each_other(
     assert not torch.equal(remembered[0], remembered[1])
 
 
+def test_injection_by_cross_attention_is_all_that_it_changes(
+    full: PortraitTalkModel, x: Inputs
+) -> None:
+    attending = build(injection="cross_attention")
+    gone, added = parts(full) - parts(attending), parts(attending) - parts(full)
+    assert all(
+        n.startswith(("animate.net.controlnet_down", "animate.net.controlnet_mid")) for n in gone
+    )
+    assert {n.rsplit(".", 2)[-2] for n in added} == {"norm", "query", "key", "value", "out"}
+    assert all(".attn2.processor.animation." in n for n in added)
+    assert len({n.rpartition(".attn2.")[0] for n in added}) == 16
+    with (
+        torch.no_grad()
+    ):  # the branch itself, and what a frame leaves for the next, are as they were
+        guide = full.guidance(x.landmarks, x.points, x.placement)
+        features, own = attending.animate(x.z, x.t, x.text, guide)
+        residuals, same = full.animate(x.z, x.t, x.text, guide)
+        convs = [*full.animate.net.controlnet_down_blocks, full.animate.net.controlnet_mid_block]
+        for feature, residual, conv in zip(features, residuals, convs, strict=True):
+            torch.testing.assert_close(conv(feature), residual)
+    for (key, value), (k, v) in zip(own, same, strict=True):
+        assert torch.equal(key, k)
+        assert torch.equal(value, v)
+    first, second = run(attending, x)
+    assert not torch.equal(first, run(full, x)[0])
+    assert not torch.equal(first, second), "the frame cache is read as ever"
+    with torch.no_grad():  # freshly built, nothing is added: the UNet is what it was
+        for name, parameter in attending.named_parameters():
+            if ".animation.out." in name:
+                parameter.zero_()
+        told = Conditions(x.text, None, None)
+        alone = full.unet(x.z, x.t, told)[0]
+        assert torch.equal(attending(x.z, x.t, told, guide)[0], alone)
+
+
+def test_each_attention_sees_the_features_of_its_own_resolution(x: Inputs) -> None:
+    """One feature map of the branch moved at a time: who changes stands at that place."""
+    model = build(injection="cross_attention").unet
+    told = Conditions(x.text, None, None)
+    sides = [8, 8, 8, 4, 4, 4, 2, 2, 2, 1, 1, 1, 1]
+    maps = [torch.randn(1, c, s, s, generator=torch.Generator().manual_seed(s + c))
+            for c, s in zip([16, 16, 16, 16, *[32] * 9], sides, strict=True)]  # fmt: skip
+    with torch.no_grad():
+        base = model(x.z, x.t, told, control=tuple(maps))[1]
+        for at, reader in ((1, 0), (2, 1), (4, 2), (12, 6), (6, 9), (3, 12), (0, 15)):
+            moved = [m + (torch.randn_like(m) if i == at else 0) for i, m in enumerate(maps)]
+            own = model(x.z, x.t, told, control=tuple(moved))[1]
+            changed = [i for i in range(16) if not torch.equal(own[i][0], base[i][0])]
+            # keys are of a layer's self-attention, before the attention that reads the map
+            assert changed == list(range(reader + 1, 16)), (at, reader)
+
+
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_a_switch_leaves_every_other_layer_in_place(full: PortraitTalkModel, switch: str) -> None:
     """Weights saved with a part switched off load into the whole system, and differ by that part."""

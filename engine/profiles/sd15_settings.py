@@ -1,0 +1,59 @@
+"""What the settings of the sd15 profile ask for that cannot be, and the device they name."""
+
+from __future__ import annotations
+
+import torch
+
+from engine.config import DiffusionSettings, EngineConfig
+from engine.diffusion.samplers import make_scheduler
+from engine.errors import ConfigError
+from engine.loaders.face_encoder import check_space
+from engine.loaders.registry import find
+from engine.profiles.checkpoints import BUNDLED
+
+
+def check(config: EngineConfig) -> None:
+    """Refuse, before anything is loaded, what cannot be.
+
+    Raises:
+        ConfigError: a setting, or two of them together; the message says what to do.
+    """
+    how = config.diffusion
+    make_scheduler(how.sampler)
+    if how.conditioning == "difftalk" and not (how.trained or how.random_weights):
+        raise ConfigError(
+            "conditioning='difftalk' needs --trained RUN: no public checkpoint knows its inputs, and "
+            'untrained the lips would not move; train one with conditioning = "difftalk" in [model]'
+        )
+    if how.conditioning == "difftalk" and config.speech_hop_ms != EngineConfig().speech_hop_ms:
+        raise ConfigError(
+            f"speech_hop_ms={config.speech_hop_ms}: clips for conditioning='difftalk' are prepared at "
+            f"{EngineConfig().speech_hop_ms}"
+        )
+    if how.injection == "cross_attention" and not (how.trained or how.random_weights):
+        raise ConfigError(
+            "injection='cross_attention' needs --trained RUN: a public ControlNet is added, and nothing has "
+            'learnt to attend to it; train one with injection = "cross_attention" in [model]'
+        )
+    if how.adapter != "none" and not (how.trained or how.random_weights):
+        check_space(_space(how.face_encoder), find(how.adapter).space)
+    device_of(how)
+
+
+def _space(face_encoder: str) -> str:
+    return BUNDLED if face_encoder == BUNDLED else find(face_encoder).space
+
+
+def device_of(how: DiffusionSettings) -> torch.device:
+    """Where the networks run.
+
+    Raises:
+        ConfigError: torch sees no such device, or it has no use for `compile`.
+    """
+    if how.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device='cuda', but torch sees no such device; use 'cpu' or 'auto'")
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(best if how.device == "auto" else how.device)
+    if how.compile != "none" and device.type != "cuda":
+        raise ConfigError(f"compile={how.compile!r} needs an NVIDIA GPU, and this runs on the CPU")
+    return device
