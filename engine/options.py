@@ -15,6 +15,7 @@ from engine.config import (
     Compile,
     Conditioning,
     FaceEncoderName,
+    FrameStart,
     Injection,
     LongVideo,
     MotionModules,
@@ -143,6 +144,20 @@ class SamplingOptions:
         float | None, _sd15("Weight of landmarks and placement: 0 to 4; 1.")
     ] = None
     text_scale: Annotated[float | None, _sd15("Weight of the prompt's words: 0 to 4; 1.")] = None
+    start: Annotated[
+        FrameStart | None,
+        typer.Option(
+            help="What a frame begins from. noise: the same for all frames (the default). last: the "
+            "frame before, noised half-way, in half the steps.",
+            rich_help_panel=SD15,
+        ),
+    ] = None
+    start_strength: Annotated[
+        float | None,
+        _sd15(
+            "--start last: share of the steps that are gone from the frame before, up to 1; 0.5."
+        ),
+    ] = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

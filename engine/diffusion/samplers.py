@@ -130,6 +130,9 @@ class Denoising:
         settings: `guidance_scale` is not used here; it is applied to the model by `guided`.
         generator: of the noise that "lcm" and "tcd" add between steps; one a row of `noise`, or one
             for all of them.
+        clean: latents like `noise` to begin from in its place, with `noise` added as at the time begun at.
+        strength: how much of the way is gone from them, above 0 to 1: that share of the steps, one at
+            least, the last ones.
 
     Attributes:
         z_t: latents (B, C, h, w) after the steps done; clean ones at the end.
@@ -145,12 +148,19 @@ class Denoising:
         settings: SamplerSettings = DEFAULT,
         *,
         generator: Generators = None,
+        clean: Tensor | None = None,
+        strength: float = 1.0,
     ) -> None:
         self.step, self.steps = 0, settings.num_inference_steps
         self._scheduler = make_scheduler(settings.sampler, trailing=settings.trailing)
         self._times = set_steps(self._scheduler, self.steps)
         self._again = {"generator": generator} if settings.sampler in FEW_STEPS else {}
         self.z_t = noise * getattr(self._scheduler, "init_noise_sigma", 1.0)
+        if clean is not None:
+            self.step = self.steps - max(1, round(strength * self.steps))
+            self._go_to(self.step)
+            begin = self._times[self.step : self.step + 1]
+            self.z_t = self._scheduler.add_noise(clean, noise, begin)
 
     def ask(self) -> tuple[Tensor, Tensor]:
         """Inputs of the model at this step: latents (B, C, h, w), times (B,)."""
@@ -180,6 +190,11 @@ class Denoising:
         given: Generators = self._again.get("generator")
         return [] if given is None else given if isinstance(given, list) else [given]
 
+    def _go_to(self, step: int) -> None:
+        """Tell the scheduler which step is next; some count for themselves."""
+        if hasattr(self._scheduler, "set_begin_index"):
+            self._scheduler.set_begin_index(step)
+
     def unpack(self, kept: Mapping[str, NDArray[Any]]) -> None:
         """Resume where a run of the same settings was packed; shapes as `pack` returns them."""
         device = self.z_t.device
@@ -188,8 +203,7 @@ class Denoising:
         if generators := self._generators():
             for each, state in zip(generators, np.array(kept["generator"]), strict=True):
                 each.set_state(torch.from_numpy(state))
-        if hasattr(self._scheduler, "set_begin_index"):
-            self._scheduler.set_begin_index(self.step)
+        self._go_to(self.step)
         outputs = [name for name in kept if name.startswith("output")]
         for name in outputs:
             output = torch.from_numpy(np.array(kept[name])).to(device)

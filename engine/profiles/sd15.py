@@ -48,7 +48,7 @@ from engine.profiles.sd15_trained import trained_parts
 from engine.profiles.speech import load_speech
 from engine.render.sd15 import DiffusionRenderer, Embed
 from engine.render.sd15_graphs import step_graph
-from engine.render.sd15_networks import Sampling
+from engine.render.sd15_sampling import Sampling
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
@@ -150,6 +150,8 @@ def sampling_of(config: EngineConfig, run: TrainedRun | None = None) -> Sampling
         long_video=how.long_video,
         window=how.window,
         overlap=how.overlap,
+        start=how.start,
+        start_strength=how.start_strength,
     )
 
 

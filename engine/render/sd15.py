@@ -27,13 +27,8 @@ from engine.nets.projection import mix
 from engine.nets.text_tokens import Tokenise
 from engine.render.base import FrameCondition, Portrait
 from engine.render.head_square import cut_head
-from engine.render.sd15_networks import (
-    BASE_PROMPT,
-    DiffusionFace,
-    FrameNetworks,
-    Sampling,
-    to_tensor,
-)
+from engine.render.sd15_networks import BASE_PROMPT, DiffusionFace, FrameNetworks, to_tensor
+from engine.render.sd15_sampling import Sampling
 from engine.render.sd15_video import DiffusionFusedVideo, fused_video
 from engine.render.together import together
 from engine.types import RgbImage
@@ -48,6 +43,7 @@ class DiffusionCache:
 
     keys: Caches | None  # None before the first frame
     placed: F32  # (8,) where its head was
+    latents: Tensor | None = None  # (1, 4, h, w) of it, where the next one begins from them
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +178,17 @@ class DiffusionRenderer:
             guide = networks.guide(face, aim, cache.placed)
             before = cache.keys if cached else None
             model = networks.frame_model(face, guide, aim.text, before, aim.strengths)
-            works.append(networks.sample(model, condition))
+            works.append(networks.sample(model, condition, cache.latents))
             models.append(model)
             aims.append(aim)
-        frames = networks.decode(torch.cat(together(networks.step, works)))
+        latents = together(networks.step, works)
+        handed: Sequence[Tensor | None] = latents
+        if self.sampling.start == "noise":
+            handed = [None] * len(latents)
+        frames = networks.decode(torch.cat(latents))
         return [
-            (rgb, DiffusionCache(networks.remember(model), aim.placed))
-            for rgb, model, aim in zip(frames, models, aims, strict=True)
+            (rgb, DiffusionCache(networks.remember(model), aim.placed, last))
+            for rgb, model, aim, last in zip(frames, models, aims, handed, strict=True)
         ]
 
     @staticmethod
@@ -208,6 +208,8 @@ class DiffusionRenderer:
     def pack(self, cache: DiffusionCache) -> dict[str, NDArray[np.generic]]:
         """A cache as arrays, from which `unpack` makes the same cache again."""
         kept: dict[str, NDArray[np.generic]] = {"placed": cache.placed}
+        if cache.latents is not None:
+            kept["latents"] = cache.latents.float().cpu().numpy()
         for net, pairs in enumerate(cache.keys or ()):
             for layer, pair in enumerate(pairs):
                 for which, tensor in zip("kv", pair, strict=True):
@@ -225,7 +227,10 @@ class DiffusionRenderer:
             )
 
         keys = (pairs(0), pairs(1)) if "0.0.k" in kept else None
-        return DiffusionCache(keys, np.asarray(kept["placed"], np.float32))
+        last = None
+        if "latents" in kept:
+            last = torch.from_numpy(np.array(kept["latents"], np.float32)).to(self.networks.device)
+        return DiffusionCache(keys, np.asarray(kept["placed"], np.float32), last)
 
     def _latents(self, person: Sequence[Portrait]) -> Tensor:
         """Latents (1, R, 4, h, w) of a person's portraits."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,8 +12,7 @@ from torch import Tensor
 from engine.backends import Graph
 from engine.backends.cuda_graph import Record, Recorded
 from engine.config import Strengths
-from engine.diffusion.samplers import Denoising, SamplerSettings
-from engine.errors import ConfigError
+from engine.diffusion.samplers import Denoising
 from engine.face.landmarks import Affine, apply
 from engine.face.placement import landmarks_68, placement
 from engine.nets.attention import KeyValues
@@ -25,41 +23,13 @@ from engine.nets.sd_codec import to_bytes
 from engine.nets.text_tokens import Tokenise
 from engine.render.base import FrameCondition
 from engine.render.head_square import close_lids
+from engine.render.sd15_sampling import Sampling, noise_between
 from engine.render.sd15_step import GraphStep, Step
 from engine.render.together import Work
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
-_BETWEEN = 0x5EED  # so that a stream's first noise is not drawn again
 BASE_PROMPT = "portrait of a person, looking at the camera"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling(SamplerSettings):
-    """How a frame is sampled."""
-
-    num_inference_steps: int = 4
-    trailing: bool = True  # as training samples
-    tiny_codec: bool = True  # what decodes; and what encodes, unless `tiny_latents` says
-    tiny_latents: bool | None = None
-    long_video: Literal["cache", "fusion", "neither"] = "cache"  # see `DiffusionSettings`
-    window: int = 16  # of latent fusion, in frames
-    overlap: int = 4
-
-    def __post_init__(self) -> None:
-        if self.sampler == "flow":
-            raise ConfigError(
-                "sampler='flow' takes a network's velocity, and this one gives noise; use ddim, euler, "
-                "dpm++, lcm or tcd"
-            )
-
-
-def noise_between(seed: int) -> torch.Generator:
-    """Where a sampler draws the noise between its steps from: the same for every frame of a stream.
-
-    Noise of its own for each frame would be flicker that nothing in the picture asks for.
-    """
-    return torch.Generator().manual_seed(seed ^ _BETWEEN)
 
 
 def to_tensor(rgb: RgbImage) -> Tensor:
@@ -250,13 +220,25 @@ class FrameNetworks:
         """What the frame of `model`, once drawn, leaves for the next; None before that."""
         return None if model.keys is None else self.model.remember(model.before, model.keys)
 
-    def sample(self, model: FrameModel, condition: FrameCondition) -> Work[Tensor]:
-        """Latents (1, 4, h, w) of one frame, from the noise of its stream."""
+    def sample(
+        self, model: FrameModel, condition: FrameCondition, last: Tensor | None = None
+    ) -> Work[Tensor]:
+        """Latents (1, 4, h, w) of one frame, from the noise of its stream.
+
+        Args:
+            last: latents like them of the frame before, to begin from with that noise added.
+        """
         sampling = self.sampling
         if condition.steps:
             sampling = replace(sampling, num_inference_steps=condition.steps)
         generator = noise_between(condition.noise.seed)
-        run = Denoising(condition.noise.start, sampling, generator=generator)
+        run = Denoising(
+            condition.noise.start,
+            sampling,
+            generator=generator,
+            clean=last,
+            strength=sampling.start_strength,
+        )
         while run.step < run.steps:
             run.advance((yield from model.predict(*run.ask())))
         return run.z_t

@@ -12,7 +12,8 @@ from engine.diffusion.latent_fusion import LatentFusion, Window
 from engine.diffusion.samplers import Denoising
 from engine.nets.portraittalk import Caches
 from engine.render.base import FrameCondition
-from engine.render.sd15_networks import DiffusionFace, FrameNetworks, noise_between
+from engine.render.sd15_networks import DiffusionFace, FrameNetworks
+from engine.render.sd15_sampling import noise_between
 from engine.render.together import Work, together
 from engine.types import RgbImage
 

@@ -22,7 +22,8 @@ from engine.motion.retarget import FaceBasis
 from engine.profiles.sd15 import Parts, random_parts, sampling_of
 from engine.render.base import FrameCondition
 from engine.render.sd15 import DiffusionRenderer
-from engine.render.sd15_networks import FrameNetworks, Sampling
+from engine.render.sd15_networks import FrameNetworks
+from engine.render.sd15_sampling import Sampling
 from tests.contracts.shared_graphs import SharedGraphs
 
 

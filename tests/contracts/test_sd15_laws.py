@@ -16,7 +16,7 @@ from engine.enroll import Identity
 from engine.errors import ConfigError
 from engine.offline.video import Casting, generate
 from engine.profiles.sd15 import load_engine, load_renderer, random_parts
-from engine.render.sd15_networks import Sampling
+from engine.render.sd15_sampling import Sampling
 from engine.types import Quality
 from tests.contracts.small import conditions_only, renderer_of, shown_in, write_wav
 

@@ -164,6 +164,37 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_latents(sampler: str) -> Non
     assert torch.equal(run.z_t, whole)
 
 
+@pytest.mark.parametrize("sampler", DIFFUSION)
+@pytest.mark.parametrize(("strength", "asked"), [(0.5, 3), (1.0, 6), (0.01, 1)])
+def test_a_run_begins_from_latents_at_a_later_time_and_takes_the_last_steps(
+    sampler: str, strength: float, asked: int
+) -> None:
+    """A model that knows the clean latents leads back to them, from as much noise as that time has."""
+    g = torch.Generator().manual_seed(0)
+    clean, noise = (torch.randn(1, 4, 4, 4, generator=g) for _ in range(2))
+    settings = SamplerSettings(sampler=sampler, num_inference_steps=6)
+    times = set_steps(make_scheduler(sampler), 6)
+    signal = make_scheduler("ddim").alphas_cumprod.sqrt()
+    run = Denoising(
+        noise,
+        settings,
+        generator=torch.Generator().manual_seed(5),
+        clean=clean,
+        strength=strength,
+    )
+    seen = []
+    while run.step < run.steps:
+        z_t, t = run.ask()
+        seen.append(float(t[0]))
+        a = signal[t.round().long()].view(-1, 1, 1, 1)
+        eps = (z_t - a * clean) / (1 - a.square()).sqrt()
+        if len(seen) == 1:
+            torch.testing.assert_close(eps, noise, atol=1e-2, rtol=0)  # times between
+        run.advance(eps)
+    assert seen == [float(t) for t in times[-asked:]]
+    torch.testing.assert_close(run.z_t, clean, atol=0.1, rtol=0)
+
+
 def test_progress_counts_steps() -> None:
     seen: list[int] = []
     settings = SamplerSettings(sampler="euler", num_inference_steps=3)

@@ -230,7 +230,8 @@ def test_a_roll_out_is_what_the_live_engine_draws(drawn: Path) -> None:
     """Two frames through the frame cache, by training's code and by the engine's picture part."""
     from types import SimpleNamespace
 
-    from engine.render.sd15_networks import BASE_PROMPT, FrameNetworks, Sampling
+    from engine.render.sd15_networks import BASE_PROMPT, FrameNetworks
+    from engine.render.sd15_sampling import Sampling
     from engine.render.together import together
 
     assert BASE_PROMPT == PROMPT
