@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,10 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "16 tokens": {"projection": "portrait"},
     "velocity": {"prediction": "velocity"},
     "wider": {"width": 32, "seed": 3},
+    "attended": {"injection": "cross_attention"},
 }
 TOGETHER = (  # every switch once, in as few runs as they allow
-    ("first reference", "16 tokens", "velocity"),
+    ("first reference", "16 tokens", "velocity", "attended"),
     ("unified", "no placement", "ReferenceNet", "wider"),
     ("no face encoder", "no temporal", "pose guider"),
 )
@@ -107,9 +108,16 @@ def engine_of(folder: Path, *, live: bool = False, **how: Any) -> AvatarEngine:
 
 
 def drawn_by_the_engine(
-    engine: AvatarEngine, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    engine: AvatarEngine,
+    portrait: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    more: Sequence[np.ndarray] = (),
 ) -> tuple[list[Tensor], TalkBatch]:
-    """Latents of a few frames, and what each was to show as a sample of training."""
+    """Latents of a few frames, and what each was to show as a sample of training.
+
+    Args:
+        more: portraits of the person beside the first.
+    """
     aims: list[Aim] = []
     aim = FrameNetworks.aim
 
@@ -118,34 +126,37 @@ def drawn_by_the_engine(
         return aims[-1]
 
     monkeypatch.setattr(FrameNetworks, "aim", keep)
-    identity = engine.enroll(portrait)
+    identity = engine.enroll(portrait, more=more)
     state = engine.start(identity, seed=1)  # the noise that `fixed_roll_out` begins from
     sound = (0.2 * np.random.default_rng(0).standard_normal(FRAMES * HOP)).astype(np.float32)
     with decoded() as latents:
         assert len([*engine.step(state, sound), *engine.flush(state)]) == FRAMES
-    return latents, sample_of(engine, portrait, identity.face, aims)
+    return latents, sample_of(engine, [portrait, *more], identity.face, aims)
 
 
-def sample_of(engine: AvatarEngine, portrait: np.ndarray, face: Any, aims: list[Aim]) -> TalkBatch:
+def sample_of(
+    engine: AvatarEngine, portraits: Sequence[np.ndarray], face: Any, aims: list[Aim]
+) -> TalkBatch:
     renderer: DiffusionRenderer = engine._renderer  # type: ignore[assignment]
     asked: list[np.ndarray] = []
     embed = renderer._embed
     if embed is not None:
         renderer._embed = lambda *told: asked.append(embed(*told)) or asked[-1]  # type: ignore[func-returns-value]
-        engine.enroll(portrait)
+        engine.enroll(portraits[0], more=portraits[1:])
         renderer._embed = embed
-    square = torch.from_numpy(face.rgb.copy()).permute(2, 0, 1)[None, None].float() / 127.5 - 1
+    squares = np.stack([face.rgb, *(engine.enroll(other).face.rgb for other in portraits[1:])])
+    shown = torch.from_numpy(squares).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
     placed = [face.placed, *(a.placed for a in aims)]
     tensor = lambda rows: torch.from_numpy(np.stack(rows))[None]
     width = np.zeros((16, 0), np.float32)
     return TalkBatch(
-        frames=square.expand(-1, len(aims), -1, -1, -1),
+        frames=shown[:, :1].expand(-1, len(aims), -1, -1, -1),
         landmarks=tensor([a.landmarks for a in aims]).float(),
         points=tensor([a.points for a in aims]).float(),
         placement=tensor(placed[:-1]).float(),
-        references=square,
+        references=shown,
         reference_placement=tensor([face.placed])[0].float(),
-        embeddings=tensor(asked or [np.zeros(512, np.float32)]),
+        embeddings=tensor(asked or [np.zeros(512, np.float32)] * len(portraits)),
         speech=tensor([width if a.speech is None else a.speech for a in aims]),
         mask=torch.ones(1, 1, SIDE, SIDE),
         prompts=("portrait of a person, looking at the camera",),
@@ -161,10 +172,12 @@ def system_of(path: Path, stage: str) -> TalkingSystem:
     return system.eval()
 
 
-def check_served(path: Path, stage: str, portrait: np.ndarray, **how: Any) -> AvatarEngine:
+def check_served(
+    path: Path, stage: str, portrait: np.ndarray, more: Sequence[np.ndarray] = (), **how: Any
+) -> AvatarEngine:
     with pytest.MonkeyPatch.context() as patch:
         engine = engine_of(path.parent / path.stem, **how)
-        latents, batch = drawn_by_the_engine(engine, portrait, patch)
+        latents, batch = drawn_by_the_engine(engine, portrait, patch, more)
     system = system_of(path, stage)
     steps = engine.config.num_inference_steps
     wanted = fixed_roll_out(system, batch, steps)
@@ -187,6 +200,17 @@ def test_a_run_is_drawn_as_its_trainer_samples_it(
     run(path, "joint")
     engine = check_served(path, "joint", portrait)
     assert (engine.config.num_inference_steps, engine.config.diffusion.sampler) == (2, "ddim")
+
+
+def test_a_run_of_one_to_four_portraits_is_drawn_with_one_two_and_four(
+    clips: Path, portrait: np.ndarray, tmp_path: Path
+) -> None:
+    path = trained(tmp_path, clips, data={"references": 4})
+    run(path, "joint")
+    others = [portrait[:, ::-1], portrait[8:, 8:], portrait[:-8, 4:]]
+    more = [np.ascontiguousarray(rgb) for rgb in others]
+    for count in (1, 2, 4):
+        check_served(path, "joint", portrait, more[: count - 1])
 
 
 @pytest.mark.slow
@@ -227,6 +251,7 @@ def test_a_student_is_drawn_with_its_own_steps_and_needs_its_codec(
         ("only its own small autoencoder", {"codec": "full"}),
         ("leave the option out, the run knows", {"face_encoder": "insightface"}),
         ("leave the option out, the run knows", {"conditioning": "difftalk"}),
+        ("leave the option out, the run knows", {"injection": "cross_attention"}),
         ("random_weights", {"random_weights": "small"}),
     ):
         with pytest.raises(ConfigError, match=said):

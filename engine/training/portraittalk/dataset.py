@@ -106,28 +106,33 @@ class TalkData:
         self._weights = weights / weights.sum()
 
     def batch(self, size: int, seed: Sequence[int]) -> TalkBatch:
-        """Draw `size` samples; the same `seed` gives the same batch."""
+        """Draw `size` samples, of as many portraits each; the same `seed` gives the same batch."""
         rng = np.random.RandomState(list(seed))
-        return self._stack([self._draw(rng) for _ in range(size)])
+        most = self.settings.references
+        portraits = 1 if most == 1 else rng.randint(1, most + 1)
+        return self._stack([self._draw(rng, portraits) for _ in range(size)])
 
     def fixed(self, size: int) -> TalkBatch:
-        """Samples spread over the clips, always the same ones: to evaluate and to look at."""
+        """Samples spread over the clips, always the same ones, of as many portraits as there may be."""
         rng = np.random.RandomState(0)
         rows = []
         for i in range(size):
             clip = self.clips[i % len(self.clips)]
             spread = (1 + 2 * (i // len(self.clips))) / (2 * -(-size // len(self.clips)))
-            rows.append(self._sample(clip, 1 + int(spread * (len(clip) - self.frames)), rng))
+            first = 1 + int(spread * (len(clip) - self.frames))
+            rows.append(self._sample(clip, first, rng, self.settings.references))
         return self._stack(rows)
 
-    def _draw(self, rng: np.random.RandomState) -> tuple[Any, ...]:
+    def _draw(self, rng: np.random.RandomState, portraits: int) -> tuple[Any, ...]:
         clip = self.clips[rng.choice(len(self.clips), p=self._weights)]
-        return self._sample(clip, rng.randint(1, len(clip) - self.frames + 1), rng)
+        return self._sample(clip, rng.randint(1, len(clip) - self.frames + 1), rng, portraits)
 
-    def _sample(self, clip: Clip, first: int, rng: np.random.RandomState) -> tuple[Any, ...]:
+    def _sample(
+        self, clip: Clip, first: int, rng: np.random.RandomState, portraits: int
+    ) -> tuple[Any, ...]:
         run = range(first, first + self.frames)
         last = run[-1]
-        chosen = self._references(clip, last, rng)
+        chosen = self._references(clip, last, rng, portraits)
         shown = clip.reference_frames[chosen]
         return (
             np.stack([self._frame(clip, i) for i in run]),
@@ -142,13 +147,13 @@ class TalkData:
             clip.card.prompt,
         )
 
-    def _references(self, clip: Clip, frame: int, rng: np.random.RandomState) -> Any:
+    def _references(
+        self, clip: Clip, frame: int, rng: np.random.RandomState, portraits: int
+    ) -> Any:
         """Rows of the frames that stand as reference, far from `frame` where the clip allows."""
         distance = np.abs(clip.reference_frames - frame)
         far = np.flatnonzero(distance >= min(self.settings.reference_gap, distance.max()))
-        return rng.choice(
-            far, self.settings.references, replace=len(far) < self.settings.references
-        )
+        return rng.choice(far, portraits, replace=len(far) < portraits)
 
     def _frame(self, clip: Clip, index: int) -> F32:
         rgb = clip.frame(index)

@@ -41,7 +41,9 @@ class DataSettings:
 
     clips: Path  # what `portraittalk prepare` wrote
     size: int = 512  # pixels a side; frames prepared at another size are scaled
-    references: int = 1  # portraits a sample
+    references: int = (
+        1  # portraits a sample at most: 1 to so many, the same number in all of a batch
+    )
     reference_gap: int = 60  # frames between a reference and its target where the clip has them
 
     def __post_init__(self) -> None:

@@ -87,6 +87,6 @@ def names(stage: Any, weights: Any = "all", **switches: Any) -> set[str]:
     return set(trained_names(made.model, stage, StageSettings(weights=weights)))
 
 
-def data(drawn: Path, frames: int = 2, **more: Any) -> TalkData:
-    settings = DataSettings(clips=drawn, size=SIDE, reference_gap=1)
+def data(drawn: Path, frames: int = 2, references: int = 1, **more: Any) -> TalkData:
+    settings = DataSettings(clips=drawn, size=SIDE, reference_gap=1, references=references)
     return TalkData(load_clips(drawn), settings, DEPTH, SampleSettings(frames=frames, **more))

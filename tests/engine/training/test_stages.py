@@ -150,6 +150,27 @@ def test_batches_depend_on_the_seed_alone(drawn: Path) -> None:
     assert a.prompts == (PROMPT,) * 3
 
 
+def test_samples_have_one_portrait_or_more_and_tokens_of_each(drawn: Path) -> None:
+    several = data(drawn, references=4)
+    batches = [several.batch(2, (0, step)) for step in range(24)]
+    counts = [batch.references.shape[1] for batch in batches]
+    assert sorted(set(counts)) == [1, 2, 3, 4]
+    assert several.fixed(2).references.shape[1] == 4
+    made = system(references="all")
+    for count in (1, 2, 4):
+        batch = batches[counts.index(count)]
+        with torch.no_grad():
+            told = made.conditions(batch)
+        assert told.identity.shape[1] == count * made.model.config.identity_tokens
+        one = made.model.write_reference(
+            made.encode(batch.references[:, :1]),
+            told.text,
+            told.identity,
+        )
+        for (key, _), (own, _) in zip(told.reference, one, strict=True):
+            assert key.shape[1] == count * own.shape[1]
+
+
 def test_placement_is_that_of_the_frame_before(drawn: Path) -> None:
     batch = data(drawn, frames=3).batch(4, (0,))
     assert torch.equal(batch.placement[:, 1:, 5:], placements(batch.landmarks[:, :2])[..., 5:])
