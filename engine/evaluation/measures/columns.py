@@ -71,6 +71,11 @@ _ALL = (
     Column("lip_offset_ms", "Lips late on p, b, m", "ms", "near", "free", "when lips meet, against when it is said"),
     Column("blink_rate", "Blinks", "1/min", "near", "free", "people in conversation: 10 to 40"),
     Column("blink_ms", "Blink length", "ms", "near", "free", "median, at half depth; people: 80 to 300"),
+    Column("head_yaw_error", "Head's yaw, error", "degrees", "lower", "pose-given", "read against commanded"),
+    Column("head_pitch_error", "Head's pitch, error", "degrees", "lower", "pose-given", "read against commanded"),
+    Column("head_roll_error", "Head's roll, error", "degrees", "lower", "pose-given", "read against commanded"),
+    Column("head_shift_error", "Head's place, error", "% of eyes", "lower", "pose-given", "of the outer eye corners' distance"),
+    Column("head_size_error", "Head's size, error", "%", "lower", "pose-given", "of the outer eye corners' distance"),
     Column("head_std", "Head, spread", "degrees", "near", "free", "yaw, pitch and roll together; talking people: 3 to 13"),
     Column("head_speed", "Head, speed", "degrees/s", "near", "free", "rms, yaw, pitch and roll together; talking people: 8 to 32"),
 )  # fmt: skip

@@ -21,6 +21,7 @@ from engine.evaluation.measures.lips import lips_against, lips_alone, phones_sai
 from engine.evaluation.measures.measured import Measured
 from engine.evaluation.measures.perceptual import lpips, lpips_to_next
 from engine.evaluation.measures.pixels import psnr, ssim
+from engine.evaluation.measures.placement import placement_errors, placements
 from engine.evaluation.measures.settings import Settings
 from engine.evaluation.measures.steadiness import (
     colour_apart,
@@ -166,6 +167,9 @@ def _points(
         done.notes.append("fewer than two frames in which both show a face: no landmark measures")
         return
     done.values.update(landmark_distances(ours, wanted, size))
+    commanded = placements(theirs, scale, size[1])[both]
+    read = placements(track, 1.0, size[1])[:length][both]
+    done.values.update(placement_errors(commanded, read))
     found = adfd(ours, wanted, float(np.hypot(*size)))
     done.values.update(
         adfd=found.score,
