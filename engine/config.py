@@ -38,6 +38,7 @@ Adapter = Literal["faceid", "faceid-portrait", "none"]
 Conditioning = Literal["portraittalk", "difftalk"]  # what the full-size nets are told of a frame
 Injection = Literal["residual", "cross_attention"]  # how AnimateNet's features reach IdentityNet
 FrameStart = Literal["noise", "last"]  # what the sampling of a frame begins from
+PlacementOf = Literal["commanded", "measured"]  # what the next frame is told of this one's head
 Codec = Literal["tiny", "full"]
 MotionModules = Literal["none", "v2", "v3"]  # AnimateDiff's
 LongVideo = Literal["cache", "fusion", "neither"]  # what ties the frames of a video together
@@ -177,6 +178,7 @@ class DiffusionSettings:
     long_video: LongVideo = "cache"
     window: int = 16  # frames of a window of latent fusion, the portrait before them among them
     overlap: int = 4  # of two windows one after the other
+    placement: PlacementOf = "commanded"
     start: FrameStart = "noise"
     start_strength: float = 0.5  # of "last": share of the steps that are gone from the frame before
     device: Device = "auto"

@@ -19,6 +19,7 @@ from engine.config import (
     Injection,
     LongVideo,
     MotionModules,
+    PlacementOf,
     Profile,
     RandomWeights,
     SamplerName,
@@ -144,6 +145,14 @@ class SamplingOptions:
         float | None, _sd15("Weight of landmarks and placement: 0 to 4; 1.")
     ] = None
     text_scale: Annotated[float | None, _sd15("Weight of the prompt's words: 0 to 4; 1.")] = None
+    placement: Annotated[
+        PlacementOf | None,
+        typer.Option(
+            help="Where a frame is told that the head was before. commanded: where it was to be (the "
+            "default). measured: where it is read in the frame drawn, as the paper says.",
+            rich_help_panel=SD15,
+        ),
+    ] = None
     start: Annotated[
         FrameStart | None,
         typer.Option(

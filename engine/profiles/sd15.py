@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 
 from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
+from engine.backends import load_backend
 from engine.backends.cuda_graph import cuda_graph
 from engine.backends.tensorrt_build import LIBRARIES
 from engine.config import DiffusionSettings, EngineConfig
+from engine.errors import ConfigError
+from engine.face.detector import DETECTOR, LANDMARKS, FaceReader
 from engine.loaders.control_net import SUBFOLDER, load_control_net
 from engine.loaders.face_encoder import align, load_face_encoder
 from engine.loaders.files import weight_file
@@ -46,6 +49,7 @@ from engine.profiles.folders import checkpoint_folders
 from engine.profiles.sd15_settings import check, device_of
 from engine.profiles.sd15_trained import trained_parts
 from engine.profiles.speech import load_speech
+from engine.render.placement_reader import PlacementReader
 from engine.render.sd15 import DiffusionRenderer, Embed
 from engine.render.sd15_graphs import step_graph
 from engine.render.sd15_sampling import Sampling
@@ -100,7 +104,24 @@ def load_renderer(config: EngineConfig, *, speech_features: int = WIDTH) -> Diff
         depth=FaceBasis.load(config.weights / "basis.npz").depth,
         sampling=sampling_of(config, run),
         record=None if how.compile == "none" else cuda_graph,
+        placement=_placement_reader(config, parts.model.config),
     )
+
+
+def _placement_reader(config: EngineConfig, networks: Sd15Config) -> PlacementReader | None:
+    """What measures placement in drawn frames; None where it is as commanded."""
+    if config.diffusion.placement == "commanded":
+        return None
+    if not networks.placement:
+        raise ConfigError(
+            "placement='measured': these networks were trained without placement, and are told none; leave "
+            "the option out"
+        )
+    runtime = load_backend(config.backend, threads=max(1, config.threads))
+    detector, landmarks = (
+        runtime.load(spec, config.weights / f"{spec.name}.onnx") for spec in (DETECTOR, LANDMARKS)
+    )
+    return PlacementReader(FaceReader(detector, landmarks))
 
 
 def change_over(config: EngineConfig, renderer: DiffusionRenderer) -> None:
@@ -150,6 +171,7 @@ def sampling_of(config: EngineConfig, run: TrainedRun | None = None) -> Sampling
         long_video=how.long_video,
         window=how.window,
         overlap=how.overlap,
+        placement=how.placement,
         start=how.start,
         start_strength=how.start_strength,
     )

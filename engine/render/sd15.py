@@ -27,7 +27,8 @@ from engine.nets.projection import mix
 from engine.nets.text_tokens import Tokenise
 from engine.render.base import FrameCondition, Portrait
 from engine.render.head_square import cut_head
-from engine.render.sd15_networks import BASE_PROMPT, DiffusionFace, FrameNetworks, to_tensor
+from engine.render.placement_reader import PlacementReader
+from engine.render.sd15_networks import BASE_PROMPT, Aim, DiffusionFace, FrameNetworks, to_tensor
 from engine.render.sd15_sampling import Sampling
 from engine.render.sd15_video import DiffusionFusedVideo, fused_video
 from engine.render.together import together
@@ -68,6 +69,7 @@ class DiffusionRenderer:
         embed: the face encoder; None where the model has no use for it.
         record: records the denoising step, which is then replayed (`cuda_graph` on a GPU).
         depth: (478,) of a face seen from the front (`FaceBasis.depth`).
+        placement: reads it from frames; None: it is as commanded.
 
     Attributes:
         networks: what it draws with.
@@ -84,12 +86,13 @@ class DiffusionRenderer:
         embed: Embed | None = None,
         sampling: Sampling | None = None,
         record: Record | None = None,
+        placement: PlacementReader | None = None,
     ) -> None:
         self.sampling = sampling or Sampling()
         self.networks = FrameNetworks(
             model, self.sampling, tokenise=tokenise, depth=depth, record=record
         )
-        self._embed = embed
+        self._embed, self._placement = embed, placement
 
     @torch.inference_mode()
     def read_words(self, text: str, others: tuple[str, ...]) -> Words | None:
@@ -137,6 +140,7 @@ class DiffusionRenderer:
             landmarks=landmarks,
             placed=placement(landmarks, 0.0, 0.0),
             rgb=shown,
+            turn=None if self._placement is None else self._placement.turn(shown, landmarks),
         )
 
     def noise(self, seed: int) -> StreamNoise:
@@ -186,10 +190,22 @@ class DiffusionRenderer:
         if self.sampling.start == "noise":
             handed = [None] * len(latents)
         frames = networks.decode(torch.cat(latents))
-        return [
-            (rgb, DiffusionCache(networks.remember(model), aim.placed, last))
-            for rgb, model, aim, last in zip(frames, models, aims, handed, strict=True)
+        placed = [
+            self._placed(face, aim, rgb)
+            for (face, _, _), aim, rgb in zip(jobs, aims, frames, strict=True)
         ]
+        left = map(DiffusionCache, map(networks.remember, models), placed, handed)
+        return list(zip(frames, left, strict=True))
+
+    def _placed(self, face: DiffusionFace, aim: Aim, rgb: RgbImage) -> F32:
+        """Where the next frame is told that the head of this one (S, S, 3) is: (8,).
+
+        As commanded, or as measured, unless no face is seen in it.
+        """
+        if self._placement is None or face.turn is None:
+            return aim.placed
+        read = self._placement.place(rgb, aim.landmarks, face.turn)
+        return aim.placed if read is None else read
 
     @staticmethod
     def draw_between(

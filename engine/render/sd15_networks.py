@@ -51,6 +51,7 @@ class DiffusionFace:
     landmarks: F32  # (478, 2) of the portrait, in [0, 1] of the frame
     placed: F32  # (8,) where the portrait's own head is
     rgb: RgbImage  # (S, S, 3) the square
+    turn: F32 | None = None  # (2,) yaw and pitch read in it, where frames are measured
     half: None = None  # a network's frames have one size
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from engine.config import FrameStart
+from engine.config import FrameStart, PlacementOf
 from engine.diffusion.samplers import SamplerSettings
 from engine.errors import ConfigError
 
@@ -25,9 +25,8 @@ class Sampling(SamplerSettings):
     long_video: Literal["cache", "fusion", "neither"] = "cache"  # see `DiffusionSettings`
     window: int = 16  # of latent fusion, in frames
     overlap: int = 4
-    start: FrameStart = (
-        "noise"  # last: the frame before, noised to where its `start_strength` begins
-    )
+    placement: PlacementOf = "commanded"  # measured: read from each drawn frame for the next
+    start: FrameStart = "noise"  # last: the frame before, with noise
     start_strength: float = 0.5
 
     def __post_init__(self) -> None:
@@ -36,10 +35,15 @@ class Sampling(SamplerSettings):
                 f"start_strength={self.start_strength} is out of range; above 0 to 1, the share of the "
                 "steps that are gone from the frame before"
             )
-        if self.start == "last" and self.long_video == "fusion":
+        if self.long_video == "fusion" and self.start == "last":
             raise ConfigError(
                 "start='last': long_video='fusion' samples all frames together, so none is the last; use "
                 "start='noise'"
+            )
+        if self.long_video == "fusion" and self.placement == "measured":
+            raise ConfigError(
+                "placement='measured': long_video='fusion' samples all frames together, so none is there to "
+                "be measured before the next; use placement='commanded'"
             )
         if self.sampler == "flow":
             raise ConfigError(
