@@ -6,6 +6,7 @@ ONNX Runtime runs the graphs, and TensorRT-RTX builds them for a GPU that is not
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from engine.backends import BATCH, Graph, load_backend
 from engine.backends.tensorrt_build import Build, build_engine
 from engine.config import DiffusionSettings, EngineConfig
 from engine.errors import BackendUnavailable
+from engine.nets.portraittalk import PortraitTalkModel
+from engine.nets.sd15_config import Sd15Config
 from engine.profiles.engines import model_digest, when_there
 from engine.render.sd15 import DiffusionRenderer
 from engine.render.sd15_graphs import NetworkGraph, other_graphs, step_graph
@@ -170,6 +173,30 @@ def test_other_weights_settings_or_precision_are_another_engine() -> None:
     assert base != model_digest(CONFIG, "f32")
     talk = DiffusionSettings(random_weights="small", device="cpu", conditioning="difftalk")
     assert base != model_digest(EngineConfig.sd15(live=True, diffusion=talk), "f16")
+    attended = replace(CONFIG, diffusion=replace(CONFIG.diffusion, injection="cross_attention"))
+    assert base != model_digest(attended, "f16")
+
+
+@pytest.mark.slow
+def test_a_step_that_attends_to_its_guidance_is_exported_like_any_other(tmp_path: Path) -> None:
+    how = DiffusionSettings(random_weights="small", device="cpu", injection="cross_attention")
+    _, renderer = stirred(EngineConfig.sd15(live=True, threads=1, diffusion=how))
+    model = renderer.networks.model
+    graph = step_graph(model)
+    assert {t.name for t in graph.spec.inputs} == {
+        t.name for t in step_graph(PortraitTalkModel.build(Sd15Config.small())).spec.inputs
+    }
+    path = tmp_path / "step.onnx"
+    wanted = write(graph.module, graph.spec, graph.sample, path)
+    check(
+        graph.spec,
+        graph.sample,
+        wanted,
+        path,
+        tolerance=1e-3,
+        runtime="onnxruntime",
+        batches=(1, 3),
+    )
 
 
 @pytest.mark.slow
