@@ -93,6 +93,7 @@ TORCH_FILES = {
     "engine/diffusion/latent_fusion.py",
     "engine/diffusion/samplers.py",
     "engine/profiles/sd15.py",
+    "engine/profiles/sd15_settings.py",
     "engine/profiles/sd15_trained.py",
     "engine/profiles/speech.py",
     "engine/render/head_square.py",
@@ -100,6 +101,7 @@ TORCH_FILES = {
     "engine/render/sd15_graphs.py",
     "engine/render/sd15_step.py",
     "engine/render/sd15_networks.py",
+    "engine/render/sd15_sampling.py",
     "engine/render/sd15_video.py",
     "engine/render/together.py",
 }

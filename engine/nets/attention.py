@@ -141,12 +141,16 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Text cross-attention, unchanged: what diffusers itself computes.
 
+    Args:
+        layer: its place in the order down, middle, up.
+
     Attributes:
         animation: adds what AnimateNet's features say; None where they come as residuals.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, layer: int = 0) -> None:
         super().__init__()
+        self.layer = layer
         self.animation: nn.Module | None = None
 
     def __call__(
@@ -162,7 +166,9 @@ class CrossAttention(nn.Module):
         out: Tensor = attn.to_out[1](attn.to_out[0](mixed))
         if self.animation is None or call is None or call.features is None:
             return out
-        added: Tensor = self.animation(hidden_states, call.features, call.control)
+        added: Tensor = self.animation(hidden_states, call.features[self.layer])
+        if call.control is not None:
+            added = call.control.to(added.dtype).view(-1, 1, 1) * added
         return out + added
 
     def mix(self, attn: Any, query: Tensor, text: Tensor, call: AttentionCall | None) -> Tensor:
@@ -178,8 +184,7 @@ class DecoupledCrossAttention(CrossAttention):
     """
 
     def __init__(self, layer: int, channels: int, context: int) -> None:
-        super().__init__()
-        self.layer = layer
+        super().__init__(layer)
         self.to_k_ip = nn.Linear(context, channels, bias=False)
         self.to_v_ip = nn.Linear(context, channels, bias=False)
 
@@ -197,10 +202,6 @@ class DecoupledCrossAttention(CrossAttention):
 
 class UnifiedCrossAttention(CrossAttention):
     """The ablation: identity tokens are appended to the text and share its key and value projections."""
-
-    def __init__(self, layer: int = 0) -> None:
-        super().__init__()
-        self.layer = layer
 
     def mix(self, attn: Any, query: Tensor, text: Tensor, call: AttentionCall | None) -> Tensor:
         """Attn(Q, [text, identity]): (B, S, C), (B, T, D) -> (B, S, C)."""

@@ -36,18 +36,13 @@ class ZeroAttention(nn.Module):
 class FeatureAttention(ZeroAttention):
     """A cross-attention of one of IdentityNet's layers to AnimateNet's features at the same resolution."""
 
-    def __init__(self, layer: int, channels: int, features: int, heads: int) -> None:
+    def __init__(self, channels: int, features: int, heads: int) -> None:
         super().__init__(channels, features, heads)
-        self.layer = layer
         self.norm = nn.LayerNorm(features)
 
-    def forward(
-        self, x: Tensor, features: tuple[Tensor, ...], control: Tensor | None = None
-    ) -> Tensor:
-        """(B, S, C), one (B, C, h, w) a layer, weight (B or 1,) -> what to add, (B, S, C)."""
-        tokens = self.norm(features[self.layer].flatten(2).transpose(1, 2))
-        added = super().forward(x, tokens)
-        return added if control is None else control.to(added.dtype).view(-1, 1, 1) * added
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """(B, S, C), features (B, D, h, w) -> what to add, (B, S, C)."""
+        return super().forward(x, self.norm(tokens.flatten(2).transpose(1, 2)))
 
 
 class GuidedCrossAttention(CrossAttention):

@@ -141,13 +141,13 @@ class IdentityUnet(nn.Module):
         beside = features_beside(self.config.unet)
         for layer, block in enumerate(self.layers):
             channels, context, heads = channels_of(self.unet, block)
-            cross = CrossAttention()
+            cross = CrossAttention(layer)
             if self.config.face_encoder and self.config.attention == "decoupled":
                 cross = DecoupledCrossAttention(layer, channels, context)
             elif self.config.face_encoder:
                 cross = UnifiedCrossAttention(layer)
             if self.config.injection == "cross_attention":
-                cross.animation = FeatureAttention(layer, channels, beside[layer][1], heads)
+                cross.animation = FeatureAttention(channels, beside[layer][1], heads)
             made[f"{block}.attn1.processor"] = SelfAttention(layer, previous=self.config.temporal)
             made[f"{block}.attn2.processor"] = cross
         return made
