@@ -4,11 +4,11 @@ torch = pytest.importorskip("torch")
 
 from engine.nets.attention import (  # noqa: E402
     AttentionCall,
-    ZeroAttention,
     attend,
     layer_order,
     with_cached,
 )
+from engine.nets.guided_attention import ZeroAttention  # noqa: E402
 
 pytestmark = pytest.mark.train
 
