@@ -147,7 +147,8 @@ class IdentityUnet(nn.Module):
             elif self.config.face_encoder:
                 cross = UnifiedCrossAttention(layer)
             if self.config.injection == "cross_attention":
-                cross.animation = FeatureAttention(channels, beside[layer][1], heads)
+                with torch.random.fork_rng(devices=[]):  # all else begins as it does without
+                    cross.animation = FeatureAttention(channels, beside[layer][1], heads)
             made[f"{block}.attn1.processor"] = SelfAttention(layer, previous=self.config.temporal)
             made[f"{block}.attn2.processor"] = cross
         return made

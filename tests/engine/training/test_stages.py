@@ -150,6 +150,22 @@ def test_batches_depend_on_the_seed_alone(drawn: Path) -> None:
     assert a.prompts == (PROMPT,) * 3
 
 
+def test_injection_changes_neither_the_start_of_other_layers_nor_what_identity_learns() -> None:
+    plain, attending = (
+        dict(system(**switches).model.named_parameters())
+        for switches in ({}, {"injection": "cross_attention"})
+    )
+    both = plain.keys() & attending.keys()
+    assert len(both) > 500
+    assert all(torch.equal(plain[name], attending[name]) for name in both)
+    added = {name for name in attending if ".animation." in name}
+    assert attending.keys() - both == added
+    assert names("identity", injection="cross_attention") == names("identity")
+    assert added < names("animate", injection="cross_attention")
+    assert added < names("animate", "new", injection="cross_attention")
+    assert {n for n in names("animate") if n.startswith("unet.")} == set()
+
+
 def test_samples_have_one_portrait_or_more_and_tokens_of_each(drawn: Path) -> None:
     several = data(drawn, references=4)
     batches = [several.batch(2, (0, step)) for step in range(24)]
