@@ -41,6 +41,7 @@ ROOMS = {
             "option_groups",
             "options",
             "provenance_cli",
+            "training_options",
             "cli",
         ),
     ),
