@@ -108,24 +108,26 @@ def load_tools(chosen: PrepareOptions) -> Tools:
     ):
         if name not in known:
             raise ConfigError(f"{name!r} is unknown; one of {', '.join(known)}")
+    models_dir = chosen.models_dir
+    label: Labeller | None = None
+    embed: FaceEmbedder | None = None
+    if chosen.landmarks == "mediapipe":
+        label = Labeller(require("mediapipe-face", models_dir) / find("mediapipe-face").files[0])
+    if chosen.face_encoder != "tiny":
+        from engine.loaders.face_encoder import load_encoder
+
+        embed = load_encoder(chosen.face_encoder, lambda part: require(part, models_dir))
     runtime, weights = load_backend("openvino", threads=chosen.threads), EngineConfig().weights
     detector, landmarks, encoder, enroll = (
         runtime.load(spec, weights / f"{spec.name}.onnx")
         for spec in (DETECTOR, LANDMARKS, SPEECH, ENROLL)
     )
-    embed: FaceEmbedder = TinyEmbedder(enroll)
-    models_dir = chosen.models_dir
-    if chosen.face_encoder != "tiny":
-        from engine.loaders.face_encoder import load_encoder
-
-        embed = load_encoder(chosen.face_encoder, lambda part: require(part, models_dir))
     features = (
         streaming_features(StreamingSpeechEncoder(encoder))
         if chosen.speech == "tiny"
         else hubert_features(chosen.speech, models_dir, EngineConfig().speech_hop_ms)
     )
     reader = FaceReader(detector, landmarks)
-    if chosen.landmarks == "mediapipe":
-        task = require("mediapipe-face", models_dir) / find("mediapipe-face").files[0]
-        reader = MediaPipeReader(detector, landmarks, Labeller(task))
-    return Tools(reader, features, embed, chosen.landmarks)
+    if label is not None:
+        reader = MediaPipeReader(detector, landmarks, label)
+    return Tools(reader, features, embed or TinyEmbedder(enroll), chosen.landmarks)

@@ -33,6 +33,7 @@ from tests.engine.loaders.layouts import lcm_lora, random, save, write_sd15  # n
 
 pytestmark = pytest.mark.train
 SMALL = Sd15Config.small()
+LORA = "pytorch_lora_weights.safetensors"
 TIMES = tuple(int(t) for t in set_steps(make_scheduler("ddim", trailing=True), 4))
 OWN = RunSampling(sampler="ddim", trailing=True, num_inference_steps=4, times=TIMES, guidable=False)
 
@@ -181,7 +182,7 @@ def test_a_few_step_lora_is_added_to_what_was_trained(tmp_path: Path) -> None:
     write(folder, plain, **{name: torch.full((16, 16), 0.5)})
     made = []
     for seed, sampler in ((1, "lcm"), (2, "lcm"), (0, "ddim")):
-        save(random(lcm_lora(SMALL.unet, 2), seed), models / "pytorch_lora_weights.safetensors")
+        save(random(lcm_lora(SMALL.unet, 2), seed), models / "lcm-lora" / LORA)
         config = make_config(
             "sd15",
             {"threads": 1},
@@ -193,7 +194,7 @@ def test_a_few_step_lora_is_added_to_what_was_trained(tmp_path: Path) -> None:
     one, other, none = made
     assert torch.equal(none, torch.full((16, 16), 0.5)), "the trained weight"
     assert not torch.equal(one, other)
-    lora = load_file(models / "pytorch_lora_weights.safetensors")
+    lora = load_file(models / "lcm-lora" / LORA)
     assert any("attn1_to_q" in key for key in lora)
 
 
