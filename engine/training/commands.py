@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +73,11 @@ def prepare_folder(
     if chosen.layout not in get_args(Layout):
         raise ConfigError(f"layout {chosen.layout!r}: wanted one of {', '.join(get_args(Layout))}")
     layout = cast(Layout, chosen.layout)
-    tools = load_tools(chosen)
-    records = prepare(videos, out, tools, settings, layout=layout, shard=part, progress=progress)
+    with contextlib.ExitStack() as until_done:
+        tools = load_tools(chosen, until_done)
+        records = prepare(
+            videos, out, tools, settings, layout=layout, shard=part, progress=progress
+        )
     text = report(records)
     (out / f"report_{part[0]}_of_{part[1]}.txt").write_text(text)
     if any(record.clips for record in records):
@@ -93,7 +97,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def load_tools(chosen: PrepareOptions) -> Tools:
+def load_tools(chosen: PrepareOptions, until_done: contextlib.ExitStack) -> Tools:
     """The networks that preparing needs; the tiny ones come with the package.
 
     Raises:
@@ -112,7 +116,8 @@ def load_tools(chosen: PrepareOptions) -> Tools:
     label: Labeller | None = None
     embed: FaceEmbedder | None = None
     if chosen.landmarks == "mediapipe":
-        label = Labeller(require("mediapipe-face", models_dir) / find("mediapipe-face").files[0])
+        task = require("mediapipe-face", models_dir) / find("mediapipe-face").files[0]
+        label = until_done.enter_context(contextlib.closing(Labeller(task)))
     if chosen.face_encoder != "tiny":
         from engine.loaders.face_encoder import load_encoder
 
