@@ -133,15 +133,6 @@ class SamplingOptions:
             rich_help_panel=SD15,
         ),
     ] = None
-    few_step: Annotated[
-        FewStep | None,
-        typer.Option(
-            metavar="<name>",
-            help="LoRA for few steps, with its own sampler and steps and no guidance: lcm-lora, "
-            "tcd-lora (4 steps), hyper-sd-1step, hyper-sd-2steps.",
-            rich_help_panel=SD15,
-        ),
-    ] = None
     identity_scale: Annotated[float | None, _sd15("Weight of the person's tokens: 0 to 4; 1.")] = (
         None
     )
@@ -207,6 +198,15 @@ class CheckpointOptions:
             metavar="<name>",
             help="Identity: faceid, faceid-portrait, faceid-plus-v2 (with CLIP's picture of the face) "
             "or none.",
+            rich_help_panel=SD15,
+        ),
+    ] = None
+    few_step: Annotated[
+        FewStep | None,
+        typer.Option(
+            metavar="<name>",
+            help="LoRA for few steps, with its own sampler and steps and no guidance: lcm-lora, "
+            "tcd-lora (4 steps), hyper-sd-1step, hyper-sd-2steps.",
             rich_help_panel=SD15,
         ),
     ] = None

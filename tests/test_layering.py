@@ -94,6 +94,7 @@ TORCH_FILES = {
     "engine/diffusion/latent_fusion.py",
     "engine/diffusion/samplers.py",
     "engine/profiles/sd15.py",
+    "engine/profiles/sd15_public.py",
     "engine/profiles/sd15_trained.py",
     "engine/profiles/speech.py",
     "engine/render/head_square.py",
