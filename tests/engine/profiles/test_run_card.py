@@ -114,6 +114,8 @@ def test_a_face_encoder_is_known_by_its_space_and_its_numbers(tmp_path: Path) ->
         ("tiny", 512, "tiny"),
         ("sface", 128, "sface"),
         ("insightface-buffalo_l", 512, "insightface"),
+        ("insightface-antelopev2", 512, "antelopev2"),
+        ("insightface-buffalo_l+clip-vit-h-14", 632, "insightface-clip"),
     ):
         folder = write(tmp_path / name, card(face=FaceSpace(name=name, width=width)))
         assert encoder_of(find_run([folder])) == encoder
