@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from engine.checks import check_words
 from engine.errors import ConfigError
 
 T = TypeVar("T")
@@ -32,9 +31,12 @@ BackendName = Literal["openvino", "onnxruntime", "cuda", "ort-tensorrt", "tensor
 Use = Literal["commercial", "research"]  # some checkpoints may not be used commercially
 SpeechEncoderName = Literal["tiny", "hubert-base", "hubert-large"]
 SPEECH_HOPS_MS = (40, 80, 120, 160)  # in which a HuBERT may hear
-FaceEncoderName = Literal["insightface", "auraface", "sface", "tiny", "clip"]
+FaceEncoderName = Literal[
+    "insightface", "antelopev2", "auraface", "sface", "tiny", "clip", "insightface-clip"
+]
 SamplerName = Literal["ddim", "euler", "dpm++", "lcm", "tcd"]  # that predict noise, as sd15 does
-Adapter = Literal["faceid", "faceid-portrait", "none"]
+Adapter = Literal["faceid", "faceid-portrait", "faceid-plus-v2", "none"]
+FewStep = Literal["lcm-lora", "tcd-lora", "hyper-sd-1step", "hyper-sd-2steps"]
 Conditioning = Literal["portraittalk", "difftalk"]  # what the full-size nets are told of a frame
 Injection = Literal["residual", "cross_attention"]  # how AnimateNet's features reach IdentityNet
 FrameStart = Literal["noise", "last"]  # what the sampling of a frame begins from
@@ -46,38 +48,6 @@ Device = Literal["auto", "cpu", "cuda"]
 # how the full-size nets are run on a GPU
 Compile = Literal["none", "cudagraphs", "tensorrt", "tensorrt-rtx"]
 RandomWeights = Literal["small", "full"]  # sizes of networks with random weights
-
-
-def check_words(settings: Any) -> None:
-    """Refuse a value of dataclass `settings` that is none of the words its field may hold.
-
-    Raises:
-        ConfigError: it is unknown; the message holds the known ones.
-    """
-    for field, kind in typing.get_type_hints(type(settings)).items():
-        known = _words(kind)
-        if known and getattr(settings, field) not in known:
-            words = ", ".join(repr(word) for word in known)
-            raise ConfigError(f"{field}={getattr(settings, field)!r} is unknown; one of {words}")
-
-
-def _words(kind: Any) -> tuple[Any, ...]:
-    """The words of a literal type, or of a union of them."""
-    if typing.get_origin(kind) is Literal:
-        return typing.get_args(kind)
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return tuple(word for part in typing.get_args(kind) for word in _words(part))
-    return ()
-
-
-def check_seed(seed: int) -> None:
-    """Refuse what seeds no generator.
-
-    Raises:
-        ConfigError: it is negative or has more than 63 bits.
-    """
-    if not 0 <= seed < 1 << 63:
-        raise ConfigError(f"seed={seed} is out of range; 0 to {(1 << 63) - 1}")
 
 
 def check_models_dir(folder: Path) -> None:
@@ -166,7 +136,9 @@ class DiffusionSettings:
     reference_scale: float = 1.0
     control_scale: float = 1.0
     text_scale: float = 1.0
-    few_step: str = ""  # checkpoint of a LoRA for few steps; by itself that of the sampler
+    few_step: FewStep | Literal[""] = ""  # a LoRA for few steps; by itself that of the sampler
+    sd15_file: Path | None = None  # Stable Diffusion 1.5 in one file, in place of its folder
+    structure_scale: float = 1.0  # of the face's picture with faceid-plus-v2
     adapter: Adapter = "faceid"
     face_encoder: FaceEncoderName = "insightface"
     conditioning: Conditioning = "portraittalk"  # this and the next: as `trained` was
@@ -198,6 +170,8 @@ class DiffusionSettings:
             )
         check_words(self)
         _ = self.strengths  # out of range they are refused
+        if not 0 <= self.structure_scale <= MAX_STRENGTH:
+            raise ConfigError(f"structure_scale={self.structure_scale} is out of range; 0 to 4")
 
     @property
     def strengths(self) -> Strengths:

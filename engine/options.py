@@ -15,6 +15,7 @@ from engine.config import (
     Compile,
     Conditioning,
     FaceEncoderName,
+    FewStep,
     FrameStart,
     Injection,
     LongVideo,
@@ -147,25 +148,25 @@ class SamplingOptions:
     text_scale: Annotated[float | None, _sd15("Weight of the prompt's words: 0 to 4; 1.")] = None
     placement: Annotated[
         PlacementOf | None,
-        typer.Option(
-            help="Where a frame is told that the head was before. commanded: where it was to be (the "
-            "default). measured: where it is read in the frame drawn, as the paper says.",
-            rich_help_panel=SD15,
+        _sd15(
+            "Where a frame is told that the head was before. commanded: where it was to be (the "
+            "default). measured: where it is read in the frame drawn, as the paper says."
         ),
     ] = None
     start: Annotated[
         FrameStart | None,
-        typer.Option(
-            help="What a frame begins from. noise: the same for all frames (the default). last: the "
-            "frame before, noised half-way, in half the steps.",
-            rich_help_panel=SD15,
+        _sd15(
+            "What a frame begins from. noise: the same for all frames (the default). last: the "
+            "frame before, noised half-way, in half the steps."
         ),
     ] = None
     start_strength: Annotated[
         float | None,
-        _sd15(
-            "--start last: share of the steps that are gone from the frame before, up to 1; 0.5."
-        ),
+        _sd15("--start last: share of the steps gone from the frame before, up to 1; 0.5."),
+    ] = None
+    structure_scale: Annotated[
+        float | None,
+        _sd15("faceid-plus-v2: weight of the face's picture beside who it is: 0 to 4; 1."),
     ] = None
 
 
@@ -205,6 +206,10 @@ class CheckpointOptions:
     models_dir: Annotated[
         Path | None, _sd15("Your folder of checkpoints; see `portraittalk models`.")
     ] = None
+    sd15_file: Annotated[
+        Path | None,
+        _sd15("Stable Diffusion 1.5 in one .safetensors file, in place of its folder."),
+    ] = None
     use: Annotated[
         Use | None, _sd15("commercial refuses checkpoints whose licence forbids it.")
     ] = None
@@ -212,7 +217,17 @@ class CheckpointOptions:
         Adapter | None,
         typer.Option(
             metavar="<name>",
-            help="Identity: faceid, faceid-portrait or none.",
+            help="Identity: faceid, faceid-portrait, faceid-plus-v2 (with CLIP's picture of the face) "
+            "or none.",
+            rich_help_panel=SD15,
+        ),
+    ] = None
+    few_step: Annotated[
+        FewStep | None,
+        typer.Option(
+            metavar="<name>",
+            help="LoRA for few steps, with its own sampler and steps and no guidance: lcm-lora, "
+            "tcd-lora (4 steps), hyper-sd-1step, hyper-sd-2steps.",
             rich_help_panel=SD15,
         ),
     ] = None
@@ -220,7 +235,8 @@ class CheckpointOptions:
         FaceEncoderName | None,
         typer.Option(
             metavar="<name>",
-            help="Face encoder: insightface, auraface, sface, tiny or clip; a trained run knows its own.",
+            help="Face encoder: insightface (buffalo_l), antelopev2, auraface, sface, tiny or clip; a "
+            "trained run knows its own.",
             rich_help_panel=SD15,
         ),
     ] = None
@@ -251,10 +267,9 @@ class CheckpointOptions:
     ] = None
     injection: Annotated[
         Injection | None,
-        typer.Option(
-            help="A trained run knows its own. How AnimateNet tells IdentityNet: residual adds, as "
-            "ControlNet does (the default); cross_attention attends, as the paper says.",
-            rich_help_panel=SD15,
+        _sd15(
+            "A trained run knows its own. How AnimateNet tells IdentityNet: residual adds, as "
+            "ControlNet does (the default); cross_attention attends, as the paper says."
         ),
     ] = None
     output_scale: Annotated[

@@ -23,6 +23,7 @@ ROOMS = {
         *(
             "errors",
             "telemetry",
+            "checks",
             "config",
             "outputs",
             "types",
@@ -41,6 +42,7 @@ ROOMS = {
             "option_groups",
             "options",
             "provenance_cli",
+            "training_options",
             "cli",
         ),
     ),
@@ -93,6 +95,7 @@ TORCH_FILES = {
     "engine/diffusion/latent_fusion.py",
     "engine/diffusion/samplers.py",
     "engine/profiles/sd15.py",
+    "engine/profiles/sd15_public.py",
     "engine/profiles/sd15_settings.py",
     "engine/profiles/sd15_trained.py",
     "engine/profiles/speech.py",

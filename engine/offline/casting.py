@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import check_seed
+from engine.checks import check_seed
 from engine.errors import ConfigError, MediaError
 from engine.face.image_colour import plain_colour
 from engine.face.image_file import ON_GREY, Picture, read_picture

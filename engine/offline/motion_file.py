@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from engine.audio.sound_file import read_audio
 from engine.audio.speech_encoder import HOP, SPEECH, StreamingSpeechEncoder
 from engine.backends import load_backend
-from engine.config import FPS, EngineConfig, check_seed
+from engine.checks import check_seed
+from engine.config import FPS, EngineConfig
 from engine.errors import MediaError
 from engine.face import arkit
 from engine.motion.decoder import LOOKAHEAD, MOTION, MotionDecoder

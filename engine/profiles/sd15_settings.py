@@ -8,8 +8,10 @@ from engine.config import DiffusionSettings, EngineConfig
 from engine.diffusion.samplers import make_scheduler
 from engine.errors import ConfigError
 from engine.loaders.face_encoder import check_space
-from engine.loaders.registry import find
-from engine.profiles.checkpoints import BUNDLED
+from engine.loaders.registry import find, space_of
+from engine.nets.sd15_config import ADAPTER_PROJECTION
+from engine.profiles.checkpoints import BUNDLED, face_encoder_of
+from engine.profiles.few_step import check_few_step
 
 
 def check(config: EngineConfig) -> None:
@@ -20,6 +22,8 @@ def check(config: EngineConfig) -> None:
     """
     how = config.diffusion
     make_scheduler(how.sampler)
+    check_few_step(config)
+    _check_used(how)
     if how.conditioning == "difftalk" and not (how.trained or how.random_weights):
         raise ConfigError(
             "conditioning='difftalk' needs --trained RUN: no public checkpoint knows its inputs, and "
@@ -36,12 +40,22 @@ def check(config: EngineConfig) -> None:
             'learnt to attend to it; train one with injection = "cross_attention" in [model]'
         )
     if how.adapter != "none" and not (how.trained or how.random_weights):
-        check_space(_space(how.face_encoder), find(how.adapter).space)
+        encoder = face_encoder_of(how)
+        space = BUNDLED if encoder == BUNDLED else space_of(encoder)
+        check_space(space, find(how.adapter).space)
     device_of(how)
 
 
-def _space(face_encoder: str) -> str:
-    return BUNDLED if face_encoder == BUNDLED else find(face_encoder).space
+def _check_used(how: DiffusionSettings) -> None:
+    """Refuse what these settings have no use for."""
+    for name in ("few_step", "sd15_file"):
+        if how.random_weights and getattr(how, name):
+            raise ConfigError(f"{name}: random_weights loads nothing; leave one of them out")
+    if how.structure_scale != 1 and ADAPTER_PROJECTION.get(how.adapter) != "plus":
+        raise ConfigError(
+            f"structure_scale={how.structure_scale:g}: only adapter='faceid-plus-v2' reads the "
+            "face's picture"
+        )
 
 
 def device_of(how: DiffusionSettings) -> torch.device:

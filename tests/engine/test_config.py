@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from engine.config import DiffusionSettings, EngineConfig, StreamConfig, check_seed
+from engine.checks import check_seed
+from engine.config import DiffusionSettings, EngineConfig, StreamConfig
 from engine.errors import ConfigError
 
 
