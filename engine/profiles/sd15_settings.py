@@ -51,6 +51,10 @@ def _check_used(how: DiffusionSettings) -> None:
     for name in ("few_step", "sd15_file"):
         if how.random_weights and getattr(how, name):
             raise ConfigError(f"{name}: random_weights loads nothing; leave one of them out")
+    if how.start == "noise" and how.start_strength != DiffusionSettings().start_strength:
+        raise ConfigError(
+            f"start_strength={how.start_strength:g}: only start='last' begins from it; choose that too"
+        )
     if how.structure_scale != 1 and ADAPTER_PROJECTION.get(how.adapter) != "plus":
         raise ConfigError(
             f"structure_scale={how.structure_scale:g}: only adapter='faceid-plus-v2' reads the "
