@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.evaluation.measures import COLUMNS
+from engine.evaluation.measures.costs import Cost, mean, total
 from engine.evaluation.run import Outcome, title
 from engine.evaluation.systems import REFERENCES
 
@@ -37,6 +38,8 @@ class Report:
                 "clip": row.clip,
                 "values": {n: _finite(v) for n, v in row.values.items()},
                 "notes": row.notes,
+                "cost": total(row.costs.values()),
+                "costs": row.costs,
             }
             for row in outcome.rows
         ]
@@ -83,6 +86,12 @@ class Report:
             return float(found)
         values = list(self.each(system, protocol, name).values())
         return float(np.mean(values)) if values else None
+
+    def costs(self, protocol: str, system: str) -> dict[str, Cost]:
+        """What each measure of a system's videos cost: seconds of a video, most memory of any."""
+        rows = [r["costs"] for r in self.data["rows"] if (r["protocol"], r["system"]) == (protocol, system)]  # fmt: skip
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return {name: mean([row[name] for row in rows if name in row]) for name in names}
 
     def columns(self, protocol: str) -> list[str]:
         """Measures that any system has in this protocol, in the order of `COLUMNS`."""
