@@ -1,4 +1,4 @@
-"""CSIM: the cosine of face-recognition embeddings (SFace) of a video's frames and of the portrait."""
+"""CSIM is the cosine of face-recognition embeddings (SFace) of a video's frames and of the portrait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from engine.errors import DataError
 from engine.evaluation.identity import IdentityScore
-from engine.evaluation.track import FaceTrack, face_reader
+from engine.evaluation.track import face_reader
+
+F32 = NDArray[np.float32]
 
 
 @cache
@@ -20,13 +22,13 @@ def _score(store: Path) -> IdentityScore:
     return IdentityScore(store)
 
 
-def embeddings(frames: NDArray[np.uint8], track: FaceTrack, store: Path) -> NDArray[np.float32]:
-    """Unit embedding (T, 128) of the face in each of frames (T, H, W, 3)."""
+def embeddings(frames: NDArray[np.uint8], landmarks: F32, store: Path) -> F32:
+    """Unit embedding (T, 128) of the face with `landmarks` (T, 478, 2) in each of frames (T, H, W, 3)."""
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        return np.stack(list(threads.map(_score(store).embed, frames, track.landmarks)))
+        return np.stack(list(threads.map(_score(store).embed, frames, landmarks)))
 
 
-def of_portrait(portrait: NDArray[np.uint8], store: Path) -> NDArray[np.float32]:
+def of_portrait(portrait: NDArray[np.uint8], store: Path) -> F32:
     """Unit embedding (128,) of the face in `portrait` (H, W, 3).
 
     Raises:

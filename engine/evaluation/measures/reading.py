@@ -60,6 +60,20 @@ class Reading:
         )
 
 
+def changed(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which of frames (T, H, W, 3) is not the same picture as the one before it: (T,)."""
+    return np.array(
+        [not t or not np.array_equal(frames[t], frames[t - 1]) for t in range(len(frames))]
+    )
+
+
+def spread_out(steps: Arrays, new: NDArray[np.bool_]) -> Arrays:
+    """Distances from each new frame to the next one as those of all T frames (T - 1,): else 0."""
+    found = np.zeros(len(new) - 1)
+    found[new[1:]] = steps
+    return found
+
+
 def read_pictures(clip: Clip, settings: Settings, shelf: Shelf, meter: Meter) -> Reading:
     """Read all pictures of a clip, unless that was done: then `meter` is told what it had cost.
 
@@ -76,10 +90,13 @@ def read_pictures(clip: Clip, settings: Settings, shelf: Shelf, meter: Meter) ->
     with own.of("Face track: landmarks, lips, head, blinks"):
         track = follow(clip.frames)
     frames, store = clip.frames, settings.store
+    new = changed(frames)
+    # A picture that stands still is not looked at again.
+    shown, at = frames if new.all() else frames[new], np.cumsum(new) - 1
     measures: dict[str, tuple[str, Callable[[], Arrays]]] = {
-        "faces": ("CSIM", partial(embeddings, frames, track, store)),
-        "inception": ("FID, KID", partial(inception_features, frames, store)),
-        "to_next": ("tLPIPS", partial(lpips_to_next, frames, store)),
+        "faces": ("CSIM", lambda: embeddings(shown, track.landmarks[new], store)[at]),
+        "inception": ("FID, KID", lambda: inception_features(shown, store)[at]),
+        "to_next": ("tLPIPS", lambda: spread_out(lpips_to_next(shown, store), new)),
         "jumps": ("Flicker", partial(flicker, frames)),
         "colours": ("Colour drift", partial(face_colours, frames, track)),
         "latents": ("Latent drift", partial(latent_statistics, frames, track)),
