@@ -132,6 +132,8 @@ def _costs(report: Report, protocol: str) -> str:
         "Seconds of a video (of one processor in brackets), and the most memory that the whole process held meanwhile. "
         "Pictures that are the same are read and compared once: each row tells what that cost then."
     )
+    most = report.data["measuring"]
+    about += f" The dearest: {most['of_video_s']:.1f} s of video in {most['seconds']:.0f} s ({most['cpu_s']:.0f}), at most {most['peak_mb']:.0f} MB."  # fmt: skip
     return f"<h3>What measuring cost</h3><p>{about}</p><div class=wide><table>{''.join(rows)}</table></div>"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.config import FPS
 from engine.evaluation.measures import COLUMNS
 from engine.evaluation.measures.costs import Cost, mean, total
 from engine.evaluation.run import Outcome, title
@@ -55,6 +56,7 @@ class Report:
             "sets": sets,
             "bad": [{"what": what, "why": why} for what, why in outcome.bad],
             "seconds": round(seconds, 1),
+            "measuring": _dearest(outcome, rows),
             **about,
         }
         made = cls(data)
@@ -100,6 +102,20 @@ class Report:
         return [
             n for n in named if any(self.value(s, protocol, n) is not None for s in self.systems(protocol))
         ]  # fmt: skip
+
+
+def _dearest(outcome: Outcome, rows: list[dict[str, Any]]) -> dict[str, float]:
+    """What measuring the dearest video cost, how long that is, and the most memory of any."""
+    each = [(row["cost"]["seconds"], i) for i, row in enumerate(rows)]
+    if not each:
+        return {}
+    seconds, i = max(each)
+    return {
+        "seconds": seconds,
+        "cpu_s": rows[i]["cost"]["cpu_s"],
+        "of_video_s": len(outcome.rows[i].series.get("csim", [])) / FPS,
+        "peak_mb": max(row["cost"]["peak_mb"] for row in rows),
+    }
 
 
 def _finite(value: float) -> float | str:

@@ -7,6 +7,7 @@ do not compare.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -30,9 +31,11 @@ SUBSETS, SUBSET = 50, 1000  # of KID
 @cache
 def _network(store: Path) -> Callable[[F32], F32]:
     """Pictures (N, 3, 299, 299) -> (N, 2048), by OpenVINO: in half of the time that torch needs."""
-    scripted = torch.jit.load(str(fetch("fid-inception", store)[0]), map_location="cpu").eval()
-    size = (3, SIDE, SIDE)
-    model = ov.convert_model(scripted, example_input=torch.zeros(2, *size), input=[(-1, *size)])
+    path, size = str(fetch("fid-inception", store)[0]), (3, SIDE, SIDE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the public file is TorchScript
+        scripted = torch.jit.load(path, map_location="cpu").eval()
+        model = ov.convert_model(scripted, example_input=torch.zeros(2, *size), input=[(-1, *size)])
     compiled = ov.Core().compile_model(
         model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     )
