@@ -237,7 +237,8 @@ def _measured(kept: Path, protocol: Protocol, clip: Prepared, video: Path) -> Me
     meter = Meter()
     with meter.of("Decoding"):
         generated = Clip.read(video)
-        real = generated if clip.real == video else clip.real and Clip.read(clip.real)
+        film = clip.real
+        real = None if film is None else generated if film == video else Clip.read(film)
     # Pose-given, the first frame is the portrait itself, which costs nothing to draw.
     first = int(protocol == "pose-given" and real is not None)
     settings = Settings(kept=kept)
@@ -259,7 +260,7 @@ def unpacked(saved: Saved) -> Measured:
     for name, array in saved.arrays.items():
         kind, _, rest = name.partition(".")
         parts[kind][rest] = array
-    return Measured(**saved.told, **parts)
+    return Measured(**saved.told, series=parts["series"], features=parts["features"])
 
 
 def _sets(outcome: Outcome, kept: Path) -> dict[str, dict[str, float]]:

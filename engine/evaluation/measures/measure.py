@@ -89,7 +89,7 @@ def measure_clip(
 
 def _alone(done: Measured, clip: Clip, ours: Reading, wanted: NDArray[Any]) -> None:
     """What needs no real video; `wanted` (128,) is the portrait's embedding."""
-    track, alike = ours.track, np.float64(ours.faces @ wanted)
+    track, alike = ours.track, (ours.faces @ wanted).astype(np.float64)
     colours = apart_from_start(ours.colours)
     alike_found = np.where(track.found, alike, np.nan)
     done.series.update(csim=alike_found, tlpips=ours.to_next, flicker=ours.jumps, colour=colours)
