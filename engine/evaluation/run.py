@@ -114,7 +114,7 @@ def evaluate(plan: Plan, progress: Progress, say: Say) -> Outcome:
 def work(jobs: Sequence[Job]) -> list[int]:
     """A guess, in seconds, at how much is done before each of `jobs`, and after all."""
     seen: set[tuple[str, str]] = set()
-    spent = [0.0]
+    spent = [1.0]  # for loading; and a bar that has moved can tell how fast
     for system, protocol, clip in jobs:
         size = max(1.0, clip.portrait.shape[0] * clip.portrait.shape[1] / 256**2)
         pictures = "re-encode" if system == "wrong-sound" else system
