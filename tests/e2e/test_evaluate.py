@@ -44,7 +44,7 @@ def test_a_set_is_evaluated_told_and_not_done_twice(tmp_path: Path, browser: Bro
     (tmp_path / "theirs" / "a.mkv").symlink_to(tmp_path / "film.mkv")
     command += ["--engine", "offline", "--videos", str(tmp_path / "theirs"), "--out", str(out)]
     command += ["--protocol", "pose-given", "--blind", "offline,videos"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=480)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stderr
     told = json.loads((out / "report.json").read_text())
     assert [bad["what"] for bad in told["bad"]] == ["b"]  # 0.4 s is too short

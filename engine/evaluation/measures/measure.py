@@ -35,9 +35,9 @@ SHORTEST = 3  # frames; what moves cannot be told of fewer
 FEWEST = 10  # frames that LPIPS by VGG16 is taken of, where there are as many
 # Of the engine: what changes the measures of the same videos.
 CODE = (
-    *(f"evaluation/{name}" for name in ("measures", "track.py", "identity.py", "adfd.py")),
-    *("evaluation/lip_figures.py", "loaders/lpips.py", "nets", "face", "weights"),
-)
+    "evaluation/measures", "evaluation/track.py", "evaluation/identity.py", "evaluation/adfd.py",
+    "evaluation/lip_figures.py", "loaders/lpips.py", "nets", "face", "weights",
+)  # fmt: skip
 
 
 def measure_clip(
