@@ -111,7 +111,7 @@ def _evaluate(plan: Plan, blind: str) -> None:
     if blind and len(pair) != 2:
         raise ConfigError(f"--blind {blind}: name two systems, as in live,full")
     begun = time.monotonic()
-    with bar("videos") as progress:
+    with bar("work") as progress:
         outcome = run(plan, progress, lambda line: typer.echo(line, err=True))
     if not outcome.rows:
         raise ConfigError("nothing could be evaluated: " + "; ".join(w for _, w in outcome.bad))
