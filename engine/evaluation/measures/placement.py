@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.evaluation.measures.track import FaceTrack
+from engine.evaluation.track import FaceTrack
 from engine.face.placement import PLACEMENT, placement
 
 Rows = NDArray[Any]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from engine.evaluation.measures.placement import placement_errors, placements
-from engine.evaluation.measures.track import follow
+from engine.evaluation.track import follow
 from engine.face.image_file import decode_image
 from engine.face.placement import placement
 from server.settings import BUNDLED_PORTRAIT
