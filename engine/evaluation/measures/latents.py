@@ -28,7 +28,7 @@ def codec(weights: Path | None = None) -> Encoder:
     with safe_open(path, "pt") as file:
         of_encoder = {
             name.removeprefix(PREFIX): file.get_tensor(name).float()
-            for name in file.keys()  # noqa: SIM118: it is no dict
+            for name in file.keys()
             if name.startswith(PREFIX)
         }
     net = Encoder()

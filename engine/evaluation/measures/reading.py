@@ -21,7 +21,7 @@ from engine.evaluation.measures.settings import Settings
 from engine.evaluation.measures.steadiness import face_colours, flicker
 from engine.evaluation.track import FaceTrack, follow
 
-Arrays = NDArray[Any]
+Rows = NDArray[Any]
 TRACK = tuple(field.name for field in fields(FaceTrack))
 
 
@@ -39,12 +39,12 @@ class Reading:
     """
 
     track: FaceTrack
-    faces: Arrays
-    inception: Arrays
-    to_next: Arrays
-    jumps: Arrays
-    colours: Arrays
-    latents: Arrays
+    faces: Rows
+    inception: Rows
+    to_next: Rows
+    jumps: Rows
+    colours: Rows
+    latents: Rows
 
     def part(self, first: int, last: int | None = None) -> Reading:
         """Frames `first` to before `last`."""
@@ -67,7 +67,7 @@ def changed(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
     )
 
 
-def spread_out(steps: Arrays, new: NDArray[np.bool_]) -> Arrays:
+def spread_out(steps: Rows, new: NDArray[np.bool_]) -> Rows:
     """Distances from each new frame to the next one as those of all T frames (T - 1,): else 0."""
     found = np.zeros(len(new) - 1)
     found[new[1:]] = steps
@@ -93,7 +93,7 @@ def read_pictures(clip: Clip, settings: Settings, shelf: Shelf, meter: Meter) ->
     new = changed(frames)
     # A picture that stands still is not looked at again.
     shown, at = frames if new.all() else frames[new], np.cumsum(new) - 1
-    measures: dict[str, tuple[str, Callable[[], Arrays]]] = {
+    measures: dict[str, tuple[str, Callable[[], Rows]]] = {
         "faces": ("CSIM", lambda: embeddings(shown, track.landmarks[new], store)[at]),
         "inception": ("FID, KID", lambda: inception_features(shown, store)[at]),
         "to_next": ("tLPIPS", lambda: spread_out(lpips_to_next(shown, store), new)),
