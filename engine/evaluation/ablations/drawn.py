@@ -80,25 +80,27 @@ def clip_encoder(models: Path) -> ClipImageEncoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = CLIPVisionModelWithProjection(sizes)
-    return ClipImageEncoder(net.eval().requires_grad_(False), UNTRAINED)
+    return ClipImageEncoder(net.requires_grad_(False), UNTRAINED)
 
 
-def write_people(
-    out: Path, people: People, models: Path, progress: Callable[[int, int], None]
-) -> dict[Encoder, Path]:
-    """Draw what is not yet drawn below `out`; the folder of each encoder's clips."""
+def people_folders(out: Path) -> dict[Encoder, Path]:
+    """Where the clips of each encoder lie below `out`."""
+    return {"traits": out.resolve() / "traits", "clip": out.resolve() / "clip"}
+
+
+def write_people(out: Path, people: People, models: Path, say: Callable[[str], None]) -> None:
+    """Draw what is not yet drawn below `out`."""
     own_folder(out)
-    folders: dict[Encoder, Path] = {"traits": out / "traits", "clip": out / "clip"}
     encoders: dict[Encoder, FaceEmbedder | None] = {"traits": None, "clip": clip_encoder(models)}
-    pen, done = Pen.load(people.size), 0
-    everyone = people.all()
-    for encoder, folder in folders.items():
-        for seed, split in everyone:
+    pen, written = Pen.load(people.size), 0
+    for encoder, folder in people_folders(out).items():
+        for seed, split in people.all():
             person = DrawnPerson.draw(seed)
             place = folder / "clips" / f"{split}-{person.name}"
-            if not (place / "clip.json").is_file():
-                known = replace(person, embedding=traits(person))
-                write_drawn_clip(place, known, pen, seed, people.frames, split, encoders[encoder])
-            done += 1
-            progress(done, 2 * len(everyone))
-    return folders
+            if (place / "clip.json").is_file():
+                continue
+            known = replace(person, embedding=traits(person))
+            write_drawn_clip(place, known, pen, seed, people.frames, split, encoders[encoder])
+            written += 1
+    if written:
+        say(f"{written} clips of drawn people")

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from engine.errors import ConfigError
-from engine.evaluation.ablations.drawn import People, write_people
+from engine.evaluation.ablations.drawn import People, people_folders, write_people
 from engine.evaluation.ablations.variants import (
     FULL,
     VARIANTS,
@@ -67,6 +67,11 @@ class Plan:
             )
         path.write_text(wanted)
 
+    @property
+    def clips(self) -> dict[Encoder, Path]:
+        """The clips of each encoder."""
+        return people_folders(self.out / "people")
+
     def config(self, seed: int, name: str) -> Path:
         """The configuration file of a run."""
         return self.out / "runs" / str(seed) / f"{name}.toml"
@@ -99,18 +104,18 @@ class Job:
         return self.steps * COSTS[self.stage]
 
 
-def codec_job(plan: Plan, clips: dict[Encoder, Path]) -> Job:
+def codec_job(plan: Plan) -> Job:
     """The stage that is trained once for all."""
     config = plan.out / "codec.toml"
-    tables = configuration(plan.recipe, FULL, 0, clips) | {"run": "codec"}
+    tables = configuration(plan.recipe, FULL, 0, plan.clips) | {"run": "codec"}
     write_configuration(tables, config)
     return Job(config, CODEC, load_run_config(config).stage(CODEC).steps, CODEC)
 
 
-def run_jobs(plan: Plan, clips: dict[Encoder, Path], seed: int, name: str) -> list[Job]:
+def run_jobs(plan: Plan, seed: int, name: str) -> list[Job]:
     """The other stages of a run; its configuration is written."""
     config = plan.config(seed, name)
-    write_configuration(configuration(plan.recipe, name, seed, clips), config)
+    write_configuration(configuration(plan.recipe, name, seed, plan.clips), config)
     run = load_run_config(config)
     return [
         Job(config, stage, run.stage(stage).steps, f"seed {seed}, {name}, {stage}")
@@ -124,9 +129,9 @@ def train_all(plan: Plan, say: Say, *, quiet: bool) -> Iterator[tuple[int, str]]
 
     A whole seed comes before the next: what is stopped early has rows to compare.
     """
-    clips = draw(plan, say)
-    first = codec_job(plan, clips)
-    runs = {(s, n): run_jobs(plan, clips, s, n) for s in range(plan.seeds) for n in VARIANTS}
+    write_people(plan.out / "people", plan.people, plan.models, say)
+    first = codec_job(plan)
+    runs = {(s, n): run_jobs(plan, s, n) for s in range(plan.seeds) for n in VARIANTS}
     clock = Clock([first, *(job for jobs in runs.values() for job in jobs)], say)
     clock.take(first, quiet=quiet)
     for (seed, name), jobs in runs.items():
@@ -134,17 +139,6 @@ def train_all(plan: Plan, say: Say, *, quiet: bool) -> Iterator[tuple[int, str]]
         for job in jobs:
             clock.take(job, quiet=quiet)
         yield seed, name
-
-
-def draw(plan: Plan, say: Say) -> dict[Encoder, Path]:
-    """Draw the people of a plan; the clips of each encoder, relative to the configurations."""
-
-    def progress(done: int, total: int) -> None:
-        if done == total:
-            say(f"{total} clips of drawn people")
-
-    folders = write_people(plan.out / "people", plan.people, plan.models, progress)
-    return {name: folder.resolve() for name, folder in folders.items()}
 
 
 def _share(codec: Path, folder: Path) -> None:
