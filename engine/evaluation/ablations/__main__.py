@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,12 +11,14 @@ import typer
 
 from engine.evaluation.ablations.command import CONFIG, SEEDS, make, plan_of
 from engine.evaluation.ablations.results import lines, text
+from engine.evaluation.ablations.variants import VARIANTS
 from engine.evaluation.measures.settings import Settings
 
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of people, runs and results.")],
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = SEEDS,
+    variants: Annotated[str, typer.Option(help="Those alone, by commas.")] = ",".join(VARIANTS),
     config: Annotated[Path, typer.Option(help="Recipe of all runs, as a training file.")] = CONFIG,
     models: Annotated[Path, typer.Option(help="Where CLIP's image encoder may lie.")] = Path(
         "models"
@@ -27,6 +30,8 @@ def main(
     goes on; `ablations.json`, `.txt` and `.png` are there after the first run.
     """
     plan = plan_of(out, config=config, seeds=seeds, models=models)
+    wanted = tuple(name.strip() for name in variants.split(",") if name.strip())
+    plan = replace(plan, variants=wanted)
     results = make(plan, Settings().store, lambda line: typer.echo(line, err=True))
     typer.echo(text(results))
     typer.echo(json.dumps(dict(lines(results))))

@@ -51,6 +51,11 @@ class Plan:
     seeds: int
     people: People = field(default_factory=People)
     models: Path = Path("models")
+    variants: tuple[str, ...] = tuple(VARIANTS)
+
+    def __post_init__(self) -> None:
+        if unknown := [n for n in self.variants if n not in VARIANTS]:
+            raise ConfigError(f"variant {unknown[0]!r}: wanted some of {', '.join(VARIANTS)}")
 
     def begin(self) -> None:
         """Take the folder, or go on in one that was begun with the same recipe; seeds may be added.
@@ -131,7 +136,7 @@ def train_all(plan: Plan, say: Say, *, quiet: bool) -> Iterator[tuple[int, str]]
     """
     write_people(plan.out / "people", plan.people, plan.models, say)
     first = codec_job(plan)
-    runs = {(s, n): run_jobs(plan, s, n) for s in range(plan.seeds) for n in VARIANTS}
+    runs = {(s, n): run_jobs(plan, s, n) for s in range(plan.seeds) for n in plan.variants}
     clock = Clock([first, *(job for jobs in runs.values() for job in jobs)], say)
     clock.take(first, quiet=quiet)
     for (seed, name), jobs in runs.items():

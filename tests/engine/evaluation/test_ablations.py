@@ -148,32 +148,44 @@ def two_steps(tmp_path: Path) -> Plan:
 
 
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "names",
+    [("without-face-encoder",), pytest.param(tuple(VARIANTS), marks=pytest.mark.slow)],
+    ids=["one", "all"],
+)
 def test_one_command_goes_from_nothing_to_the_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # Inception is a download; here it cannot be brought
-    plan, said = two_steps(tmp_path), []
+    plan, said = dataclasses.replace(two_steps(tmp_path), variants=names), []
     found = make(plan, tmp_path / "store", said.append, quiet=True)
-    assert "19 of 19 stages" in "\n".join(said)
-    assert any("minutes left" in line for line in said)
-    for name in VARIANTS:
+    count = 1 + 3 * len(names)
+    assert f"{count} of {count} stages" in "\n".join(said)
+    assert sum("minutes left" in line for line in said) == count
+    for name in names:
         assert 0 < found.of_seeds(name, "psnr")[0] < 40
         assert found.of_seeds(name, "fid") == {}
     assert any("could not download" in note for note in found.data["notes"])
     assert any("random weights" in note for note in found.data["notes"])
-    weights = {n: (plan.out / "runs" / "0" / n / "joint" / "weights.safetensors") for n in VARIANTS}
-    assert len({path.read_bytes() for path in weights.values()}) == len(VARIANTS)
+    weights = [plan.out / "runs" / "0" / n / "joint" / "weights.safetensors" for n in names]
+    assert len({path.read_bytes() for path in weights}) == len(names)
 
     said.clear()
-    again = results_at(plan.out, tmp_path / "store", said.append)
+    again = make(plan, tmp_path / "store", said.append, quiet=True)
     assert again.data["rows"] == found.data["rows"]
     assert not said, "nothing was drawn or trained again"
     read = results_at(plan.out / FILE, tmp_path / "store", said.append)
     assert read.data == json.loads((plan.out / FILE).read_text())
     page = shown(read, plan.out / FILE)
-    for value in (number(found.of_seeds(FULL, "psnr")[0]), "27.495", "not run", "data:image/png"):
+    for value in (number(found.of_seeds(names[0], "psnr")[0]), "27.495", "not run", "data:image/png"):
         assert value in page
     with pytest.raises(ConfigError, match="begun with another recipe"):
         make(dataclasses.replace(plan, people=People()), tmp_path / "store", said.append)
     with pytest.raises(DataError, match="holds no results"):
         results_at(plan.out / "recipe.json", tmp_path / "store", said.append)
+
+
+def test_an_unknown_variant_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="variant 'half': wanted some of unified-attention"):
+        dataclasses.replace(two_steps(tmp_path), variants=("half",))
