@@ -143,10 +143,11 @@ class Measuring:
         """Of the runs that were taken."""
         notes, rows = list(NOTES), []
         for seed, name in self._taken:
-            frames, told = self._read(f"{seed}-{name}")
+            told = self._read(f"{seed}-{name}")[1]
             rows.append({"variant": name, "seed": seed, **_scores(told)})
             notes += told["notes"]
-        notes.append(FEW_FRAMES.format(count=frames.shape[0] * frames.shape[1]))
+        people, frames = self._read("drawn")[0].shape[:2]
+        notes.append(FEW_FRAMES.format(count=people * frames))
         if load_clips(self._plan.clips["clip"])[0].card.face_encoder == UNTRAINED:
             notes.append(UNTRAINED_NOTE)
         told_references = {key: _scores(self._read(key)[1]) for key in REFERENCES}

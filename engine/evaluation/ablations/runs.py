@@ -54,7 +54,8 @@ class Plan:
     variants: tuple[str, ...] = tuple(VARIANTS)
 
     def __post_init__(self) -> None:
-        if unknown := [n for n in self.variants if n not in VARIANTS]:
+        unknown = [n for n in self.variants or ("",) if n not in VARIANTS]
+        if unknown:
             raise ConfigError(f"variant {unknown[0]!r}: wanted some of {', '.join(VARIANTS)}")
 
     def begin(self) -> None:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +15,15 @@ pytest.importorskip("torchmetrics")
 
 from engine.errors import ConfigError, DataError
 from engine.evaluation import published
-from engine.evaluation.ablations.command import CONFIG, Results, make, plan_of, results_at, shown
+from engine.evaluation.ablations.command import CONFIG, make, plan_of, results_at, shown
 from engine.evaluation.ablations.drawn import People, traits
 from engine.evaluation.ablations.measure import mouth_follows
-from engine.evaluation.ablations.results import FILE, number
+from engine.evaluation.ablations.results import FILE, Results, number
 from engine.evaluation.ablations.runs import Plan
 from engine.evaluation.ablations.variants import (
     FULL,
     VARIANTS,
+    Encoder,
     configuration,
     read_recipe,
     write_configuration,
@@ -32,7 +34,7 @@ from engine.training.portraittalk.stage_config import load_run_config
 
 pytestmark = pytest.mark.train
 
-SWITCHES = {
+SWITCHES: dict[str, dict[str, Any]] = {
     "unified-attention": {"attention": "unified"},
     "without-face-encoder": {},
     "one-reference": {"references": "first"},
@@ -45,7 +47,7 @@ SWITCHES = {
 @pytest.mark.parametrize("name", SWITCHES)
 def test_a_variant_changes_its_switch_and_nothing_else(name: str, tmp_path: Path) -> None:
     recipe = read_recipe(CONFIG)
-    clips = {"traits": tmp_path / "traits", "clip": tmp_path / "clip"}
+    clips: dict[Encoder, Path] = {"traits": tmp_path / "traits", "clip": tmp_path / "clip"}
     runs = {}
     for wanted in (FULL, name):
         path = tmp_path / f"{wanted}.toml"
@@ -158,7 +160,8 @@ def test_one_command_goes_from_nothing_to_the_table(
     names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # Inception is a download; here it cannot be brought
-    plan, said = dataclasses.replace(two_steps(tmp_path), variants=names), []
+    said: list[str] = []
+    plan = dataclasses.replace(two_steps(tmp_path), variants=names)
     found = make(plan, tmp_path / "store", said.append, quiet=True)
     count = 1 + 3 * len(names)
     assert f"{count} of {count} stages" in "\n".join(said)
@@ -178,7 +181,12 @@ def test_one_command_goes_from_nothing_to_the_table(
     read = results_at(plan.out / FILE, tmp_path / "store", said.append)
     assert read.data == json.loads((plan.out / FILE).read_text())
     page = shown(read, plan.out / FILE)
-    for value in (number(found.of_seeds(names[0], "psnr")[0]), "27.495", "not run", "data:image/png"):
+    for value in (
+        number(found.of_seeds(names[0], "psnr")[0]),
+        "27.495",
+        "not run",
+        "data:image/png",
+    ):
         assert value in page
     with pytest.raises(ConfigError, match="begun with another recipe"):
         make(dataclasses.replace(plan, people=People()), tmp_path / "store", said.append)
