@@ -133,11 +133,13 @@ def run_jobs(plan: Plan, seed: int, name: str) -> list[Job]:
 def train_all(plan: Plan, say: Say, *, quiet: bool) -> Iterator[tuple[int, str]]:
     """Train what is not yet trained; (seed, variant) of each run when it is whole.
 
-    A whole seed comes before the next: what is stopped early has rows to compare.
+    A whole seed comes before the next, and of a seed the full system first: what is stopped early has rows
+    to compare.
     """
     write_people(plan.out / "people", plan.people, plan.models, say)
     first = codec_job(plan)
-    runs = {(s, n): run_jobs(plan, s, n) for s in range(plan.seeds) for n in plan.variants}
+    names = sorted(plan.variants, key=lambda name: name != FULL)
+    runs = {(s, n): run_jobs(plan, s, n) for s in range(plan.seeds) for n in names}
     clock = Clock([first, *(job for jobs in runs.values() for job in jobs)], say)
     clock.take(first, quiet=quiet)
     for (seed, name), jobs in runs.items():
