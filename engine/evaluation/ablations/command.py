@@ -110,24 +110,30 @@ class Measuring:
     def take(self, seed: int, name: str) -> None:
         """Sample and measure a run, unless that was done."""
         self._taken.append((seed, name))
-        if self._place(f"{seed}-{name}").is_file():
+        key, last = f"{seed}-{name}", "drawn"  # written after the references
+        if self._place(key).is_file() and self._place(last).is_file():
             return
         system, batch, steps = held_out_batch(self._plan.config(seed, name))
         if self._truth is None:
             clips = load_clips(self._plan.clips["traits"], "test")
             self._truth = Truth(batch, [c.card.person for c in clips], self._store)
-        if not self._place("drawn").is_file():
-            for key, frames in references(system, batch).items():
-                self._keep(key, frames, self._truth)
-            self._keep("drawn", self._truth.frames, self._truth)
-        self._keep(f"{seed}-{name}", drawn_by(system, batch, steps), self._truth)
+        if not self._place(last).is_file():
+            for reference, frames in references(system, batch).items():
+                self._measure(reference, frames, self._truth)
+            self._keep(last, self._truth.frames, {})
+        if not self._place(key).is_file():
+            self._measure(key, drawn_by(system, batch, steps), self._truth)
 
     def _place(self, key: str) -> Path:
         return self._plan.out / "measured" / f"{key}.npz"
 
-    def _keep(self, key: str, frames: U8, truth: Truth) -> None:
-        """Measure frames (P, T, H, W, 3) and keep both in one file, which appears when it is whole."""
-        told = asdict(truth.scores(frames)) | {"notes": truth.notes}
+    def _measure(self, key: str, frames: U8, truth: Truth) -> None:
+        """Measure frames (P, T, H, W, 3), and keep both."""
+        scores = asdict(truth.scores(frames))
+        self._keep(key, frames, scores | {"notes": truth.notes})
+
+    def _keep(self, key: str, frames: U8, told: dict[str, Any]) -> None:
+        """Keep frames (P, T, H, W, 3) and what is told of them in one file, which appears when it is whole."""
         place = self._place(key)
         place.parent.mkdir(parents=True, exist_ok=True)
         part = place.with_name(f".{key}.part.npz")

@@ -120,7 +120,7 @@ class Truth:
     def _person(self, row: int, frames: U8) -> Values:
         real = self.frames[row]
         values = {
-            "psnr": float(psnr(frames, real).mean()),
+            "psnr": finite_mean(psnr(frames, real)),
             "ssim": float(ssim(frames, real).mean()),
             "mouth_r": mouth_follows(frames, self.landmarks[row]),
         }
@@ -134,6 +134,11 @@ class Truth:
             values["adfd"] = adfd(a, b, SIDE * np.sqrt(2)).score
             values |= landmark_distances(a, b, (int(SIDE), int(SIDE)))
         return values
+
+
+def finite_mean(values: F64) -> float:
+    """The mean of values (T,) without infinite ones: a still portrait is one of the frames itself."""
+    return float(np.mean(values[np.isfinite(values)]))
 
 
 def _track(frames: U8) -> FaceTrack | None:
