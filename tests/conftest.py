@@ -54,6 +54,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def compiled_networks() -> Iterator[None]:
+    """Each of the embedded networks is compiled once."""
+    from tests.compiled_once import compile_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        compile_once(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is kept for a user, such as a certificate for development, is kept in a folder of the tests."""
     with pytest.MonkeyPatch.context() as patch:

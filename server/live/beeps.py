@@ -14,7 +14,7 @@ from server.sound.intake import SOUND_RATE_HZ, Pcm48
 
 LOUD = 0.1  # of full scale
 QUIET_S = 0.2  # so long below LOUD before a beep counts
-BEEPS_KEPT = 1024
+BEEPS_KEPT = 256
 LEGS = ("mic_packet", "pcm", "frame_made", "frame_sent")
 
 
@@ -54,7 +54,7 @@ class BeepFinder:
 
 
 class BeepLog:
-    """The last beeps of all sessions. Bound: 1024; the oldest goes. Any thread may call."""
+    """The last beeps of all sessions. Bound: 256; the oldest goes. Any thread may call."""
 
     def __init__(self) -> None:
         self._beeps: deque[Beep] = deque(maxlen=BEEPS_KEPT)
