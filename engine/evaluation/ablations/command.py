@@ -171,7 +171,8 @@ class Measuring:
     def picture(self, seed: int, path: Path) -> None:
         """Draw all variants of a seed that were taken side by side."""
         shown = {"drawn": "drawn", **{REFERENCES[k]: k for k in REFERENCES}}
-        shown |= {VARIANTS[n].title: f"{seed}-{n}" for s, n in self._taken if s == seed}
+        taken = [name for name in VARIANTS if (seed, name) in self._taken]
+        shown |= {VARIANTS[name].title: f"{seed}-{name}" for name in taken}
         side_by_side({title: self._read(key)[0] for title, key in shown.items()}).save(path)
 
 

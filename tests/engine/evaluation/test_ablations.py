@@ -18,7 +18,7 @@ from engine.evaluation import published
 from engine.evaluation.ablations.command import CONFIG, make, plan_of, results_at, shown
 from engine.evaluation.ablations.drawn import People, traits
 from engine.evaluation.ablations.measure import mouth_follows
-from engine.evaluation.ablations.results import FILE, Results, number
+from engine.evaluation.ablations.results import FILE, Results, cell, number, verdict
 from engine.evaluation.ablations.runs import Plan
 from engine.evaluation.ablations.variants import (
     FULL,
@@ -134,6 +134,22 @@ def test_means_spreads_and_paired_differences() -> None:
     assert found.difference("one-reference", "psnr") == pytest.approx((-1.5, -1.5, -1.5, 4))
     assert found.difference("one-reference", "fid") == pytest.approx((0, 0, 0, 2))
     assert found.difference("one-reference", "ssim") is None
+    assert cell(found, FULL, "psnr") == "21.50 ± 0.707"
+    assert cell(found, FULL, "adfd") == "no face"
+    assert cell(found, FULL, "sync_c") == "not run"
+    assert cell(Results(found.data | {"rows": []}), FULL, "psnr") == "not trained"
+
+
+def test_a_difference_is_shown_by_more_than_one_seed() -> None:
+    found = results(1.5)
+    assert verdict(found, "one-reference", "psnr") == "differs"
+    assert verdict(found, "one-reference", "fid") == "no difference shown"
+    first = [row for row in found.data["rows"] if row["seed"] == 0]
+    alone = Results(found.data | {"rows": first})
+    assert verdict(alone, "one-reference", "psnr") == "one seed, nothing shown"
+    for row in first:
+        row["people"] = {who: {"psnr": 21.0} for who in row["people"]}
+    assert verdict(found, "one-reference", "psnr") == "no difference shown"
 
 
 def two_steps(tmp_path: Path) -> Plan:
