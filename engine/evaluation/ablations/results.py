@@ -15,26 +15,16 @@ from engine.errors import DataError
 from engine.evaluation import published
 from engine.evaluation.ablations.variants import FULL, VARIANTS
 from engine.evaluation.compare import interval
+from engine.evaluation.measures import COLUMNS as MEASURES
 
 FILE = "ablations.json"
 # Beside the paper's columns: what says more on drawn faces.
 BESIDE = ("kid", "m_lmd", "f_lmd", "mouth_r", "found")
-TITLES = {
-    "psnr": "PSNR",
-    "ssim": "SSIM",
-    "fid": "FID",
-    "sync_c": "Sync-C",
-    "adfd": "ADFD",
-    "kid": "KID x 1000",
-    "m_lmd": "M-LMD",
-    "f_lmd": "F-LMD",
-    "mouth_r": "Mouth, r",
-    "found": "Face found",
-}
 REFERENCES = {"codec": "drawn, through the codec", "still": "still portrait"}
 WHOLE = ("fid", "kid")  # of all people of a seed together
 READ = ("adfd", "m_lmd", "f_lmd")  # by the face reader, in frames where it finds a face
 COLUMNS = (*published.TABLE_2_COLUMNS, *BESIDE)
+TITLES = {n: "Mouth, r" if n == "mouth_r" else MEASURES[n].title for n in COLUMNS}
 
 
 @dataclass(frozen=True, slots=True)
