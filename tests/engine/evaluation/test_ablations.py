@@ -58,7 +58,7 @@ def test_a_variant_changes_its_switch_and_nothing_else(name: str, tmp_path: Path
     assert own.model.config(64) == changed
     assert own.model.seed == full.model.seed == 2
     assert own.run == tmp_path / name
-    encoder = "clip" if name == "without-face-encoder" else "traits"
+    encoder: Encoder = "clip" if name == "without-face-encoder" else "traits"
     assert own.data == dataclasses.replace(full.data, clips=clips[encoder])
     assert own.data.references == 2
     for stage in ("codec", "identity", "animate", "joint"):
