@@ -24,6 +24,7 @@ from engine.options import (
     ShownOptions,
 )
 from engine.provenance_cli import ProvenanceOptions
+from engine.training_options import PreparingOptions
 
 if TYPE_CHECKING:
     from engine.offline.casting import Casting
@@ -176,38 +177,25 @@ def models(
 
 
 @app.command()
+@with_groups
 def prepare(
+    *,
     videos: Annotated[Path, typer.Argument(help="Folder of talking videos; HDTF or MEAD too.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of prepared clips to write.")],
-    layout: Annotated[str, typer.Option(help="auto, plain, hdtf or mead.")] = "auto",
-    size: Annotated[int, typer.Option(help="Pixels a side of a prepared image.")] = 512,
-    shard: Annotated[str, typer.Option(help="I/N: only every N-th video from the I-th.")] = "0/1",
-    face_encoder: Annotated[
-        str, typer.Option(help="tiny, sface, auraface, insightface or clip.")
-    ] = "tiny",
-    speech: Annotated[str, typer.Option(help="tiny, hubert-base or hubert-large.")] = "tiny",
-    models_dir: Annotated[Path, typer.Option(help="Your folder of checkpoints.")] = MODELS_DIR,
+    options: PreparingOptions,
 ) -> None:
     """Cut talking VIDEOS into clips to train on; run again, it goes on where it stopped.
 
     Writes clips, a contact sheet to look at, and a report of what was left out and why.
     """
-    check_models_dir(models_dir)
+    check_models_dir(options.models_dir)
     with training_packages():
         from engine.training.commands import PrepareOptions, prepare_folder
-    options = PrepareOptions(
-        layout=layout,
-        size=size,
-        shard=shard,
-        face_encoder=face_encoder,
-        speech=speech,
-        models_dir=models_dir,
-    )
     with bar("preparing") as progress:
         report = prepare_folder(
             videos,
             out,
-            options,
+            PrepareOptions(**given(options)),
             progress=lambda done, total, name: progress(done, total),
         )
     typer.echo(report, nl=False)

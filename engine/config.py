@@ -32,9 +32,12 @@ BackendName = Literal["openvino", "onnxruntime", "cuda", "ort-tensorrt", "tensor
 Use = Literal["commercial", "research"]  # some checkpoints may not be used commercially
 SpeechEncoderName = Literal["tiny", "hubert-base", "hubert-large"]
 SPEECH_HOPS_MS = (40, 80, 120, 160)  # in which a HuBERT may hear
-FaceEncoderName = Literal["insightface", "auraface", "sface", "tiny", "clip"]
+FaceEncoderName = Literal[
+    "insightface", "antelopev2", "auraface", "sface", "tiny", "clip", "insightface-clip"
+]
 SamplerName = Literal["ddim", "euler", "dpm++", "lcm", "tcd"]  # that predict noise, as sd15 does
-Adapter = Literal["faceid", "faceid-portrait", "none"]
+Adapter = Literal["faceid", "faceid-portrait", "faceid-plus-v2", "none"]
+FewStep = Literal["lcm-lora", "tcd-lora", "hyper-sd-1step", "hyper-sd-2steps"]
 Conditioning = Literal["portraittalk", "difftalk"]  # what the full-size nets are told of a frame
 Codec = Literal["tiny", "full"]
 MotionModules = Literal["none", "v2", "v3"]  # AnimateDiff's
@@ -163,7 +166,9 @@ class DiffusionSettings:
     reference_scale: float = 1.0
     control_scale: float = 1.0
     text_scale: float = 1.0
-    few_step: str = ""  # checkpoint of a LoRA for few steps; by itself that of the sampler
+    few_step: FewStep | Literal[""] = ""  # a LoRA for few steps; by itself that of the sampler
+    sd15_file: Path | None = None  # Stable Diffusion 1.5 in one file, in place of its folder
+    structure_scale: float = 1.0  # of the face's picture with faceid-plus-v2
     adapter: Adapter = "faceid"
     face_encoder: FaceEncoderName = "insightface"
     conditioning: Conditioning = "portraittalk"  # as `trained` was
@@ -191,6 +196,8 @@ class DiffusionSettings:
             )
         check_words(self)
         _ = self.strengths  # out of range they are refused
+        if not 0 <= self.structure_scale <= MAX_STRENGTH:
+            raise ConfigError(f"structure_scale={self.structure_scale} is out of range; 0 to 4")
 
     @property
     def strengths(self) -> Strengths:

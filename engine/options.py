@@ -15,6 +15,7 @@ from engine.config import (
     Compile,
     Conditioning,
     FaceEncoderName,
+    FewStep,
     LongVideo,
     MotionModules,
     Profile,
@@ -142,6 +143,10 @@ class SamplingOptions:
         float | None, _sd15("Weight of landmarks and placement: 0 to 4; 1.")
     ] = None
     text_scale: Annotated[float | None, _sd15("Weight of the prompt's words: 0 to 4; 1.")] = None
+    structure_scale: Annotated[
+        float | None,
+        _sd15("faceid-plus-v2: weight of the face's picture beside who it is: 0 to 4; 1."),
+    ] = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +185,10 @@ class CheckpointOptions:
     models_dir: Annotated[
         Path | None, _sd15("Your folder of checkpoints; see `portraittalk models`.")
     ] = None
+    sd15_file: Annotated[
+        Path | None,
+        _sd15("Stable Diffusion 1.5 in one .safetensors file, in place of its folder."),
+    ] = None
     use: Annotated[
         Use | None, _sd15("commercial refuses checkpoints whose licence forbids it.")
     ] = None
@@ -187,7 +196,17 @@ class CheckpointOptions:
         Adapter | None,
         typer.Option(
             metavar="<name>",
-            help="Identity: faceid, faceid-portrait or none.",
+            help="Identity: faceid, faceid-portrait, faceid-plus-v2 (with CLIP's picture of the face) "
+            "or none.",
+            rich_help_panel=SD15,
+        ),
+    ] = None
+    few_step: Annotated[
+        FewStep | None,
+        typer.Option(
+            metavar="<name>",
+            help="LoRA for few steps, with its own sampler and steps and no guidance: lcm-lora, "
+            "tcd-lora (4 steps), hyper-sd-1step, hyper-sd-2steps.",
             rich_help_panel=SD15,
         ),
     ] = None
@@ -195,7 +214,8 @@ class CheckpointOptions:
         FaceEncoderName | None,
         typer.Option(
             metavar="<name>",
-            help="Face encoder: insightface, auraface, sface, tiny or clip; a trained run knows its own.",
+            help="Face encoder: insightface (buffalo_l), antelopev2, auraface, sface, tiny or clip; a "
+            "trained run knows its own.",
             rich_help_panel=SD15,
         ),
     ] = None

@@ -2,49 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """One public file or set of files, and what is known about it.
-
-    Args:
-        commercial: False when the licence forbids commercial use; None when it is unclear, which
-            counts as forbidden.
-        files: paths inside the repository; each may end in `*`. All of them are needed.
-        bytes_about: size of the download, rounded.
-        needed: the profile does not run without it.
-        space: embedding space of a face encoder or identity adapter.
-        adapts: it takes embeddings of that space, and makes none.
-    """
-
-    id: str
-    what: str
-    repository: str
-    files: tuple[str, ...]
-    bytes_about: int
-    licence: str
-    commercial: bool | None
-    profiles: tuple[str, ...] = ("sd15",)
-    needed: bool = False
-    space: str = ""
-    adapts: bool = False
-    by_hand: bool = False  # not on the hub: its owner distributes it in another way
-
-    def command(self, models_dir: Path) -> str:
-        """The command that downloads it into `models_dir`, or where to copy your own file."""
-        if self.by_hand:
-            return f"copy your {self.files[0]} into {models_dir / self.id}"
-        patterns = " ".join(f"--include '{name}'" for name in self.files)
-        target = models_dir / self.repository.partition("/")[2]
-        return f"hf download {self.repository} {patterns} --local-dir {target}"
-
+from engine.loaders.checkpoint import Checkpoint
 
 MB = 1_000_000
 PROFILES = ("tiny", "sd15")
 BUFFALO = "insightface-buffalo_l"  # normed_embedding of w600k_r50
+CLIP_SPACE = "clip-vit-h-14"
+# A face encoder with CLIP's patches of the same face beside it, by the ids of the two.
+PAIRS = {"insightface-clip": ("insightface", "clip")}
 
 CHECKPOINTS: tuple[Checkpoint, ...] = (
     Checkpoint(
@@ -65,6 +30,24 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         licence="CreativeML OpenRAIL-M",
         commercial=True,
         needed=True,
+    ),
+    Checkpoint(
+        id="sd15-file",
+        what="Stable Diffusion 1.5 in one file, for --sd15-file; fine-tuned ones of yours serve too",
+        repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        files=("v1-5-pruned-emaonly.safetensors",),
+        bytes_about=4265 * MB,
+        licence="CreativeML OpenRAIL-M",
+        commercial=True,
+    ),
+    Checkpoint(
+        id="sd15-tokenizer",
+        what="the words of Stable Diffusion 1.5, which no single file holds: for --sd15-file",
+        repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        files=("tokenizer/vocab.json", "tokenizer/merges.txt"),
+        bytes_about=2 * MB,
+        licence="CreativeML OpenRAIL-M",
+        commercial=True,
     ),
     Checkpoint(
         id="sd-vae-ft-mse",
@@ -121,6 +104,17 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         adapts=True,
     ),
     Checkpoint(
+        id="faceid-plus-v2",
+        what="IP-Adapter-FaceID-Plus v2: 4 tokens of the face and its picture by CLIP, with its LoRA",
+        repository="h94/IP-Adapter-FaceID",
+        files=("ip-adapter-faceid-plusv2_sd15.bin",),
+        bytes_about=157 * MB,
+        licence="non-commercial (research only)",
+        commercial=False,
+        space=f"{BUFFALO}+{CLIP_SPACE}",
+        adapts=True,
+    ),
+    Checkpoint(
         id="lcm-lora",
         what="few steps: LCM-LoRA",
         repository="latent-consistency/lcm-lora-sdv1-5",
@@ -128,6 +122,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         bytes_about=135 * MB,
         licence="OpenRAIL++",
         commercial=True,
+        alike=True,
     ),
     Checkpoint(
         id="tcd-lora",
@@ -137,6 +132,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         bytes_about=135 * MB,
         licence="not stated",
         commercial=None,
+        alike=True,
     ),
     Checkpoint(
         id="hyper-sd-1step",
@@ -201,6 +197,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         licence="Apache-2.0",
         commercial=True,
         space="auraface-v1",
+        alike=True,
     ),
     Checkpoint(
         id="sface",
@@ -214,7 +211,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
     ),
     Checkpoint(
         id="insightface",
-        what="face encoder of the FaceID adapters, from a folder of your own",
+        what="face encoder of the FaceID adapters: buffalo_l, from a folder of your own",
         repository="insightface/buffalo_l",
         files=("w600k_r50.onnx",),
         by_hand=True,
@@ -224,14 +221,38 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         space=BUFFALO,
     ),
     Checkpoint(
+        id="antelopev2",
+        what="InsightFace's larger face encoder, from a folder of your own; its identity adapter must "
+        "be trained",
+        repository="insightface/antelopev2",
+        files=("glintr100.onnx",),
+        by_hand=True,
+        alike=True,
+        bytes_about=261 * MB,
+        licence="non-commercial (research only)",
+        commercial=False,
+        space="insightface-antelopev2",
+    ),
+    Checkpoint(
         id="clip",
-        what="CLIP's image encoder in the face encoder's place (an ablation of the paper); its "
-        "identity adapter must be trained",
+        what="CLIP's image encoder: beside the face encoder for faceid-plus-v2, or in its place (an "
+        "ablation of the paper), where the identity adapter must be trained",
         repository="h94/IP-Adapter",
         files=("models/image_encoder/config.json", "models/image_encoder/model.safetensors"),
         bytes_about=2528 * MB,
         licence="Apache-2.0",
         commercial=True,
-        space="clip-vit-h-14",
+        space=CLIP_SPACE,
+    ),
+    Checkpoint(
+        id="mediapipe-face",
+        what="MediaPipe's face landmarks, for `prepare --landmarks mediapipe`",
+        repository="mediapipe-models/face_landmarker",
+        files=("face_landmarker.task",),
+        address="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/"
+        "float16/1/face_landmarker.task",
+        bytes_about=4 * MB,
+        licence="Apache-2.0",
+        commercial=True,
     ),
 )

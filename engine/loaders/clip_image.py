@@ -1,6 +1,6 @@
-"""CLIP's image encoder in place of a face encoder: the paper's ablation.
+"""CLIP's image encoder: in place of a face encoder, the paper's ablation, or beside one.
 
-Its embedding says what a picture of the head is like, not whose head it is.
+Its embedding says what a picture of the head is like, not whose head it is; its patches what is where.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from engine.errors import WeightsError
@@ -30,21 +31,41 @@ class ClipImageEncoder:
     Attributes:
         name: its embedding space, kept with whatever is trained on it.
         width: numbers in an embedding.
+        side: pixels a side of the pictures it takes.
     """
 
     def __init__(self, net: CLIPVisionModelWithProjection, name: str) -> None:
         self._net, self.name = net, name
         self.width = int(net.config.projection_dim)
         side = net.config.image_size
-        self._side = side if isinstance(side, int) else min(side or (224,))
+        self.side = side if isinstance(side, int) else min(side or (224,))
 
     @torch.inference_mode()
     def __call__(self, rgb: RgbImage, landmarks: F32) -> F32:
         """Unit embedding (width,) of the head with `landmarks` (478, 2) in pixels of `rgb` (H, W, 3)."""
-        pixels = np.asarray(head_square(rgb, landmarks, self._side), np.float32) / 255
-        scaled = torch.from_numpy((pixels - MEAN) / SPREAD).float().permute(2, 0, 1)[None]
-        embedding = self._net(pixel_values=scaled).image_embeds[0].numpy()
+        pixels = np.array(head_square(rgb, landmarks, self.side), np.float32).transpose(2, 0, 1)
+        embedding = self._net(pixel_values=_scaled(pixels[None])).image_embeds[0].numpy()
         return np.asarray(embedding / max(float(np.linalg.norm(embedding)), 1e-9), np.float32)
+
+    def patches(self, picture: F32) -> F32:
+        """What the last layer but one makes (P, C) of a picture (1, 3, side, side), 0 to 255."""
+        return self._patches(_scaled(picture))
+
+    def nothing(self) -> F32:
+        """The patches (P, C) that stand for no picture: those of CLIP's mean colour, as IP-Adapter has it."""
+        return self._patches(torch.zeros(1, 3, self.side, self.side))
+
+    @torch.inference_mode()
+    def _patches(self, scaled: Tensor) -> F32:
+        seen = self._net(pixel_values=scaled, output_hidden_states=True).hidden_states[-2][0]
+        out: F32 = seen.numpy()
+        return out
+
+
+def _scaled(pictures: F32) -> Tensor:
+    """Pictures (B, 3, S, S), 0 to 255, as CLIP takes them."""
+    mean, spread = (np.array(x, np.float32)[:, None, None] for x in (MEAN, SPREAD))
+    return torch.from_numpy((pictures / np.float32(255) - mean) / spread)
 
 
 def head_square(rgb: RgbImage, landmarks: F32, side: int) -> Image.Image:

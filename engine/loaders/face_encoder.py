@@ -6,8 +6,9 @@ use another's, even where the widths agree.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 from engine.errors import BackendUnavailable, WeightsError
 from engine.face.landmarks import similarity
 from engine.face.topology import LEFT_LIDS, RIGHT_LIDS
-from engine.loaders.checkpoints import Checkpoint
+from engine.loaders.checkpoint import Checkpoint
 from engine.loaders.clip_image import ClipImageEncoder, load_clip_image
 from engine.loaders.files import Damaged, WrongFamily
-from engine.loaders.registry import find
+from engine.loaders.registry import find, parts_of, space_of
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
@@ -37,11 +38,19 @@ TEMPLATE = np.array(
     np.float32,
 )
 CLIP = "clip"  # an image encoder in a face encoder's place
-WIDTHS = {"sface": 128, "auraface": 512, "insightface": 512}
-SCALED = {
-    "auraface",
-    "insightface",
-}  # input (rgb - 127.5) / 127.5; the others scale inside the graph
+WIDTHS = {"sface": 128, "auraface": 512, "insightface": 512, "antelopev2": 512}
+# Input (rgb - 127.5) / 127.5, as InsightFace's own code feeds them; the others scale in the graph.
+SCALED = {"auraface", "insightface", "antelopev2"}
+
+
+class Encoder(Protocol):
+    """What makes embeddings of faces; `name` is their space, `width` how many numbers they have."""
+
+    name: str
+    width: int
+
+    def __call__(self, rgb: RgbImage, landmarks: F32) -> F32:
+        """Embedding (width,) of the face with `landmarks` (478, 2) in pixels of `rgb` (H, W, 3)."""
 
 
 class FaceEncoder:
@@ -69,15 +78,35 @@ class FaceEncoder:
         return out / np.float32(max(float(np.linalg.norm(out)), 1e-9))
 
 
-def align(rgb: RgbImage, landmarks: F32) -> F32:
-    """Crop a face aligned to the template: (H, W, 3) uint8 -> (1, 3, 112, 112) float32, 0 to 255.
+class FaceAndPicture:
+    """A face encoder, and CLIP's patches of the same face beside it, as FaceID-Plus takes them.
+
+    Attributes:
+        name: the two spaces.
+        width: numbers in an embedding: the face's, then all patches'.
+        nothing: patches (P, C) that stand for no picture.
+    """
+
+    def __init__(self, face: Encoder, picture: ClipImageEncoder, name: str) -> None:
+        self._face, self._picture, self.name = face, picture, name
+        self.nothing = picture.nothing()
+        self.width = face.width + self.nothing.size
+
+    def __call__(self, rgb: RgbImage, landmarks: F32) -> F32:
+        """Embedding (width,) of the face with `landmarks` (478, 2) in pixels of `rgb` (H, W, 3)."""
+        seen = self._picture.patches(align(rgb, landmarks, self._picture.side))
+        return np.concatenate([self._face(rgb, landmarks), seen.reshape(-1)])
+
+
+def align(rgb: RgbImage, landmarks: F32, side: int = SIDE) -> F32:
+    """Crop a face aligned to the template: (H, W, 3) uint8 -> (1, 3, side, side) float32, 0 to 255.
 
     `landmarks` (478, 2) are in pixels of `rgb`.
     """
     eyes = [landmarks[[p for row in lids for p in row]].mean(0) for lids in (RIGHT_LIDS, LEFT_LIDS)]
     five = np.stack([*eyes, landmarks[1], landmarks[61], landmarks[291]])
-    back = similarity(TEMPLATE, five)  # crop pixels -> image pixels
-    x, y = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
+    back = similarity(TEMPLATE * np.float32(side / SIDE), five)  # crop pixels -> image pixels
+    x, y = np.meshgrid(np.arange(side), np.arange(side))
     where = np.stack([x, y], -1) @ back[:, :2].T + back[:, 2]
     h, w = rgb.shape[:2]
     grid = torch.from_numpy((where * 2 + 1) / [w, h] - 1).float()[None]
@@ -86,8 +115,25 @@ def align(rgb: RgbImage, landmarks: F32) -> F32:
     return crop
 
 
+def load_encoder(name: str, folder_of: Callable[[str], Path]) -> Encoder | FaceAndPicture:
+    """The face encoder `name`, of one network or of a pair of them.
+
+    Args:
+        folder_of: gives the folder of a checkpoint by its id.
+
+    Raises:
+        WeightsError, BackendUnavailable: as `load_face_encoder` does.
+    """
+    loaded = [load_face_encoder(part, folder_of(part)) for part in parts_of(name)]
+    if len(loaded) == 1:
+        return loaded[0]
+    face, picture = loaded
+    assert isinstance(picture, ClipImageEncoder)
+    return FaceAndPicture(face, picture, space_of(name))
+
+
 def load_face_encoder(name: str, folder: Path) -> FaceEncoder | ClipImageEncoder:
-    """The network `name` (sface, auraface, insightface, clip) in `folder`.
+    """The network `name` (one of `WIDTHS`, or clip) in `folder`.
 
     Raises:
         WeightsError: the file is not there or damaged.

@@ -85,7 +85,8 @@ def read_tensors(path: Path) -> Tensors:
         if "truncated" in str(error) or "Ran out of input" in str(error):
             raise Damaged(f"{path} is damaged or cut short; bring it again") from error
         raise Unsafe(
-            f"{path} holds more than tensors and could run code; use its .safetensors file"
+            f"{path} holds more than tensors and could run code; use its .safetensors file, or write "
+            "its tensors alone with safetensors.torch.save_file where you trust it"
         ) from error
     tensors: Tensors = {}
     _flatten(loaded, "", tensors)

@@ -1,4 +1,4 @@
-"""IP-Adapter-FaceID and -portrait (arXiv 2308.06721): projection, identity keys/values, fused LoRA."""
+"""IP-Adapter-FaceID, -portrait and -Plus v2 (arXiv 2308.06721): projection, identity keys/values, LoRA."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.loaders.files import Tensors, WrongFamily, fill, read_tensors, strip
 from engine.loaders.lora import fuse
 from engine.nets.attention import DecoupledCrossAttention
 from engine.nets.identity_unet import IdentityUnet
-from engine.nets.projection import IdentityProjection
+from engine.nets.projection import IdentityProjection, PlusProjection
 
 LORA = "_lora."
 PLUS = "perceiver_resampler.proj_in.weight"
@@ -22,7 +22,8 @@ class IpAdapter:
     Attributes:
         embedding: width of the face embeddings it takes.
         context: width of the tokens it gives.
-        tokens: how many a reference; 4 (FaceID) or 16 (portrait).
+        tokens: how many a reference; 4 (FaceID and Plus) or 16 (portrait).
+        patch: width of CLIP's patches that it reads beside; 0 for none.
     """
 
     source: Path
@@ -31,6 +32,12 @@ class IpAdapter:
     embedding: int
     context: int
     tokens: int
+    patch: int = 0
+
+    @property
+    def kind(self) -> str:
+        """The configuration's `projection` that it goes with."""
+        return "plus" if self.patch else "portrait" if self.tokens == 16 else "faceid"
 
 
 def read_ip_adapter(path: Path) -> IpAdapter:
@@ -43,11 +50,6 @@ def read_ip_adapter(path: Path) -> IpAdapter:
     image_proj, ip_adapter = strip(tensors, "image_proj."), strip(tensors, "ip_adapter.")
     if not image_proj or not ip_adapter:
         raise WrongFamily(f"{path} is no IP-Adapter: it lacks image_proj or ip_adapter")
-    if PLUS in image_proj:
-        raise WrongFamily(
-            f"{path} is IP-Adapter-FaceID-Plus, which also needs CLIP image features; use "
-            "ip-adapter-faceid_sd15 or ip-adapter-faceid-portrait_sd15"
-        )
     if not {"proj.0.weight", "proj.2.weight", "norm.weight"} <= set(image_proj):
         raise WrongFamily(
             f"{path} is an IP-Adapter for images, not for faces; use ip-adapter-faceid_sd15"
@@ -60,6 +62,7 @@ def read_ip_adapter(path: Path) -> IpAdapter:
         embedding=image_proj["proj.0.weight"].shape[1],
         context=context,
         tokens=len(image_proj["proj.2.weight"]) // context,
+        patch=image_proj[PLUS].shape[1] if PLUS in image_proj else 0,
     )
 
 
@@ -117,5 +120,15 @@ def _check(adapter: IpAdapter, projection: IdentityProjection) -> None:
     if adapter.tokens != projection.count:
         raise WrongFamily(
             f"{adapter.source} gives {adapter.tokens} tokens a portrait, the configuration says "
-            f"{projection.count}; set projection to {'portrait' if adapter.tokens == 16 else 'faceid'}"
+            f"{projection.count}; set projection to {adapter.kind}"
         )
+    wanted = projection.nothing.shape[1] if isinstance(projection, PlusProjection) else 0
+    if adapter.patch != wanted:
+        raise WrongFamily(
+            f"{adapter.source} {_reads(adapter.patch)}, the configuration {_reads(wanted)}; set "
+            f"projection to {adapter.kind}"
+        )
+
+
+def _reads(width: int) -> str:
+    return f"reads CLIP's patches {width} wide" if width else "reads none of CLIP's patches"

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import ConfigError, WeightsError
-from engine.loaders.checkpoints import CHECKPOINTS, MB, PROFILES, Checkpoint
+from engine.loaders.checkpoint import Checkpoint
+from engine.loaders.checkpoints import CHECKPOINTS, MB, PAIRS, PROFILES
 
 Use = Literal["commercial", "research"]
+OWN_FOLDERS = {"insightface": Path(".insightface/models")}  # of a checkpoint's owner, in your home
 
 
 class LicenceError(WeightsError):
@@ -32,6 +34,16 @@ def find(name: str) -> Checkpoint:
             return checkpoint
     known = ", ".join(c.id for c in CHECKPOINTS)
     raise ConfigError(f"no checkpoint {name!r}; known: {known}")
+
+
+def parts_of(face_encoder: str) -> tuple[str, ...]:
+    """Ids of the checkpoints that make up a face encoder: itself, or two that are used together."""
+    return PAIRS.get(face_encoder, (face_encoder,))
+
+
+def space_of(face_encoder: str) -> str:
+    """The embedding space of a face encoder."""
+    return "+".join(find(part).space for part in parts_of(face_encoder))
 
 
 def check_licences(checkpoints: Iterable[Checkpoint], use: Use) -> None:
@@ -55,13 +67,17 @@ def locate(checkpoint: Checkpoint, models_dir: Path, *, cache: Path | None = Non
     """The folder that holds every file of `checkpoint`, or None.
 
     Looked for in this order: `models_dir/<repository name>`, `models_dir/<id>`, `models_dir`
-    itself, then the cache of the hub's own client.
+    itself unless the checkpoint is one of several alike, the folder in which its owner's own
+    software keeps it, then the cache of the hub's own client.
 
     Args:
         cache: the hub's cache, when it is not the one that its client uses.
     """
-    name = checkpoint.repository.partition("/")[2]
-    for folder in (models_dir / name, models_dir / checkpoint.id, models_dir):
+    owner, _, name = checkpoint.repository.partition("/")
+    folders = [models_dir / name, models_dir / checkpoint.id]
+    folders += [] if checkpoint.alike else [models_dir]
+    folders += [Path.home() / OWN_FOLDERS[owner] / name] if owner in OWN_FOLDERS else []
+    for folder in folders:
         if _holds(folder, checkpoint):
             return folder
     cached = _cached(checkpoint, cache)

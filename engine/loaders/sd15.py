@@ -93,7 +93,13 @@ class Sd15Files:
         if self.path.is_dir():
             return load_vae(self.path / "vae", sizes, dtype=dtype)
         arguments = vae_arguments(sizes)
-        tensors = convert_ldm_vae_checkpoint(self._single(), arguments)
+        whole = self._single()
+        if not any(name.startswith("first_stage_model.") for name in whole):
+            raise WrongFamily(
+                f"{self.path} has no autoencoder in it (first_stage_model.*); bring sd-vae-ft-mse of "
+                "`portraittalk models` beside it"
+            )
+        tensors = convert_ldm_vae_checkpoint(whole, arguments)
         with torch.device("meta"):
             net = AutoencoderKL(**arguments)
         return fill(net, tensors, self.path, dtype=dtype)
@@ -113,7 +119,10 @@ class Sd15Files:
         if self._whole is None:
             self._whole = read_tensors(self.path)
             if not any(name.startswith("model.diffusion_model.") for name in self._whole):
-                raise WrongFamily(f"{self.path} is no Stable Diffusion file: it has no UNet in it")
+                raise WrongFamily(
+                    f"{self.path} is no Stable Diffusion in one file: it has no UNet in it "
+                    "(model.diffusion_model.*), as a part of a diffusers folder has not"
+                )
         return self._whole
 
 
@@ -150,13 +159,19 @@ def check_width(tensors: Mapping[str, Tensor], sizes: UnetSizes, source: Path) -
         tensors: the UNet's or ControlNet's, `...attn2.to_k.weight` of shape (C, cross_attention_dim).
 
     Raises:
-        WrongFamily: their text embedding has another width.
+        WrongFamily: their text embedding has another width, or their input other channels.
     """
     width = next((t.shape[1] for n, t in tensors.items() if n.endswith(FIRST_KEY)), None)
     if width is not None and width != sizes.cross_attention_dim:
         raise WrongFamily(
             f"{source}: cross_attention_dim is {width}, wanted {sizes.cross_attention_dim}"
             f"{_family('cross_attention_dim', width)}"
+        )
+    first = tensors.get("conv_in.weight")
+    if first is not None and first.shape[1] != sizes.latent_channels:
+        raise WrongFamily(
+            f"{source}: in_channels is {first.shape[1]}, wanted {sizes.latent_channels}"
+            f"{_family('in_channels', first.shape[1])}"
         )
 
 

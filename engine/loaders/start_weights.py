@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine.loaders.clip_image import load_clip_image
 from engine.loaders.control_net import SUBFOLDER, load_control_net
 from engine.loaders.ip_adapter import install, read_ip_adapter
-from engine.loaders.registry import one_file, require
+from engine.loaders.registry import find, one_file, require
 from engine.loaders.run_card import Start
 from engine.loaders.sd15 import Sd15Files, load_tiny
 from engine.nets.attention import ZeroAttention
@@ -21,7 +22,7 @@ from engine.nets.control_net import AnimateControlNet
 from engine.nets.identity_unet import IdentityUnet
 from engine.nets.portraittalk import Networks, PortraitTalkModel, writer_config
 from engine.nets.pose_guider import PoseGuider
-from engine.nets.projection import IdentityProjection
+from engine.nets.projection import IdentityProjection, PlusProjection
 from engine.nets.sd15_config import Sd15Config
 from engine.nets.sd_codec import SdCodec
 from engine.nets.text_tokens import ClipTokens, Tokenise, WordNumbers
@@ -94,6 +95,10 @@ def _public_model(start: Start, config: Sd15Config, models_dir: Path) -> Portrai
     if projection is not None and start.adapter != "none":
         adapter = read_ip_adapter(one_file(start.adapter, models_dir))
         install(adapter, unet, projection)
+        if isinstance(projection, PlusProjection):
+            clip = (require("clip", models_dir) / find("clip").files[0]).parent
+            nothing = load_clip_image(clip, find("clip").space).nothing()
+            projection.nothing.copy_(torch.from_numpy(nothing))
     elif projection is not None:
         with torch.no_grad():
             for name, parameter in unet.named_parameters():

@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.audio.speech_encoder import WIDTH
-from engine.config import MotionModules
+from engine.config import Adapter, MotionModules
 from engine.errors import ConfigError
 
 PLACEMENT = 8  # numbers of `engine.face.placement.placement`
 PLACEMENT_TOKENS = 8
 MAX_HISTORY = 8  # frames in the cache
 MOTION_PLACES = 32  # frames a motion module knows places for
+Projection = Literal["faceid", "portrait", "plus"]
+ADAPTER_PROJECTION: dict[Adapter, Projection] = {
+    "faceid": "faceid",
+    "faceid-portrait": "portrait",
+    "faceid-plus-v2": "plus",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +75,14 @@ class CodecSizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PatchSizes:
+    """What CLIP's image encoder (ViT-H/14 by default) says of a face: a vector a patch, and one more."""
+
+    count: int = 257
+    width: int = 1280
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sd15Config:
     """One full system. The five fields after `unet` are the paper's ablations, each one switch.
 
@@ -91,8 +105,9 @@ class Sd15Config:
     temporal: bool = True
     reference_writer: Literal["self", "reference_net"] = "self"
     guider: Literal["control_net", "pose_guider"] = "control_net"
-    projection: Literal["faceid", "portrait"] = "faceid"
+    projection: Projection = "faceid"  # IP-Adapter-FaceID's kinds
     face_embedding: int = 512  # what the face encoder gives
+    patches: PatchSizes = PatchSizes()  # which follow the face's numbers, for "plus" alone
     conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"
     prediction: Literal["noise", "velocity"] = "noise"  # what IdentityNet's last layer gives
     speech_features: int = WIDTH  # of a feature frame of the speech encoder, for "difftalk"
@@ -142,8 +157,18 @@ class Sd15Config:
 
     @property
     def identity_tokens(self) -> int:
-        """Tokens one reference gives: 4 (FaceID) or 16 (portrait)."""
-        return 4 if self.projection == "faceid" else 16
+        """Tokens one reference gives: 4 (FaceID and FaceID-Plus) or 16 (portrait)."""
+        return 16 if self.projection == "portrait" else 4
+
+    @property
+    def embedding_width(self) -> int:
+        """Numbers that one reference is described by: the face's, and CLIP's patches' for "plus"."""
+        return self.face_embedding + self.patch_numbers
+
+    @property
+    def patch_numbers(self) -> int:
+        """How many of them are CLIP's patches'."""
+        return self.patches.count * self.patches.width if self.projection == "plus" else 0
 
     @property
     def picture_side(self) -> int:
@@ -167,6 +192,7 @@ class Sd15Config:
                 sample_size=8,
                 conditioning_channels=(8, 8, 16, 16),
             ),
+            patches=PatchSizes(count=5, width=24),
             text=TextSizes(vocabulary=512, hidden=32, layers=2, heads=2, intermediate=64),
             codec=CodecSizes(
                 vae_channels=(16, 16, 32, 32),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from engine.config import DiffusionSettings, EngineConfig
 from engine.errors import ConfigError
-from engine.loaders.checkpoints import CHECKPOINTS
-from engine.loaders.registry import find, locate
+from engine.loaders.checkpoints import CHECKPOINTS, PAIRS
+from engine.loaders.registry import find, locate, parts_of, space_of
 from engine.loaders.run_card import WEIGHTS, TrainedRun, find_run
 
 LORA_OF = {"lcm": "lcm-lora", "tcd": "tcd-lora"}  # of a sampler of few steps
@@ -19,9 +19,9 @@ BETTER_VAE = "sd-vae-ft-mse"  # taken in place of the one in sd15, where it is h
 
 def needed_checkpoints(how: DiffusionSettings) -> list[str]:
     """Names of the public checkpoints that these settings load, in the order they are loaded in."""
-    names = ["sd15", "control-mediapipe-face"]
+    names = ["sd15-tokenizer" if how.sd15_file else "sd15", "control-mediapipe-face"]
     names += ["taesd"] if how.codec == "tiny" else []
-    names += [how.adapter, how.face_encoder] if how.adapter != "none" else []
+    names += [how.adapter, *parts_of(face_encoder_of(how))] if how.adapter != "none" else []
     names += [f"motion-{how.motion_modules}"] if how.motion_modules != "none" else []
     few_step = few_step_lora(how)
     return names + ([few_step] if few_step else [])
@@ -40,9 +40,15 @@ def run_checkpoints(run: TrainedRun, how: DiffusionSettings, encoder: str) -> li
         names += ["control-mediapipe-face"] if config.guider == "control_net" else []
         names += ["taesd"]
         names += [start.adapter] if start.adapter != "none" else []
-    names += [encoder] if encoder not in ("", BUNDLED) else []
+    names += parts_of(encoder) if encoder not in ("", BUNDLED) else []
     few_step = few_step_lora(how)
     return names + ([few_step] if few_step else [])
+
+
+def face_encoder_of(how: DiffusionSettings) -> str:
+    """The face encoder, with CLIP's picture beside it where the adapter reads one."""
+    pair = how.adapter == "faceid-plus-v2" and how.face_encoder == "insightface"
+    return "insightface-clip" if pair else how.face_encoder
 
 
 def encoder_of(run: TrainedRun) -> str:
@@ -55,6 +61,7 @@ def encoder_of(run: TrainedRun) -> str:
         return ""
     space = run.card.face.name
     known = {c.space: c.id for c in CHECKPOINTS if c.space and not c.adapts} | {BUNDLED: BUNDLED}
+    known |= {space_of(pair): pair for pair in PAIRS}
     if space not in known:
         raise ConfigError(
             f"{run.folder} was trained on face embeddings of {space!r}, which nothing here makes of a "
@@ -91,6 +98,8 @@ def weight_files(config: EngineConfig) -> Iterator[Path]:
         return
     for name in _names(how):
         yield from _checkpoint_files(name, how.models_dir)
+    if how.sd15_file:
+        yield how.sd15_file
     if how.trained:
         yield from (folder / WEIGHTS for folder in find_run(how.trained).folders)
 

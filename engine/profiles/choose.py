@@ -11,6 +11,7 @@ import numpy as np
 from engine.config import DiffusionSettings, EngineConfig, from_mapping
 from engine.errors import ConfigError
 from engine.loaders.run_card import find_run
+from engine.profiles.few_step import SAMPLED, settings_of_few_step
 from engine.profiles.run_settings import check_given, settings_of_run
 from engine.types import RgbImage
 
@@ -39,12 +40,17 @@ def make_config(
     if profile == "sd15":
         config = EngineConfig.sd15(live=live)
         settings = {name: getattr(config.diffusion, name) for name in config.diffusion.__slots__}
+        steps = config.num_inference_steps
         if how.get("trained"):
             run = find_run(how["trained"])
             check_given(run, how)
             steps, own = settings_of_run(run)
-            given, settings = {"num_inference_steps": steps} | given, settings | own
+            settings |= own
+        if (few_step := how.get("few_step")) in SAMPLED:
+            steps, own = settings_of_few_step(few_step)
+            settings |= own
         changed = from_mapping(DiffusionSettings, settings | how)
+        given = {"num_inference_steps": steps} | given
         return EngineConfig.sd15(live=live, **given, diffusion=changed)
     files = {} if given.get("speech", "tiny") == "tiny" else _of_files(how)
     idle = {*how} - {*files} | {"num_inference_steps"} & {*given}

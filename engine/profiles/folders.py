@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.config import DiffusionSettings
 from engine.errors import WeightsError
-from engine.loaders.registry import check_licences, find, locate, require
+from engine.loaders.registry import LicenceError, check_licences, find, locate, require
 
 
 def checkpoint_folders(needed: Sequence[str], how: DiffusionSettings) -> dict[str, Path]:
@@ -18,6 +18,8 @@ def checkpoint_folders(needed: Sequence[str], how: DiffusionSettings) -> dict[st
         WeightsError: one is missing; the message names the command that lists what brings it.
     """
     check_licences([find(name) for name in needed], how.use)
+    if how.sd15_file is not None:
+        _check_own_file(how.sd15_file, how)
     missing = [name for name in needed if locate(find(name), how.models_dir) is None]
     if missing:
         raise WeightsError(
@@ -26,3 +28,21 @@ def checkpoint_folders(needed: Sequence[str], how: DiffusionSettings) -> dict[st
             "command that brings each"
         )
     return {name: require(name, how.models_dir) for name in needed}
+
+
+def _check_own_file(file: Path, how: DiffusionSettings) -> None:
+    """Refuse a single file of Stable Diffusion that is not there or may not be used so."""
+    if not file.is_file():
+        raise WeightsError(
+            f"sd15_file={str(file)!r} is no file; name one .safetensors file, or leave it out and bring "
+            "the folder sd15"
+        )
+    public = find("sd15-file")
+    folder = locate(public, how.models_dir)
+    if folder is not None and (folder / public.files[0]).samefile(file):
+        check_licences([public], how.use)
+    elif how.use == "commercial":
+        raise LicenceError(
+            f"the licence of {file} is not known here: use {public.files[0]} of `portraittalk models`, "
+            "or set use to research"
+        )

@@ -66,6 +66,10 @@ def check_run(run: TrainedRun, config: EngineConfig) -> None:
             f"long_video={how.long_video!r}: the stage {card.stage} of {run.folder} never saw the "
             "frame before; use long_video='neither', or train joint"
         )
+    if how.sd15_file:
+        raise ConfigError(
+            f"sd15_file: {run.folder} says itself what it starts from; leave the option out"
+        )
     _check_guidance(run, how)
     if card.student:
         _check_student(run, config)

@@ -6,7 +6,6 @@ What needs torch is imported by this module; live code imports it inside a funct
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,32 +19,19 @@ from engine.backends.tensorrt_build import LIBRARIES
 from engine.config import DiffusionSettings, EngineConfig
 from engine.diffusion.samplers import make_scheduler
 from engine.errors import ConfigError
-from engine.loaders.control_net import SUBFOLDER, load_control_net
-from engine.loaders.face_encoder import align, check_space, load_face_encoder
-from engine.loaders.files import weight_file
-from engine.loaders.ip_adapter import install, read_ip_adapter
-from engine.loaders.lora import fuse_lora
-from engine.loaders.motion_modules import load_motion
-from engine.loaders.registry import find, locate, one_file
+from engine.loaders.face_encoder import align, check_space
+from engine.loaders.registry import find, space_of
 from engine.loaders.run_card import TrainedRun, find_run
-from engine.loaders.sd15 import Sd15Files, load_tiny, load_vae
 from engine.motion.retarget import FaceBasis
-from engine.nets.control_net import AnimateControlNet
-from engine.nets.identity_unet import IdentityUnet
-from engine.nets.portraittalk import Networks, PortraitTalkModel
+from engine.nets.portraittalk import PortraitTalkModel
 from engine.nets.precision import multiplies_bfloat16
-from engine.nets.projection import IdentityProjection
-from engine.nets.sd15_config import Sd15Config
-from engine.nets.sd_codec import SdCodec
-from engine.nets.text_tokens import ClipTokens, Tokenise, WordNumbers
-from engine.profiles.checkpoints import (
-    BETTER_VAE,
-    BUNDLED,
-    few_step_lora,
-    needed_checkpoints,
-)
+from engine.nets.projection import PlusProjection
+from engine.nets.sd15_config import ADAPTER_PROJECTION, Sd15Config
+from engine.nets.text_tokens import Tokenise, WordNumbers
+from engine.profiles.checkpoints import BUNDLED, face_encoder_of
 from engine.profiles.engines import model_digest, when_there
-from engine.profiles.folders import checkpoint_folders
+from engine.profiles.few_step import check_few_step
+from engine.profiles.sd15_public import public_parts
 from engine.profiles.sd15_trained import trained_parts
 from engine.profiles.speech import load_speech
 from engine.render.sd15 import DiffusionRenderer, Embed
@@ -132,9 +118,15 @@ def load_parts(config: EngineConfig, speech_features: int, dtype: torch.dtype) -
     """The networks of a configuration, as they were trained; raises as `load_engine` does."""
     how = config.diffusion
     if how.trained:
-        return Parts(*trained_parts(find_run(how.trained), config, speech_features, dtype))
-    build = random_parts if how.random_weights else _public_parts
-    return build(how, speech_features, dtype)
+        parts = Parts(*trained_parts(find_run(how.trained), config, speech_features, dtype))
+    elif how.random_weights:
+        parts = random_parts(how, speech_features, dtype)
+    else:
+        networks = replace(Sd15Config.full(), **_chosen(how, Sd15Config.full(), speech_features))
+        parts = Parts(*public_parts(how, networks, dtype))
+    if isinstance(parts.model.projection, PlusProjection):
+        parts.model.projection.structure = how.structure_scale
+    return parts
 
 
 def sampling_of(config: EngineConfig, run: TrainedRun | None = None) -> Sampling:
@@ -159,6 +151,8 @@ def _check(config: EngineConfig) -> None:
     """Refuse, before anything is loaded, what cannot be."""
     how = config.diffusion
     make_scheduler(how.sampler)
+    check_few_step(config)
+    _check_used(how)
     if how.conditioning == "difftalk" and not (how.trained or how.random_weights):
         raise ConfigError(
             "conditioning='difftalk' needs --trained RUN: no public checkpoint knows its inputs, and "
@@ -170,12 +164,22 @@ def _check(config: EngineConfig) -> None:
             f"{EngineConfig().speech_hop_ms}"
         )
     if how.adapter != "none" and not (how.trained or how.random_weights):
-        check_space(_space(how.face_encoder), find(how.adapter).space)
+        encoder = face_encoder_of(how)
+        space = BUNDLED if encoder == BUNDLED else space_of(encoder)
+        check_space(space, find(how.adapter).space)
     _device(how)
 
 
-def _space(face_encoder: str) -> str:
-    return BUNDLED if face_encoder == BUNDLED else find(face_encoder).space
+def _check_used(how: DiffusionSettings) -> None:
+    """Refuse what these settings have no use for."""
+    for name in ("few_step", "sd15_file"):
+        if how.random_weights and getattr(how, name):
+            raise ConfigError(f"{name}: random_weights loads nothing; leave one of them out")
+    if how.structure_scale != 1 and ADAPTER_PROJECTION.get(how.adapter) != "plus":
+        raise ConfigError(
+            f"structure_scale={how.structure_scale:g}: only adapter='faceid-plus-v2' reads the "
+            "face's picture"
+        )
 
 
 def _device(how: DiffusionSettings) -> torch.device:
@@ -205,7 +209,8 @@ def random_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dtyp
         dtype = torch.bfloat16  # half the memory: it is there to be timed
     model = model.to(dtype)
     words = WordNumbers(config.text.vocabulary, config.text.length)
-    return Parts(model, words, MeaninglessEmbedding(config.face_embedding))
+    embed = MeaninglessEmbedding(config.embedding_width) if config.face_encoder else None
+    return Parts(model, words, embed)
 
 
 def _enliven(model: PortraitTalkModel) -> None:
@@ -221,6 +226,8 @@ def _enliven(model: PortraitTalkModel) -> None:
 def _chosen(how: DiffusionSettings, base: Sd15Config, speech_features: int) -> dict[str, Any]:
     """Fields of the networks' configuration that the settings name."""
     return {
+        "face_encoder": how.adapter != "none",
+        "projection": ADAPTER_PROJECTION.get(how.adapter, "faceid"),
         "conditioning": how.conditioning,
         "speech_features": speech_features,
         "history": how.history,
@@ -241,59 +248,3 @@ class MeaninglessEmbedding:
         blocks = align(rgb, landmarks).reshape(3, 8, 14, 8, 14).mean((2, 4)).reshape(-1)
         mixed = (blocks / 127.5 - 1) @ self._mixing
         return np.asarray(mixed / np.linalg.norm(mixed), np.float32)
-
-
-def _public_parts(how: DiffusionSettings, speech_features: int, dtype: torch.dtype) -> Parts:
-    config = Sd15Config(
-        face_encoder=how.adapter != "none",
-        projection="portrait" if how.adapter == "faceid-portrait" else "faceid",
-        **_chosen(how, Sd15Config.full(), speech_features),
-    )
-    folders = checkpoint_folders(needed_checkpoints(how), how)
-    files = Sd15Files(folders["sd15"])
-    unet = IdentityUnet(files.unet(config.unet, dtype=dtype), config)
-    if unet.motion is not None:
-        path = weight_file(folders[f"motion-{how.motion_modules}"], "diffusion_pytorch_model")
-        unet.motion = load_motion(path, config, dtype=dtype)
-    projection = IdentityProjection.build(config).to(dtype) if config.face_encoder else None
-    embed: Embed | None = None
-    if projection is not None:
-        embed = load_face_encoder(how.face_encoder, folders[how.face_encoder])
-        adapter = read_ip_adapter(one_file(how.adapter, how.models_dir))
-        install(adapter, unet, projection)
-    if few_step := few_step_lora(how):
-        fuse_lora(unet.get_submodule("unet"), one_file(few_step, how.models_dir))
-    control = load_control_net(
-        folders["control-mediapipe-face"] / SUBFOLDER, config.unet, dtype=dtype
-    )
-    model = PortraitTalkModel(
-        config,
-        Networks(
-            unet=unet.to(dtype),
-            animate=AnimateControlNet(control, config).to(dtype),
-            projection=projection,
-            codec=_codec(how, files, folders.get("taesd"), config, dtype),
-            text=files.text(config.text, dtype=dtype),
-        ),
-    )
-    return Parts(model, ClipTokens(folders["sd15"] / "tokenizer"), embed)
-
-
-def _codec(
-    how: DiffusionSettings,
-    files: Sd15Files,
-    tiny: Path | None,
-    config: Sd15Config,
-    dtype: torch.dtype,
-) -> SdCodec:
-    scale = config.codec.output_scale
-    if tiny is not None:
-        net = load_tiny(tiny, config.codec, dtype=dtype)
-        return SdCodec(None, net, output_scale=scale).to(dtype)
-    better = locate(find(BETTER_VAE), how.models_dir)
-    vae = (
-        files.vae(config.codec, dtype=dtype)
-        if better is None
-        else load_vae(better, config.codec, dtype=dtype)
-    )
-    return SdCodec(vae, None, output_scale=scale).to(dtype)

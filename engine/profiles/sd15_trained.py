@@ -10,7 +10,7 @@ from engine.backends import load_backend
 from engine.config import EngineConfig
 from engine.diffusion.samplers import make_scheduler, set_steps
 from engine.errors import ConfigError
-from engine.loaders.face_encoder import load_face_encoder
+from engine.loaders.face_encoder import load_encoder
 from engine.loaders.lora import fuse_lora
 from engine.loaders.registry import one_file
 from engine.loaders.run_card import RunSampling, TrainedRun
@@ -79,7 +79,7 @@ def _embedder(
         made: Embed = bundled
         width = bundled.width
     else:
-        loaded = load_face_encoder(encoder, folders[encoder])
+        loaded = load_encoder(encoder, folders.__getitem__)
         made, width = loaded, loaded.width
     if width != face.width:
         raise ConfigError(

@@ -250,7 +250,7 @@ class DiffusionRenderer:
     def _nobody(self, portraits: int) -> Tensor | None:
         """Identity tokens (1, R * N, D) of no person."""
         networks = self.networks
-        width = networks.model.config.face_embedding
+        width = networks.model.config.embedding_width
         nobody = torch.zeros(1, portraits, width, device=networks.device, dtype=networks.dtype)
         return networks.model.identify(nobody)
 

@@ -132,7 +132,7 @@ def step_arguments(model: PortraitTalkModel, references: int, *, seed: int = 0) 
     latents: Callable[[], Tensor] = lambda: random(config.unet.latent_channels, side, side)
     # What networks make is drawn too, once its shape is known.
     drawn: Callable[[Tree], Tree] = lambda tree: over(tree, lambda x: random(*x.shape[1:]))
-    identity = drawn(model.identify(random(references, config.face_embedding)))
+    identity = drawn(model.identify(random(references, config.embedding_width)))
     text, t = random(config.text.length, context), torch.tensor([499], device=weight.device)
     portraits = torch.stack([latents() for _ in range(references)], 1)
     told = Conditions(text, identity, drawn(model.write_reference(portraits, text, identity)))
@@ -253,7 +253,7 @@ def other_graphs(model: PortraitTalkModel, references: int = 1) -> list[NetworkG
     ]
     written = {"latents": portraits, "text": text}
     if config.face_encoder:
-        embeddings = random(references, config.face_embedding) * 0.05
+        embeddings = random(references, config.embedding_width) * 0.05
         wanted.append(("identify", Identify(model), {"embeddings": embeddings}, "any"))
         written["identity"] = random(*Identify(model)(embeddings).shape[1:])
     wanted.append(("reference", Reference(model), written, "any"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +10,18 @@ from typing import cast, get_args
 
 from engine.audio.speech_encoder import SPEECH, StreamingSpeechEncoder
 from engine.backends import load_backend
-from engine.config import EngineConfig
+from engine.config import EngineConfig, FaceEncoderName
 from engine.errors import ConfigError
 from engine.face.detector import DETECTOR, LANDMARKS, FaceReader
+from engine.loaders.registry import find, require
 from engine.render.specs import ENROLL
 from engine.render.tiny_embedding import TinyEmbedder
 from engine.training.data.clips import load_clips
 from engine.training.data.contact_sheet import contact_sheet, report
 from engine.training.data.face_embedding import FaceEmbedder
 from engine.training.data.face_track import TrackSettings
+from engine.training.data.labeller import Labeller
+from engine.training.data.mediapipe_reader import MediaPipeReader
 from engine.training.data.prepare import PrepareSettings, Tools, prepare
 from engine.training.data.speech_features import (
     SPEECH_ENCODERS,
@@ -26,7 +30,8 @@ from engine.training.data.speech_features import (
 )
 from engine.training.data.video_folders import Layout
 
-FACE_ENCODERS = ("tiny", "sface", "auraface", "insightface", "clip")
+FACE_ENCODERS = get_args(FaceEncoderName)
+LANDMARKERS = ("bundled", "mediapipe")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,7 @@ class PrepareOptions:
     size: int = 512  # pixels a side of a prepared frame
     shard: str = "0/1"  # see `parse_shard`
     face_encoder: str = "tiny"  # one of FACE_ENCODERS
+    landmarks: str = "bundled"  # one of LANDMARKERS
     speech: str = "tiny"  # one of SPEECH_ENCODERS
     models_dir: Path = Path("models")
     least_frames: int = 25  # a shorter stretch of a video makes no clip
@@ -67,8 +73,11 @@ def prepare_folder(
     if chosen.layout not in get_args(Layout):
         raise ConfigError(f"layout {chosen.layout!r}: wanted one of {', '.join(get_args(Layout))}")
     layout = cast(Layout, chosen.layout)
-    tools = load_tools(chosen.face_encoder, chosen.speech, chosen.models_dir, chosen.threads)
-    records = prepare(videos, out, tools, settings, layout=layout, shard=part, progress=progress)
+    with contextlib.ExitStack() as until_done:
+        tools = load_tools(chosen, until_done)
+        records = prepare(
+            videos, out, tools, settings, layout=layout, shard=part, progress=progress
+        )
     text = report(records)
     (out / f"report_{part[0]}_of_{part[1]}.txt").write_text(text)
     if any(record.clips for record in records):
@@ -88,30 +97,42 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def load_tools(face_encoder: str, speech: str, models_dir: Path, threads: int) -> Tools:
+def load_tools(chosen: PrepareOptions, until_done: contextlib.ExitStack) -> Tools:
     """The networks that preparing needs; the tiny ones come with the package.
 
     Raises:
         ConfigError: an unknown name.
         WeightsError: a network is missing; the message holds the command that brings it.
+        DataError: MediaPipe is not installed.
     """
-    for name, known in ((face_encoder, FACE_ENCODERS), (speech, SPEECH_ENCODERS)):
+    for name, known in (
+        (chosen.face_encoder, FACE_ENCODERS),
+        (chosen.speech, SPEECH_ENCODERS),
+        (chosen.landmarks, LANDMARKERS),
+    ):
         if name not in known:
             raise ConfigError(f"{name!r} is unknown; one of {', '.join(known)}")
-    runtime, weights = load_backend("openvino", threads=threads), EngineConfig().weights
+    models_dir = chosen.models_dir
+    label: Labeller | None = None
+    embed: FaceEmbedder | None = None
+    if chosen.landmarks == "mediapipe":
+        task = require("mediapipe-face", models_dir) / find("mediapipe-face").files[0]
+        label = until_done.enter_context(contextlib.closing(Labeller(task)))
+    if chosen.face_encoder != "tiny":
+        from engine.loaders.face_encoder import load_encoder
+
+        embed = load_encoder(chosen.face_encoder, lambda part: require(part, models_dir))
+    runtime, weights = load_backend("openvino", threads=chosen.threads), EngineConfig().weights
     detector, landmarks, encoder, enroll = (
         runtime.load(spec, weights / f"{spec.name}.onnx")
         for spec in (DETECTOR, LANDMARKS, SPEECH, ENROLL)
     )
-    embed: FaceEmbedder = TinyEmbedder(enroll)
-    if face_encoder != "tiny":
-        from engine.loaders.face_encoder import load_face_encoder
-        from engine.loaders.registry import require
-
-        embed = load_face_encoder(face_encoder, require(face_encoder, models_dir))
     features = (
         streaming_features(StreamingSpeechEncoder(encoder))
-        if speech == "tiny"
-        else hubert_features(speech, models_dir, EngineConfig().speech_hop_ms)
+        if chosen.speech == "tiny"
+        else hubert_features(chosen.speech, models_dir, EngineConfig().speech_hop_ms)
     )
-    return Tools(FaceReader(detector, landmarks), features, embed)
+    reader = FaceReader(detector, landmarks)
+    if label is not None:
+        reader = MediaPipeReader(detector, landmarks, label)
+    return Tools(reader, features, embed or TinyEmbedder(enroll), chosen.landmarks)

@@ -20,7 +20,9 @@ from engine.avatar import AvatarEngine  # noqa: E402
 from engine.config import DiffusionSettings  # noqa: E402
 from engine.errors import ConfigError, WeightsError  # noqa: E402
 from engine.evaluation.student import compare  # noqa: E402
-from engine.loaders.run_card import WEIGHTS, find_run  # noqa: E402
+from engine.loaders.face_encoder import load_encoder  # noqa: E402
+from engine.loaders.registry import find, require  # noqa: E402
+from engine.loaders.run_card import WEIGHTS, FaceSpace, find_run  # noqa: E402
 from engine.loaders.safetensors_header import metadata  # noqa: E402
 from engine.loaders.trained import load_stages  # noqa: E402
 from engine.profiles import load_profile  # noqa: E402
@@ -37,6 +39,8 @@ from engine.training.portraittalk.roll_out import fixed_roll_out  # noqa: E402
 from engine.training.portraittalk.stage_config import load_run_config  # noqa: E402
 from engine.training.portraittalk.system import TalkingSystem  # noqa: E402
 from tests.contracts.small import decoded  # noqa: E402
+from tests.engine.loaders.test_face_encoder import write as write_encoder  # noqa: E402
+from tests.engine.loaders.test_face_encoder import write_clip  # noqa: E402
 from tests.engine.training.stage_runs import SIDE, config_file  # noqa: E402
 from tests.engine.training.stage_runs import run as run_stage  # noqa: E402
 
@@ -187,6 +191,25 @@ def test_a_run_is_drawn_as_its_trainer_samples_it(
     run(path, "joint")
     engine = check_served(path, "joint", portrait)
     assert (engine.config.num_inference_steps, engine.config.diffusion.sampler) == (2, "ddim")
+
+
+def test_a_run_on_faces_and_their_pictures_is_drawn_as_its_trainer_samples_it(
+    portrait: np.ndarray, tmp_path: Path
+) -> None:
+    """FaceID-Plus' projection, on clips prepared with `--face-encoder insightface-clip`."""
+    models, clips = tmp_path / "models", tmp_path / "clips"
+    write_encoder(models / "insightface" / find("insightface").files[0], 512)
+    write_clip(models / "IP-Adapter")
+    pair = load_encoder("insightface-clip", lambda part: require(part, models))
+    write_drawn_clips(clips, people=2, frames=4, size=SIDE, embed=pair)
+    path = trained(tmp_path, clips, model={"projection": "plus"})
+    run(path, "joint")
+    card = find_run([tmp_path / "run"]).card
+    assert card.face == FaceSpace(name=find("faceid-plus-v2").space, width=512 + 5 * 24)
+    engine = check_served(path, "joint", portrait, models_dir=models)
+    assert engine.config.diffusion.face_encoder == "insightface-clip"
+    with pytest.raises(WeightsError, match="insightface, clip"):
+        engine_of(tmp_path / "run", models_dir=clips)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int)
     parser.add_argument("--max-sessions", type=int, dest="max_sessions")
+    parser.add_argument("--capacity", type=int)
     parser.add_argument("--frame-code", action="store_true", default=None, dest="frame_code")
     parser.add_argument("--allow-origin", action="append", dest="allow_origin")
     parser.add_argument("--step-ms", type=float, default=20.0, help="time spent on each frame")

@@ -49,6 +49,7 @@ class ClipCard:
     size: int = 0  # pixels a side
     crop: tuple[float, float, float] = (0.0, 0.0, 0.0)  # centre x, y, side in the video's pixels
     face_encoder: str = "tiny"
+    landmarks: str = "bundled"  # whose: our landmark net's, or "mediapipe"
 
 
 @dataclass(frozen=True, slots=True)

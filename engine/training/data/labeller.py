@@ -55,6 +55,10 @@ class Labeller:
         )
         self.names: tuple[str, ...] = ()
 
+    def close(self) -> None:
+        """Give up its threads and memory; left to the end of the process it ends with a traceback."""
+        self._tool.close()
+
     def __call__(self, rgb: U8) -> FaceLabel | None:
         """Label the clearest face of `rgb` (H, W, 3), or None when there is none."""
         found = self._tool.detect(self._image(rgb))

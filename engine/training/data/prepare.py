@@ -56,6 +56,7 @@ class Tools:
     reader: FaceReader
     features: SpeechFeatures
     embed: FaceEmbedder
+    landmarks: str = "bundled"  # whose the reader's are
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def prepare(
         ConfigError: `out` was prepared with other settings.
     """
     videos = find_videos(root, layout, settings.test_share)[shard[0] :: shard[1]]
-    _same_settings(out, settings, tools.embed.name)
+    _same_settings(out, settings, tools)
     records = []
     for done, video in enumerate(videos):
         progress(done, len(videos), video.name)
@@ -105,16 +106,16 @@ def prepare(
     return records
 
 
-def _same_settings(out: Path, settings: PrepareSettings, face_encoder: str) -> None:
-    framing = {"margin": MARGIN, "lift": LIFT}
-    wanted = {**dataclasses.asdict(settings), "face_encoder": face_encoder, **framing}
+def _same_settings(out: Path, settings: PrepareSettings, tools: Tools) -> None:
+    made_by = {"face_encoder": tools.embed.name, "landmarks": tools.landmarks}
+    wanted = {**dataclasses.asdict(settings), **made_by, "margin": MARGIN, "lift": LIFT}
     path = out / "prepare.json"
     if not path.exists():
         own_folder(out)
         _write_json(path, wanted)
         return
     try:
-        kept = json.loads(path.read_text())
+        kept = {"landmarks": "bundled", **json.loads(path.read_text())}  # it was not always said
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged: {error}") from error
     other = [k for k in wanted if kept.get(k) != wanted[k]]
@@ -218,6 +219,7 @@ def _write_clips(
             size=settings.size,
             crop=(x, y, side),
             face_encoder=tools.embed.name,
+            landmarks=tools.landmarks,
         )
         said = None if sound is None else sound[piece.first * HOP : at * HOP]
         write_clip(out / "clips" / name, card, cut.arrays(said, tools.features), cut.run(frames))

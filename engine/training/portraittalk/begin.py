@@ -48,7 +48,7 @@ def as_prepared(settings: ModelSettings, clips: Sequence[Clip]) -> tuple[ModelSe
     """The settings with the width of the clips' embeddings, and the face encoder's name if it counts.
 
     Raises:
-        DataError: the clips hold embeddings of several face encoders.
+        DataError: the clips hold embeddings of several face encoders, or no patches where they are read.
     """
     if not clips:
         return settings, ""
@@ -59,7 +59,12 @@ def as_prepared(settings: ModelSettings, clips: Sequence[Clip]) -> tuple[ModelSe
             "of them with one"
         )
     if settings.face_embedding == 0:
-        width = clips[0].embeddings.shape[1]
+        width = clips[0].embeddings.shape[1] - settings.config().patch_numbers
+        if width < 1:
+            raise DataError(
+                'the clips hold none of CLIP\'s patches, which projection = "plus" reads; prepare them '
+                "with --face-encoder insightface-clip"
+            )
         settings = dataclasses.replace(settings, face_embedding=width)
     return settings, names[0] if settings.face_encoder else ""
 

@@ -20,7 +20,7 @@ def run_card(
             hold.
     """
     own, origin, config = frozenset(trained), system.origin, system.model.config
-    face = FaceSpace(name=origin.face_encoder, width=config.face_embedding)
+    face = FaceSpace(name=origin.face_encoder, width=config.embedding_width)
     return RunCard(
         stage=stage,
         step=step,

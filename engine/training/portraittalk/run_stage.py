@@ -118,7 +118,7 @@ def talk_data(
         frames=frames,
         masked=settings.masked if masked else 0.0,
         hole_share=settings.holes,
-        embedding=as_prepared(run.model, clips)[0].face_embedding,
+        embedding=as_prepared(run.model, clips)[0].config().embedding_width,
         scale=run.model.output_scale,
         speech=run.model.speech_features if run.model.conditioning == "difftalk" else 0,
     )

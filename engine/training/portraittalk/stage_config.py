@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from engine.audio.speech_encoder import WIDTH
-from engine.config import MotionModules, from_mapping
+from engine.config import Adapter, MotionModules, from_mapping
 from engine.errors import ConfigError
 from engine.loaders.run_card import Stage
-from engine.nets.sd15_config import CodecSizes, Sd15Config
+from engine.nets.sd15_config import ADAPTER_PROJECTION, CodecSizes, Projection, Sd15Config
 
 T = TypeVar("T")
 FACE_EMBEDDING = 512  # numbers, where no clip says how many
@@ -66,7 +66,7 @@ class ModelSettings:
     temporal: bool = True
     reference_writer: Literal["self", "reference_net"] = "self"
     guider: Literal["control_net", "pose_guider"] = "control_net"
-    projection: Literal["faceid", "portrait"] = "faceid"
+    projection: Projection = "faceid"
     face_embedding: int = 0  # numbers of a face embedding; 0: as the clips were prepared
     conditioning: Literal["portraittalk", "difftalk"] = "portraittalk"
     speech_features: int = WIDTH  # of the prepared speech, for "difftalk"
@@ -74,7 +74,7 @@ class ModelSettings:
     history: int = 1  # frames before this one that the attentions see
     motion_modules: MotionModules = "none"  # AnimateDiff's, in IdentityNet
     motion_window: int = 4  # frames before this one that they see
-    adapter: Literal["none", "faceid", "faceid-portrait"] = "none"  # full size: to begin with
+    adapter: Adapter = "none"  # full size: to begin with
     seed: int = 0  # of random weights
 
     def __post_init__(self) -> None:
@@ -82,8 +82,9 @@ class ModelSettings:
             raise ConfigError(f'width={self.width}: wanted more than 0, and size = "small" with it')
         if self.prediction == "velocity" and self.size == "full":
             raise ConfigError('prediction = "velocity" goes with size = "small"')
-        if self.adapter == "faceid-portrait" and self.projection != "portrait":
-            raise ConfigError('adapter = "faceid-portrait" goes with projection = "portrait"')
+        wanted = ADAPTER_PROJECTION.get(self.adapter, self.projection)
+        if self.projection != wanted:
+            raise ConfigError(f'adapter = "{self.adapter}" goes with projection = "{wanted}"')
         self.config()
 
     def config(self, side: int = 512) -> Sd15Config:

@@ -186,6 +186,33 @@ def faceid(sizes: UnetSizes, *, tokens: int, rank: int, embedding: int = 512) ->
     return {n: torch.empty(s, device="meta") for n, s in shapes.items()}
 
 
+def faceid_plus(sizes: UnetSizes, *, rank: int, patch: int = 1280, embedding: int = 512) -> Tensors:
+    """IP-Adapter-FaceID-Plus, first version and v2: FaceID, and four layers that read CLIP's patches."""
+    D = sizes.cross_attention_dim
+    inner = 64 * max(1, D // 64)
+    shapes: dict[str, tuple[int, ...]] = {
+        "proj_in.weight": (D, patch),
+        "proj_in.bias": (D,),
+        "proj_out.weight": (D, D),
+        "proj_out.bias": (D,),
+        "norm_out.weight": (D,),
+        "norm_out.bias": (D,),
+    }
+    for layer in range(4):
+        for norm in ("0.norm1", "0.norm2", "1.0"):
+            shapes |= {f"layers.{layer}.{norm}.{part}": (D,) for part in ("weight", "bias")}
+        shapes[f"layers.{layer}.0.to_q.weight"] = (inner, D)
+        shapes[f"layers.{layer}.0.to_kv.weight"] = (2 * inner, D)
+        shapes[f"layers.{layer}.0.to_out.weight"] = (D, inner)
+        shapes[f"layers.{layer}.1.1.weight"] = (4 * D, D)
+        shapes[f"layers.{layer}.1.3.weight"] = (D, 4 * D)
+    own = {
+        f"image_proj.perceiver_resampler.{n}": torch.empty(s, device="meta")
+        for n, s in shapes.items()
+    }
+    return own | faceid(sizes, tokens=4, rank=rank, embedding=embedding)
+
+
 def lcm_lora(sizes: UnetSizes, rank: int) -> Tensors:
     """LCM-LoRA: names with underscores, an alpha a layer."""
     with torch.device("meta"):
@@ -247,6 +274,7 @@ def full_table() -> dict[str, dict[str, list[int]]]:
     files["single_file"] = single_file(parts["unet"], parts["vae"], parts["text"], config)
     files["faceid"] = faceid(config.unet, tokens=4, rank=128)
     files["faceid_portrait"] = faceid(config.unet, tokens=16, rank=0)
+    files["faceid_plus_v2"] = faceid_plus(config.unet, rank=128)
     files["lcm_lora"] = lcm_lora(config.unet, 64)
     files["hubert_base"] = hubert(HubertConfig(), "meta")
     files["hubert_large"] = hubert(HubertConfig(**HUBERT_LARGE), "meta")

@@ -19,8 +19,10 @@ from engine.errors import WeightsError  # noqa: E402
 from engine.face.topology import LEFT_LIDS, OVAL, RIGHT_LIDS  # noqa: E402
 from engine.loaders.face_encoder import (  # noqa: E402
     TEMPLATE,
+    FaceAndPicture,
     align,
     check_space,
+    load_encoder,
     load_face_encoder,
 )
 from engine.loaders.files import Damaged, WrongFamily  # noqa: E402
@@ -28,6 +30,25 @@ from engine.loaders.registry import find, require  # noqa: E402
 from tests.engine.loaders.layouts import save  # noqa: E402
 
 pytestmark = pytest.mark.train
+
+
+def write_clip(folder: Path, *, patch: int = 16, hidden: int = 24) -> CLIPVisionModelWithProjection:
+    """A tiny random image encoder of CLIP's in the folder of its checkpoint."""
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=hidden,
+        intermediate_size=32,
+        projection_dim=24,
+        patch_size=patch,
+        image_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+    )
+    net = CLIPVisionModelWithProjection(config).eval()
+    place = (folder / find("clip").files[0]).parent
+    save(net.state_dict(), place / "model.safetensors")
+    (place / "config.json").write_text(json.dumps(config.to_dict()))
+    return net
 
 
 def write(path: Path, width: int, side: int = 112) -> None:
@@ -69,7 +90,8 @@ def test_the_face_is_brought_to_the_template() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "width"), [("sface", 128), ("auraface", 512), ("insightface", 512)]
+    ("name", "width"),
+    [("sface", 128), ("auraface", 512), ("insightface", 512), ("antelopev2", 512)],
 )
 def test_each_encoder_gives_unit_vectors_of_its_width(
     tmp_path: Path, name: str, width: int
@@ -80,6 +102,12 @@ def test_each_encoder_gives_unit_vectors_of_its_width(
     vector = encoder(rgb, face((40, 40), 1.0))
     assert (encoder.name, encoder.width, vector.shape) == (find(name).space, width, (width,))
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+    fed = np.array(
+        [200, 90, 40], np.float32
+    )  # red first, as InsightFace's and OpenCV's own code feed
+    fed = fed if name == "sface" else (fed - 127.5) / 127.5
+    wanted = fed @ np.random.default_rng(0).normal(size=(3, width))
+    np.testing.assert_allclose(vector, wanted / np.linalg.norm(wanted), atol=1e-5)
 
 
 def test_refusals(tmp_path: Path) -> None:
@@ -94,7 +122,7 @@ def test_refusals(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(Damaged, match="damaged or no ONNX file"):
         load_face_encoder("sface", tmp_path / "sface")
-    with pytest.raises(WeightsError, match="known: sface, auraface, insightface, clip"):
+    with pytest.raises(WeightsError, match="known: sface, auraface, insightface, antelopev2, clip"):
         load_face_encoder("arcface", tmp_path)
 
 
@@ -107,13 +135,8 @@ def test_another_embedding_space_is_refused_even_at_the_same_width() -> None:
 
 def test_clip_stands_in_for_a_face_encoder(tmp_path: Path) -> None:
     """The paper's ablation: an image encoder whose embedding sees the head, wherever it is."""
+    net = write_clip(tmp_path / "IP-Adapter")
     folder = (tmp_path / "IP-Adapter" / find("clip").files[0]).parent
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "projection_dim": 24, "patch_size": 8}
-    config = CLIPVisionConfig(**sizes, image_size=32, num_hidden_layers=2, num_attention_heads=2)
-    net = CLIPVisionModelWithProjection(config).eval()
-    save(net.state_dict(), folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config.to_dict()))
     encoder = load_face_encoder("clip", require("clip", tmp_path))
     assert (encoder.name, encoder.width) == ("clip-vit-h-14", 24)
 
@@ -137,3 +160,32 @@ def test_clip_stands_in_for_a_face_encoder(tmp_path: Path) -> None:
         load_face_encoder("clip", require("clip", tmp_path))
     with pytest.raises(WrongFamily, match="same-looking vectors"):
         check_space(find("clip").space, find("faceid").space)
+
+
+def test_a_pair_gives_the_face_and_what_clip_sees_of_it(tmp_path: Path) -> None:
+    """FaceID-Plus' own code: the aligned face at CLIP's size, the last layer but one."""
+    net = write_clip(tmp_path / "IP-Adapter")
+    write(tmp_path / "insightface" / find("insightface").files[0], 512)
+    pair = load_encoder("insightface-clip", lambda part: require(part, tmp_path))
+    assert isinstance(pair, FaceAndPicture)
+    assert (pair.name, pair.width) == (find("faceid-plus-v2").space, 512 + 5 * 24)
+    rgb = np.random.default_rng(1).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    alone = load_face_encoder("insightface", tmp_path / "insightface")
+    small = face((30, 40), 32 / 112)  # the template's points at CLIP's 32 pixels a side
+    given = pair(rgb, small)
+    np.testing.assert_array_equal(given[:512], alone(rgb, small))
+
+    shorter = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(**{**net.config.to_dict(), "num_hidden_layers": 2})
+    ).eval()
+    shorter.load_state_dict(net.state_dict(), strict=False)
+    pixels = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32)(
+        Image.fromarray(rgb[40:72, 30:62]), return_tensors="pt"
+    ).pixel_values
+    with torch.no_grad():
+        seen, nothing = (
+            shorter.vision_model(pixel_values=x).last_hidden_state[0].numpy()
+            for x in (pixels, torch.zeros_like(pixels))
+        )
+    np.testing.assert_allclose(given[512:].reshape(5, 24), seen, atol=1e-4)
+    np.testing.assert_allclose(pair.nothing, nothing, atol=1e-5)

@@ -1,5 +1,6 @@
 """Full-size networks on the meta device against the committed table of the public files."""
 
+import dataclasses
 import json
 from math import prod
 from pathlib import Path
@@ -56,6 +57,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         "whole.safetensors": "single_file",
         "faceid.bin": "faceid",
         "portrait.bin": "faceid_portrait",
+        "plus.bin": "faceid_plus_v2",
         "lcm.safetensors": "lcm_lora",
         "base/pytorch_model.bin": "hubert_base",
         "large/pytorch_model.bin": "hubert_large",
@@ -125,6 +127,10 @@ def test_identity_adapters_and_few_step_lora_fit_the_full_unet(shelf: Path) -> N
         opened = ip_adapter.read_ip_adapter(shelf / "portrait.bin")
         assert opened.tokens == 16
         assert ip_adapter.install(opened, unet, portrait) == 0
+        plus = IdentityProjection.build(dataclasses.replace(FULL, projection="plus"))
+        opened = ip_adapter.read_ip_adapter(shelf / "plus.bin")
+        assert (opened.kind, opened.patch) == ("plus", 1280)
+        assert ip_adapter.install(opened, unet, plus) == 128
         assert lora.fuse_lora(unet.unet, shelf / "lcm.safetensors") == 278
     own = [unet.unet.get_submodule(name) for name in unet.unet.attn_processors]
     assert len(own) == 32
@@ -135,7 +141,12 @@ def test_identity_adapters_and_few_step_lora_fit_the_full_unet(shelf: Path) -> N
 
 def test_file_sizes_agree_with_the_public_listings() -> None:
     """Half-precision bytes of the table's numbers, without a file's header."""
-    listed = {"faceid": 96.7e6, "faceid_portrait": 64_586_623, "lcm_lora": 134_621_556}
+    listed = {
+        "faceid": 96.7e6,
+        "faceid_plus_v2": 156_558_509,
+        "faceid_portrait": 64_586_623,
+        "lcm_lora": 134_621_556,
+    }
     for name, size in listed.items():
         numbers = sum(prod(shape) for shape in TABLE[name].values())
         assert 2 * numbers == pytest.approx(size, rel=0.0015)

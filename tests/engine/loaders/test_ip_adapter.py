@@ -10,10 +10,11 @@ from engine.loaders.ip_adapter import install, read_ip_adapter  # noqa: E402
 from engine.nets.identity_unet import IdentityUnet  # noqa: E402
 from engine.nets.projection import IdentityProjection  # noqa: E402
 from engine.nets.sd15_config import Sd15Config  # noqa: E402
-from tests.engine.loaders.layouts import faceid, random, save, save_nested  # noqa: E402
+from tests.engine.loaders.layouts import faceid, faceid_plus, random, save, save_nested  # noqa: E402
 
 pytestmark = pytest.mark.train
 SMALL = Sd15Config.small()
+PLUS = dataclasses.replace(SMALL, projection="plus")
 
 
 def networks(config: Sd15Config = SMALL) -> tuple[IdentityUnet, IdentityProjection]:
@@ -73,9 +74,6 @@ def test_every_tensor_of_the_file_is_installed_where_it_belongs(tmp_path: Path) 
 
 def test_another_kind_of_adapter_is_refused(tmp_path: Path) -> None:
     tensors = random(faceid(SMALL.unet, tokens=4, rank=0), 1)
-    plus = {**tensors, "image_proj.perceiver_resampler.proj_in.weight": torch.ones(2, 2)}
-    with pytest.raises(WrongFamily, match="FaceID-Plus"):
-        read_ip_adapter(save_nested(plus, tmp_path / "plus.bin"))
     plain = {n: t for n, t in tensors.items() if n != "image_proj.proj.2.weight"}
     with pytest.raises(WrongFamily, match="for images, not for faces"):
         read_ip_adapter(save_nested(plain, tmp_path / "plain.bin"))
@@ -93,6 +91,29 @@ def test_sizes_that_do_not_fit_are_refused_in_words(tmp_path: Path) -> None:
     path = save_nested(random(faceid(xl, tokens=4, rank=0), 1), tmp_path / "xl.bin")
     with pytest.raises(WrongFamily, match="tokens 64 wide, wanted 32"):
         install(read_ip_adapter(path), unet, projection)
+
+
+def test_plus_goes_with_its_own_projection_alone(tmp_path: Path) -> None:
+    tensors = random(faceid_plus(SMALL.unet, rank=4, patch=24), 1)
+    adapter = read_ip_adapter(save_nested(tensors, tmp_path / "plus.bin"))
+    unet, projection = networks()
+    with pytest.raises(WrongFamily, match="reads CLIP's patches 24 wide.*set projection to plus"):
+        install(adapter, unet, projection)
+    unet, projection = networks(PLUS)
+    with pytest.raises(
+        WrongFamily, match="reads none of CLIP's.*24 wide; set projection to faceid"
+    ):
+        install(read_ip_adapter(written(tmp_path)), unet, projection)
+    other = random(faceid_plus(SMALL.unet, rank=0, patch=16), 1)
+    with pytest.raises(WrongFamily, match="patches 16 wide, the configuration reads .* 24 wide"):
+        install(read_ip_adapter(save_nested(other, tmp_path / "other.bin")), unet, projection)
+    del tensors["image_proj.perceiver_resampler.layers.2.0.to_kv.weight"]
+    cut = read_ip_adapter(save(tensors, tmp_path / "cut.safetensors"))
+    with pytest.raises(WrongFamily, match="lacks 1 tensors, the first .*layers.2.0.to_kv"):
+        install(cut, unet, projection)
+    assert install(adapter, unet, projection) == 32 * 4
+    kept = projection.state_dict()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in adapter.image_proj.items())
 
 
 def test_layers_that_are_not_here_are_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from diffusers import (  # noqa: E402
     StableDiffusionControlNetPipeline,
     UNet2DConditionModel,
 )
+from diffusers.models.embeddings import IPAdapterFaceIDPlusImageProjection  # noqa: E402
 from torch import Tensor  # noqa: E402
 from transformers import CLIPTextModel  # noqa: E402
 
@@ -29,10 +30,17 @@ from engine.nets.conditions import Conditions, Guidance  # noqa: E402
 from engine.nets.control_net import AnimateControlNet  # noqa: E402
 from engine.nets.identity_unet import IdentityUnet  # noqa: E402
 from engine.nets.portraittalk import Networks, PortraitTalkModel  # noqa: E402
-from engine.nets.projection import IdentityProjection  # noqa: E402
+from engine.nets.projection import IdentityProjection, PlusProjection  # noqa: E402
 from engine.nets.sd15_config import Sd15Config  # noqa: E402
 from engine.nets.sd_codec import SdCodec  # noqa: E402
-from tests.engine.loaders.layouts import faceid, lcm_lora, random, save, save_nested  # noqa: E402
+from tests.engine.loaders.layouts import (  # noqa: E402
+    faceid,
+    faceid_plus,
+    lcm_lora,
+    random,
+    save,
+    save_nested,
+)
 
 pytestmark = pytest.mark.train
 
@@ -58,6 +66,8 @@ class Case:
     ids: Tensor
     nobody: Tensor
     embeddings: Tensor
+    patches: Tensor
+    nothing: Tensor
     image: Tensor
     latents: Tensor
 
@@ -69,6 +79,8 @@ def case() -> Case:
         torch.randint(0, 512, (1, 77), generator=g),
         torch.randint(0, 512, (1, 77), generator=g),
         torch.nn.functional.normalize(torch.randn(1, 2, 512, generator=g), dim=-1),
+        torch.randn(1, 2, 5, 24, generator=g),
+        torch.randn(5, 24, generator=g),
         torch.rand(1, 3, 64, 64, generator=g),
         torch.randn(1, 4, 8, 8, generator=g),
     )
@@ -111,6 +123,10 @@ def theirs(
         str(adapter.parent), subfolder=None, weight_name=adapter.name, image_encoder_folder=None
     )
     pipeline.set_ip_adapter_scale(STRENGTH)
+    layer = unet.encoder_hid_proj.image_projection_layers[0]
+    if isinstance(layer, IPAdapterFaceIDPlusImageProjection):
+        layer.clip_embeds = torch.cat([case.nothing.expand_as(case.patches), case.patches])
+        layer.shortcut = True  # of version 2
     if lora is not None:
         pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name, adapter_name="few")
         pipeline.set_adapters([n for n in ("faceid_0", "few") if n in pipeline.unet.peft_config])
@@ -138,8 +154,7 @@ def ours(
 ) -> Any:
     """The same through our loaders and networks."""
     opened = read_ip_adapter(adapter)
-    kind = "faceid" if opened.tokens == 4 else "portrait"
-    config = dataclasses.replace(Sd15Config.small(), projection=kind)
+    config = dataclasses.replace(Sd15Config.small(), projection=opened.kind)
     source = Sd15Files(files if layout == "folder" else files / "whole.safetensors")
     networks = Networks(
         unet=IdentityUnet(source.unet(config.unet), config),
@@ -153,7 +168,11 @@ def ours(
     if lora is not None:
         fuse_lora(model.unet.unet, lora)
     with torch.no_grad():
-        people = torch.cat([torch.zeros_like(case.embeddings), case.embeddings])
+        person = case.embeddings
+        if isinstance(model.projection, PlusProjection):
+            person = torch.cat([person, case.patches.flatten(2)], -1)
+            model.projection.nothing.copy_(case.nothing)
+        people = torch.cat([torch.zeros_like(person), person])
         conditions = Conditions(
             text=model.read(torch.cat([case.nobody, case.ids])),
             identity=model.identify(people),
@@ -184,6 +203,7 @@ def ours(
         ("folder", "faceid", False, False),
         ("single", "portrait", True, True),
         ("single", "faceid", True, False),
+        ("folder", "plus", False, True),
     ],
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
@@ -191,7 +211,13 @@ def test_one_run_equals_diffusers(
     tiny_files: Path, tmp_path: Path, case: Case, layout: Layout, kind: str, few: bool, tiny: bool
 ) -> None:
     sizes = Sd15Config.small().unet
-    shapes = faceid(sizes, tokens=4 if kind == "faceid" else 16, rank=8 if kind == "faceid" else 0)
+    shapes = (
+        faceid_plus(sizes, rank=8, patch=24)
+        if kind == "plus"
+        else faceid(sizes, tokens=4, rank=8)
+        if kind == "faceid"
+        else faceid(sizes, tokens=16, rank=0)
+    )
     adapter = save_nested(random(shapes, 1), tmp_path / "adapter.bin")
     lora = save(few_steps(), tmp_path / "lora.safetensors") if few else None
     wanted, wanted_picture = theirs(tiny_files, layout, adapter, lora, case, tiny)

@@ -48,7 +48,7 @@ def test_ids_are_unique_and_every_row_names_licence_and_command() -> None:
     assert len({c.id for c in CHECKPOINTS}) == len(CHECKPOINTS)
     for row in rows(Path("m"), cache=Path("nowhere")):
         assert row.licence
-        assert row.command.startswith(("hf download ", "copy your "))
+        assert row.command.startswith(("hf download ", "copy your ", "curl -L "))
         assert not row.present
 
 
@@ -71,6 +71,30 @@ def test_full_precision_or_the_other_file_type_serves_too(tmp_path: Path) -> Non
     folder = tmp_path / "ControlNetMediaPipeFace" / "diffusion_sd15"
     put(folder, "config.json", "diffusion_pytorch_model.safetensors")
     assert locate(find("control-mediapipe-face"), tmp_path, cache=tmp_path / "none")
+
+
+@pytest.mark.parametrize(("one", "other"), [("auraface", "antelopev2"), ("lcm-lora", "tcd-lora")])
+def test_of_two_files_of_one_name_the_folder_says_which_it_is(
+    one: str, other: str, tmp_path: Path
+) -> None:
+    """Their shapes agree too: in the models folder itself one would pass for the other."""
+    assert find(one).files == find(other).files
+    put(tmp_path, *find(one).files)
+    none = tmp_path / "none"
+    assert locate(find(one), tmp_path, cache=none) is None
+    put(tmp_path / one, *find(one).files)
+    assert locate(find(one), tmp_path, cache=none) == tmp_path / one
+    assert locate(find(other), tmp_path, cache=none) is None
+
+
+@pytest.mark.parametrize(("name", "pack"), [("insightface", "buffalo_l"), ("antelopev2",) * 2])
+def test_a_pack_is_found_where_insightface_itself_keeps_it(
+    name: str, pack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    kept = tmp_path / ".insightface" / "models" / pack
+    put(kept, *find(name).files)
+    assert locate(find(name), tmp_path / "models", cache=tmp_path / "none") == kept
 
 
 def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:

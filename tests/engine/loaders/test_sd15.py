@@ -115,6 +115,22 @@ def test_one_file_of_version_2_has_another_text_encoder(copied: Path) -> None:
         Sd15Files(copied / "whole.safetensors").text(SMALL.text)
 
 
+def test_one_file_that_lacks_a_part_or_has_other_inputs_is_refused(copied: Path) -> None:
+    path = copied / "whole.safetensors"
+    whole = load_file(path)
+    save({n: t for n, t in whole.items() if not n.startswith("first_stage")}, path)
+    with pytest.raises(WrongFamily, match="has no autoencoder in it.*bring sd-vae-ft-mse"):
+        Sd15Files(path).vae(SMALL.codec)
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    save({**whole, first: torch.zeros(16, 9, 3, 3)}, path)
+    with pytest.raises(WrongFamily, match="in_channels is 9, wanted 4; this is an inpainting"):
+        Sd15Files(path).unet(SMALL.unet)
+    del whole["model.diffusion_model.input_blocks.1.0.in_layers.0.weight"]
+    save(whole, path)
+    with pytest.raises(WrongFamily, match="lacks 1 tensors, the first down_blocks.0.resnets.0"):
+        Sd15Files(path).unet(SMALL.unet)
+
+
 def test_a_file_that_is_no_stable_diffusion_is_refused(tmp_path: Path) -> None:
     save({"weight": torch.ones(3)}, tmp_path / "x.safetensors")
     with pytest.raises(WrongFamily, match="it has no UNet"):

@@ -45,7 +45,7 @@ def test_calm_is_an_option_of_every_engine(profile: str) -> None:
         ("tiny", {}, {"guidance_scale": 2.0, "sampler": "ddim"}, "guidance_scale, sampler"),
         ("huge", {}, {}, "'tiny', 'sd15'"),
         ("sd15", {}, {"guidance_scale": 99.0}, "guidance_scale=99"),
-        ("sd15", {}, {"adapter": "faced"}, "'faceid', 'faceid-portrait', 'none'"),
+        ("sd15", {}, {"adapter": "faced"}, "'faceid-portrait', 'faceid-plus-v2', 'none'"),
         ("sd15", {"num_inference_steps": 0}, {}, "num_inference_steps=0"),
         ("sd15", {}, {"conditioning": "difftlk"}, "'portraittalk', 'difftalk'"),
         ("sd15", {"speech": "wav2vec"}, {}, "'tiny', 'hubert-base', 'hubert-large'"),

@@ -33,6 +33,7 @@ from tests.engine.loaders.layouts import lcm_lora, random, save, write_sd15  # n
 
 pytestmark = pytest.mark.train
 SMALL = Sd15Config.small()
+LORA = "pytorch_lora_weights.safetensors"
 TIMES = tuple(int(t) for t in set_steps(make_scheduler("ddim", trailing=True), 4))
 OWN = RunSampling(sampler="ddim", trailing=True, num_inference_steps=4, times=TIMES, guidable=False)
 
@@ -113,6 +114,8 @@ def test_a_face_encoder_is_known_by_its_space_and_its_numbers(tmp_path: Path) ->
         ("tiny", 512, "tiny"),
         ("sface", 128, "sface"),
         ("insightface-buffalo_l", 512, "insightface"),
+        ("insightface-antelopev2", 512, "antelopev2"),
+        ("insightface-buffalo_l+clip-vit-h-14", 632, "insightface-clip"),
     ):
         folder = write(tmp_path / name, card(face=FaceSpace(name=name, width=width)))
         assert encoder_of(find_run([folder])) == encoder
@@ -181,7 +184,7 @@ def test_a_few_step_lora_is_added_to_what_was_trained(tmp_path: Path) -> None:
     write(folder, plain, **{name: torch.full((16, 16), 0.5)})
     made = []
     for seed, sampler in ((1, "lcm"), (2, "lcm"), (0, "ddim")):
-        save(random(lcm_lora(SMALL.unet, 2), seed), models / "pytorch_lora_weights.safetensors")
+        save(random(lcm_lora(SMALL.unet, 2), seed), models / "lcm-lora" / LORA)
         config = make_config(
             "sd15",
             {"threads": 1},
@@ -193,7 +196,7 @@ def test_a_few_step_lora_is_added_to_what_was_trained(tmp_path: Path) -> None:
     one, other, none = made
     assert torch.equal(none, torch.full((16, 16), 0.5)), "the trained weight"
     assert not torch.equal(one, other)
-    lora = load_file(models / "pytorch_lora_weights.safetensors")
+    lora = load_file(models / "lcm-lora" / LORA)
     assert any("attn1_to_q" in key for key in lora)
 
 

@@ -11,9 +11,18 @@ import pytest
 from PIL import Image
 
 from engine.audio.speech_encoder import WIDTH
+from engine.backends import load_backend
+from engine.config import EngineConfig
 from engine.errors import ConfigError, DataError, MediaError
 from engine.face.candidates import FaceCrop
-from engine.face.detector import Face, face_box
+from engine.face.detector import (
+    DETECTOR,
+    LANDMARKS,
+    Face,
+    FaceReader,
+    aligned_crop,
+    face_box,
+)
 from engine.face.framing import cut_square
 from engine.face.head_mask import head_mask
 from engine.training.commands import PrepareOptions, parse_shard, prepare_folder
@@ -21,6 +30,8 @@ from engine.training.data.clips import Clip, load_clips
 from engine.training.data.contact_sheet import contact_sheet, report
 from engine.training.data.face_masks import holes, lower_face_mask
 from engine.training.data.face_track import TrackSettings, track
+from engine.training.data.labeller import FaceLabel
+from engine.training.data.mediapipe_reader import MediaPipeReader
 from engine.training.data.prepare import PrepareSettings, Tools, prepare
 from engine.training.data.talking_video import HOP, frames_at, sound_of
 from engine.training.data.video_folders import find_videos, held_out
@@ -353,6 +364,15 @@ def test_other_settings_need_another_folder(tmp_path: Path) -> None:
     other = dataclasses.replace(SETTINGS, size=128)
     with pytest.raises(ConfigError, match="other settings"):
         prepare(tmp_path / "v", tmp_path / "out", tools(), other)
+    (clip,) = load_clips(tmp_path / "out")
+    assert clip.card.landmarks == "bundled"
+    kept = json.loads((tmp_path / "out/prepare.json").read_text())
+    del kept["landmarks"]  # as it was written before there was a choice
+    (tmp_path / "out/prepare.json").write_text(json.dumps(kept))
+    prepare(tmp_path / "v", tmp_path / "out", tools(), SETTINGS)
+    mixed = dataclasses.replace(tools(), landmarks="mediapipe")
+    with pytest.raises(ConfigError, match=r"other settings \(landmarks\)"):
+        prepare(tmp_path / "v", tmp_path / "out", mixed, SETTINGS)
 
 
 def test_damaged_clips_are_named(tmp_path: Path) -> None:
@@ -386,3 +406,34 @@ def test_the_real_networks_prepare_a_portrait_that_moves(tmp_path: Path) -> None
     assert moved[0] == pytest.approx(7 / clip.card.crop[2], abs=0.006)
     assert (tmp_path / "out/contact_sheet.png").exists()
     assert (tmp_path / "out/report_0_of_1.txt").read_text() == text
+
+
+def test_what_mediapipe_sees_in_a_turned_crop_is_placed_in_the_picture() -> None:
+    """Its stand-in reads with our own networks what it is shown, and sees only faces larger than 150."""
+    backend, bundled = load_backend("openvino", threads=1), EngineConfig().weights
+    graphs = [backend.load(spec, bundled / f"{spec.name}.onnx") for spec in (DETECTOR, LANDMARKS)]
+    own, shown = FaceReader(*graphs), []
+
+    def label(rgb: np.ndarray) -> FaceLabel | None:
+        shown.append(rgb)
+        seen = own.faces(rgb)
+        if not seen or seen[0].side < 150:
+            return None
+        pose = np.eye(4, dtype=np.float32)
+        pose[:3, :3] = [[np.cos(0.2), 0, np.sin(0.2)], [0, 1, 0], [-np.sin(0.2), 0, np.cos(0.2)]]
+        points = np.concatenate([seen[0].landmarks / rgb.shape[0], np.zeros((478, 1))], 1)
+        return FaceLabel(points.astype(np.float32), np.full(52, 0.25, np.float32), pose)
+
+    reader = MediaPipeReader(*graphs, label)  # type: ignore[arg-type]
+    with Image.open(Path(__file__).parents[3] / "server/data/astronaut.png") as whole:
+        turned = np.asarray(whole.convert("RGB").rotate(20))
+    (face,), (wanted,) = reader.faces(turned), own.faces(turned)
+    assert {rgb.shape for rgb in shown} == {(512, 512, 3)}
+    error = np.linalg.norm(face.landmarks - wanted.landmarks, axis=1).mean()
+    assert error < 0.02 * wanted.side
+    assert (face.yaw, face.pitch) == pytest.approx((0.2, 0.0), abs=1e-5)
+    assert face.roll == pytest.approx(wanted.roll, abs=0.03)
+    assert face.scores.max() == 0.25
+    crop = aligned_crop(face.landmarks)
+    far = reader.look(Image.fromarray(turned), dataclasses.replace(crop, side=6 * crop.side))
+    assert far.confidence == 0
