@@ -24,10 +24,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 from tqdm import tqdm
@@ -36,13 +36,15 @@ from benchmarks.appearance import appearance, meeting, sheets
 from benchmarks.environment import describe, print_header, print_json
 from engine.audio.sound_file import read_audio
 from engine.avatar import AvatarEngine
-from engine.config import EngineConfig
+from engine.config import FPS, EngineConfig
 from engine.errors import PortraitRefused
 from engine.evaluation.identity import IdentityScore
+from engine.evaluation.track import follow
 from engine.face.image_file import decode_image
 from engine.face.landmarks import lip_gap
 from engine.offline.video import frames_of
 from engine.training.data.labeller import Labeller
+from engine.training.data.talking_video import frames_at
 
 
 def pixels(label: Labeller, rgb: np.ndarray) -> np.ndarray | None:
@@ -114,16 +116,10 @@ def judge(
 
 def real_talker(clip: Path, label: Labeller, seconds: float) -> dict[str, float]:
     """Spread and meeting of the lips of a film of a talking face."""
-    gaps = []
-    with av.open(str(clip)) as film:
-        for frame in film.decode(video=0):
-            if frame.time is None or frame.time > seconds:
-                break
-            rgb = frame.to_ndarray(format="rgb24")
-            if (points := pixels(label, rgb)) is not None:
-                gaps.append(float(lip_gap(points)))
+    track = follow(islice(frames_at(clip), round(seconds * FPS) + 1), label=label)
+    gaps = track.lips[track.found, 0]
     low, high = np.percentile(gaps, [10, 90])
-    return {"gap_spread": round(float(high - low), 4), "meeting": round(meeting(np.array(gaps)), 3)}
+    return {"gap_spread": round(float(high - low), 4), "meeting": round(meeting(gaps), 3)}
 
 
 def summary(rows: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -20,7 +20,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -30,58 +29,19 @@ from engine.backends import load_backend
 from engine.config import EngineConfig
 from engine.enroll import Identity
 from engine.evaluation.head_figures import AXES, FIGURES, HeadFigures, head_figures
-from engine.evaluation.lip_reader import enlarge, read_frames
 from engine.evaluation.motion import load as load_motion
-from engine.face.detector import DETECTOR, LANDMARKS, FaceReader, aligned_crop, eye_roll
+from engine.evaluation.track import follow, own_reader
 from engine.face.landmarks import head_shift
 from engine.motion.idle import IdleLife
 from engine.motion.retarget import FaceBasis, turn_head
 from engine.offline.motion_file import run
 from engine.offline.video import frames_of
 from engine.training.data.labeller import Labeller
-from engine.training.face.dataset import head_angles
+from engine.training.data.talking_video import frames_at
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
 _SCALE = np.array([100, 100], np.float32)  # percent
-
-
-class HeadReader:
-    """Reads the head in a film, frame by frame.
-
-    Args:
-        reader: the project's own landmark net.
-        label: the public landmarker, which then reads in its place.
-    """
-
-    def __init__(self, reader: FaceReader, label: Labeller | None = None) -> None:
-        self._reader, self._label = reader, label
-
-    def track(self, frames: Iterable[RgbImage]) -> F32:
-        """Pose (T, 5) of frames (H, W, 3) in the order of `AXES`, shifts from the median face."""
-        angles, points = [], []
-        for turned, face in self._faces(frames):
-            angles.append(turned)
-            points.append(face)
-        usual = np.median(points, 0).astype(np.float32)
-        shifts = [head_shift(usual, face)[1:3] * _SCALE for face in points]
-        return np.concatenate([np.degrees(angles), shifts], 1).astype(np.float32)
-
-    def _faces(self, frames: Iterable[RgbImage]) -> Iterable[tuple[list[float], F32]]:
-        """Yaw, pitch, roll and landmarks (478, 2) of each frame; as before where no face is found."""
-        last: tuple[list[float], F32] | None = None
-        for rgb in frames:
-            if self._label is not None:
-                found = self._label(enlarge(rgb))
-                if found is not None:
-                    points = found.landmarks[:, :2] * np.array(rgb.shape[1::-1], np.float32)
-                    last = [*head_angles(found.pose), eye_roll(points)], points
-            else:
-                at = self._reader.read(rgb).face.landmarks if last is None else last[1]
-                face = self._reader.look(Image.fromarray(rgb), aligned_crop(at))
-                last = [face.yaw, face.pitch, face.roll], face.landmarks
-            if last is not None:
-                yield last
 
 
 def asked(pose: F32, identity: Identity, depth: F32) -> F32:
@@ -101,14 +61,14 @@ class Bench:
     def __init__(self, config: EngineConfig, label: Labeller | None) -> None:
         self._config = config
         backend = load_backend(config.backend, threads=config.threads)
-        reader = FaceReader(
-            backend.load(DETECTOR, config.weights / "detector.onnx"),
-            backend.load(LANDMARKS, config.weights / "landmarks.onnx"),
-        )
-        self.reader = HeadReader(reader, label)
+        self._reader, self._label = own_reader(config), label
         self._depth = FaceBasis.load(config.weights / "basis.npz").depth
         self._networks = load_motion(config, config.threads)
         self._enroller = AvatarEngine.load(config, backend)
+
+    def read(self, frames: Iterable[RgbImage]) -> F32:
+        """Pose (T, 5) in the order of `AXES` in frames (H, W, 3), shifts from the median face."""
+        return follow(frames, self._reader, self._label).head
 
     def energy(self, pcm: F32) -> F32:
         """How strongly each frame of a sound (N,) is spoken: (T,)."""
@@ -118,8 +78,8 @@ class Bench:
     def driven(self, film: Path, seeds: int, *, drawn: bool) -> dict[str, list[HeadFigures]]:
         """Figures of the speaker of `film`, and of the product with his sound, one for each seed."""
         pcm, energy = read_audio(film), self.energy(read_audio(film))
-        first = next(iter(read_frames(film)))
-        filmed = self.reader.track(read_frames(film))
+        first = next(frames_at(film))
+        filmed = self.read(frames_at(film))
         length = min(len(filmed), len(energy))
         figures = {"filmed": [head_figures(filmed[:length], energy[:length])]}
         identity = self._enroller.enroll(first)
@@ -131,7 +91,7 @@ class Bench:
             if drawn:
                 engine = AvatarEngine.load(dataclasses.replace(self._config, calm=calm))
                 shown = (frame.rgb for frame in frames_of(engine, identity, pcm))
-                track = self.reader.track(shown)
+                track = self.read(shown)
                 figures[f"{name}, drawn"] = [head_figures(track, energy[: len(track)])]
         return figures
 

@@ -12,7 +12,7 @@ on p, b, m of recorded English; does a filmed speaker, driven by his own sound, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,16 +38,17 @@ from engine.evaluation.lip_figures import (
     rule_coefficients,
     span_minima,
 )
-from engine.evaluation.lip_reader import LipReader, read_frames
 from engine.evaluation.motion import load as load_motion
 from engine.evaluation.spoken import recorded, unseen_voices
-from engine.face.detector import DETECTOR, LANDMARKS, FaceReader
+from engine.evaluation.track import follow, own_reader
 from engine.face.landmarks import lip_gap, mouth_width
 from engine.motion.retarget import FaceBasis, retarget
 from engine.offline.motion_file import run
 from engine.offline.video import frames_of
 from engine.training.data.labeller import Labeller
+from engine.training.data.talking_video import frames_at
 from engine.training.speech.espeak import Espeak
+from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
 # Shares are also told at other thresholds and for spans that were not chosen.
@@ -65,18 +66,15 @@ class Bench:
         self._label = label
         backend = load_backend(config.backend, threads=config.threads)
         self.engine = AvatarEngine.load(config, backend)
-        self._reader = FaceReader(
-            backend.load(DETECTOR, config.weights / "detector.onnx"),
-            backend.load(LANDMARKS, config.weights / "landmarks.onnx"),
-        )
+        self._reader = own_reader(config)
         self.basis = FaceBasis.load(config.weights / "basis.npz")
         self.encoder, self.decoder = load_motion(config, config.threads)
         images = [np.asarray(Image.open(path).convert("RGB")) for path in portraits]
         self.identities = [self.engine.enroll(rgb) for rgb in images]
 
-    def lips(self) -> LipReader:
-        """A reader for one face."""
-        return LipReader(self._reader, self._label)
+    def read(self, frames: Iterable[RgbImage]) -> F32:
+        """Gap and width (T, 2) of the lips in frames (H, W, 3)."""
+        return follow(frames, self._reader, self._label).lips
 
     def rendered(self, identity: Any, pcm: F32) -> F32:
         """Gap (T,) read back from the frames of `pcm`."""
@@ -84,8 +82,7 @@ class Bench:
 
     def drawn(self, identity: Any, pcm: F32) -> F32:
         """Gap and width (T, 2) read back from the frames of `pcm`."""
-        lips = self.lips()
-        return np.array([lips.read(f.rgb) for f in frames_of(self.engine, identity, pcm)], "f")
+        return self.read(frame.rgb for frame in frames_of(self.engine, identity, pcm))
 
     def asked(self, identity: Any, coefficients: F32) -> F32:
         """Gap (T,) of the landmarks that coefficients (T, 52) ask of a portrait, undrawn."""
@@ -163,10 +160,8 @@ def filmed(bench: Bench, clip: Path, words: str | None = None) -> dict[str, Any]
     best, less the frame by which every mouth trails its sound.
     """
     pcm = read_audio(clip)
-    lips = bench.lips()
-    frames = read_frames(clip)
-    first = next(frames)
-    own = np.array([lips.read(first), *(lips.read(rgb) for rgb in frames)], np.float32)
+    first = next(frames_at(clip))
+    own = bench.read(frames_at(clip))
     energy_lag, energy_r = best_lag(log_energy(pcm), own[:, 0])
     offset: float = energy_lag - MOUTH_LAG
     if words is not None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from engine.evaluation import plots, published
 from engine.evaluation.measures import COLUMNS, Clip
+from engine.evaluation.measures.costs import total
 from engine.evaluation.run import Outcome, Row, title
 from engine.evaluation.systems import ABLATED, REFERENCES
 from engine.evaluation.table import DELIVERY, Report, shown
@@ -58,6 +59,7 @@ def page(outcome: Outcome, report: Report, ablations: str = "") -> str:
     for protocol in report.protocols:
         parts.append(f"<h2>All measures, protocol: {escape(protocol)}</h2>")
         parts.append(_every(report, protocol))
+        parts.append(_costs(report, protocol))
         parts.append(_plots(outcome, report, protocol))
         parts.append(_strips(outcome, protocol))
     parts.append(_said(outcome))
@@ -114,6 +116,27 @@ def _every(report: Report, protocol: str) -> str:
         ways = {"near": "near real"}.get(way, way)
         rows.append(_row(f"{head} [{unit}]" if unit else head, [*cells, ways], "td"))
     return f"<div class=wide><table>{''.join(rows)}</table></div>"
+
+
+def _costs(report: Report, protocol: str) -> str:
+    """What measuring cost: a row each measure, a column a system."""
+    systems = report.systems(protocol)
+    each = {system: report.costs(protocol, system) for system in systems}
+    each = {s: {**costs, "all measures": total(costs.values())} for s, costs in each.items()}
+    names = list(dict.fromkeys(name for costs in each.values() for name in costs))
+    names.sort(key="all measures".__eq__)
+    rows = [_row("", map(title, systems), "th")]
+    for name in names:
+        told = [each[s].get(name) for s in systems]
+        cells = ["–" if c is None else f"{c['seconds']:.1f} s ({c['cpu_s']:.1f}), {c['peak_mb']:.0f} MB" for c in told]  # fmt: skip
+        rows.append(_row(name, cells, "td"))
+    about = (
+        "Seconds of a video (of one processor in brackets), and the most memory that the whole process held meanwhile. "
+        "Pictures that are the same are read and compared once: each row tells what that cost then."
+    )
+    most = report.data["measuring"]
+    about += f" The dearest: {most['of_video_s']:.1f} s of video in {most['seconds']:.0f} s ({most['cpu_s']:.0f}), at most {most['peak_mb']:.0f} MB."  # fmt: skip
+    return f"<h3>What measuring cost</h3><p>{about}</p><div class=wide><table>{''.join(rows)}</table></div>"
 
 
 def _plots(outcome: Outcome, report: Report, protocol: str) -> str:

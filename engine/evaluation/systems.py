@@ -46,6 +46,8 @@ TITLES = {
     "still": "still portrait",
     "wrong-sound": "real, wrong sound",
 }
+# Seconds of two cores for a second of video, for the time that is left.
+MAKING = {"live": 4.0, "offline": 1.0, "steps4": 2.0, "full": 8.0, "videos": 0.0}
 REFERENCES = ("re-encode", "still", "wrong-sound")
 ABLATED = ("warp", "no-animatenet", "no-cache", "offline", "steps4", "full")
 HERE = (*STEPS, *ABLATIONS)

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from engine.config import FPS
 from engine.evaluation.measures import COLUMNS
+from engine.evaluation.measures.costs import Cost, mean, total
 from engine.evaluation.run import Outcome, title
 from engine.evaluation.systems import REFERENCES
 
@@ -37,6 +39,8 @@ class Report:
                 "clip": row.clip,
                 "values": {n: _finite(v) for n, v in row.values.items()},
                 "notes": row.notes,
+                "cost": total(row.costs.values()),
+                "costs": row.costs,
             }
             for row in outcome.rows
         ]
@@ -52,6 +56,7 @@ class Report:
             "sets": sets,
             "bad": [{"what": what, "why": why} for what, why in outcome.bad],
             "seconds": round(seconds, 1),
+            "measuring": _dearest(outcome, rows),
             **about,
         }
         made = cls(data)
@@ -84,6 +89,12 @@ class Report:
         values = list(self.each(system, protocol, name).values())
         return float(np.mean(values)) if values else None
 
+    def costs(self, protocol: str, system: str) -> dict[str, Cost]:
+        """What each measure of a system's videos cost: seconds of a video, most memory of any."""
+        rows = [r["costs"] for r in self.data["rows"] if (r["protocol"], r["system"]) == (protocol, system)]  # fmt: skip
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return {name: mean([row[name] for row in rows if name in row]) for name in names}
+
     def columns(self, protocol: str) -> list[str]:
         """Measures that any system has in this protocol, in the order of `COLUMNS`."""
         told = [n for n, c in COLUMNS.items() if c.protocol in (None, protocol)]
@@ -91,6 +102,20 @@ class Report:
         return [
             n for n in named if any(self.value(s, protocol, n) is not None for s in self.systems(protocol))
         ]  # fmt: skip
+
+
+def _dearest(outcome: Outcome, rows: list[dict[str, Any]]) -> dict[str, float]:
+    """What measuring the dearest video cost, how long that is, and the most memory of any."""
+    each = [(row["cost"]["seconds"], i) for i, row in enumerate(rows)]
+    if not each:
+        return {}
+    seconds, i = max(each)
+    return {
+        "seconds": seconds,
+        "cpu_s": rows[i]["cost"]["cpu_s"],
+        "of_video_s": len(outcome.rows[i].series.get("csim", [])) / FPS,
+        "peak_mb": max(row["cost"]["peak_mb"] for row in rows),
+    }
 
 
 def _finite(value: float) -> float | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -83,26 +84,24 @@ class Lpips(nn.Module):
         self.register_buffer("std", torch.tensor([0.458, 0.448, 0.450])[None, :, None, None])
         self.requires_grad_(False)
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """Images (B, 3, H, W) -> channel-normalised activations (B, C, h, w) of the five layers."""
+    def layers(self, x: Tensor) -> Iterator[Tensor]:
+        """Images (B, 3, H, W) -> channel-normalised activations (B, C, h, w), layer by layer."""
         x = (x - self.mean) / self.std
-        kept = []
         for index, conv in enumerate(self.convolutions):
             if index in self._backbone.pooled:
                 x = F.max_pool2d(x, self._backbone.pool, 2)
             x = F.relu(conv(x))
             if index in self._backbone.kept:
-                kept.append(x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-10))
-        return kept
+                yield x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-10)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance (B,) of `a` and `b`; 0 for equal images."""
-        return self.apart(self.features(a), self.features(b))
+        return self.apart(self.layers(a), self.layers(b))
 
-    def apart(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
-        """Distance (B,) of images whose `features` are `a` and `b`."""
-        total = torch.zeros(len(a[0]), device=a[0].device)
+    def apart(self, a: Iterable[Tensor], b: Iterable[Tensor]) -> Tensor:
+        """Distance (B,) of images whose five `layers` are `a` and `b`."""
+        found = []
         for index, (x, y) in enumerate(zip(a, b, strict=True)):
             weight = getattr(self, f"linear{index}")
-            total = total + F.conv2d((x - y).square(), weight).mean((1, 2, 3))
-        return total
+            found.append(F.conv2d((x - y).square(), weight).mean((1, 2, 3)))
+        return torch.stack(found).sum(0)

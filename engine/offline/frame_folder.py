@@ -76,7 +76,7 @@ class FrameFolder:
         partial.replace(self._name(frame.index))
 
     def save(self, begin: int, kept: Arrays) -> None:
-        """Note that all frames before `begin` are kept, and what the engine needs for that one."""
+        """Note that all frames before `begin` are kept, and the arrays (...) that the engine needs for it."""
         partial = self.path / _PARTS[1]
         with partial.open("wb") as file:
             np.savez(file, __begin__=begin, **kept)  # type: ignore[arg-type]

@@ -123,7 +123,7 @@ def _evaluate(plan: Plan, blind: str, ablations: Path | None) -> None:
     if ablations is not None:
         ablated = results_at(ablations, Settings().store, lambda line: typer.echo(line, err=True))
     begun = time.monotonic()
-    with bar("videos") as progress:
+    with bar("work") as progress:
         outcome = run(plan, progress, lambda line: typer.echo(line, err=True))
     if not outcome.rows:
         raise ConfigError("nothing could be evaluated: " + "; ".join(w for _, w in outcome.bad))

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from engine.config import EngineConfig
 from engine.evaluation.expert.dataset import Talk, recorded_talks, roughened, talks, unseen_faces
 from engine.evaluation.expert.voices import speak
-from engine.evaluation.measures.track import face_reader
+from engine.evaluation.track import face_reader
 from engine.motion.retarget import FaceBasis
 from engine.nets.sync_expert import SyncExpert
 from engine.outputs import own_folder

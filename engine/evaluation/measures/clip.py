@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import av
@@ -12,7 +14,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from engine.audio.sound_file import read_audio
-from engine.config import FPS
+from engine.config import FPS, HOP_SAMPLES
 from engine.errors import DataError, MediaError
 
 LONGEST_S = 120.0  # a bound on memory: at 512 x 512 two minutes are 2.4 GB
@@ -35,6 +37,18 @@ class Clip:
     sound: NDArray[np.float32] | None
     notes: tuple[str, ...] = field(default=())
     words: str | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of the pictures alone."""
+        digest = hashlib.sha256(str(self.frames.shape).encode())
+        digest.update(np.ascontiguousarray(self.frames).data)
+        return digest.hexdigest()
+
+    def after(self, first: int) -> Clip:
+        """The clip from frame `first` on."""
+        sound = None if self.sound is None else self.sound[first * HOP_SAMPLES :]
+        return replace(self, frames=self.frames[first:], sound=sound) if first else self
 
     @classmethod
     def read(cls, path: Path, *, words: str | None = None, longest_s: float = LONGEST_S) -> Clip:
@@ -64,6 +78,7 @@ def _frames(path: Path, longest_s: float) -> tuple[NDArray[np.uint8], float]:
     with av.open(str(path)) as container:
         if not container.streams.video:
             raise DataError(f"{path.name} has no picture")
+        container.streams.video[0].thread_type = "AUTO"
         rate = float(container.streams.video[0].average_rate or FPS)
         for start, end, rgb in _shown(container, 1 / rate):
             while (len(kept) + 0.5) / FPS < end:

@@ -7,11 +7,14 @@ do not compare.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino as ov
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
@@ -19,24 +22,34 @@ from torch.nn import functional as F
 from engine.evaluation.measures.pixels import batches
 from engine.loaders.packages import fetch
 
+F32 = NDArray[np.float32]
 Features = NDArray[Any]  # (N, 2048)
 SIDE = 299
 SUBSETS, SUBSET = 50, 1000  # of KID
 
 
 @cache
-def _network(store: Path) -> Any:
-    return torch.jit.load(str(fetch("fid-inception", store)[0]), map_location="cpu").eval()
+def _network(store: Path) -> Callable[[F32], F32]:
+    """Pictures (N, 3, 299, 299) -> (N, 2048), by OpenVINO: in half of the time that torch needs."""
+    path, size = str(fetch("fid-inception", store)[0]), (3, SIDE, SIDE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the public file is TorchScript
+        scripted = torch.jit.load(path, map_location="cpu").eval()
+        model = ov.convert_model(scripted, example_input=torch.zeros(2, *size), input=[(-1, *size)])
+    compiled = ov.Core().compile_model(
+        model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    )
+    return lambda pictures: np.array(compiled(pictures)[0], np.float32)
 
 
 @torch.inference_mode()
-def inception_features(frames: NDArray[np.uint8], store: Path) -> NDArray[np.float32]:
+def inception_features(frames: NDArray[np.uint8], store: Path) -> F32:
     """Activations (T, 2048) of the last pooling for frames (T, H, W, 3)."""
-    found = []
+    network, found = _network(store), []
     for batch in batches(frames):
         sized = F.interpolate(batch, (SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 255)
-        found.append(_network(store)((sized - 128) / 128))
-    return torch.cat(found).numpy()
+        found.append(network(((sized - 128) / 128).numpy()))
+    return np.concatenate(found)
 
 
 def fid(a: Features, b: Features) -> float:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from engine.config import FPS
 from engine.evaluation.head_figures import smooth
-from engine.evaluation.measures.track import FaceTrack
+from engine.evaluation.track import FaceTrack
 
 F32 = NDArray[np.float32]
 DEPTH = 0.25  # of the lids' score over its usual value, from which it is a blink

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.config import FPS
 from engine.errors import DataError
@@ -15,17 +14,15 @@ from engine.evaluation.lip_figures import (
     span_minima,
 )
 from engine.evaluation.measures.clip import Clip
-from engine.evaluation.measures.track import FaceTrack
-from engine.face.landmarks import lip_gap, mouth_width
+from engine.evaluation.track import FaceTrack
 from engine.training.speech.phones import Phone
 
-F32 = NDArray[np.float32]
 MEET_MS = 1000 / FPS
 
 
 def lips_alone(track: FaceTrack, phones: list[Phone] | None) -> dict[str, float]:
     """How much a face's lips close, and on the `phones` that are said."""
-    gap = lip_gap(track.landmarks).astype(np.float32)
+    gap = track.lips[:, 0]
     values = {"lip_closed": float((gap[track.found] <= CLOSED).mean())}
     minima = span_minima(gap, phones or [])
     if minima:
@@ -38,10 +35,7 @@ def lips_alone(track: FaceTrack, phones: list[Phone] | None) -> dict[str, float]
 def lips_against(track: FaceTrack, real: FaceTrack) -> dict[str, float]:
     """How a face's lips follow the real ones: at the best lag of the gap, positive when they are later."""
     length = min(len(track.found), len(real.found))
-    ours, theirs = (lip_gap(t.landmarks[:length]).astype(np.float32) for t in (track, real))
-    wide, theirs_wide = (
-        mouth_width(t.landmarks[:length]).astype(np.float32) for t in (track, real)
-    )
+    (ours, wide), (theirs, theirs_wide) = (t.lips[:length].T for t in (track, real))
     lag, r = best_lag(theirs, ours)
     spread = float(theirs.std())
     return {

@@ -15,11 +15,13 @@ from engine.loaders.lpips import Lpips
 
 U8 = NDArray[np.uint8]
 F64 = NDArray[np.float64]
+AT_ONCE = 4  # frames of 256 x 256 in a batch
 
 
 @cache
 def _network(store: Path, net: Literal["alexnet", "vgg16"]) -> Lpips:
-    return Lpips(store, net)
+    network: Lpips = Lpips(store, net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 @torch.inference_mode()
@@ -34,7 +36,7 @@ def lpips(
     network = _network(store, net)
     found = [
         network(a / 127.5 - 1, b / 127.5 - 1)
-        for a, b in zip(batches(generated, 4), batches(real, 4), strict=True)
+        for a, b in zip(batches(generated, AT_ONCE), batches(real, AT_ONCE), strict=True)
     ]
     return torch.cat(found).double().numpy()
 
@@ -44,8 +46,8 @@ def lpips_to_next(frames: U8, store: Path) -> F64:
     """LPIPS (AlexNet) of each frame (T, H, W, 3) and the one after it -> (T - 1,)."""
     network = _network(store, "alexnet")
     found, last = [], None
-    for batch in batches(frames, 4):
-        now = network.features(batch / 127.5 - 1)
+    for batch in batches(frames, AT_ONCE):
+        now = list(network.layers(batch / 127.5 - 1))
         if last is not None:
             found.append(network.apart(last, [x[:1] for x in now]))
         if len(batch) > 1:

@@ -12,7 +12,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 U8 = NDArray[np.uint8]
 F64 = NDArray[np.float64]
-AT_ONCE = 8  # frames in a batch
+AT_ONCE = 8  # frames of 256 x 256 in a batch; fewer of larger ones
+SIDE = 256
 BORDER = 5  # pixels where the window would reach over the edge: left out, as its authors do
 
 
@@ -48,8 +49,9 @@ def ssim(generated: U8, real: U8) -> F64:
     return np.asarray(torch.cat(found).double().numpy())
 
 
-def batches(frames: U8, size: int = AT_ONCE) -> Iterator[Tensor]:
-    """Frames (T, H, W, 3) as float tensors (B, 3, H, W), 0 to 255."""
+def batches(frames: U8, most: int = AT_ONCE) -> Iterator[Tensor]:
+    """Frames (T, H, W, 3) as float tensors (B, 3, H, W), 0 to 255; `most` of 256 x 256 at once."""
+    size = max(1, most * SIDE * SIDE // (frames.shape[1] * frames.shape[2] or 1))
     for first in range(0, len(frames), size):
         yield torch.from_numpy(frames[first : first + size]).permute(0, 3, 1, 2).float()
 

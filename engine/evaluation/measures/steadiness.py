@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import FPS
-from engine.evaluation.measures.track import FaceTrack
+from engine.evaluation.track import FaceTrack
 from engine.face.detector import face_box
 from engine.render.lab import LUMA, to_lab
 
@@ -38,16 +38,16 @@ def slope_a_minute(track: NDArray[Any]) -> float:
     return float(np.polyfit(minutes, np.asarray(track, np.float64), 1)[0])
 
 
-def colour_apart(frames: NDArray[np.uint8], track: FaceTrack) -> F64:
-    """Lab distance (T,) of the face's mean colour from that of the first second."""
+def face_colours(frames: NDArray[np.uint8], track: FaceTrack) -> F64:
+    """Mean Lab (T, 3) of the face in each of frames (T, H, W, 3)."""
     colours = []
     for rgb, points in zip(frames, track.landmarks, strict=True):
         left, top, right, bottom = (int(v) for v in np.maximum(face_box(points), 0))
         face = rgb[top : max(bottom, top + 1), left : max(right, left + 1)]
         colours.append(to_lab((face if face.size else rgb) / 255).reshape(-1, 3).mean(0))
-    return np.linalg.norm(np.array(colours) - np.mean(colours[:START], 0), axis=1)
+    return np.array(colours, np.float64)
 
 
-def features_apart(features: NDArray[Any]) -> F64:
-    """Distance (T,) of features (T, d) from their mean over the first second."""
+def apart_from_start(features: NDArray[Any]) -> F64:
+    """Distance (T,) of colours or features (T, d) from their mean over the first second."""
     return np.linalg.norm(features - features[:START].mean(0), axis=1)

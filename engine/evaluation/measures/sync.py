@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from engine.evaluation.measures.cepstra import cepstra
-from engine.evaluation.measures.track import FaceTrack
+from engine.evaluation.track import FaceTrack
 from engine.face.detector import face_box
 from engine.loaders.syncnet import load_syncnet
 from engine.nets.sync_expert import SyncExpert, lip_shapes

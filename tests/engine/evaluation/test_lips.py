@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -17,7 +15,6 @@ from engine.evaluation.lip_figures import (
     rule_coefficients,
     span_minima,
 )
-from engine.evaluation.lip_reader import LipReader, enlarge
 from engine.training.speech.phones import Phone
 
 
@@ -96,27 +93,3 @@ def test_the_rules_open_on_a_vowel_and_press_on_p() -> None:
     jaw, press = (track[:, arkit.index(n)] for n in ("jawOpen", "mouthPressLeft"))
     assert jaw[8] > 0.2 > 0.1 > jaw[13]
     assert press[13] > 0.07 > press[8]
-
-
-def test_small_pictures_are_enlarged_for_the_public_landmarker_and_large_ones_left() -> None:
-    assert enlarge(np.zeros((128, 256, 3), np.uint8)).shape == (256, 512, 3)
-    large = np.zeros((600, 480, 3), np.uint8)
-    assert enlarge(large) is large
-
-
-def test_a_reader_keeps_the_last_gap_when_no_face_is_found() -> None:
-    points = np.zeros((478, 3), np.float32)
-    points[[10, 152], 1] = 0.1, 0.9
-    points[[13, 14], 1] = 0.60, 0.62
-
-    class Label:
-        def __init__(self) -> None:
-            self.found = [SimpleNamespace(landmarks=points), None]
-
-        def __call__(self, rgb: np.ndarray) -> SimpleNamespace | None:
-            return self.found.pop(0)
-
-    reader = LipReader(None, Label())  # type: ignore[arg-type]
-    picture = np.zeros((512, 512, 3), np.uint8)
-    assert reader.gap(picture) == pytest.approx(0.025)
-    assert reader.gap(picture) == pytest.approx(0.025)

@@ -23,7 +23,7 @@ from engine.evaluation.measures.measured import Measured
 from engine.evaluation.measures.pixels import psnr, ssim
 from engine.evaluation.measures.steadiness import flicker, slope_a_minute
 from engine.evaluation.measures.sync import sync_of, syncnet
-from engine.evaluation.measures.track import follow
+from engine.evaluation.track import follow
 from engine.loaders.syncnet import load_syncnet
 from engine.nets.sync_expert import lip_shapes
 from engine.nets.syncnet import SyncNet
