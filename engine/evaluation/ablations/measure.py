@@ -22,7 +22,7 @@ from engine.evaluation.measures.inception import fid, inception_features, kid
 from engine.evaluation.measures.landmarks import SIDE, landmark_distances
 from engine.evaluation.measures.measure import resized
 from engine.evaluation.measures.pixels import psnr, ssim
-from engine.evaluation.measures.track import FaceTrack, follow
+from engine.evaluation.track import FaceTrack, follow
 from engine.face.landmarks import lip_gap
 from engine.face.topology import OUTER_LOWER_LIP, OUTER_UPPER_LIP
 from engine.training.data.clips import load_clips
