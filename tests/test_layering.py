@@ -135,6 +135,7 @@ DOORS = {
             for name in ("about", "blind", "compare", "lossless", "page")
         ),
         *(f"engine.evaluation.{name}" for name in ("run", "sets", "systems", "table")),
+        *("engine.evaluation.ablations.command", "engine.evaluation.measures"),
     },
     "server/evaluation/posed_server.py": {
         "engine.evaluation.given_pose",

@@ -21,13 +21,13 @@ from engine.face import arkit
 from engine.motion.retarget import FaceBasis
 from engine.outputs import own_folder
 from engine.training.data.drawn_clips import (
-    DrawnPerson,
     landmarks_of,
     neutral_shape,
     paint,
     talk,
     walls,
 )
+from engine.training.data.drawn_person import DrawnPerson
 from engine.types import Pcm, RgbImage
 
 FIRST = 100  # seed of the first person: nobody of them is trained on

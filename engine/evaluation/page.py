@@ -28,13 +28,13 @@ TILE = 160  # pixels of a picture's side
 SHOWN_FRAMES = 6
 
 
-def write_report(outcome: Outcome, report: Report, out: Path) -> None:
-    """Write `index.html` and `report.json` into `out`."""
+def write_report(outcome: Outcome, report: Report, out: Path, ablations: str = "") -> None:
+    """Write `index.html` and `report.json` into `out`; `ablations` is a part of the page of their own."""
     (out / "report.json").write_text(json.dumps(report.data, indent=1, ensure_ascii=False) + "\n")
-    (out / "index.html").write_text(page(outcome, report), encoding="utf-8")
+    (out / "index.html").write_text(page(outcome, report, ablations), encoding="utf-8")
 
 
-def page(outcome: Outcome, report: Report) -> str:
+def page(outcome: Outcome, report: Report, ablations: str = "") -> str:
     """The whole page."""
     data = report.data
     made = f"{data['hardware']['cpu']}, {data['hardware']['cores']} cores; commit {data['commit']}"
@@ -48,6 +48,8 @@ def page(outcome: Outcome, report: Report) -> str:
     for protocol in report.protocols:
         parts.append(f"<h2>Table 1, protocol: {escape(protocol)}</h2>")
         parts.append(_table(report, protocol, published.TABLE_1_COLUMNS, report.systems(protocol), published.TABLE_1))  # fmt: skip
+    if ablations:
+        parts.append(f"<h2>Table 2, the paper's ablations on drawn people</h2>{ablations}")
     for protocol in report.protocols:
         ablated = [s for s in ABLATED if s in report.systems(protocol)]
         if len(ablated) > 1:

@@ -53,6 +53,13 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="A file of votes of such a page in --out; may be given again."),
     ] = None,
+    ablations: Annotated[
+        Path | None,
+        typer.Option(
+            help="Results of `python -m engine.evaluation.ablations`, for the paper's Table 2: "
+            "ablations.json, or its folder, in which what is missing is trained first (hours)."
+        ),
+    ] = None,
 ) -> None:
     """Measure SET with every engine: a report of one page, `index.html`, and `report.json`.
 
@@ -68,7 +75,7 @@ def evaluate(
         elif wanted is None:
             raise ConfigError("name a set with --set, two reports with --compare, or --votes")
         else:
-            _evaluate(_plan(wanted, engine, out, videos, protocol), blind)
+            _evaluate(_plan(wanted, engine, out, videos, protocol), blind, ablations)
 
 
 def _count(votes: list[Path], out: Path) -> None:
@@ -100,9 +107,11 @@ def _plan(wanted: Path, engines: str, out: Path, videos: Path | None, protocols:
     return Plan(found, names, out, videos, tuple(p for p in PROTOCOLS if p in asked), live)
 
 
-def _evaluate(plan: Plan, blind: str) -> None:
+def _evaluate(plan: Plan, blind: str, ablations: Path | None) -> None:
+    from engine.evaluation.ablations.command import results_at, shown
     from engine.evaluation.about import about
     from engine.evaluation.blind import write_blind
+    from engine.evaluation.measures import Settings
     from engine.evaluation.page import write_report
     from engine.evaluation.run import evaluate as run
     from engine.evaluation.table import Report
@@ -110,13 +119,18 @@ def _evaluate(plan: Plan, blind: str) -> None:
     pair = [name.strip() for name in blind.split(",")] if blind else []
     if blind and len(pair) != 2:
         raise ConfigError(f"--blind {blind}: name two systems, as in live,full")
+    ablated = None
+    if ablations is not None:
+        ablated = results_at(ablations, Settings().store, lambda line: typer.echo(line, err=True))
     begun = time.monotonic()
     with bar("work") as progress:
         outcome = run(plan, progress, lambda line: typer.echo(line, err=True))
     if not outcome.rows:
         raise ConfigError("nothing could be evaluated: " + "; ".join(w for _, w in outcome.bad))
-    report = Report.of(outcome, about(), time.monotonic() - begun)
-    write_report(outcome, report, plan.out)
+    told = {} if ablated is None else {"ablations": ablated.data}
+    report = Report.of(outcome, about() | told, time.monotonic() - begun)
+    part = "" if ablations is None or ablated is None else shown(ablated, ablations)
+    write_report(outcome, report, plan.out, part)
     for line in report.data["fooled"]:
         typer.echo(line, err=True)
     if pair:

@@ -36,58 +36,18 @@ from engine.motion.retarget import FaceBasis, turn_head
 from engine.outputs import own_folder
 from engine.render.specs import ENROLL
 from engine.render.tiny_embedding import TinyEmbedder
-from engine.training.data.clips import ClipArrays, ClipCard, write_clip
+from engine.training.data.clips import ClipArrays, ClipCard, Split, write_clip
+from engine.training.data.drawn_person import Colour, DrawnPerson
 from engine.training.data.face_embedding import FaceEmbedder
 from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
 BUNDLED = TinyEmbedder.name
-Colour = tuple[int, int, int]
 FINE = 4  # times finer than asked for while drawing
 EYES = 1.9  # times larger than life, or 64 pixels do not show them
 LIGHT = 30.0  # of 255, how far the light of the wall drifts
 _MOUTH = (*OUTER_UPPER_LIP, *OUTER_LOWER_LIP[::-1])
 _INSIDE = (*INNER_UPPER_LIP, *INNER_LOWER_LIP[::-1])
-
-
-@dataclass(frozen=True, slots=True)
-class DrawnPerson:
-    """What tells one drawn person from another."""
-
-    name: str
-    stretch: tuple[float, float]  # of the face, across and down
-    skin: Colour
-    lips: Colour
-    hair: Colour
-    wall: Colour
-    coat: Colour
-    embedding: F32  # (512,)
-
-    @classmethod
-    def draw(cls, seed: int) -> DrawnPerson:
-        """The person of a seed, always the same one."""
-        rng = np.random.default_rng(seed)
-
-        def colour(low: int, high: int) -> Colour:
-            r, g, b = (int(v) for v in rng.integers(low, high, 3))
-            return r, g, b
-
-        tone = int(rng.integers(110, 235))
-        skin = (tone, int(tone * 0.82), int(tone * 0.7))
-        lips = (int(tone * 0.8), int(tone * 0.35), int(tone * 0.38))
-        stretch = (float(rng.uniform(0.9, 1.1)), float(rng.uniform(0.92, 1.1)))
-        vector = rng.standard_normal(512).astype(np.float32)
-        vector /= np.linalg.norm(vector)
-        return cls(
-            name=f"drawn{seed}",
-            stretch=stretch,
-            skin=skin,
-            lips=lips,
-            hair=colour(10, 120),
-            wall=colour(60, 220),
-            coat=colour(20, 200),
-            embedding=vector,
-        )
 
 
 def neutral_shape() -> F32:
@@ -199,40 +159,67 @@ def write_drawn_clips(
             which tell people apart better than any encoder, but which no portrait leads to.
     """
     own_folder(out, earlier=any(out.glob("clips/*/clip.json")))
-    shape = neutral_shape()
-    basis = FaceBasis.load(WEIGHTS / "tiny" / "basis.npz")
+    pen = Pen.load(size, light)
     names = []
     for number in range(people * takes):
         person, take = DrawnPerson.draw(number % people), number // people
         name = person.name if takes == 1 else f"{person.name}_{take}"
-        faces, poses = talk(frames, number)
-        points = np.stack(
-            [landmarks_of(person, shape, basis, f, p) for f, p in zip(faces, poses, strict=True)]
-        )
-        card = ClipCard(
-            video="drawn",
-            person=person.name,
-            split="test" if 0 < take == takes - 1 else "train",
-            frames=frames,
-            size=size,
-            face_encoder="drawn" if embed is None else embed.name,
-        )
-        shown = np.arange(0, frames, max(1, frames // 4), dtype=np.int64)
-        lit = zip(points, walls(person, frames, number, light), strict=True)
-        images = [paint(person, row, size, wall) for row, wall in lit]
-        arrays = ClipArrays(
-            points,
-            poses[:, :2],
-            np.zeros((frames, 52), np.float32),
-            np.ones(frames, np.float32),
-            shown,
-            _embeddings(person, shown, images, points, embed),
-            None,
-            None,
-        )
-        write_clip(out / "clips" / name, card, arrays, images)
+        split: Split = "test" if 0 < take == takes - 1 else "train"
+        write_drawn_clip(out / "clips" / name, person, pen, number, frames, split, embed)
         names.append(name)
     return names
+
+
+@dataclass(frozen=True, slots=True)
+class Pen:
+    """What drawing takes beside a person: the face's shape and how it moves, size and light."""
+
+    shape: F32  # (478, 2) in crop units, upright
+    basis: FaceBasis
+    size: int  # pixels a side
+    light: float = LIGHT
+
+    @classmethod
+    def load(cls, size: int, light: float = LIGHT) -> Pen:
+        """With the bundled face."""
+        return cls(neutral_shape(), FaceBasis.load(WEIGHTS / "tiny" / "basis.npz"), size, light)
+
+
+def write_drawn_clip(
+    folder: Path,
+    person: DrawnPerson,
+    pen: Pen,
+    seed: int,
+    frames: int,
+    split: Split,
+    embed: FaceEmbedder | None,
+) -> None:
+    """Write one clip: `seed` says how the person talks and moves, and what the light does."""
+    faces, poses = talk(frames, seed)
+    moves = zip(faces, poses, strict=True)
+    points = np.stack([landmarks_of(person, pen.shape, pen.basis, f, p) for f, p in moves])
+    card = ClipCard(
+        video="drawn",
+        person=person.name,
+        split=split,
+        frames=frames,
+        size=pen.size,
+        face_encoder="drawn" if embed is None else embed.name,
+    )
+    shown = np.arange(0, frames, max(1, frames // 4), dtype=np.int64)
+    lit = zip(points, walls(person, frames, seed, pen.light), strict=True)
+    images = [paint(person, row, pen.size, wall) for row, wall in lit]
+    arrays = ClipArrays(
+        points,
+        poses[:, :2],
+        np.zeros((frames, 52), np.float32),
+        np.ones(frames, np.float32),
+        shown,
+        _embeddings(person, shown, images, points, embed),
+        None,
+        None,
+    )
+    write_clip(folder, card, arrays, images)
 
 
 def _embeddings(

@@ -1,0 +1,83 @@
+"""The rows of the paper's Table 2: what each of them changes in the configuration of a run."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.errors import ConfigError
+from engine.training.portraittalk.stage_config import run_config
+
+Tables = dict[str, Any]
+Encoder = Literal["traits", "clip"]
+FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A row of the table.
+
+    Attributes:
+        model: what it changes in [model].
+        encoder: whose embeddings the clips hold; of CLIP in the face encoder's place.
+    """
+
+    title: str
+    model: dict[str, Any] = field(default_factory=dict)
+    encoder: Encoder = "traits"
+
+
+VARIANTS: dict[str, Variant] = {  # the paper's order; the names are those of `published.TABLE_2`
+    "unified-attention": Variant("unified attention", {"attention": "unified"}),
+    "without-face-encoder": Variant("CLIP image encoder, no face encoder", encoder="clip"),
+    "one-reference": Variant("one reference", {"references": "first"}),
+    "without-placement-guidance": Variant("no placement guidance", {"placement": False}),
+    "without-temporal-attention": Variant("no temporal attention", {"temporal": False}),
+    FULL: Variant("full"),
+}
+
+
+def read_recipe(path: Path) -> Tables:
+    """The tables that every variant is trained with.
+
+    Raises:
+        ConfigError: no such file, not TOML, unknown keys, or it ablates something itself.
+    """
+    try:
+        recipe = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"no configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    run_config(copy.deepcopy(recipe), path.parent)
+    own = recipe.get("model", {}).keys() & {n for v in VARIANTS.values() for n in v.model}
+    if own:
+        raise ConfigError(f"{path}: [model] {', '.join(sorted(own))} is for the ablations to set")
+    if recipe["data"].get("references", 1) < 2:
+        raise ConfigError(f"{path}: [data] references must be 2 or more, to leave all but one out")
+    return recipe
+
+
+def configuration(recipe: Tables, name: str, seed: int, clips: dict[Encoder, Path]) -> Tables:
+    """The recipe with the one switch of a variant, and a seed for its weights, batches and noise."""
+    variant, tables = VARIANTS[name], copy.deepcopy(recipe)
+    tables["run"] = name
+    tables["data"]["clips"] = str(clips[variant.encoder])
+    tables.setdefault("model", {}).update(variant.model, seed=seed)
+    tables.setdefault("train", {})["seed"] = seed
+    return tables
+
+
+def write_configuration(tables: Tables, path: Path) -> None:
+    """Write such tables as TOML: `portraittalk train STAGE --config` takes the file as well."""
+    plain = {n: v for n, v in tables.items() if not isinstance(v, dict)}
+    lines = [f"{n} = {json.dumps(v)}" for n, v in plain.items()]
+    for table, values in tables.items():
+        if isinstance(values, dict):
+            lines += ["", f"[{table}]", *(f"{n} = {json.dumps(v)}" for n, v in values.items())]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
