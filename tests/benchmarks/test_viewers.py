@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from benchmarks.environment import ROOT
 from benchmarks.viewers import mean_step
 
@@ -15,9 +17,10 @@ def test_the_step_is_the_mean_over_the_frames_between_two_looks() -> None:
     assert mean_step({0: 100}, {0: 100}) is None
 
 
+@pytest.mark.timing
 def test_two_viewers_see_pictures_and_hear_all() -> None:
     server = f"{sys.executable} -m tests.server.fake_server --step-ms 5"
-    wanted = ("--viewers", "2", "--seconds", "2", "--settling", "3", "--server-command", server)
+    wanted = ("--viewers", "2", "--seconds", "2", "--settling", "2", "--server-command", server)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.viewers", *wanted],
         cwd=ROOT,

@@ -65,7 +65,8 @@ def start(
     tmp_path_factory: pytest.TempPathFactory, command: tuple[str, ...]
 ) -> Iterator[ServerProcess]:
     log = tmp_path_factory.mktemp("server") / "log.txt"
-    args = ("--max-sessions", "4")  # a page of the test before may still be leaving
+    # Pages of the tests before may still be leaving, and how busy this machine is is not the point.
+    args = ("--max-sessions", "12", "--capacity", "12")
     with ServerProcess(log, command, args) as running:
         yield running
 

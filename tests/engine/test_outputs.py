@@ -59,7 +59,7 @@ def prepare(folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from engine.training.data.prepare import PrepareSettings, prepare
 
     (other / "a.mp4").touch()
-    tools: Any = SimpleNamespace(embed=SimpleNamespace(name="tiny"))
+    tools: Any = SimpleNamespace(embed=SimpleNamespace(name="tiny"), landmarks="own")
     prepare(other, folder, tools, PrepareSettings())
 
 
