@@ -166,7 +166,11 @@ class EngineStream:
         with self._lock:
             return self._chunks[0].queued if self._chunks else None
 
-    def begin(self) -> tuple[Any, Pcm] | None:
+    def level_at(self, now: float) -> int:
+        """The step of the ladder that counts for other streams."""
+        return self._ladder.level_at(now)
+
+    def begin(self, worst: int = 0) -> tuple[Any, Pcm] | None:
         """Take at most one frame of the waiting sound, after applying what is to change.
 
         Returns:
@@ -182,7 +186,7 @@ class EngineStream:
             self._engine.set_identity(state, change.identity)
         for prompt in change.asked.values():
             self._engine.set_prompt(state, prompt)
-        self._keep_up(now - chunks[0].queued, now)
+        self._keep_up(now - chunks[0].queued, now, worst)
         for chunk in chunks:
             self._note(chunk)
         self._queued = chunks[-1].queued
@@ -238,21 +242,15 @@ class EngineStream:
             self._quality = quality
             self._engine.set_quality(state, quality)
 
-    def _keep_up(self, behind_s: float, now: float) -> None:
+    def _keep_up(self, behind_s: float, now: float, worst: int) -> None:
         """Lower the quality when the engine falls behind, raise it when it keeps up again."""
         before = self._ladder.level
-        if not self._ladder.watch(behind_s, now):
+        if not self._ladder.watch(behind_s, now, worst):
             return
-        level = self._ladder.level
-        worse = level > before
-        log.log(
-            logging.WARNING if worse else logging.INFO,
-            "quality %s to step %d, %.0f ms behind: %s",
-            "lowered" if worse else "raised",
-            level,
-            1000 * behind_s,
-            self._ladder.quality,
-        )
+        level, quality = self._ladder.level, self._ladder.quality
+        how, moved = (logging.WARNING, "lowered") if level > before else (logging.INFO, "raised")
+        words = "quality %s to step %d, %.0f ms behind: %s"
+        log.log(how, words, moved, level, 1000 * behind_s, quality)
         self._quality_changed(level)
 
     def _note(self, chunk: Chunk) -> None:

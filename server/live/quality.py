@@ -25,6 +25,7 @@ SETTLE_S = 0.4  # not shrunk for so long: the next step down
 CAUGHT_UP_S = 0.08  # sound that waits no longer than this: the engine keeps up
 PATIENCE_S = 2.0  # it keeps up for so long: one step up
 LONGEST_S = 64.0  # patience doubles up to this when a step up did not last
+APART_S = 1.0  # a stream that took no step for so long counts for no other
 RELAPSE_S = 8.0  # a step up that is taken back sooner did not last
 
 
@@ -33,6 +34,9 @@ class Ladder:
 
     A step up that does not last doubles the patience before the next, so that a machine that is
     just too slow does not swing between two qualities; a step up that lasts resets it.
+
+    Streams that share an engine share its trouble: none stays more than a step better off than the worst,
+    which is the first to go up again.
     """
 
     def __init__(self, steps: Sequence[Quality] = LADDER) -> None:
@@ -43,25 +47,38 @@ class Ladder:
         self._look_at: float | None = None  # next; None: not falling
         self._good_since: float | None = None
         self._rose_at: float | None = None
+        self._looked = -APART_S
+
+    def level_at(self, now: float) -> int:
+        """The step that counts for others: the best one, when this stream took none for a while."""
+        return self.level if now - self._looked < APART_S else 0
 
     @property
     def quality(self) -> Quality:
         """What the frames may cost now."""
         return self._steps[self.level]
 
-    def watch(self, behind_s: float, now: float) -> bool:
-        """Take note of how long the oldest sound waited; True when the level changed."""
+    def watch(self, behind_s: float, now: float, worst: int = 0) -> bool:
+        """Take note of how long the oldest sound waited; True when the level changed.
+
+        Args:
+            worst: the worst level of the streams that share the engine.
+        """
+        self._looked = now
         if self._rose_at is not None and now - self._rose_at > RELAPSE_S:
             self._rose_at, self._patience = None, PATIENCE_S
         if behind_s > BEHIND_S:
             self._good_since = None
             return self._fall(behind_s, now)
         self._look_at = None
+        if self.level < worst - 1:
+            self.level, self._good_since = worst - 1, None
+            return True
         if behind_s > CAUGHT_UP_S or self.level == 0:
             self._good_since = None
             return False
         self._good_since = now if self._good_since is None else self._good_since
-        if now - self._good_since < self._patience:
+        if now - self._good_since < self._patience or self.level < worst:
             return False
         self.level -= 1
         self._good_since, self._rose_at = None, now

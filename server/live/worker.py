@@ -32,8 +32,15 @@ class Stream(Protocol):
     def deadline(self) -> float | None:
         """When its work is due; None when there is none."""
 
-    def begin(self) -> tuple[Any, Pcm] | None:
-        """Take the work: a state of the engine's and its 16 kHz sound (N,); None if it is gone."""
+    def level_at(self, now: float) -> int:
+        """Its step on the ladder of qualities; 0, the best, if it takes none at that monotonic time."""
+
+    def begin(self, worst: int) -> tuple[Any, Pcm] | None:
+        """Take the work: a state of the engine's and its 16 kHz sound (N,); None if it is gone.
+
+        Args:
+            worst: the worst step of the streams that share the engine.
+        """
 
     def finish(self, frames: list[VideoFrame], began: float) -> None:
         """Take the frames of what `begin` gave; the step began at the monotonic time `began`."""
@@ -173,10 +180,12 @@ class EngineWorker:
     def _step(self, streams: list[Stream]) -> None:
         """Step streams together; one that cannot begin or finish fails alone."""
         began = time.monotonic()
+        with self._changed:
+            worst = max((stream.level_at(began) for stream in self._streams), default=0)
         begun: list[tuple[Stream, tuple[Any, Pcm]]] = []
         for stream in streams:
             with self._failing(stream):
-                step = stream.begin()
+                step = stream.begin(worst)
                 if step is not None:
                     begun.append((stream, step))
         made: list[list[VideoFrame]] = []

@@ -72,6 +72,44 @@ def test_the_first_step_that_fits_is_taken_before_sound_is_lost(load: float, lev
     assert sum(late) / len(late) > level - 0.5
 
 
+def test_streams_of_one_engine_share_its_trouble() -> None:
+    """One of two was held up as it began: it does not stay at the worst while the other has the best."""
+    costs = [cost / 1000 for cost in (30, 25, 18, 10, 8, 7)]
+    ladders, now, levels = (Ladder(), Ladder()), 0.0, []
+    waiting = [deque(FRAME_S * n for n in range(1500)) for _ in ladders]
+    for count in range(6):
+        ladders[1].watch(0.2 + 0.06 * count, now)
+    assert ladders[1].level == 5
+    while all(waiting):
+        first = min((0, 1), key=lambda i: waiting[i][0])
+        now = max(now, waiting[first][0])
+        worst = max(ladder.level_at(now) for ladder in ladders)
+        ladders[first].watch(now - waiting[first].popleft(), now, worst)
+        now += costs[ladders[first].level]
+        levels.append([ladder.level for ladder in ladders])
+    found = np.array(levels[len(levels) // 4 :])
+    assert np.abs(found[:, 0] - found[:, 1]).max() <= 2  # one, and one on the way
+    assert 1.5 < found.mean() < 3.2  # 18 ms fit into the 20 of each
+    assert abs(found[:, 0].mean() - found[:, 1].mean()) <= 1
+
+
+def test_a_stream_that_pauses_counts_for_no_other() -> None:
+    ladder, other = Ladder(), Ladder()
+    ladder.watch(0.3, 10.0)
+    assert ladder.level_at(10.5) == 1
+    assert ladder.level_at(12.0) == 0
+    assert not other.watch(0.0, 12.0, ladder.level_at(12.0))
+
+
+def test_the_worst_off_goes_up_first() -> None:
+    ladder = Ladder()
+    assert ladder.watch(0.0, 0.0, worst=3)
+    assert ladder.level == 2
+    changed = [ladder.watch(0.0, 0.1 * n, worst=3) for n in range(1, 100)]
+    assert not any(changed)
+    assert any(ladder.watch(0.0, 10 + 0.1 * n, worst=2) for n in range(1, 100))
+
+
 def test_quality_returns_when_the_load_is_gone() -> None:
     sim = Simulated((30, 24, 15, 8))
     sim.run(10, 4.0)

@@ -40,7 +40,10 @@ class Work:
     def deadline(self) -> float | None:
         return self.due[0] if self.due else None
 
-    def begin(self) -> tuple[FakeState, np.ndarray] | None:
+    def level_at(self, now: float) -> int:
+        return 0
+
+    def begin(self, worst: int) -> tuple[FakeState, np.ndarray] | None:
         self.due.pop(0)
         if self.bad == "begin":
             raise RuntimeError("as asked")
