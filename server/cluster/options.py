@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from engine.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterOptions:
@@ -36,3 +38,13 @@ class ClusterOptions:
     alone: Annotated[
         bool, typer.Option("--alone", help="Ray of its own that listens on this machine alone.")
     ] = False
+
+
+def check_room(machines: int, options: ClusterOptions) -> None:
+    """Raise ConfigError where Ray's machines have no room for the fewest replicas: it would wait for ever."""
+    if machines * options.per_machine < options.min_replicas:
+        raise ConfigError(
+            f"--min-replicas {options.min_replicas}, but Ray has {machines} machine(s) for "
+            f"{options.per_machine} each: let others join first (ray start --address), begin with fewer, "
+            "which grow as machines join and places fill, or say --per-machine"
+        )

@@ -20,7 +20,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
 from engine.errors import BackendUnavailable
-from server.cluster.options import ClusterOptions
+from server.cluster.options import ClusterOptions, check_room
 from server.cluster.placement import wanted
 from server.live.names import SECRET_HEADER, new_replica
 from server.settings import PREFIX
@@ -123,6 +123,7 @@ def start(
 
     Raises:
         BackendUnavailable: they do not start.
+        ConfigError: the machines that there are have no room for the fewest.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local = options.ray_address is None
@@ -130,6 +131,7 @@ def start(
     if local and options.alone:
         more["_node_ip_address"] = "127.0.0.1"
     ray.init(address=options.ray_address, namespace=APP, logging_level="warning", **more)
+    check_room(sum(bool(node["Alive"]) for node in ray.nodes()), options)
     directory: Any = ray.remote(Directory).options(name=DIRECTORY, num_cpus=0).remote()
     serve.start(proxy_location="Disabled")
     deployment = serve.deployment(

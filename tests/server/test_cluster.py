@@ -21,6 +21,8 @@ from websockets.asyncio.client import connect
 
 from benchmarks.server_process import free_port
 from client_example.headless import Viewer
+from engine.errors import ConfigError
+from server.cluster.options import ClusterOptions, check_room
 from server.cluster.placement import Load, choose, wanted
 from server.cluster.run import environment_of
 from server.live.names import SECRET_HEADER, new_session, resume_token, session_named
@@ -60,6 +62,13 @@ def test_ids_calls_and_tokens_name_their_replica_and_cannot_be_made_up() -> None
     assert token == resume_token(SECRET, session) != resume_token("other", session)
     assert session_named(new_session("")) is None
     assert resume_token("", session) != resume_token("", session)
+
+
+def test_more_replicas_than_the_machines_have_room_for_are_refused_in_words() -> None:
+    check_room(1, ClusterOptions(min_replicas=2, per_machine=2))
+    check_room(2, ClusterOptions(min_replicas=2))
+    with pytest.raises(ConfigError, match=r"Ray has 1 machine\(s\) for 1 each.*--per-machine"):
+        check_room(1, ClusterOptions(min_replicas=2))
 
 
 def test_a_replica_gets_the_flags_and_variables_of_the_cluster() -> None:
