@@ -1,9 +1,11 @@
-"""Checks of values that settings and options hold."""
+"""Checks of values that settings and options hold, and of the files they stand in."""
 
 from __future__ import annotations
 
+import tomllib
 import types
 import typing
+from pathlib import Path
 from typing import Any, Literal
 
 from engine.errors import ConfigError
@@ -39,3 +41,17 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 1 << 63:
         raise ConfigError(f"seed={seed} is out of range; 0 to {(1 << 63) - 1}")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file, unchecked.
+
+    Raises:
+        ConfigError: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"no configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from engine.checks import read_toml
 from engine.errors import ConfigError
 from engine.training.portraittalk.stage_config import run_config
 
@@ -47,12 +47,7 @@ def read_recipe(path: Path) -> Tables:
     Raises:
         ConfigError: no such file, not TOML, unknown keys, or it ablates something itself.
     """
-    try:
-        recipe = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"no configuration {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
+    recipe = read_toml(path)
     run_config(copy.deepcopy(recipe), path.parent)
     own = recipe.get("model", {}).keys() & {n for v in VARIANTS.values() for n in v.model}
     if own:

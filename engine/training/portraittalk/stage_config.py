@@ -14,12 +14,12 @@ Unknown keys are refused. Paths are taken from the file's own folder.
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from engine.audio.speech_encoder import WIDTH
+from engine.checks import read_toml
 from engine.config import Adapter, Injection, MotionModules, from_mapping
 from engine.errors import ConfigError
 from engine.loaders.run_card import Stage
@@ -268,13 +268,7 @@ def load_run_config(path: Path) -> RunConfig:
     Raises:
         ConfigError: no such file, not TOML, unknown keys, or values out of range.
     """
-    try:
-        raw = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"no configuration {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
-    return run_config(raw, path.parent)
+    return run_config(read_toml(path), path.parent)
 
 
 def run_config(raw: dict[str, Any], home: Path) -> RunConfig:
