@@ -18,6 +18,7 @@ from engine.audio.speech_encoder import WIDTH
 from engine.avatar import AvatarEngine
 from engine.backends.cuda_graph import Record
 from engine.config import EngineConfig
+from engine.enroll import Identity
 from engine.motion.retarget import FaceBasis
 from engine.profiles.sd15 import Parts, random_parts, sampling_of
 from engine.render.base import FrameCondition
@@ -94,3 +95,10 @@ def write_wav(path: Path, sound: np.ndarray) -> Path:
 def shown_in(folder: Path) -> list[bytes]:
     """The pictures of a folder as pixels: the files say besides when and by whom they were made."""
     return [np.asarray(Image.open(path)).tobytes() for path in sorted(folder.iterdir())]
+
+
+def film(engine: AvatarEngine, identity: Identity, sound: np.ndarray, cut: int) -> np.ndarray:
+    """Frames (T, H, W, 3) of a sound (N,) that comes in pieces of `cut` samples."""
+    state = engine.start(identity, seed=3)
+    frames = [f for i in range(0, len(sound), cut) for f in engine.step(state, sound[i : i + cut])]
+    return np.stack([f.rgb for f in [*frames, *engine.flush(state)]])

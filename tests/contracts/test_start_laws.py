@@ -16,7 +16,7 @@ from engine.errors import ConfigError
 from engine.profiles.sd15 import load_renderer
 from engine.render.sd15 import DiffusionRenderer
 from engine.types import Quality
-from tests.contracts.small import conditions_only, decoded, stirred
+from tests.contracts.small import conditions_only, decoded, film, stirred
 
 HOP = 640
 HOW = DiffusionSettings(random_weights="small", device="cpu", sampler="ddim", start="last")
@@ -36,12 +36,6 @@ def identity(made: tuple[AvatarEngine, DiffusionRenderer], portrait: np.ndarray)
 @pytest.fixture(scope="module")
 def sound() -> np.ndarray:
     return (0.2 * np.random.default_rng(0).standard_normal(6 * HOP)).astype(np.float32)
-
-
-def film(engine: AvatarEngine, identity: Identity, sound: np.ndarray, cut: int) -> np.ndarray:
-    state = engine.start(identity, seed=3)
-    frames = [f for i in range(0, len(sound), cut) for f in engine.step(state, sound[i : i + cut])]
-    return np.stack([f.rgb for f in [*frames, *engine.flush(state)]])
 
 
 def test_laws_hold_a_stopped_run_goes_on_and_company_changes_nothing(

@@ -11,7 +11,7 @@ from engine.config import DiffusionSettings, EngineConfig
 from engine.enroll import Identity
 from engine.face.image_file import decode_image
 from server.settings import BUNDLED_PORTRAIT
-from tests.contracts.small import stirred
+from tests.contracts.small import film, stirred
 
 HOP = 640
 HOW = DiffusionSettings(random_weights="small", device="cpu", history=2, motion_modules="v3")
@@ -31,12 +31,6 @@ def identity(engine: AvatarEngine) -> Identity:
 @pytest.fixture(scope="module")
 def sound() -> np.ndarray:
     return (0.2 * np.random.default_rng(0).standard_normal(7 * HOP)).astype(np.float32)
-
-
-def film(engine: AvatarEngine, identity: Identity, sound: np.ndarray, cut: int) -> np.ndarray:
-    state = engine.start(identity, seed=3)
-    frames = [f for i in range(0, len(sound), cut) for f in engine.step(state, sound[i : i + cut])]
-    return np.stack([f.rgb for f in [*frames, *engine.flush(state)]])
 
 
 def test_laws_hold_and_a_stopped_run_goes_on(
