@@ -174,11 +174,11 @@ def _mouths_apart(frames: U8, real: U8, landmarks: NDArray[np.float32]) -> float
     """Mean difference of mouths of frames (T, H, W, 3), in levels of 255; landmarks (T, 478, 2) in [0, 1]."""
     points = torch.from_numpy(landmarks)
     side = max(MOUTH, frames.shape[2] // 4)
-    mouths = (
+    ours, theirs = (
         mouth_crop(torch.from_numpy(rgb.astype(np.float32)).movedim(-1, 1), points, side)
         for rgb in (frames, real)
     )
-    return float(l1_loss(*mouths))
+    return float(l1_loss(ours, theirs))
 
 
 def finite_mean(values: F64) -> float:
