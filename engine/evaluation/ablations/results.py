@@ -141,6 +141,12 @@ def columns(results: Results) -> list[str]:
     ]
 
 
+def shown_names(results: Results) -> list[str]:
+    """The paper's variants, trained or not; where choices were trained, what was trained alone."""
+    trained = {row["variant"] for row in results.data["rows"]}
+    return [n for n in KNOWN if n in trained] if trained & CHOICES.keys() else list(VARIANTS)
+
+
 def lines(results: Results) -> list[tuple[str, list[str]]]:
     """Rows of our table: ceiling and floor, the paper's order, then the choices that were trained."""
     wanted = columns(results)
@@ -148,8 +154,7 @@ def lines(results: Results) -> list[tuple[str, list[str]]]:
         (title, [_single(results.data["references"].get(key), n) for n in wanted])
         for key, title in REFERENCES.items()
     ]
-    trained = {row["variant"] for row in results.data["rows"]}
-    names = (*VARIANTS, *(n for n in CHOICES if n in trained))
+    names = shown_names(results)
     made += [(KNOWN[name].title, [cell(results, name, n) for n in wanted]) for name in names]
     return made
 
@@ -159,12 +164,13 @@ def _single(row: dict[str, Any] | None, name: str) -> str:
     return none(name) if value is None else number(value)
 
 
-def printed_lines(wanted: Iterable[str]) -> list[tuple[str, list[str]]]:
-    """The paper's rows in such columns; what it does not print is a dash."""
-    names = list(wanted)
+def printed_lines(results: Results) -> list[tuple[str, list[str]]]:
+    """The paper's rows of what is shown, in our columns; what it does not print is a dash."""
+    names, asked = columns(results), shown_names(results)
     return [
         (VARIANTS[name].title, [published.printed(row[n]) if n in row else "–" for n in names])
         for name, row in published.TABLE_2["HDTF"].items()
+        if name in asked
     ]
 
 
@@ -201,7 +207,7 @@ def verdict(results: Results, variant: str, name: str) -> str:
 def text(results: Results) -> str:
     """The table for a terminal, the printed numbers below it, and the paired differences."""
     heads = [TITLES[n] for n in columns(results)]
-    ours, theirs = lines(results), printed_lines(columns(results))
+    ours, theirs = lines(results), printed_lines(results)
     about = f"{published.PAPER} prints, on HDTF (other data)"
     rows = [("", heads), *ours, (about, [""] * len(heads)), *theirs]
     first = max(len(name) for name, _ in [*ours, *theirs])
@@ -229,7 +235,7 @@ def section(results: Results, picture: str) -> str:
         *_html(lines(results)[:count], "floor"),
         *_html(lines(results)[count:], ""),
         f'<tr class="other"><th colspan="{span}">{escape(about)}</th></tr>',
-        *_html(printed_lines(wanted), "other"),
+        *_html(printed_lines(results), "other"),
     ]
     said, apart = (
         "".join(f"<li>{escape(line)}</li>" for line in told)

@@ -27,6 +27,7 @@ from engine.evaluation.ablations.results import (
     columns,
     lines,
     number,
+    printed_lines,
     verdict,
 )
 from engine.evaluation.ablations.runs import Plan
@@ -189,6 +190,14 @@ def test_choices_stand_below_the_papers_rows_and_what_nobody_measured_is_no_colu
     assert [title for title, _ in lines(more)] == [*titles, "begun from the frame before, 0.5"]
     assert columns(more) == [*columns(found), "flicker"]
     assert lines(more)[-1][1][-1] == "3.000"
+    half = [row for row in more.data["rows"] if row["variant"] in (FULL, "start-last-0.5")]
+    alone = Results(more.data | {"rows": half})  # of what nobody asked for, no row says so
+    assert [title for title, _ in lines(alone)] == [
+        *titles[:2],
+        "full",
+        "begun from the frame before, 0.5",
+    ]
+    assert [title for title, _ in printed_lines(alone)] == ["full"]
 
 
 def two_steps(tmp_path: Path) -> Plan:
