@@ -165,7 +165,8 @@ class Measuring:
         change, flickers = (np.mean([one[name] for one in moved]) for name in ("change", "flicker"))
         notes.append(STEADY.format(change=change, flicker=flickers))
         notes.append(FEW_FRAMES.format(count=people * frames))
-        if load_clips(self._plan.clips["clip"])[0].card.face_encoder == UNTRAINED:
+        of_clip = any(KNOWN[name].encoder == "clip" for _, name in self._taken)
+        if of_clip and load_clips(self._plan.clips["clip"])[0].card.face_encoder == UNTRAINED:
             notes.append(UNTRAINED_NOTE)
         told_references = {key: _scores(self._read(key)[1]) for key in REFERENCES}
         return Results(
