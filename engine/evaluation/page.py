@@ -60,7 +60,7 @@ def page(outcome: Outcome, report: Report, ablations: str = "") -> str:
             )
         )
     if ablations:
-        parts.append(f"<h2>Table 2, the paper's ablations on drawn people</h2>{ablations}")
+        parts.append(f"<h2>Table 2, ablations on drawn people</h2>{ablations}")
     for protocol in report.protocols:
         ablated = [s for s in ABLATED if s in report.systems(protocol)]
         if len(ablated) > 1:

@@ -20,7 +20,7 @@ DELIVERY = {
     "latency_ms": ("Latency", "ms, from speech sent to the frame that shows it, median"),
     "held_share": ("Frames not shown", "share; the one before stands in"),
 }
-APART, SURE = 2, 0.1  # frames between a film's lips and its sound; confidence that says so
+APART, SURE = 2, 0.15  # frames between a film's lips and its sound; confidence that says so
 SAME = 0.02  # of a value: nearer ones are not told apart
 
 
