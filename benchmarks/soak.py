@@ -6,11 +6,13 @@ are received: their distance is the skew. The server's own memory is read once a
 
   skew        sound after picture as received, ms: median, p95 of the magnitude, and its slope over
               the run. A decoder gives a frame when the next one begins: about one frame is in it
+  colour      mean L*, a*, b* of the face in a frame every ten seconds: how far it goes in an hour
+  identity    likeness of those faces to the first minute's, by the bundled encoder: its slope an hour
   memory      the server's private memory, MiB: each minute, and its slope an hour after the first five,
               in which caches and the logs of test mode fill
 
 Examples:
-  python -m benchmarks.soak --minutes 10 --out benchmarks/results/soak.json
+  python -m benchmarks.soak --minutes 60 --out benchmarks/results/soak.json
   python -m benchmarks.soak --minutes 1 --server-command "python -m tests.server.fake_server"
 """
 
@@ -42,6 +44,14 @@ from benchmarks.server_process import (
 )
 from benchmarks.voice import wav
 from client_example.headless import Viewer
+from engine.backends import Graph, GraphSpec, load_backend
+from engine.config import EngineConfig
+from engine.face.detector import DETECTOR, LANDMARKS, FaceReader
+from engine.face.head_mask import head_mask
+from engine.render.lab import to_lab
+from engine.render.specs import ENROLL
+from engine.render.tiny_embedding import TinyEmbedder
+from engine.types import RgbImage
 from server.live import frame_code
 
 RATE_HZ = 48_000
@@ -49,6 +59,8 @@ UTTERANCE_S = 8.0
 SETTLED_S = 300.0  # memory grows while caches and the bounded logs of test mode fill
 LOUD = 0.1
 QUIET_S = 0.2
+LOOK_EVERY_S = 10.0
+FIRST_LOOKS = 6  # whose mean the others are compared with
 
 
 @dataclass
@@ -58,6 +70,7 @@ class Received:
     heard: list[float] = field(default_factory=list)
     seen: list[float] = field(default_factory=list)
     frames: int = 0
+    looks: list[tuple[float, RgbImage]] = field(default_factory=list)  # a frame every ten seconds
     _loud_at: float = -1.0
     _last_id: int = 0
 
@@ -65,7 +78,10 @@ class Received:
         """Note a frame whose code says that it shows a beep."""
         now = time.monotonic()
         self.frames += 1
-        code = frame_code.read(frame.to_ndarray(format="rgb24"))
+        rgb = frame.to_ndarray(format="rgb24")
+        if not self.looks or now - self.looks[-1][0] >= LOOK_EVERY_S:
+            self.looks.append((now, rgb))
+        code = frame_code.read(rgb)
         if code is not None and code.flags & FLAG_BEEP and code.id != self._last_id:
             self._last_id = code.id
             self.seen.append(now)
@@ -152,6 +168,41 @@ def slope(rows: NDArray[np.float64]) -> float | None:
     return float(np.median((second[:, 1] - first[:, 1]) / (second[:, 0] - first[:, 0])))
 
 
+def looks_drift(looks: list[tuple[float, RgbImage]]) -> dict[str, float | None]:
+    """How far the colour and the likeness of received frames go in an hour; None: too few of them."""
+    config = EngineConfig()
+    runtime = load_backend(config.backend, threads=1)
+
+    def load(spec: GraphSpec) -> Graph:
+        return runtime.load(spec, config.weights / f"{spec.name}.onnx")
+
+    reader, embed = FaceReader(load(DETECTOR), load(LANDMARKS)), TinyEmbedder(load(ENROLL))
+    colours, faces = [], []
+    for at, rgb in looks:
+        found = reader.faces(rgb)
+        if found:
+            height, width = rgb.shape[:2]
+            side = max(height, width)
+            mask = head_mask(found[0].landmarks / side, side)[:height, :width] > 0.5
+            face = rgb[mask]
+            colours.append([at, *to_lab(face / np.float32(255)).mean(0)])
+            faces.append((at, embed(rgb, found[0].landmarks)))
+    if len(faces) <= FIRST_LOOKS:
+        return {"colour_an_hour": None, "identity": None, "identity_an_hour": None}
+    first = np.mean([face for _, face in faces[:FIRST_LOOKS]], 0)
+    first /= np.linalg.norm(first)
+    alike = np.array([(at, float(face @ first)) for at, face in faces])
+    table = np.array(colours)
+    slopes = [slope(table[:, [0, i]]) for i in (1, 2, 3)]
+    known = [s for s in slopes if s is not None]
+    drift = slope(alike)
+    return {
+        "colour_an_hour": round(3600 * float(np.linalg.norm(known)), 2) if known else None,
+        "identity": round(float(alike[FIRST_LOOKS:, 1].mean()), 4),
+        "identity_an_hour": None if drift is None else round(3600 * drift, 4),
+    }
+
+
 async def run(server: ServerProcess, minutes: float) -> dict[str, Any]:
     """Watch, speak and measure."""
     viewer, received = Viewer(server.url), Received()
@@ -179,7 +230,9 @@ async def run(server: ServerProcess, minutes: float) -> dict[str, Any]:
         "beeps_paired": len(pairs),
         "skew_ms_median": round(1000 * float(np.median(pairs[:, 1])), 1),
         "skew_ms_p95_about_median": round(1000 * float(np.percentile(np.abs(centred), 95)), 1),
+        "skew_ms_max_about_median": round(1000 * float(np.abs(centred).max()), 1),
         "skew_ms_an_hour": None if drift is None else round(1000 * 3600 * drift, 1),
+        **looks_drift(received.looks),
         "memory_mib_by_minute": [round(float(row), 1) for row in memory[::60, 1]],
         "memory_mib_an_hour": None if grown is None else round(3600 * grown, 2),
     }
