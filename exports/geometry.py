@@ -12,11 +12,12 @@ from engine.nets.geometry import (
     flow_at,
     line_maps,
     neck_points,
+    scalp_points,
     unit_line,
     warp,
 )
 from engine.nets.painter import Painter
-from engine.render.composite_maps import ANCHORS, CROP_SIDE, FEATHER, GRID_X, GRID_Y
+from engine.render.composite_maps import CROP_SIDE, FEATHER, GRID_X, GRID_Y
 from engine.render.specs import LATENT
 
 
@@ -36,10 +37,8 @@ class Warp(nn.Module):
         self.painter = painter
         self.x: Tensor
         self.y: Tensor
-        self.anchors: Tensor
         self.register_buffer("x", torch.from_numpy(GRID_X))
         self.register_buffer("y", torch.from_numpy(GRID_Y))
-        self.register_buffer("anchors", torch.from_numpy(ANCHORS)[None])
 
     def forward(
         self,
@@ -49,7 +48,7 @@ class Warp(nn.Module):
         source: Tensor,
         level: Tensor,
         target: Tensor,
-        turn: Tensor,
+        *held: Tensor,
     ) -> tuple[Tensor, ...]:
         """Crop, latents (B, 16, 32, 32), `Lines` and landmarks (B, 478, 2) of portrait and frame.
 
@@ -59,19 +58,21 @@ class Warp(nn.Module):
             warped crop and latents, maps (B, 13, 32, 32), opening (B, 1, 64, 64), `flow`.
         """
         drawn = self.painter.geometry(crop, latents, source, level, lines)
-        return *drawn, self.flow(source, target, turn)
+        return *drawn, self.flow(source, target, *held)
 
-    def flow(self, source: Tensor, target: Tensor, turn: Tensor) -> Tensor:
+    def flow(
+        self, source: Tensor, target: Tensor, turn: Tensor, anchors: Tensor, shares: Tensor
+    ) -> Tensor:
         """Flow (B, 2, GRID_Y, GRID_X) of head and neck, level with the portrait's rows.
 
-        Landmarks (B, 478, 2) are in crop units, which `turn` (B, 2, 2) turns about the crop's centre.
+        Landmarks (B, 478, 2) are in crop units, which `turn` (B, 2, 2) turns about the crop's centre. `anchors`
+        (B, 96, 2) and `shares` (B, 45) are those of `engine.render.holds`.
         """
         source, target = ((face - 0.5) @ turn.transpose(1, 2) + 0.5 for face in (source, target))
-        necks = neck_points(source, target)
-        anchors = self.anchors.expand(source.shape[0], -1, -1)
+        necks, scalps = neck_points(source, target, shares), scalp_points(source, target)
         before, after = (
-            torch.cat([control_points(face, HEAD_POINTS, HEAD_MIDPOINTS), neck, anchors], 1)
-            for face, neck in zip((source, target), necks, strict=True)
+            torch.cat([control_points(face, HEAD_POINTS, HEAD_MIDPOINTS), neck, scalp, anchors], 1)
+            for face, neck, scalp in zip((source, target), necks, scalps, strict=True)
         )
         return flow_at(self.x, self.y, before, after)
 
@@ -90,16 +91,16 @@ class Carry(nn.Module):
         before: Tensor,
         level: Tensor,
         target: Tensor,
-        turn: Tensor,
+        *held: Tensor,
     ) -> tuple[Tensor, ...]:
         """Patch (B, 4, 128, 128) and four landmarks (B, 478, 2) -> the patch moved, `Warp.flow`."""
         line = unit_line(self.warp.painter.geometry.grid)
         crop_flow = flow_at(line, line, control_points(before), control_points(level))
-        return warp(patch, crop_flow), self.warp.flow(source, target, turn)
+        return warp(patch, crop_flow), self.warp.flow(source, target, *held)
 
 
 class Move(nn.Module):
-    """The head moved by the flow; no weights.
+    """The person moved by the flow, over what lies behind; no weights.
 
     A grid line has one place on its axis, so the flow between the nodes is two products of matrices:
     pixels by rows, and columns by pixels with x and y in turns.
@@ -107,20 +108,23 @@ class Move(nn.Module):
 
     def forward(
         self,
-        portrait: Tensor,
+        person: Tensor,
+        behind: Tensor,
         flow: Tensor,
         flow_scale: Tensor,
         nodes: Tensor,
         down: Tensor,
         across: Tensor,
     ) -> Tensor:
-        """Portrait (B, 3, H, W), nodes (B, 2, a, b) in [-1, 1] -> (B, 3, h, w), values of the portrait.
+        """Person (B, 4, H, W), nodes (B, 2, a, b) in [-1, 1] -> colours (B, 3, h, w).
 
-        `down` (B, h, a) and `across` (B, 2 b, 2 w) are those of `engine.render.composite_maps`.
+        `person` and `behind` (B, 3, h, w) are those of `engine.render.lifting`; `down` (B, h, a) and
+        `across` (B, 2 b, 2 w) those of `engine.render.composite_maps`.
         """
         places = (nodes + flow_scale * flow).permute(0, 2, 3, 1).flatten(2)
         where = (down @ places @ across).unflatten(2, (-1, 2))
-        return F.grid_sample(portrait, where, align_corners=False, padding_mode="border")
+        moved = F.grid_sample(person, where, align_corners=False, padding_mode="border")
+        return (moved[:, :3] + (1 - moved[:, 3:]) * behind).clamp(0, 255)
 
 
 class Composite(nn.Module):

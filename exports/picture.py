@@ -13,6 +13,7 @@ from engine.face.topology import POINTS
 from engine.nets.painter import Painter
 from engine.outputs import own_folder
 from engine.render.composite_maps import GRID_X, GRID_Y
+from engine.render.holds import whole_picture
 from engine.render.specs import SPECS
 from exports.geometry import Carry, Composite, Lines, Move, Warp
 from exports.onnx import export
@@ -86,8 +87,8 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
     target = source + 0.02 * torch.randn(1, POINTS, 2)
     with torch.no_grad():
         latents, identity, *keys = Enroll(painter)(crop)
-        lines, turn = Lines()(source), torch.eye(2)[None]
-        drawn = Warp(painter)(crop, latents, lines, source, target, target + 0.01, turn)
+        lines, held = Lines()(source), _held()
+        drawn = Warp(painter)(crop, latents, lines, source, target, target + 0.01, *held.values())
         warped, warped_latents, maps, opening, flow = drawn
         guided = Guide(painter)(maps, warped_latents, latents * 0.9, target, torch.zeros(1, 6))
     guidance = {f"guidance{i}": g for i, g in enumerate(guided)}
@@ -103,7 +104,7 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
             "source": source,
             "level": target,
             "target": target + 0.01,
-            "turn": turn,
+            **held,
         },
         "carry": {
             "patch": torch.rand(1, 4, 128, 128),
@@ -111,7 +112,7 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
             "before": target,
             "level": target + 0.01,
             "target": target + 0.02,
-            "turn": turn,
+            **held,
         },
         "guide": {
             "maps": maps,
@@ -134,13 +135,24 @@ def samples(painter: Painter) -> dict[str, dict[str, Tensor]]:
     }
 
 
+def _held() -> dict[str, Tensor]:
+    """What of a portrait stays, as where the background is not told from the person."""
+    held = whole_picture()
+    return {
+        "turn": torch.eye(2)[None],
+        "anchors": torch.from_numpy(held.anchors),
+        "shares": torch.from_numpy(held.shares),
+    }
+
+
 def _composing(flow: Tensor) -> dict[str, dict[str, Tensor]]:
     """Inputs of the graphs that put a frame together."""
     side = 40
     line = torch.linspace(-1, 1, side)
     return {
         "move": {
-            "portrait": torch.rand(1, 3, 64, 64) * 255,
+            "person": torch.rand(1, 4, 64, 64) * 255,
+            "behind": torch.rand(1, 3, side, side) * 255,
             "flow": flow * 0.1,
             "flow_scale": torch.ones(1, 2, 1, 1),
             "nodes": torch.rand(1, 2, len(GRID_Y), len(GRID_X)) * 2 - 1,

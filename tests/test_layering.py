@@ -132,7 +132,7 @@ DOORS = {
     "server/evaluation/command.py": {
         *(
             f"engine.evaluation.{name}"
-            for name in ("about", "blind", "compare", "lossless", "page")
+            for name in ("about", "blind", "compare", "compare_page", "lossless", "page")
         ),
         *(f"engine.evaluation.{name}" for name in ("run", "sets", "systems", "table")),
         *("engine.evaluation.ablations.command", "engine.evaluation.measures"),

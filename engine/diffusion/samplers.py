@@ -220,13 +220,15 @@ def sample(
     unconditional: Model | None = None,
     generator: Generators = None,
     progress: Callable[[int], None] = lambda step: None,
+    clean: Tensor | None = None,
+    strength: float = 1.0,
 ) -> Tensor:
     """Denoise `noise` (B, C, h, w), drawn from a standard normal; returns clean latents like it.
 
     Args:
         model: predicts the noise; for "flow" the velocity `noise - clean`.
         unconditional: the model without its conditions, for a `guidance_scale` other than 1 and 0.
-        generator: as in `Denoising`.
+        generator, clean, strength: as in `Denoising`.
         progress: called with the number of steps done.
 
     Raises:
@@ -234,7 +236,7 @@ def sample(
     """
     if unconditional is not None:
         model = guided(model, unconditional, settings.guidance_scale)
-    run = Denoising(noise, settings, generator=generator)
+    run = Denoising(noise, settings, generator=generator, clean=clean, strength=strength)
     while run.step < run.steps:
         run.advance(model(*run.ask()))
         progress(run.step)

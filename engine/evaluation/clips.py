@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import wave
 from dataclasses import dataclass
 from itertools import islice
@@ -67,16 +68,21 @@ def _read(clip: EvaluationClip, notes: list[str]) -> tuple[Pcm, list[RgbImage]]:
     asked = LONGEST_S if clip.seconds is None else min(clip.seconds, LONGEST_S)
     wanted = round(asked * FPS)
     frames: list[RgbImage] = []
+    late = round(clip.sound_late_s * SAMPLE_RATE_HZ)
     if clip.real is not None:
         frames = list(islice(frames_at(clip.real), first, first + wanted))
         if not frames:
             raise DataError(f"{clip.name}: {clip.real.name} ends before {clip.start_s:g} s")
-        sound = sound_of(clip.real, first + len(frames), clip.audio)
+        heard = first + len(frames) + max(0, math.ceil(late / HOP_SAMPLES))
+        sound = sound_of(clip.real, heard, clip.audio)
         if sound is None:
             raise DataError(f"{clip.name}: {clip.real.name} has no sound, and the set names none")
     else:
         assert clip.audio is not None  # `EvaluationClip` sees to it
         sound = read_audio(clip.audio)
+    if late:
+        sound = sound[late:] if late > 0 else np.pad(sound, (-late, 0))
+        notes.append(f"the film's sound is {clip.sound_late_s:g} s late: moved by that")
     begin = first * HOP_SAMPLES
     pcm = sound[begin : begin + wanted * HOP_SAMPLES]
     if clip.seconds is None and len(sound) - begin > len(pcm):
@@ -91,7 +97,7 @@ def _read(clip: EvaluationClip, notes: list[str]) -> tuple[Pcm, list[RgbImage]]:
 
 def clip_key(clip: EvaluationClip) -> str:
     """SHA-256 of what a clip's files hold and of the stretch; of no path."""
-    digest = hashlib.sha256(f"{clip.start_s} {clip.seconds}".encode())
+    digest = hashlib.sha256(f"{clip.start_s} {clip.seconds} {clip.sound_late_s}".encode())
     for path in (clip.real, clip.portrait, clip.audio):
         digest.update(b"none" if path is None else file_key(path).encode())
     return digest.hexdigest()

@@ -1,11 +1,13 @@
-"""Two reports side by side: paired differences over the clips that both have, with bootstrap intervals."""
+"""Two reports side by side: paired differences over the clips that both have, with bootstrap intervals.
+
+Systems are paired by name. Where the reports have one system each, and not the same one, these are the pair.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,19 @@ import numpy as np
 from engine.errors import DataError
 from engine.evaluation.measures import COLUMNS
 from engine.evaluation.run import title
-from engine.evaluation.table import Report, shown
+from engine.evaluation.systems import REFERENCES
+from engine.evaluation.table import Report
 
 DRAWS, LEVEL = 10_000, 0.95
+SAME = 1e-4  # of the value: what another order of sums makes
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
     """B less A of one measure: the mean over pairs, and what its mean may be by chance."""
 
-    system: str
+    system: str  # of A
+    other: str  # of B
     protocol: str
     name: str
     a: float
@@ -31,13 +36,21 @@ class Difference:
     mean: float
     low: float
     high: float
-    pairs: int
+    pairs: int  # clips; 0: measured of all clips together
+
+    @property
+    def whose(self) -> str:
+        """The system, or both where they are two."""
+        names = dict.fromkeys((title(self.system), title(self.other)))
+        return " against ".join(names)
 
     @property
     def verdict(self) -> str:
         """In words, as far as the interval carries it."""
+        if max(abs(self.low), abs(self.high)) <= SAME * max(abs(self.a), abs(self.b)):
+            return "the same"
         if self.pairs < 2:
-            return "one pair: no interval"
+            return "one pair: no interval" if self.pairs else "of the whole set: no interval"
         if self.low <= 0 <= self.high:
             return "no difference shown"
         way = COLUMNS[self.name].better
@@ -74,45 +87,60 @@ def read_report(folder: Path) -> Report:
 
 
 def differences(a: Report, b: Report) -> list[Difference]:
-    """Of every measure that both have, by system and protocol, clips paired by name.
+    """Of every measure that both have, by system and protocol, clips paired by name; references last.
 
     Raises:
         DataError: they have no clip of a system in common.
     """
     found = []
     for protocol in a.protocols:
-        for system in a.systems(protocol):
+        for ours, theirs in _pairs(a, b, protocol):
             for name in COLUMNS:
-                ours, theirs = a.each(system, protocol, name), b.each(system, protocol, name)
-                both = [c for c in ours if c in theirs and np.isfinite([ours[c], theirs[c]]).all()]
-                if not both:
-                    continue
-                apart = [theirs[c] - ours[c] for c in both]
-                low, high = interval(apart)
-                a_mean, b_mean = (
-                    float(np.mean([side[c] for c in both])) for side in (ours, theirs)
-                )
-                mean = float(np.mean(apart))
-                found.append(
-                    Difference(system, protocol, name, a_mean, b_mean, mean, low, high, len(both))
-                )
-    if not found:
-        raise DataError("the two reports have no clip of a system and protocol in common")
+                one = _difference(a, b, ours, theirs, protocol, name)
+                if one is not None:
+                    found.append(one)
+    if not any(row.system not in REFERENCES for row in found):
+        own = [", ".join(_own(side)) or "references alone" for side in (a, b)]
+        raise DataError(
+            "the two reports have no clip of a system and protocol in common: A has "
+            f"{own[0]}, B has {own[1]}"
+        )
     return found
 
 
-def table(a: Path, b: Path, rows: Sequence[Difference]) -> str:
-    """The comparison as a page."""
-    heads = ("", "protocol", "measure", "A", "B", "B − A", "95 %", "pairs", "")
-    lines = ["<tr>" + "".join(f"<th>{h}</th>" for h in heads) + "</tr>"]
-    for row in rows:
-        numbers = [shown(v, row.name) for v in (row.a, row.b, row.mean)]
-        span = f"{shown(row.low, row.name)} to {shown(row.high, row.name)}"
-        cells = [title(row.system), row.protocol, COLUMNS[row.name].title, *numbers, span, str(row.pairs), row.verdict]  # fmt: skip
-        lines.append("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in cells) + "</tr>")
-    style = (Path(__file__).parent / "page.css").read_text()
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Two evaluations</title>'
-        f"<style>{style}</style><main><h1>A: {escape(a.name)}, B: {escape(b.name)}</h1>"
-        f"<div class=wide><table>{''.join(lines)}</table></div></main></html>\n"
-    )
+def _own(report: Report) -> list[str]:
+    """Systems that are no references."""
+    each = (system for protocol in report.protocols for system in report.systems(protocol))
+    return [system for system in dict.fromkeys(each) if system not in REFERENCES]
+
+
+def _pairs(a: Report, b: Report, protocol: str) -> list[tuple[str, str]]:
+    """Systems of A and of B that are held against each other."""
+    ours, theirs = _own(a), _own(b)
+    there = b.systems(protocol)
+    both = [(s, s) for s in a.systems(protocol) if s in there]
+    if len(ours) == len(theirs) == 1 and ours != theirs:
+        both.append((ours[0], theirs[0]))
+    return sorted(both, key=lambda pair: pair[0] in REFERENCES)
+
+
+def _difference(
+    a: Report, b: Report, ours: str, theirs: str, protocol: str, name: str
+) -> Difference | None:
+    """B less A of one measure; None where they have no clip of it in common."""
+    one, other = a.each(ours, protocol, name), b.each(theirs, protocol, name)
+    both = [c for c in one if c in other and np.isfinite([one[c], other[c]]).all()]
+    if both:
+        apart = [other[c] - one[c] for c in both]
+        means = [float(np.mean([side[c] for c in both])) for side in (one, other)]
+        low, high = interval(apart)
+        mean = float(np.mean(apart))
+        return Difference(
+            ours, theirs, protocol, name, means[0], means[1], mean, low, high, len(both)
+        )
+    keys = f"{ours}|{protocol}", f"{theirs}|{protocol}"
+    values = [r.data["sets"].get(key, {}).get(name) for r, key in zip((a, b), keys, strict=True)]
+    if not all(isinstance(value, int | float) for value in values):
+        return None
+    mean = values[1] - values[0]
+    return Difference(ours, theirs, protocol, name, values[0], values[1], mean, mean, mean, 0)

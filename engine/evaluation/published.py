@@ -53,3 +53,8 @@ TABLE_2 = {"HDTF": rows(_ABLATION, TABLE_2_COLUMNS)}
 def printed(value: float) -> str:
     """A number of a table with the digits that it has there."""
     return f"{value:.3f}" if round(value, 3) == value else f"{value:.4f}"
+
+
+def words(name: str) -> str:
+    """A row's name as it is read: the ablations have names without blanks."""
+    return name.replace("-", " ") if name in TABLE_2["HDTF"] else name

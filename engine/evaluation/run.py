@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
 Maker = Callable[[Prepared, Protocol, Path], Made]
 Job = tuple[str, Protocol, Prepared]  # a system, in a protocol, on a clip
-DRAWS = ("render", "motion", "weights")
+DRAWS = ("render", "motion", "weights/tiny")
 # Seconds of two cores for a second of video: reading its pictures, comparing those of 256 x 256.
 MEASURING, COMPARING = 4.0, 4.0
 VIDEO_SUFFIXES = (".mkv", ".mp4", ".mov", ".webm", ".avi")

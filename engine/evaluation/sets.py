@@ -12,6 +12,7 @@
     audio = "anna.wav"       # without it the sound of `real`
     start_s = 2.0            # of `real` and `audio`
     seconds = 10.0           # all of it without this
+    sound_late_s = 0.25      # by so much the sound of `real` comes after its lips; below 0: before them
 
 Paths are taken from the folder, and may not leave it but by a link.
 """
@@ -28,6 +29,7 @@ from engine.errors import ConfigError, DataError
 from engine.training.data.video_folders import Layout, Video, detect_layout, find_videos
 
 MANIFEST = "set.toml"
+LATEST_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class EvaluationClip:
     audio: Path | None = None
     start_s: float = 0.0
     seconds: float | None = None
+    sound_late_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.name or not all(c.isalnum() or c in "._-" for c in self.name):
@@ -48,6 +51,10 @@ class EvaluationClip:
             raise DataError(f"clip {self.name}: without `real` it needs `portrait` and `audio`")
         if self.start_s < 0 or (self.seconds is not None and self.seconds <= 0):
             raise DataError(f"clip {self.name}: start_s is 0 or more, seconds more than 0")
+        if abs(self.sound_late_s) > LATEST_S or (self.sound_late_s and self.real is None):
+            raise DataError(
+                f"clip {self.name}: sound_late_s is of `real`, and at most {LATEST_S:g} s either way"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +118,7 @@ def _clip(folder: Path, row: Any, number: int) -> EvaluationClip:
     where = f"{folder / MANIFEST}: clip {number}"
     if not isinstance(row, dict) or not isinstance(row.get("name"), str):
         raise DataError(f"{where} has no name")
-    numbers = ("start_s", "seconds")
+    numbers = ("start_s", "seconds", "sound_late_s")
     known = {field.name for field in fields(EvaluationClip)}
     for key, value in row.items():
         wanted = (int, float) if key in numbers else (str,)

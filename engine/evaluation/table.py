@@ -20,6 +20,7 @@ DELIVERY = {
     "latency_ms": ("Latency", "ms, from speech sent to the frame that shows it, median"),
     "held_share": ("Frames not shown", "share; the one before stands in"),
 }
+APART, SURE = 2, 0.15  # frames between a film's lips and its sound; confidence that says so
 SAME = 0.02  # of a value: nearer ones are not told apart
 
 
@@ -61,6 +62,7 @@ class Report:
         }
         made = cls(data)
         data["fooled"] = [word for p in made.protocols for word in fooled(made, p)]
+        data["fooled"] += out_of_step(made)
         return made
 
     @property
@@ -156,12 +158,26 @@ def fooled(report: Report, protocol: str) -> list[str]:
                 and better(name, still, v, real)
             ]
             if beaten:
-                words.append(f"{shown} ({protocol}): the still portrait beats {', '.join(beaten)}.")
+                whom = "every system" if len(beaten) == len(systems) > 1 else ", ".join(beaten)
+                words.append(f"{shown} ({protocol}): the still portrait beats {whom}.")
             if real is not None and better(name, still, real, real):
                 words.append(f"{shown} ({protocol}): the still portrait beats the real clip.")
         if wrong is not None and real is not None and better(name, wrong, real, real):
             words.append(f"{shown} ({protocol}): the wrong sound beats the right one.")
     return words
+
+
+def out_of_step(report: Report) -> list[str]:
+    """In words: films whose own lips and sound are apart, which every measure of lips against sound feels."""
+    offsets = report.each("re-encode", "free", "own_sync_offset")
+    sure = report.each("re-encode", "free", "own_sync_c")
+    return [
+        f"{COLUMNS['own_sync_offset'].title} (free): the lips of the film {clip} are {abs(late):.0f} frames "
+        f"{'before' if late < 0 else 'after'} its sound, by this project's expert; if they are, "
+        f"`sound_late_s = {-late / FPS:.2f}` in set.toml puts it right."
+        for clip, late in offsets.items()
+        if abs(late) >= APART and sure[clip] >= SURE
+    ]
 
 
 def shown(value: float | None, name: str) -> str:
@@ -172,4 +188,4 @@ def shown(value: float | None, name: str) -> str:
         return "∞"
     if name.endswith("_ms") or abs(value) >= 100:
         return f"{value:.0f}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
+    return f"{value:z.3f}" if abs(value) < 10 else f"{value:.2f}"

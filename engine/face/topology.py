@@ -11,6 +11,12 @@ OVAL = (
 JAW = OVAL[8:29]  # from one ear over the chin to the other
 
 LOWER_JAW = OVAL[11:26]  # from one angle of the jaw to the other
+UPPER_OVAL = (*OVAL[26:], *OVAL[:11])  # from one ear over the hairline to the other
+# Crop units beyond it where points of hair and ears lie, and how much less than the face they turn with the head, by the
+# hairline's own measure: they lie as much farther back.
+SCALP = ((0.12, 1.8), (0.3, 3.0), (0.6, 4.0))
+# Crop units beyond the jaw where points of the neck lie, and their share in the head's motion.
+NECK = ((0.14, 0.9), (0.3, 0.5), (0.5, 0.2))
 
 # Lip contours from the right corner of the mouth (61, 78) to the left (291, 308).
 OUTER_UPPER_LIP = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291)

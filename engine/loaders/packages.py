@@ -110,6 +110,14 @@ SOURCES: dict[str, Source] = {
         "",
         "MIT",
     ),
+    "selfie-segmenter": Source(
+        "npm",
+        "@mediapipe/selfie_segmentation",
+        "0.1.1675465747",
+        "package/selfie_segmentation.tflite",
+        "8d13b7fae74af625",
+        "Apache-2.0",
+    ),
     "moonshine": Source(
         "npm",
         "@moonshine-ai/moonshine-js",

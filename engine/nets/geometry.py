@@ -20,16 +20,17 @@ from engine.face.topology import (
     INNER_UPPER_LIP,
     LINE_GROUPS,
     LOWER_JAW,
+    NECK,
     NOSE_RIDGE,
+    SCALP,
     STABLE,
+    UPPER_OVAL,
 )
 
 # Gaussian kernels of the flow in crop units: sigma and weight. The wide one carries the head, the
 # narrow one the lips; each is the eighth power of the one before it, so one exp serves all three.
 SIGMA_WIDE = 0.27
 KERNEL_WEIGHTS = (0.002, 0.03, 1.0)
-# Crop units beyond the jaw where the neck's points lie, and their share in the head's motion.
-NECK = ((0.14, 0.9), (0.3, 0.5), (0.5, 0.2))
 FLOOR = 3e-7  # of the summed weight: far from every point the flow fades to nothing
 
 
@@ -73,18 +74,45 @@ def similarity(reference: Tensor, target: Tensor, points: Tensor) -> Tensor:
     return torch.stack([x, y], -1) + to
 
 
-def neck_points(reference: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def neck_points(
+    reference: Tensor, target: Tensor, shares: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Points below the jaw (B, N, 2) in both faces (B, 478, 2): they follow the head, not the jaw.
 
     Their share of the head's motion falls with the distance. Without them the chin would drag the
     collar along with every syllable.
+
+    Args:
+        shares: (B, N), where they are not those of `NECK`.
     """
     jaw, nose = reference[:, list(LOWER_JAW)], reference[:, NOSE_RIDGE[-2], None]
     out = jaw - nose
     out = out / out.square().sum(-1, keepdim=True).sqrt()
-    rings = [(jaw + reach * out, share) for reach, share in NECK]
-    moved = [ring + share * (similarity(reference, target, ring) - ring) for ring, share in rings]
-    return torch.cat([ring for ring, _ in rings], 1), torch.cat(moved, 1)
+    rings = torch.cat([jaw + reach * out for reach, _ in NECK], 1)
+    if shares is None:
+        shares = torch.tensor([share for _, share in NECK]).to(jaw).repeat_interleave(jaw.shape[1])
+    moved = rings + shares[..., None] * (similarity(reference, target, rings) - rings)
+    return rings, moved
+
+
+def scalp_points(reference: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Points of hair and ears (B, N, 2) in both faces (B, 478, 2): they lie behind the face and turn less.
+
+    What the hairline lacks of the face's motion is what its depth does; theirs is larger.
+    """
+    oval, nose = reference[:, list(UPPER_OVAL)], reference[:, NOSE_RIDGE[-2], None]
+    out = oval - nose
+    out = out / out.square().sum(-1, keepdim=True).sqrt()
+    behind = target[:, list(UPPER_OVAL)] - similarity(reference, target, oval)
+    lag = behind.mean(
+        1, keepdim=True
+    )  # a head that turns by little shifts all that is as deep alike
+    rings = [oval + reach * out for reach, _ in SCALP]
+    moved = [
+        similarity(reference, target, ring) + behind + (depth - 1) * lag
+        for ring, (_, depth) in zip(rings, SCALP, strict=True)
+    ]
+    return torch.cat(rings, 1), torch.cat(moved, 1)
 
 
 def flow_at(x: Tensor, y: Tensor, reference: Tensor, target: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ LIPS = 8
 WIDTH = 32  # of an embedding
 # Pairs of the 478 landmarks whose distances say what a mouth does; the first two are inner lips.
 PAIRS = ((13, 14), (81, 178), (0, 17), (61, 291), (78, 308), (2, 0), (2, 17), (2, 152))
-_GAPS = 2  # of them are gaps, told by their logarithm: that lips meet counts more than how far they part
+GAPS = 2  # of them are gaps, told by their logarithm: that lips meet counts more than how far they part
 
 
 def lip_shapes(landmarks: NDArray[Any]) -> NDArray[np.float32]:
@@ -29,7 +29,7 @@ def lip_shapes(landmarks: NDArray[Any]) -> NDArray[np.float32]:
     eyes = np.linalg.norm(landmarks[:, 33] - landmarks[:, 263], axis=-1)
     first, second = (list(side) for side in zip(*PAIRS, strict=True))
     apart = np.linalg.norm(landmarks[:, first] - landmarks[:, second], axis=-1) / eyes[:, None]
-    apart[:, :_GAPS] = np.log(apart[:, :_GAPS] + 0.02)
+    apart[:, :GAPS] = np.log(apart[:, :GAPS] + 0.02)
     return apart.astype(np.float32)
 
 

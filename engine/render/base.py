@@ -24,6 +24,7 @@ class Portrait:
     landmarks: F32  # (478, 2) pixels
     to_crop: Affine  # pixels -> crop units
     alpha: NDArray[np.uint8] | None = None  # (H, W) of what `rgb` shows on grey; None: opaque
+    matte: F32 | None = None  # (H, W) how much of each pixel is the person; None: nobody knows
 
     @property
     def source(self) -> F32:

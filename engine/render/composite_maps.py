@@ -25,13 +25,6 @@ GRID_X = np.concatenate(
 GRID_Y = np.concatenate(
     [np.linspace(-2.4, -1.4, 7), np.linspace(-1.26, 1.26, 57), np.linspace(1.4, 2.0, 5)]
 ).astype(np.float32)
-# Points that stay where they are: the frame of everything the head does not carry.
-ANCHORS = np.array(
-    [(x, y) for y in (-2.4, 2.0) for x in np.linspace(-1.5, 2.5, 9)]
-    + [(x, y) for x in (-1.5, 2.5) for y in np.linspace(-2.0, 1.7, 8)]
-    + [(x, 1.75) for x in (-1.0, -0.5, 1.5, 2.0)],
-    np.float32,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +40,6 @@ class CompositeMaps:
     """Where one portrait's pixels find their flow and their painted crop. Read-only."""
 
     rgb: RgbImage  # (H, W, 3) the portrait itself
-    portrait: F32  # (1, 3, H, W) the pixels as floats
     turn: F32  # (1, 2, 2) from directions of the crop to those of the portrait's rows and columns
     head: Region  # all that can move
     to_crop: Affine  # from pixels
@@ -101,7 +93,6 @@ def make_composite_maps(rgb: RgbImage, to_crop: Affine) -> CompositeMaps:
     height, width = rgb.shape[:2]
     return CompositeMaps(
         rgb=rgb,
-        portrait=np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32),
         turn=np.ascontiguousarray(back[None, :, :2] / unit, np.float32),
         head=_head((height, width), apply(back, np.array([0.5, 0.5], np.float32)), unit),
         to_crop=to_crop,

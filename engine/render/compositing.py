@@ -13,6 +13,8 @@ from engine.backends import Graph, GraphSpec, Tensor
 from engine.face.landmarks import Affine
 from engine.render.base import Portrait
 from engine.render.composite_maps import CompositeMaps, make_composite_maps
+from engine.render.holds import holds, whole_picture
+from engine.render.lifting import lift, lift_off_grey
 from engine.render.specs import COMPOSITE, MOVE
 from engine.types import RgbImage
 
@@ -21,13 +23,14 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Composite:
-    """A portrait made ready for compositing: its maps, and what the graphs are always fed of them."""
+    """A portrait made ready for compositing: its maps and layers, and what the graphs are always fed of them."""
 
     maps: CompositeMaps
-    turn: Tensor  # `CompositeMaps.turn`
-    move: dict[str, Tensor]
+    person: F32  # `Lifted.person`
+    fixed: dict[str, Tensor]  # of `move`
+    flow: dict[str, Tensor]  # of `warp` and `carry`: `turn` and what of the portrait stays
     alpha: NDArray[np.uint8] | None = None  # (H, W) of the portrait
-    cut_out: dict[str, Tensor] = field(default_factory=dict)  # as `move`, of the alpha
+    cut_out: dict[str, Tensor] = field(default_factory=dict)  # as `fixed`, of the alpha
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Layers:
     flow: Tensor  # (1, 2, rows, columns) of the head, turned, on the grid of `GRID_Y` and `GRID_X`
     patch: Tensor  # (1, 4, 128, 128) the painted crop, and how far the moved portrait shows through
     head: Affine  # (2, 3) from places in the portrait to those in the frame, crop units
-    blinking: F32 | None = None  # (1, 3, H, W) the portrait with its lids down, while they are
+    blinking: F32 | None = None  # (1, 4, H, W) the person with the lids down, while they are
 
 
 class Compositor:
@@ -56,22 +59,31 @@ class Compositor:
 
     def prepare(self, portrait: Portrait) -> Composite:
         """Make a portrait ready."""
-        maps, alpha = make_composite_maps(portrait.rgb, portrait.to_crop), portrait.alpha
-        fixed = {"portrait": maps.portrait, **maps.head.at}
-        turn, move = self._put(maps.turn), {name: self._put(a) for name, a in fixed.items()}
-        if alpha is None:
-            return Composite(maps, turn, move)
-        as_colours = np.repeat(alpha[None, None].astype(np.float32), 3, 1)
-        cut_out = {**move, "portrait": self._put(as_colours)}
-        return Composite(maps, turn, move, alpha, cut_out)
+        maps = make_composite_maps(portrait.rgb, portrait.to_crop)
+        if portrait.alpha is not None:
+            lifted = lift_off_grey(portrait.rgb, portrait.alpha)
+        else:
+            lifted = lift(portrait.rgb, portrait.matte)
+        held = whole_picture() if portrait.matte is None else holds(portrait, maps.turn)
+        behind = np.ascontiguousarray(lifted.behind[(..., *maps.head.box)])
+        fixed = {"person": lifted.person, "behind": behind, **maps.head.at}
+        flow = {"turn": maps.turn, "anchors": held.anchors, "shares": held.shares}
+        kept = {name: self._put(array) for name, array in fixed.items()}
+        flow_of = {name: self._put(array) for name, array in flow.items()}
+        if portrait.alpha is None:
+            return Composite(maps, lifted.person, kept, flow_of)
+        as_colours = np.repeat(portrait.alpha[None, None].astype(np.float32), 4, 1)
+        as_colours[:, 3] = 1  # nothing lies behind it
+        cut_out = {**kept, "person": self._put(as_colours)}
+        return Composite(maps, lifted.person, kept, flow_of, portrait.alpha, cut_out)
 
     def compose(self, frames: Sequence[Layers]) -> list[RgbImage]:
         """Put one frame (H, W, 3), with alpha (H, W, 4), of each of several streams together."""
         feeds = []
         for layers in frames:
-            feeds.append({**layers.composite.move, "flow": layers.flow})
+            feeds.append({**layers.composite.fixed, "flow": layers.flow})
             if layers.blinking is not None:
-                feeds[-1]["portrait"] = layers.blinking
+                feeds[-1]["person"] = layers.blinking
         moved = [
             _place_head(layers.composite.maps, np.asarray(out["moved"])[0])
             for layers, out in zip(frames, self._move.each(feeds), strict=True)
@@ -98,8 +110,7 @@ class Compositor:
             return rgb
         [moved] = self._move.each([{**composite.cut_out, "flow": layers.flow}])
         alpha = composite.alpha.copy()
-        shown = np.asarray(moved["moved"])[0, 0]
-        alpha[composite.maps.head.box] = np.clip(shown + 0.5, 0, 255).astype(np.uint8)
+        alpha[composite.maps.head.box] = np.asarray(moved["moved"])[0, 0] + np.float32(0.5)
         return np.dstack([rgb, alpha])
 
 

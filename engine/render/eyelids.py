@@ -115,11 +115,11 @@ def _columns(
 
 
 def close_lids(portrait: F32, eyes: tuple[Eye, Eye], blink: F32) -> F32:
-    """The portrait (3, H, W) with its right and left eye closed by `blink` (2,) in [0, 1]."""
+    """The portrait (3 and more, H, W) with its right and left eye closed by `blink` (2,) in [0, 1]."""
     closed = portrait.copy()
     for eye, amount in zip(eyes, blink, strict=True):
         if amount > 0:
-            closed[:, *eye.box] = _lay_lid(portrait[:, *eye.box], eye, float(amount))
+            closed[:3, *eye.box] = _lay_lid(portrait[:3, *eye.box], eye, float(amount))
     return closed
 
 

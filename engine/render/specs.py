@@ -6,6 +6,8 @@ from engine.backends import BATCH, GraphSpec, TensorSpec
 from engine.config import LARGEST_SIDE
 from engine.face.topology import POINTS
 from engine.render.composite_maps import CROP_SIDE, GRID_X, GRID_Y
+from engine.render.holds import POINTS as HELD
+from engine.render.holds import RING
 
 LATENT, CHANNELS = 32, 16
 GROUPS = 6  # of lines that are drawn of a face
@@ -27,7 +29,11 @@ _GUIDANCE = tuple(
 
 # Portraits and frames; `_TWICE` is two numbers a column.
 _SIDE, _TWICE = (64, 512, LARGEST_SIDE), (128, 1024, 2 * LARGEST_SIDE)
-_TURN = TensorSpec("turn", (BATCH, 2, 2))
+_HELD = (
+    TensorSpec("turn", (BATCH, 2, 2)),
+    TensorSpec("anchors", (BATCH, HELD, 2)),
+    TensorSpec("shares", (BATCH, RING)),
+)
 _FLOW = TensorSpec("flow", (BATCH, 2, len(GRID_Y), len(GRID_X)))
 
 ENROLL = GraphSpec(
@@ -50,7 +56,7 @@ WARP = GraphSpec(
         TensorSpec("source", _POINTS),
         TensorSpec("level", _POINTS),
         TensorSpec("target", _POINTS),
-        _TURN,
+        *_HELD,
     ),
     (
         TensorSpec("warped", (BATCH, 3, CROP_SIDE, CROP_SIDE)),
@@ -70,7 +76,7 @@ CARRY = GraphSpec(
         TensorSpec("before", _POINTS),
         TensorSpec("level", _POINTS),
         TensorSpec("target", _POINTS),
-        _TURN,
+        *_HELD,
     ),
     (TensorSpec("carried", (BATCH, 4, CROP_SIDE, CROP_SIDE)), _FLOW),
     precision="f32",
@@ -113,7 +119,8 @@ DECODE = GraphSpec(
 MOVE = GraphSpec(
     "move",
     (
-        TensorSpec("portrait", (BATCH, 3, "H", "W")),
+        TensorSpec("person", (BATCH, 4, "H", "W")),
+        TensorSpec("behind", (BATCH, 3, "h", "w")),
         _FLOW,
         TensorSpec("flow_scale", (BATCH, 2, 1, 1)),
         TensorSpec("nodes", _FLOW.shape),

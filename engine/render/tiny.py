@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from engine.backends import Graph, GraphSpec, Tensor
 from engine.diffusion.flow import flow_path
 from engine.face.landmarks import Affine
+from engine.face.matte import MATTE, Matting
 from engine.face.topology import STABLE
 from engine.motion.expression import refuse_words
 from engine.render.base import FrameCondition, Portrait
@@ -81,10 +82,11 @@ class TinyRenderer:
         self._enroll, self._lines = load(ENROLL), load(LINES)
         self._warp, self._carry = load(WARP), load(CARRY)
         self._guide, self._denoise, self._decode = load(GUIDE), load(DENOISE), load(DECODE)
-        self._compositor = Compositor(load, put)
+        self._compositor, self._matting = Compositor(load, put), Matting(load(MATTE))
 
     def enroll(self, portrait: Portrait) -> TinyFace:
         """Run the once-a-portrait part."""
+        portrait = replace(portrait, matte=self._matte(portrait))
         cut = cut_crop(portrait.rgb, portrait.to_crop)
         crop = self._put(cut)
         source = self._put(portrait.source[None])
@@ -107,6 +109,12 @@ class TinyRenderer:
             lids=make_lids(small.rgb, small.landmarks),
         )
         return replace(face, half=half)
+
+    def _matte(self, portrait: Portrait) -> F32 | None:
+        """How much of each pixel is the person (H, W): what is told by the alpha, else by the net."""
+        if portrait.alpha is not None:
+            return portrait.alpha.astype(np.float32) / np.float32(255)
+        return self._matting(portrait.rgb, portrait.landmarks, portrait.to_crop)
 
     @staticmethod
     def noise(seed: int) -> F32:
@@ -166,7 +174,7 @@ class TinyRenderer:
                     "source": face.source,
                     "level": level,
                     "target": condition.target[None],
-                    "turn": face.composite.turn,
+                    **face.composite.flow,
                 }
                 for (face, _, condition), level in zip(jobs, levels, strict=True)
             ]
@@ -245,7 +253,7 @@ class TinyRenderer:
                     "before": cache.level,
                     "level": level,
                     "target": condition.target[None],
-                    "turn": face.composite.turn,
+                    **face.composite.flow,
                 }
                 for (face, cache, condition), (_, level) in zip(jobs, heads, strict=True)
             ]
@@ -286,6 +294,5 @@ def _layers(
     """What the frame is put together from; lids come down over the portrait before it moves."""
     if not condition.blink.any():
         return Layers(face.composite, flow, patch, head)
-    portrait = face.composite.maps.portrait[0]
-    lids = close_lids(portrait, face.lids, condition.blink)
+    lids = close_lids(face.composite.person[0], face.lids, condition.blink)
     return Layers(face.composite, flow, patch, head, lids[None])

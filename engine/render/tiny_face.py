@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,16 +63,17 @@ def halved(portrait: Portrait) -> Portrait:
     size = [max(2, round(side / 4) * 2) for side in (width, height)]
     scale = np.array([size[0] / width, size[1] / height], np.float32)
     landmarks = np.asarray(portrait.landmarks * scale, np.float32)
-    alpha = portrait.alpha
+    alpha, matte = portrait.alpha, portrait.matte
     return Portrait(
         _resized(portrait.rgb, size),
         landmarks,
         crop_transform(landmarks),
         None if alpha is None else _resized(alpha, size),
+        None if matte is None else _resized(matte, size),
     )
 
 
-def _resized(picture: NDArray[np.uint8], size: list[int]) -> NDArray[np.uint8]:
+def _resized(picture: NDArray[Any], size: list[int]) -> NDArray[Any]:
     return np.asarray(Image.fromarray(picture).resize((size[0], size[1]), Image.Resampling.BOX))
 
 

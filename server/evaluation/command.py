@@ -176,13 +176,15 @@ def live(clip: Prepared, protocol: Protocol, out: Path) -> Made:
 
 
 def _compare(a: Path, b: Path, out: Path) -> None:
-    from engine.evaluation.compare import differences, read_report, table
+    from engine.evaluation.compare import differences, read_report
+    from engine.evaluation.compare_page import compare_page
     from engine.outputs import own_folder
 
-    rows = differences(read_report(a), read_report(b))
+    sides = (a, read_report(a)), (b, read_report(b))
+    rows = differences(sides[0][1], sides[1][1])
     own_folder(out)
-    (out / "compare.html").write_text(table(a, b, rows), encoding="utf-8")
+    (out / "compare.html").write_text(compare_page(*sides, rows), encoding="utf-8")
     for row in rows:
         told: dict[str, Any] = {n: round(getattr(row, n), 4) for n in ("a", "b", "mean", "low", "high")}  # fmt: skip
-        typer.echo(f"{row.system:12} {row.protocol:10} {row.name:16} {told} {row.verdict}")
+        typer.echo(f"{row.whose:16} {row.protocol:10} {row.name:16} {told} {row.verdict}")
     typer.echo(str(out / "compare.html"))

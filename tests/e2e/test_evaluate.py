@@ -69,6 +69,17 @@ def test_a_set_is_evaluated_told_and_not_done_twice(tmp_path: Path, browser: Bro
     assert page.get_by_text("What measuring cost").count() == len(told["rows"]) // len(values)
     broken = "() => [...document.images].filter((image) => !image.naturalWidth).length"
     assert page.evaluate(broken) == 0
+    beside = "e => { const [a, b] = [e, e.nextElementSibling].map(x => x.getBoundingClientRect());"
+    beside += " return [a.top === b.top, b.left - a.right]; }"
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("() => document.documentElement.scrollWidth") == width
+        bad = page.locator(".worst")
+        assert bad.count() > 0
+        for i in range(bad.count()):  # what it should have been stands beside it
+            same_row, gap = bad.nth(i).evaluate(beside)
+            assert same_row
+            assert gap < 10
     page.goto(f"file://{out / 'blind.html'}")
     page.wait_for_function("() => document.getElementById('left').videoWidth > 0")
     page.keyboard.press("a")

@@ -22,11 +22,12 @@ from engine.evaluation.ablations.measure import (
     drawn_by,
     held_out_batch,
     references,
+    steadiness,
 )
 from engine.evaluation.ablations.picture import side_by_side
 from engine.evaluation.ablations.results import FILE, REFERENCES, Results, section, text
 from engine.evaluation.ablations.runs import RECIPE, Plan, train_all
-from engine.evaluation.ablations.variants import VARIANTS, read_recipe
+from engine.evaluation.ablations.variants import KNOWN, read_recipe
 from engine.evaluation.about import about
 from engine.training.data.clips import load_clips
 
@@ -47,6 +48,11 @@ NOTES = (
 UNTRAINED_NOTE = (
     "CLIP's image encoder has random weights: the public one was not at hand. That row shows what a picture's "
     "untrained numbers are worth in the place of a perfect face encoder."
+)
+STEADY = (
+    "Mouth, L1, change, flicker and later are in levels of 255. The drawn frames themselves change by {change:.1f} "
+    "a frame and flicker by {flicker:.1f}. Later: how much larger the error is once a run has gone through all "
+    "frames, back, and comes by again."
 )
 FEW_FRAMES = (
     "FID and KID: {count} frames a run, far fewer than the measure wants; of the same order only."
@@ -122,14 +128,15 @@ class Measuring:
                 self._measure(reference, frames, self._truth)
             self._keep(last, self._truth.frames, {})
         if not self._place(key).is_file():
-            self._measure(key, drawn_by(system, batch, steps), self._truth)
+            made, later = drawn_by(system, batch, steps, KNOWN[name].strength)
+            self._measure(key, made, self._truth, later)
 
     def _place(self, key: str) -> Path:
         return self._plan.out / "measured" / f"{key}.npz"
 
-    def _measure(self, key: str, frames: U8, truth: Truth) -> None:
+    def _measure(self, key: str, frames: U8, truth: Truth, later: U8 | None = None) -> None:
         """Measure frames (P, T, H, W, 3), and keep both."""
-        scores = asdict(truth.scores(frames))
+        scores = asdict(truth.scores(frames, later))
         self._keep(key, frames, scores | {"notes": truth.notes})
 
     def _keep(self, key: str, frames: U8, told: dict[str, Any]) -> None:
@@ -152,9 +159,14 @@ class Measuring:
             told = self._read(f"{seed}-{name}")[1]
             rows.append({"variant": name, "seed": seed, **_scores(told)})
             notes += told["notes"]
-        people, frames = self._read("drawn")[0].shape[:2]
+        drawn = self._read("drawn")[0]
+        people, frames = drawn.shape[:2]
+        moved = [steadiness(one) for one in drawn]
+        change, flickers = (np.mean([one[name] for one in moved]) for name in ("change", "flicker"))
+        notes.append(STEADY.format(change=change, flicker=flickers))
         notes.append(FEW_FRAMES.format(count=people * frames))
-        if load_clips(self._plan.clips["clip"])[0].card.face_encoder == UNTRAINED:
+        of_clip = any(KNOWN[name].encoder == "clip" for _, name in self._taken)
+        if of_clip and load_clips(self._plan.clips["clip"])[0].card.face_encoder == UNTRAINED:
             notes.append(UNTRAINED_NOTE)
         told_references = {key: _scores(self._read(key)[1]) for key in REFERENCES}
         return Results(
@@ -171,8 +183,8 @@ class Measuring:
     def picture(self, seed: int, path: Path) -> None:
         """Draw all variants of a seed that were taken side by side."""
         shown = {"drawn": "drawn", **{REFERENCES[k]: k for k in REFERENCES}}
-        taken = [name for name in VARIANTS if (seed, name) in self._taken]
-        shown |= {VARIANTS[name].title: f"{seed}-{name}" for name in taken}
+        taken = [name for name in KNOWN if (seed, name) in self._taken]
+        shown |= {KNOWN[name].title: f"{seed}-{name}" for name in taken}
         side_by_side({title: self._read(key)[0] for title, key in shown.items()}).save(path)
 
 

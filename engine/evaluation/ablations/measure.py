@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import l1_loss
 
 from engine.errors import DataError
 from engine.evaluation.adfd import adfd
@@ -22,10 +23,13 @@ from engine.evaluation.measures.inception import fid, inception_features, kid
 from engine.evaluation.measures.landmarks import SIDE, landmark_distances
 from engine.evaluation.measures.measure import resized
 from engine.evaluation.measures.pixels import psnr, ssim
+from engine.evaluation.measures.steadiness import flicker
+from engine.evaluation.student import MOUTH
 from engine.evaluation.track import FaceTrack, follow
 from engine.face.landmarks import lip_gap
 from engine.face.topology import OUTER_LOWER_LIP, OUTER_UPPER_LIP
 from engine.training.data.clips import load_clips
+from engine.training.mouth_crop import mouth_crop
 from engine.training.portraittalk.begin import build_system
 from engine.training.portraittalk.dataset import TalkBatch
 from engine.training.portraittalk.roll_out import fixed_roll_out
@@ -64,9 +68,20 @@ def pictures(images: Tensor) -> U8:
     return np.asarray(scaled.round().byte().movedim(-3, -1).cpu().numpy())
 
 
-def drawn_by(system: TalkingSystem, batch: TalkBatch, steps: int) -> U8:
-    """What a run makes of a batch (P, T, H, W, 3)."""
-    return pictures(torch.stack(fixed_roll_out(system, batch, steps), 1))
+def drawn_by(
+    system: TalkingSystem, batch: TalkBatch, steps: int, strength: float | None = None
+) -> tuple[U8, U8]:
+    """What a run makes of a batch, twice (P, T, H, W, 3): at first, and once it has gone back and begins again.
+
+    Args:
+        strength: as in `fixed_roll_out`.
+    """
+    count = batch.frames.shape[1]
+    there, back = range(count), range(count - 2, -1, -1)
+    order = [*there, *back, *there[1:]]
+    made = fixed_roll_out(system, batch, steps, order=order, strength=strength)
+    frames = pictures(torch.stack(made, 1))
+    return frames[:, :count], frames[:, -count:]
 
 
 @torch.inference_mode()
@@ -108,9 +123,14 @@ class Truth:
     def _seen(self, frames: U8) -> NDArray[np.float32]:
         return inception_features(frames.reshape(-1, *frames.shape[2:]), self._store)
 
-    def scores(self, frames: U8) -> Scores:
-        """Measure frames (P, T, H, W, 3) that belong to these."""
+    def scores(self, frames: U8, later: U8 | None = None) -> Scores:
+        """Measure frames (P, T, H, W, 3) that belong to these, and what was made of them `later` in a run."""
         each = {name: self._person(row, frames[row]) for row, name in enumerate(self.names)}
+        if later is not None:
+            for row, name in enumerate(self.names):
+                each[name]["later"] = _apart(later[row], self.frames[row]) - _apart(
+                    frames[row], self.frames[row]
+                )
         whole: Values = {}
         if self.features is not None:
             seen = self._seen(frames)
@@ -123,6 +143,8 @@ class Truth:
             "psnr": finite_mean(psnr(frames, real)),
             "ssim": float(ssim(frames, real).mean()),
             "mouth_r": mouth_follows(frames, self.landmarks[row]),
+            "mouth_l1": _mouths_apart(frames, real, self.landmarks[row]),
+            **steadiness(frames),
         }
         ours, theirs = _track(frames), self.tracks[row]
         values["found"] = 0.0 if ours is None else float(ours.found.mean())
@@ -134,6 +156,29 @@ class Truth:
             values["adfd"] = adfd(a, b, SIDE * np.sqrt(2)).score
             values |= landmark_distances(a, b, (int(SIDE), int(SIDE)))
         return values
+
+
+def steadiness(frames: U8) -> Values:
+    """How much frames (T, H, W, 3) change from one to the next, and flicker, in levels of 255."""
+    return {
+        "change": float(np.abs(np.diff(frames.astype(np.float32), axis=0)).mean()),
+        "flicker": float(flicker(frames).mean()),
+    }
+
+
+def _apart(frames: U8, real: U8) -> float:
+    return float(np.abs(frames.astype(np.float32) - real).mean())
+
+
+def _mouths_apart(frames: U8, real: U8, landmarks: NDArray[np.float32]) -> float:
+    """Mean difference of mouths of frames (T, H, W, 3), in levels of 255; landmarks (T, 478, 2) in [0, 1]."""
+    points = torch.from_numpy(landmarks)
+    side = max(MOUTH, frames.shape[2] // 4)
+    ours, theirs = (
+        mouth_crop(torch.from_numpy(rgb.astype(np.float32)).movedim(-1, 1), points, side)
+        for rgb in (frames, real)
+    )
+    return float(l1_loss(ours, theirs))
 
 
 def finite_mean(values: F64) -> float:

@@ -13,18 +13,24 @@ import numpy as np
 
 from engine.errors import DataError
 from engine.evaluation import published
-from engine.evaluation.ablations.variants import FULL, VARIANTS
+from engine.evaluation.ablations.variants import CHOICES, FULL, KNOWN, VARIANTS
 from engine.evaluation.compare import interval
 from engine.evaluation.measures import COLUMNS as MEASURES
 
 FILE = "ablations.json"
 # Beside the paper's columns: what says more on drawn faces.
-BESIDE = ("kid", "m_lmd", "f_lmd", "mouth_r", "found")
+BESIDE = ("kid", "m_lmd", "f_lmd", "mouth_r", "mouth_l1", "change", "flicker", "later", "found")
+OWN = {
+    "mouth_r": "Mouth, r",
+    "mouth_l1": "Mouth, L1",
+    "change": "Change a frame",
+    "later": "Later",
+}
 REFERENCES = {"codec": "drawn, through the codec", "still": "still portrait"}
 WHOLE = ("fid", "kid")  # of all people of a seed together
 READ = ("adfd", "m_lmd", "f_lmd")  # by the face reader, in frames where it finds a face
 COLUMNS = (*published.TABLE_2_COLUMNS, *BESIDE)
-TITLES = {n: "Mouth, r" if n == "mouth_r" else MEASURES[n].title for n in COLUMNS}
+TITLES = {n: OWN[n] if n in OWN else MEASURES[n].title for n in COLUMNS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +131,31 @@ def number(value: float) -> str:
     )
 
 
+def columns(results: Results) -> list[str]:
+    """The paper's, and those beside that anything was measured by."""
+    rows = [*results.data["rows"], *results.data["references"].values()]
+    return [
+        n
+        for n in COLUMNS
+        if n in published.TABLE_2_COLUMNS or any(of_row(row, n) is not None for row in rows)
+    ]
+
+
+def shown_names(results: Results) -> list[str]:
+    """The paper's variants, trained or not; where choices were trained, what was trained alone."""
+    trained = {row["variant"] for row in results.data["rows"]}
+    return [n for n in KNOWN if n in trained] if trained & CHOICES.keys() else list(VARIANTS)
+
+
 def lines(results: Results) -> list[tuple[str, list[str]]]:
-    """Rows of our table: ceiling and floor, then the paper's order."""
+    """Rows of our table: ceiling and floor, the paper's order, then the choices that were trained."""
+    wanted = columns(results)
     made = [
-        (title, [_single(results.data["references"].get(key), n) for n in COLUMNS])
+        (title, [_single(results.data["references"].get(key), n) for n in wanted])
         for key, title in REFERENCES.items()
     ]
-    for name, variant in VARIANTS.items():
-        made.append((variant.title, [cell(results, name, n) for n in COLUMNS]))
+    names = shown_names(results)
+    made += [(KNOWN[name].title, [cell(results, name, n) for n in wanted]) for name in names]
     return made
 
 
@@ -141,18 +164,20 @@ def _single(row: dict[str, Any] | None, name: str) -> str:
     return none(name) if value is None else number(value)
 
 
-def printed_lines() -> list[tuple[str, list[str]]]:
-    """The paper's rows; what it does not print is a dash."""
+def printed_lines(results: Results) -> list[tuple[str, list[str]]]:
+    """The paper's rows of what is shown, in our columns; what it does not print is a dash."""
+    names, asked = columns(results), shown_names(results)
     return [
-        (VARIANTS[name].title, [published.printed(row[n]) if n in row else "–" for n in COLUMNS])
+        (VARIANTS[name].title, [published.printed(row[n]) if n in row else "–" for n in names])
         for name, row in published.TABLE_2["HDTF"].items()
+        if name in asked
     ]
 
 
 def told_differences(results: Results) -> list[str]:
     """A line a variant and measure: how far it is from the full system, and whether that is shown."""
     said = []
-    for name, variant in VARIANTS.items():
+    for name, variant in KNOWN.items():
         for measure in COLUMNS:
             found = None if name == FULL else results.difference(name, measure)
             if found is not None:
@@ -181,8 +206,8 @@ def verdict(results: Results, variant: str, name: str) -> str:
 
 def text(results: Results) -> str:
     """The table for a terminal, the printed numbers below it, and the paired differences."""
-    heads = [TITLES[n] for n in COLUMNS]
-    ours, theirs = lines(results), printed_lines()
+    heads = [TITLES[n] for n in columns(results)]
+    ours, theirs = lines(results), printed_lines(results)
     about = f"{published.PAPER} prints, on HDTF (other data)"
     rows = [("", heads), *ours, (about, [""] * len(heads)), *theirs]
     first = max(len(name) for name, _ in [*ours, *theirs])
@@ -200,8 +225,9 @@ def section(results: Results, picture: str) -> str:
     Args:
         picture: an element that shows all variants; may be empty.
     """
-    span = len(COLUMNS) + 1
-    head = "".join(f"<th>{escape(TITLES[n])}</th>" for n in COLUMNS)
+    wanted = columns(results)
+    span = len(wanted) + 1
+    head = "".join(f"<th>{escape(TITLES[n])}</th>" for n in wanted)
     about = f"{published.PAPER} prints, on HDTF (other data)"
     count = len(REFERENCES)
     rows = [
@@ -209,11 +235,14 @@ def section(results: Results, picture: str) -> str:
         *_html(lines(results)[:count], "floor"),
         *_html(lines(results)[count:], ""),
         f'<tr class="other"><th colspan="{span}">{escape(about)}</th></tr>',
-        *_html(printed_lines(), "other"),
+        *_html(printed_lines(results), "other"),
     ]
-    notes = [*results.data["notes"], *told_differences(results)]
-    said = "".join(f"<li>{escape(line)}</li>" for line in notes)
-    return f"<div class=wide><table>{''.join(rows)}</table></div>{picture}<ul>{said}</ul>"
+    said, apart = (
+        "".join(f"<li>{escape(line)}</li>" for line in told)
+        for told in (results.data["notes"], told_differences(results))
+    )
+    more = f"<details><summary>Differences from the full system</summary><ul>{apart}</ul></details>"
+    return f"<div class=wide><table>{''.join(rows)}</table></div>{picture}<ul>{said}</ul>{more}"
 
 
 def _html(rows: Iterable[tuple[str, list[str]]], style: str) -> list[str]:

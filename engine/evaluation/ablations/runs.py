@@ -20,10 +20,12 @@ from engine.errors import ConfigError
 from engine.evaluation.ablations.drawn import People, people_folders, write_people
 from engine.evaluation.ablations.variants import (
     FULL,
+    KNOWN,
     VARIANTS,
     Encoder,
     Tables,
     configuration,
+    trained_as,
     write_configuration,
 )
 from engine.loaders.run_card import WEIGHTS, Stage, read_card
@@ -54,9 +56,9 @@ class Plan:
     variants: tuple[str, ...] = tuple(VARIANTS)
 
     def __post_init__(self) -> None:
-        unknown = [n for n in self.variants or ("",) if n not in VARIANTS]
+        unknown = [n for n in self.variants or ("",) if n not in KNOWN]
         if unknown:
-            raise ConfigError(f"variant {unknown[0]!r}: wanted some of {', '.join(VARIANTS)}")
+            raise ConfigError(f"variant {unknown[0]!r}: wanted some of {', '.join(KNOWN)}")
 
     def begin(self) -> None:
         """Take the folder, or go on in one that was begun with the same recipe; seeds may be added.
@@ -80,7 +82,7 @@ class Plan:
 
     def config(self, seed: int, name: str) -> Path:
         """The configuration file of a run."""
-        return self.out / "runs" / str(seed) / f"{name}.toml"
+        return self.out / "runs" / str(seed) / f"{trained_as(name)}.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +140,18 @@ def train_all(plan: Plan, say: Say, *, quiet: bool) -> Iterator[tuple[int, str]]
     """
     write_people(plan.out / "people", plan.people, plan.models, say)
     first = codec_job(plan)
-    names = sorted(plan.variants, key=lambda name: name != FULL)
-    runs = {(s, n): run_jobs(plan, s, n) for s in range(plan.seeds) for n in names}
+    names = sorted(plan.variants, key=lambda name: trained_as(name) != FULL)
+    trained = dict.fromkeys(map(trained_as, names))
+    runs = {(s, n): run_jobs(plan, s, n) for s in range(plan.seeds) for n in trained}
     clock = Clock([first, *(job for jobs in runs.values() for job in jobs)], say)
     clock.take(first, quiet=quiet)
-    for (seed, name), jobs in runs.items():
+    for (seed, run), jobs in runs.items():
         _share(first.folder, jobs[0].folder.with_name(CODEC))
         for job in jobs:
             clock.take(job, quiet=quiet)
-        yield seed, name
+        for name in names:
+            if trained_as(name) == run:
+                yield seed, name
 
 
 def _share(codec: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The rows of the paper's Table 2: what each of them changes in the configuration of a run."""
+"""The rows of the paper's Table 2, and choices that it leaves open: what each changes in a run."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ class Variant:
     Attributes:
         model: what it changes in [model].
         encoder: whose embeddings the clips hold; of CLIP in the face encoder's place.
+        strength: the full system, each frame begun from the one before: the share of the steps that is gone
+            from it. Nothing of its own is trained.
     """
 
     title: str
     model: dict[str, Any] = field(default_factory=dict)
     encoder: Encoder = "traits"
+    strength: float | None = None
 
 
 VARIANTS: dict[str, Variant] = {  # the paper's order; the names are those of `published.TABLE_2`
@@ -39,6 +42,20 @@ VARIANTS: dict[str, Variant] = {  # the paper's order; the names are those of `p
     "without-temporal-attention": Variant("no temporal attention", {"temporal": False}),
     FULL: Variant("full"),
 }
+# What the paper says in words that can be read in two ways, beside FULL, which is the default.
+CHOICES: dict[str, Variant] = {
+    "cross-attention": Variant(
+        "AnimateNet's features attended to", {"injection": "cross_attention"}
+    ),
+    "start-last-0.5": Variant("begun from the frame before, 0.5", strength=0.5),
+    "start-last-0.25": Variant("begun from the frame before, 0.25", strength=0.25),
+}
+KNOWN = VARIANTS | CHOICES
+
+
+def trained_as(name: str) -> str:
+    """The variant whose weights another one is sampled with."""
+    return name if KNOWN[name].strength is None else FULL
 
 
 def read_recipe(path: Path) -> Tables:
@@ -49,7 +66,7 @@ def read_recipe(path: Path) -> Tables:
     """
     recipe = read_toml(path)
     run_config(copy.deepcopy(recipe), path.parent)
-    own = recipe.get("model", {}).keys() & {n for v in VARIANTS.values() for n in v.model}
+    own = recipe.get("model", {}).keys() & {n for v in KNOWN.values() for n in v.model}
     if own:
         raise ConfigError(f"{path}: [model] {', '.join(sorted(own))} is for the ablations to set")
     if recipe["data"].get("references", 1) < 2:
@@ -59,7 +76,7 @@ def read_recipe(path: Path) -> Tables:
 
 def configuration(recipe: Tables, name: str, seed: int, clips: dict[Encoder, Path]) -> Tables:
     """The recipe with the one switch of a variant, and a seed for its weights, batches and noise."""
-    variant, tables = VARIANTS[name], copy.deepcopy(recipe)
+    variant, tables = KNOWN[name], copy.deepcopy(recipe)
     tables["run"] = name
     tables["data"]["clips"] = str(clips[variant.encoder])
     tables.setdefault("model", {}).update(variant.model, seed=seed)

@@ -1,7 +1,7 @@
 """Talks of a voice and a face for the audio-lip expert: log-mel spectra and what the lips do meanwhile.
 
 No film of enough people may be used here, so the lips are those of the phone rules, on faces of SFHQ-T2I that
-no network of the project was trained on. What a landmark net adds is added: noise, smoothing, drift.
+no network of the project was trained on. What people and landmark nets add: `roughening`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from engine.face.detector import FaceReader
 from engine.face.landmarks import apply, crop_transform
 from engine.motion.channels import spread_matrix
 from engine.motion.retarget import FaceBasis, neutral_face, retarget
-from engine.nets.sync_expert import LIPS, SyncExpert, lip_shapes
+from engine.nets.sync_expert import SyncExpert, lip_shapes
 from engine.training.face.dataset import HELD_OUT_EVERY
 from engine.training.motion.rules import mouth
 from engine.training.speech.data import read_shard
@@ -132,25 +132,3 @@ def talk(
     with torch.inference_mode():
         spectrum = net.spectrum(torch.from_numpy(pcm[None, : frames * HOP].astype(np.float32)))
     return Talk(name, spectrum[0].numpy(), shapes[:frames])
-
-
-def roughened(spectrum: F32, shapes: F32, rng: np.random.RandomState) -> tuple[F32, F32]:
-    """Spectra (T, 80) of another microphone, room and voice; shapes (T, 8) read with noise, blur and drift."""
-    half = spectrum.shape[1] // 2
-    bands = np.arange(half) + rng.uniform(-2.5, 2.5)
-    mels = spectrum.reshape(len(spectrum), 2, half)
-    low = np.clip(np.floor(bands).astype(int), 0, half - 2)
-    share = np.clip(bands - low, 0, 1)
-    mels = mels[..., low] * (1 - share) + mels[..., low + 1] * share
-    tilt = np.convolve(rng.standard_normal(half + 8), np.ones(9) / 3, "valid") * 0.25
-    floor = rng.uniform(-1.2, -0.2) + 0.05 * rng.standard_normal(mels.shape)
-    mels = np.logaddexp(mels * 4, floor * 4 - 2) / 4 * rng.uniform(0.8, 1.2) + tilt
-    spread = shapes.std(0) + 1e-4
-    slow = np.cumsum(rng.standard_normal(shapes.shape), 0)
-    slow = slow / (np.abs(slow).max(0) + 1e-6) * rng.uniform(0, 1.0, LIPS)
-    noise = rng.standard_normal(shapes.shape) * rng.uniform(0.05, 0.8, LIPS)
-    common = rng.standard_normal((len(shapes), 1)) * rng.uniform(0, 0.3)
-    moved = shapes * rng.uniform(0.5, 1.2, LIPS) + spread * (slow + noise + common)
-    if rng.rand() < 0.5:
-        moved = np.stack([np.convolve(c, [0.25, 0.5, 0.25], "same") for c in moved.T], 1)
-    return mels.reshape(spectrum.shape).astype(np.float32), moved.astype(np.float32)

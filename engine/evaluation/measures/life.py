@@ -7,10 +7,12 @@ from numpy.typing import NDArray
 
 from engine.config import FPS
 from engine.evaluation.head_figures import smooth
+from engine.evaluation.measures.columns import COLUMNS
 from engine.evaluation.track import FaceTrack
 
 F32 = NDArray[np.float32]
 DEPTH = 0.25  # of the lids' score over its usual value, from which it is a blink
+COUNTED_S = 20.0  # people who blink ten times a minute may not blink in less
 LONGEST = 15  # frames; longer closed is no blink
 # People who talk to somebody. Blinks: 26 a minute in conversation, most people 10 to 40 (Bentivoglio et
 # al. 1997), 100 to 250 ms at half depth. Head: a filmed speech, 2.4, 4.5 and 4.1
@@ -51,10 +53,13 @@ def life(track: FaceTrack) -> dict[str, float]:
     return values
 
 
-def unusual(values: dict[str, float]) -> list[str]:
-    """What is outside of what people do, in words."""
+def unusual(values: dict[str, float], seconds: float) -> list[str]:
+    """What is outside of what people do in so many seconds, in words."""
     return [
-        f"{name} {values[name]:.3g} is outside of what talking people do ({low:.0f} to {high:.0f})"
+        f"{COLUMNS[name].title} {values[name]:.3g} {COLUMNS[name].unit}: outside of what talking people do "
+        f"({low:.0f} to {high:.0f})"
         for name, (low, high) in USUAL.items()
-        if name in values and not low <= values[name] <= high
+        if name in values
+        and not low <= values[name] <= high
+        and (name != "blink_rate" or seconds >= COUNTED_S)
     ]

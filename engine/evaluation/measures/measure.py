@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.config import FPS
 from engine.errors import DataError, WeightsError
 from engine.evaluation.adfd import adfd, adfd_paper
 from engine.evaluation.kept import Saved, Shelf, code_key
@@ -112,7 +113,7 @@ def _alone(done: Measured, clip: Clip, ours: Reading, wanted: NDArray[Any]) -> N
         **lips_alone(track, phones),
         **life(track),
     )
-    done.notes.extend(unusual(done.values))
+    done.notes.extend(unusual(done.values, len(track.found) / FPS))
 
 
 def _sync(done: Measured, clip: Clip, track: FaceTrack, settings: Settings) -> None:

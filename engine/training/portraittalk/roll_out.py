@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from engine.nets.conditions import Conditions, Guidance
 from engine.nets.portraittalk import Caches
 from engine.training.portraittalk.dataset import TalkBatch
 from engine.training.portraittalk.stage_config import DistillSettings
-from engine.training.portraittalk.system import TalkingSystem, detached, noised
+from engine.training.portraittalk.system import Begin, TalkingSystem, detached, noised
 
 
 class RollOut(nn.Module):
@@ -49,16 +50,31 @@ class RollOut(nn.Module):
 
 
 @torch.no_grad()
-def fixed_roll_out(system: TalkingSystem, batch: TalkBatch, steps: int) -> list[Tensor]:
-    """Every frame (B, 3, S, S) of roll-outs from the same noise, decoded."""
+def fixed_roll_out(
+    system: TalkingSystem,
+    batch: TalkBatch,
+    steps: int,
+    *,
+    order: Sequence[int] | None = None,
+    strength: float | None = None,
+) -> list[Tensor]:
+    """Frames (B, 3, S, S) of roll-outs from the same noise, decoded.
+
+    Args:
+        order: which frames of the batch are shown one after another; each once without it.
+        strength: how much of the way every frame but the first is gone from the one before, above 0 to 1;
+            without it each begins from noise.
+    """
     size = system.latent_shape(len(batch.frames))
     noise = torch.randn(size, generator=torch.Generator().manual_seed(1))
     told = system.conditions(batch)
     before: Caches | None = None
-    shown = []
-    for frame in range(batch.frames.shape[1]):
-        guide = system.guidance(batch, frame, cold=frame == 0)
-        z, own = system.denoise(noise.to(batch.frames), steps, told, guide, before)
+    begin: Begin | None = None
+    shown: list[Tensor] = []
+    for frame in range(batch.frames.shape[1]) if order is None else order:
+        guide = system.guidance(batch, frame, cold=not shown)
+        z, own = system.denoise(noise.to(batch.frames), steps, told, guide, before, begin=begin)
+        begin = None if strength is None else Begin(z, strength)
         before = system.model.remember(before, own)
         shown.append(system.decode(z))
     return shown

@@ -60,6 +60,19 @@ class Origin:
     earlier: tuple[Earlier, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Begin:
+    """A frame begins from another one.
+
+    Attributes:
+        clean: latents (B, 4, h, w) of it.
+        strength: how much of the way is gone from them, above 0 to 1.
+    """
+
+    clean: Tensor
+    strength: float
+
+
 class TalkingSystem(nn.Module):
     """A `PortraitTalkModel`, its noise schedule, its tokenizer, and whose encoder makes latents."""
 
@@ -160,11 +173,13 @@ class TalkingSystem(nn.Module):
         before: Caches | None,
         *,
         gradient: bool = False,
+        begin: Begin | None = None,
     ) -> tuple[Tensor, Caches]:
-        """Make a frame with the sampler of inference (DDIM, from pure noise).
+        """Make a frame with the sampler of inference (DDIM).
 
         Args:
             noise: (B, 4, h, w).
+            begin: what to begin from in place of pure noise; then the gradient flows through no step.
             gradient: let the gradient flow, through the last step alone.
 
         Returns:
@@ -180,7 +195,8 @@ class TalkingSystem(nn.Module):
                 eps, left = self.evaluate(z_t, t, told, guide, before)
             return eps
 
-        return sample(model, noise, sampling(steps)), left
+        clean, strength = (None, 1.0) if begin is None else (begin.clean, begin.strength)
+        return sample(model, noise, sampling(steps), clean=clean, strength=strength), left
 
 
 def detached(told: Conditions) -> Conditions:

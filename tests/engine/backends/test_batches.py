@@ -128,7 +128,7 @@ def test_frames_of_two_sizes_are_drawn_apart(spec: GraphSpec) -> None:
         name: np.concatenate([array, array], 1)
         if name in ("moved", "down")
         else np.concatenate([array, array], 2)
-        if name == "portrait"
+        if name in ("person", "behind")
         else array
         for name, array in large.items()
     }

@@ -13,12 +13,23 @@ import pytest
 
 pytest.importorskip("torchmetrics")
 
+import torch
+
 from engine.errors import ConfigError, DataError
 from engine.evaluation import published
 from engine.evaluation.ablations.command import CONFIG, make, plan_of, results_at, shown
 from engine.evaluation.ablations.drawn import People, traits
-from engine.evaluation.ablations.measure import mouth_follows
-from engine.evaluation.ablations.results import FILE, Results, cell, number, verdict
+from engine.evaluation.ablations.measure import held_out_batch, mouth_follows, steadiness
+from engine.evaluation.ablations.results import (
+    FILE,
+    Results,
+    cell,
+    columns,
+    lines,
+    number,
+    printed_lines,
+    verdict,
+)
 from engine.evaluation.ablations.runs import Plan
 from engine.evaluation.ablations.variants import (
     FULL,
@@ -30,6 +41,7 @@ from engine.evaluation.ablations.variants import (
 )
 from engine.training.data.drawn_clips import Pen, landmarks_of, paint, talk
 from engine.training.data.drawn_person import DrawnPerson
+from engine.training.portraittalk.roll_out import fixed_roll_out
 from engine.training.portraittalk.stage_config import load_run_config
 
 pytestmark = pytest.mark.train
@@ -44,7 +56,10 @@ SWITCHES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", SWITCHES)
+ATTENDED = {"cross-attention": {"injection": "cross_attention"}}
+
+
+@pytest.mark.parametrize("name", SWITCHES | ATTENDED)
 def test_a_variant_changes_its_switch_and_nothing_else(name: str, tmp_path: Path) -> None:
     recipe = read_recipe(CONFIG)
     clips: dict[Encoder, Path] = {"traits": tmp_path / "traits", "clip": tmp_path / "clip"}
@@ -54,7 +69,7 @@ def test_a_variant_changes_its_switch_and_nothing_else(name: str, tmp_path: Path
         write_configuration(configuration(recipe, wanted, 2, clips), path)
         runs[wanted] = load_run_config(path)
     full, own = runs[FULL], runs[name]
-    changed = dataclasses.replace(full.model.config(64), **SWITCHES[name])
+    changed = dataclasses.replace(full.model.config(64), **(SWITCHES | ATTENDED)[name])
     assert own.model.config(64) == changed
     assert own.model.seed == full.model.seed == 2
     assert own.run == tmp_path / name
@@ -108,6 +123,14 @@ def test_a_mouth_follows_the_drawing_or_not() -> None:
     assert mouth_follows(np.full_like(frames, 90), points) == 0
 
 
+def test_steady_motion_changes_and_does_not_flicker() -> None:
+    at = np.arange(8, dtype=np.uint8)[:, None, None, None]
+    ramp = np.broadcast_to(10 * at, (8, 6, 6, 3))
+    blinking = np.broadcast_to(40 * (at % 2), (8, 6, 6, 3))
+    assert steadiness(ramp) == pytest.approx({"change": 10, "flicker": 0}, abs=1e-3)
+    assert steadiness(blinking) == pytest.approx({"change": 40, "flicker": 80}, abs=1e-3)
+
+
 def results(shift: float) -> Results:
     """Two seeds of two people: every variant is worse than full by `shift`."""
     rows = [
@@ -150,6 +173,31 @@ def test_a_difference_is_shown_by_more_than_one_seed() -> None:
     for row in first:
         row["people"] = {who: {"psnr": 21.0} for who in row["people"]}
     assert verdict(found, "one-reference", "psnr") == "no difference shown"
+
+
+def test_choices_stand_below_the_papers_rows_and_what_nobody_measured_is_no_column() -> None:
+    found = results(1.5)
+    titles = [title for title, _ in lines(found)]
+    assert titles[-1] == "full"
+    assert "flicker" not in columns(found)
+    mine = {
+        "variant": "start-last-0.5",
+        "seed": 0,
+        "people": {"a": {"psnr": 20.0, "flicker": 3.0}},
+        "whole": {},
+    }
+    more = Results(found.data | {"rows": [*found.data["rows"], mine]})
+    assert [title for title, _ in lines(more)] == [*titles, "begun from the frame before, 0.5"]
+    assert columns(more) == [*columns(found), "flicker"]
+    assert lines(more)[-1][1][-1] == "3.000"
+    half = [row for row in more.data["rows"] if row["variant"] in (FULL, "start-last-0.5")]
+    alone = Results(more.data | {"rows": half})  # of what nobody asked for, no row says so
+    assert [title for title, _ in lines(alone)] == [
+        *titles[:2],
+        "full",
+        "begun from the frame before, 0.5",
+    ]
+    assert [title for title, _ in printed_lines(alone)] == ["full"]
 
 
 def two_steps(tmp_path: Path) -> Plan:
@@ -213,3 +261,37 @@ def test_one_command_goes_from_nothing_to_the_table(
 def test_an_unknown_variant_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="variant 'half': wanted some of unified-attention"):
         dataclasses.replace(two_steps(tmp_path), variants=("half",))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.timeout(300)
+def test_a_start_from_the_last_frame_is_sampled_with_the_full_systems_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    said: list[str] = []
+    names = ("start-last-0.5", "cross-attention", FULL)
+    plan = dataclasses.replace(two_steps(tmp_path), variants=names)
+    found = make(plan, tmp_path / "store", said.append, quiet=True)
+    assert "7 of 7 stages" in said[1]  # the codec, and three each of two systems
+    assert {row["variant"] for row in found.data["rows"]} == set(names)
+    assert all("later" in values for row in found.data["rows"] for values in row["people"].values())
+    assert plan.config(0, "start-last-0.5") == plan.config(0, FULL)
+
+    system, batch, _ = held_out_batch(plan.config(0, FULL))
+    asked: list[torch.Tensor] = []
+    evaluate = system.evaluate
+
+    def counting(*args: Any) -> Any:
+        asked.append(args[1])
+        return evaluate(*args)
+
+    monkeypatch.setattr(system, "evaluate", counting)
+    monkeypatch.setattr(system, "decode", lambda z: z)  # two steps of training draw all black
+    fresh = fixed_roll_out(system, batch, 4)
+    assert len(asked) == 4 * len(fresh)
+    begun = fixed_roll_out(system, batch, 4, strength=0.5)
+    assert len(asked) == 4 * len(fresh) + 4 + 2 * (len(fresh) - 1)
+    torch.testing.assert_close(begun[0], fresh[0])  # nothing was before it
+    assert all((b - f).abs().max() > 0.01 for b, f in zip(begun[1:], fresh[1:], strict=True))

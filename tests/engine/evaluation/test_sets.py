@@ -29,6 +29,7 @@ name = "anna"
 real = "anna.mp4"
 start_s = 2
 seconds = 10.0
+sound_late_s = -0.2
 [[clips]]
 name = "ben"
 portrait = "ben.jpg"
@@ -38,6 +39,7 @@ audio = "ben.wav"
     anna, ben = found.clips
     assert (found.name, found.licence) == ("two", "CC BY 4.0")
     assert (anna.real, anna.start_s, anna.seconds) == (tmp_path / "anna.mp4", 2, 10.0)
+    assert (anna.sound_late_s, ben.sound_late_s) == (-0.2, 0.0)
     assert (ben.real, ben.portrait) == (None, tmp_path / "ben.jpg")
 
 
@@ -51,6 +53,11 @@ audio = "ben.wav"
         ('[[clips]]\nname = "a"\nreal = "p.jpg"\nseconds = "ten"', "is no number"),
         ('[[clips]]\nname = "a/b"\nreal = "p.jpg"', "a name is of letters"),
         ('[[clips]]\nname = "a"\nreal = "p.jpg"\nseconds = 0', "seconds more than 0"),
+        ('[[clips]]\nname = "a"\nreal = "p.jpg"\nsound_late_s = 2', "at most 1 s either way"),
+        (
+            '[[clips]]\nname = "a"\nportrait = "p.jpg"\naudio = "p.jpg"\nsound_late_s = 0.1',
+            "sound_late_s is of `real`",
+        ),
         (2 * '[[clips]]\nname = "a"\nreal = "p.jpg"\n', "two clips are called a"),
         ("[[clips", "cannot be read"),
     ],

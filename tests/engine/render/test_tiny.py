@@ -12,6 +12,7 @@ from engine.motion.retarget import FaceBasis, retarget
 from engine.render.base import FrameCondition, Portrait
 from engine.render.composite_maps import GRID_X, GRID_Y
 from engine.render.compositing import Composite, Compositor, Layers
+from engine.render.holds import whole_picture
 from engine.render.lab import LUMA, to_lab
 from engine.render.specs import CARRY, COMPOSITE, MOVE, WARP
 from engine.render.tiny import TinyRenderer
@@ -107,7 +108,7 @@ def test_a_head_that_is_held_askew_goes_where_its_landmarks_go(
     face = astronaut.face
     feeds = {"crop": face.crop, "latents": face.kept["latents"], "reference_maps": face.lines}
     aside = (face.source + turn @ np.array([6, 2])).astype(np.float32)
-    feeds |= {"source": face.source, "level": face.source, "turn": place.turn}
+    feeds |= {"source": face.source, "level": face.source, **place.flow}
     flow = load(WARP)(**feeds, target=aside)["flow"]
     moved = compose(compositor, place, flow, trusted())[140:160, 120:140].astype(int)
     np.testing.assert_allclose(moved, rgb[138:158, 114:134].astype(int), atol=6)
@@ -166,8 +167,8 @@ def test_the_mouth_is_painted_alike_wherever_the_head_lies(astronaut: Identity) 
 def test_a_blinking_portrait_is_moved_in_place_of_the_open_one(compositor: Compositor) -> None:
     rgb = portrait()
     place = composite(compositor, rgb)
-    blinking = place.maps.portrait.copy()
-    blinking[:, :, 100:110, 100:140] = 0
+    blinking = place.person.copy()
+    blinking[:, :3, 100:110, 100:140] = 0
     shown = compose(compositor, place, nothing("move", "flow"), trusted(), blinking)
     assert shown[101:109, 101:139].max() <= 1
     shown[100:110, 100:140] = rgb[100:110, 100:140]
@@ -181,8 +182,10 @@ def test_a_carried_crop_follows_the_lips() -> None:
     before = np.random.default_rng(0).uniform(0, 1, (1, 478, 2)).astype(np.float32)
     patch = np.zeros((1, 4, 128, 128), np.float32)
     patch[:, 0, 60:68, 40:48] = 1
-    turn = np.eye(2, dtype=np.float32)[None]
-    still = {"patch": patch, "source": before, "before": before, "target": before, "turn": turn}
+    held = whole_picture()
+    still = {"patch": patch, "source": before, "before": before, "target": before}
+    still |= {"turn": np.eye(2, dtype=np.float32)[None], "anchors": held.anchors}
+    still |= {"shares": held.shares}
     np.testing.assert_allclose(carry(**still, level=before)["carried"], patch, atol=1e-3)
     shifted = before + np.array([10 / 128, 0], np.float32)  # the face goes ten pixels to the right
     moved = carry(**still, level=shifted)["carried"][0, 0]
@@ -210,7 +213,7 @@ def carried_by(target: np.ndarray, identity: Identity, height: float) -> float:
     warp = load_backend("openvino", threads=2).load(WARP, EngineConfig().weights / "warp.onnx")
     face = identity.face
     kept = {"crop": face.crop, "latents": face.kept["latents"], "reference_maps": face.lines}
-    kept |= {"source": face.source, "turn": np.eye(2, dtype=np.float32)[None]}
+    kept |= {"source": face.source, **face.composite.flow}
     flows = [
         warp(**kept, level=points, target=points)["flow"]
         for points in (identity.neutral[None], target[None].astype(np.float32))
