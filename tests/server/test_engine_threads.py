@@ -59,7 +59,7 @@ class Speaks:
         self.state = engine.start(np.full((64, 64, 3), 40 * seed, np.uint8))
         self.frames: list[VideoFrame] = []
         self.failed: Exception | None = None
-        self.done = threading.Event()
+        self.draws, self.done = threading.Event(), threading.Event()
         self._at, self._hops, self._bad_at = 0, hops, bad_at
 
     def deadline(self) -> float | None:
@@ -76,6 +76,8 @@ class Speaks:
 
     def finish(self, frames: list[VideoFrame], began: float) -> None:
         self.frames += frames
+        if self.frames:
+            self.draws.set()
         if self._at == self._hops:
             self.done.set()
 
@@ -181,8 +183,7 @@ async def test_a_thread_that_dies_stops_the_other_after_its_step(
     worker.start()
     busy = Speaks(worker.engine, 10_000)
     worker.attach(busy)
-    while len(busy.frames) < 5:
-        await asyncio.sleep(0.001)
+    assert await asyncio.to_thread(busy.draws.wait, 10)
 
     def die() -> None:
         raise SystemExit
