@@ -26,8 +26,8 @@ from benchmarks.against import compare, ladder, print_comparison, side_by_side
 from benchmarks.environment import describe, print_header, print_json
 from benchmarks.frames_child import voice
 from engine.avatar import AvatarEngine
-from engine.backends import BACKENDS, Backend, Graph, GraphSpec, load_backend
-from engine.backends.threads import with_threads
+from engine.backends import BACKENDS, Backend, Graph, GraphSpec
+from engine.backends.threads import load_runtime
 from engine.config import EngineConfig
 from engine.face.image_file import decode_image
 from engine.render.specs import DENOISE
@@ -227,12 +227,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     args = parser.parse_args()
     chosen = {} if args.weights is None else {"weights": args.weights}
-    config = with_threads(
+    config, runtime = load_runtime(
         EngineConfig(threads=args.threads, backend=args.backend, max_side=args.max_side, **chosen),
         DENOISE,
     )
     begun = time.perf_counter()
-    backend = TimedBackend(load_backend(config.backend, threads=config.threads))
+    backend = TimedBackend(runtime)
     engine = AvatarEngine.load(config, backend)
     loaded = time.perf_counter() - begun
     image = decode_image(args.portrait.read_bytes())

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.audio.speech_encoder import SPEECH, SpeechEncoder, StreamingSpeechEncoder
-from engine.backends import Backend, Graph, GraphSpec, load_backend
+from engine.backends import Backend, Graph, GraphSpec
 from engine.backends.base import rounds
-from engine.backends.threads import with_threads
+from engine.backends.threads import load_runtime
 from engine.config import EngineConfig
 from engine.drawing import FrameDrawer
 from engine.enroll import Enroller, Identity
@@ -42,6 +42,7 @@ class AvatarEngine:
 
     Law:
         Splitting the PCM differently never changes the frames; later PCM never changes earlier ones.
+        So it is too when `config.engine_threads` threads step at once, each its own streams.
     """
 
     def __init__(
@@ -79,21 +80,20 @@ class AvatarEngine:
         """
         config = config or EngineConfig()
         if backend is None:
-            config = with_threads(config, DENOISE)
-        runtime = backend or load_backend(config.backend, threads=config.threads, rows=config.batch)
+            config, backend = load_runtime(config, DENOISE)
 
         def load(spec: GraphSpec) -> Graph:
-            return runtime.load(spec, config.weights / f"{spec.name}.onnx")
+            return backend.load(spec, config.weights / f"{spec.name}.onnx")
 
         if speech_motion is None:
             speech = StreamingSpeechEncoder(load(SPEECH))
             speech_motion = speech, MotionDecoder(load(MOTION), speech.silence)
         encoder, motion = speech_motion
-        every = config.paint_every or (1 if runtime.fast else PAINT_EVERY)
+        every = config.paint_every or (1 if backend.fast else PAINT_EVERY)
         enroller = Enroller(
             FaceReader(load(DETECTOR), load(LANDMARKS)),
             LipWatch(load(LIPS)),
-            renderer or TinyRenderer(load, config.num_inference_steps, runtime.put),
+            renderer or TinyRenderer(load, config.num_inference_steps, backend.put),
             FaceBasis.load(config.weights / "basis.npz"),
             config.max_side,
         )

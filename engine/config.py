@@ -28,6 +28,7 @@ LOOKAHEAD_FRAMES = 2  # frames of sound needed before a frame's mouth is decided
 Profile = Literal["tiny", "sd15"]
 # what runs embedded graphs
 BackendName = Literal["openvino", "onnxruntime", "cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx"]
+CPU_BACKENDS = ("openvino", "onnxruntime")
 Use = Literal["commercial", "research"]  # some checkpoints may not be used commercially
 SpeechEncoderName = Literal["tiny", "hubert-base", "hubert-large"]
 SPEECH_HOPS_MS = (40, 80, 120, 160)  # in which a HuBERT may hear
@@ -196,6 +197,8 @@ class EngineConfig:
     weights: Path = WEIGHTS / "tiny"
     backend: BackendName = "openvino"
     threads: int = 0  # CPU threads of one graph; 0: one or two, as is measured at start
+    # threads that step streams side by side, each with graphs of its own; 0: as is measured at start
+    engine_threads: int = 1
     batch: int = 1  # streams that may be stepped together; see `AvatarEngine.step_many`
     num_inference_steps: int = 1  # denoising steps per painted frame
     # frames; those between carry the last painted crop, unless lips open. 0: as the machine
@@ -226,6 +229,11 @@ class EngineConfig:
             )
         return made
 
+    @property
+    def steps_side_by_side(self) -> bool:
+        """Whether several threads may step streams: what is on a GPU, or in torch, belongs to one."""
+        return self.profile == "tiny" and self.backend in CPU_BACKENDS
+
     def __post_init__(self) -> None:
         check_words(self)
         if not 1 <= self.num_inference_steps <= 50:
@@ -244,6 +252,15 @@ class EngineConfig:
         if not 0 <= self.threads <= 1024:
             raise ConfigError(
                 f"threads={self.threads} is out of range; 1 to 1024 threads a graph, 0: as measured"
+            )
+        if not 0 <= self.engine_threads <= 64:
+            raise ConfigError(
+                f"engine_threads={self.engine_threads} is out of range; 1 to 64, 0: as measured"
+            )
+        if self.engine_threads > 1 and not self.steps_side_by_side:
+            raise ConfigError(
+                f"engine_threads={self.engine_threads}: only the tiny profile steps streams side by side, "
+                f"and only on {' and '.join(CPU_BACKENDS)}"
             )
         if self.speech_hop_ms not in SPEECH_HOPS_MS:
             raise ConfigError(

@@ -100,7 +100,8 @@ class Engine(Protocol):
     def step_many(self, streams: Sequence[tuple[Any, Pcm]]) -> list[list[VideoFrame]]:
         """Take 16 kHz PCM (N,) for each of several streams and return the frames each completed.
 
-        The frames of a stream do not depend on the others.
+        The frames of a stream do not depend on the others. `config.engine_threads` threads may call it
+        at the same time, each for streams that the others leave alone.
         """
 
     def flush(self, state: Any) -> list[VideoFrame]:

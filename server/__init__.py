@@ -1,4 +1,4 @@
-"""WebRTC sessions around one engine thread; `from server import Avatar` for programs of one's own."""
+"""WebRTC sessions around one engine; `from server import Avatar` for programs of one's own."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -72,7 +72,7 @@ async def embed(request: Request) -> Response:
 
 
 async def healthz(request: Request) -> Response:
-    """Whether the engine thread lives."""
+    """Whether the engine threads live."""
     service = service_of(request)
     status = 200 if service.worker.alive else 503
     word = "ok" if status == 200 else "engine stopped"

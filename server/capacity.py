@@ -1,16 +1,19 @@
 """How many viewers does this machine serve well? Measured at start, corrected while it runs.
 
 A viewer is served well with 20 frames a second and all of its sound. What a frame takes is measured at the
-lowest quality that still draws every frame, and for streams that share their steps where that pays;
-with the encoder's part and a fixed one for the
-network it must fit the processors, and the engine's part alone the engine's one thread.
+lowest quality that still draws every frame, for streams that share their steps where that pays, and on all
+engine threads side by side: where processors are siblings of one core, two gain little and each takes more processor time.
+With the encoder's part and a fixed one for the network it must fit the processors, and the engine's part alone
+what its threads do together.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ import numpy as np
 from engine.types import Engine, Quality, RgbImage
 from server.live.quality import LADDER
 from server.live.yuv import as_frame, to_yuv
+from server.priority import give_way
 from server.webrtc.encoders import make_vp8
 
 MEASURED_S = 0.4  # spent at each quality, at least one frame
@@ -27,7 +31,7 @@ WARM_UP = 4  # frames
 SHARES = ("sd15",)  # profiles whose streams are drawn in the same calls of large networks
 SLOWEST_S = 1.0  # a frame that takes so long is measured once
 FPS = 20.0  # what a viewer is promised
-BUSIEST = 0.85  # share of the processors, and of the engine thread, that may be used
+BUSIEST = 0.85  # share of the processors, and of the engine threads, that may be used
 NETWORK_S = 0.003  # of processor time a frame: Opus, packets, encryption, the event loop
 SAME = 1.05  # a machine that is hardly slower is as it was
 LOOK_S = 5.0  # of the past that correct the measurement
@@ -38,17 +42,28 @@ _CGROUP = Path("/sys/fs/cgroup")
 class FrameCost:
     """What one frame of one viewer takes, in seconds."""
 
-    engine_s: float  # of the engine thread, at the lowest quality that draws every frame
+    engine_s: float  # of an engine thread alone, at the lowest quality that draws every frame
     full_s: float  # the same at full quality
-    engine_cpu_s: float  # of all processors
+    engine_cpu_s: float  # of all processors, beside the other engine threads
     encode_s: float
-    # Streams that step together, and what a frame of theirs takes: of the engine thread, of all processors.
+    # Streams that step together, and what a frame of theirs takes: of an engine thread, of all processors.
     together: tuple[tuple[int, float, float], ...] = ()
+    side: int = 1  # engine threads
+    gain: float = 1.0  # how many times the frames of one they make side by side
 
     @property
     def watch_s(self) -> float:
         """Of all processors, for one who sees what is drawn for another."""
         return self.encode_s + NETWORK_S
+
+    def alone_s(self, busy_s: Sequence[float]) -> float:
+        """How long one engine thread alone would have taken for what was done.
+
+        Args:
+            busy_s: for how long 1, 2 ... of the threads worked.
+        """
+        more = (self.gain - 1) / max(1, self.side - 1)
+        return sum(s * (1 + more * others) for others, s in enumerate(busy_s))
 
     def places(self, cores: float, slower: float = 1.0, watchers: int = 0) -> int:
         """How many viewers so many processors carry, at least one, when all takes `slower` times as long.
@@ -58,8 +73,8 @@ class FrameCost:
         left_s = BUSIEST * cores / (FPS * slower) - watchers * self.watch_s
         places = 1
         for count, engine_s, cpu_s in ((1, self.engine_s, self.engine_cpu_s), *self.together):
-            thread = BUSIEST / (FPS * engine_s * slower)
-            fit = int(min(thread, left_s / (cpu_s + self.watch_s)))
+            threads = BUSIEST * self.gain / (FPS * engine_s * slower)
+            fit = int(min(threads, left_s / (cpu_s + self.watch_s)))
             if fit >= count:  # with fewer viewers no step would have so many streams
                 places = max(places, fit)
         return places
@@ -92,7 +107,7 @@ def _quota() -> tuple[str, str]:
 
 
 def measure(engine: Engine, identity: Any) -> FrameCost:
-    """Time frames of `identity` as a stream speaks; on the engine thread, before anybody is served."""
+    """Time frames of `identity` as a stream speaks; on an engine thread, before anybody is served."""
     full_s, _, _ = _speak(engine, identity, LADDER[0])
     lowest = next(quality for quality in reversed(LADDER) if quality.draw_every == 1)
     engine_s, cpu_s, shown = _speak(engine, identity, lowest)
@@ -100,7 +115,16 @@ def measure(engine: Engine, identity: Any) -> FrameCost:
     if engine.config.profile in SHARES and engine_s < 1 / FPS:  # else nobody comes beside the first
         sizes = tuple(count for count in (2, 4, 8) if count <= engine.config.batch)
     together = [(count, *_speak(engine, identity, lowest, count)[:2]) for count in sizes]
-    return FrameCost(engine_s, full_s, cpu_s, _encode(shown[-25:]), tuple(together))
+    cost = FrameCost(engine_s, full_s, cpu_s, _encode(shown[-25:]), tuple(together))
+    side = engine.config.engine_threads or 1
+    if side == 1 or engine_s >= 1 / FPS:
+        return cost
+    with ThreadPoolExecutor(side, initializer=give_way) as pool:
+        beside = list(pool.map(lambda _: _speak(engine, identity, lowest), range(side)))
+    gain = engine_s * sum(1 / frame_s for frame_s, _, _ in beside)
+    # Each saw the processor time of all.
+    cpu_s = 1 / sum(1 / all_s for _, all_s, _ in beside)
+    return replace(cost, side=side, gain=min(max(gain, 1.0), side), engine_cpu_s=cpu_s)
 
 
 def _speak(
@@ -160,7 +184,7 @@ class Capacity:
         self.cost: FrameCost | None = None
         self._cores = processors()
         self._slower = 1.0
-        self._seen: tuple[float, float, int] | None = None  # when, busy seconds, frames
+        self._seen: tuple[float, float, int] | None = None  # when, seconds of work, frames
 
     @property
     def places(self) -> int:
@@ -179,16 +203,23 @@ class Capacity:
         """Take the measurement of the start."""
         self.cost = cost
 
-    def look(self, now: float, busy_s: float, frames: int) -> None:
-        """Take note of the engine thread's work so far: the machine may be slower now than at start."""
-        if self._seen is None or self.cost is None:
-            self._seen = (now, busy_s, frames)
+    def look(self, now: float, busy_s: Sequence[float], frames: int) -> None:
+        """Take note of the work so far: the machine may be slower now than at start.
+
+        Args:
+            busy_s: for how long 1, 2 ... engine threads worked.
+        """
+        if self.cost is None:
             return
-        since, busy, made = self._seen
+        work_s = self.cost.alone_s(busy_s)
+        if self._seen is None:
+            self._seen = (now, work_s, frames)
+            return
+        since, work, made = self._seen
         if now - since < LOOK_S or frames - made < FPS:
             return
-        self._seen = (now, busy_s, frames)
-        took = (busy_s - busy) / (frames - made)
+        self._seen = (now, work_s, frames)
+        took = (work_s - work) / (frames - made)
         self._slower += 0.5 * (max(1.0, took / self.cost.full_s) - self._slower)
         if self._slower < SAME:
             self._slower = 1.0

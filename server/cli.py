@@ -67,10 +67,16 @@ def serve(
         check_devices(CallDevices.chosen(settings))
     from engine.profiles import load_profile
     from engine.profiles.choose import how_heard, how_slow, make_config, seconds_a_frame
+    from server.capacity import processors
 
+    several = {
+        "batch": min(settings.max_sessions, MAX_BATCH),
+        # a quota of the control group may leave less than two of the processors that there are
+        "engine_threads": settings.engine_threads or (0 if processors() >= 2 else 1),
+    }
     config = make_config(
         engine.profile,
-        {**engine.common(), "batch": min(settings.max_sessions, MAX_BATCH)},
+        {**engine.common(), **several},
         {**given(sampling), **given(checkpoints)},
         live=True,
     )

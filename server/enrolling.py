@@ -1,4 +1,4 @@
-"""Pictures are read and enrolled beside the engine thread, one at a time: no stream waits for them."""
+"""Pictures are read and enrolled beside the engine threads, one at a time: no stream waits for them."""
 
 from __future__ import annotations
 

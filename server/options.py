@@ -26,6 +26,12 @@ class ServerOptions:
         int | None,
         typer.Option(help="Viewers that this machine serves well; measured at start if not given."),
     ] = None
+    engine_threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads that draw viewers side by side, on a CPU in the tiny profile; as measured at start."
+        ),
+    ] = None
     codec: Annotated[VideoCodec | None, typer.Option(help="Video codec to prefer.")] = None
     video_bitrate_bps: Annotated[
         int | None, typer.Option("--bitrate", help="Video bits per second, fixed.")

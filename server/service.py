@@ -1,4 +1,4 @@
-"""What one process serves: one engine thread, its portraits and its sessions."""
+"""What one process serves: its engine threads, portraits and sessions."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class AvatarService:
         configure_library(settings)
 
     async def start(self, default: RgbImage, name: str) -> None:
-        """Start the engine thread and enrol the bundled portrait (H, W, 3) under `name`.
+        """Start the engine threads and enrol the bundled portrait (H, W, 3) under `name`.
 
         Raises:
             PortraitRefused: there is no usable face.
@@ -99,7 +99,7 @@ class AvatarService:
         self._offer_places()
 
     async def stop(self) -> None:
-        """Close all sessions, then the engine thread, each whatever another raises."""
+        """Close all sessions, then the engine threads, each whatever another raises."""
         if self._looking is not None:
             self._looking.cancel()
         async with contextlib.AsyncExitStack() as stack:

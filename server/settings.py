@@ -34,6 +34,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "max_sessions": (1, 1000),
     "capacity": (0, 1000),
+    "engine_threads": (0, 64),
     "max_upload_bytes": (1024, 1 << 30),
     "portraits_kept": (1, 10_000),
     "connections": (0, 1_000_000),
@@ -56,6 +57,7 @@ class ServerSettings:
     port: int = 8080
     max_sessions: int = 8  # the most viewers at once, however fast the machine is
     capacity: int = 0  # viewers that are served well at once; 0: measured at start
+    engine_threads: int = 0  # that draw viewers side by side; 0: as is measured at start
     max_upload_bytes: int = 10 * 1024 * 1024
     portraits_kept: int = 32  # enrolled portraits in memory; the least recently used one goes
     connections: int = 0  # the most at once; 0: as many as the limit of descriptors leaves

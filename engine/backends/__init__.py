@@ -30,12 +30,13 @@ _CREATORS = {  # module, function, what to install
 BACKENDS = tuple(_CREATORS)
 
 
-def load_backend(name: str, *, threads: int, rows: int = 1) -> Backend:
+def load_backend(name: str, *, threads: int, rows: int = 1, callers: int = 1) -> Backend:
     """Return the run time called `name`.
 
     Args:
         threads: CPU threads of one graph.
         rows: streams that may be stepped together (`Graph.each`), at most.
+        callers: threads that gain by running a graph at the same time; on a CPU any number may.
 
     Raises:
         BackendUnavailable: the name is unknown, or its package or its device is not here.
@@ -48,5 +49,5 @@ def load_backend(name: str, *, threads: int, rows: int = 1) -> Backend:
         creators = importlib.import_module(module)
     except ImportError as error:
         raise BackendUnavailable(f"{name} is not installed: pip install '{requirement}'") from error
-    backend: Backend = getattr(creators, function)(threads=threads, rows=rows)
+    backend: Backend = getattr(creators, function)(threads=threads, rows=rows, callers=callers)
     return backend

@@ -191,12 +191,12 @@ def engine_folder() -> Path:
     return Path(cache) / "portraittalk" / "tensorrt"
 
 
-def create(*, threads: int, rows: int) -> OnnxRuntimeBackend:
-    """Make the backend with `threads` CPU threads a graph; it has no use for `rows`."""
+def create(*, threads: int, rows: int, callers: int) -> OnnxRuntimeBackend:
+    """Make the backend with `threads` CPU threads a graph; its sessions take any number of `callers`."""
     return OnnxRuntimeBackend(threads, on_cpu)
 
 
-def create_cuda(*, threads: int, rows: int) -> OnnxRuntimeBackend:
+def create_cuda(*, threads: int, rows: int, callers: int) -> OnnxRuntimeBackend:
     """Make the backend of an NVIDIA GPU, for `rows` streams at once.
 
     Raises:
@@ -206,7 +206,7 @@ def create_cuda(*, threads: int, rows: int) -> OnnxRuntimeBackend:
     return OnnxRuntimeBackend(threads, on_cuda, device="cuda", rows=rows, fast=True)
 
 
-def create_tensorrt(*, threads: int, rows: int) -> OnnxRuntimeBackend:
+def create_tensorrt(*, threads: int, rows: int, callers: int) -> OnnxRuntimeBackend:
     """Make the backend of an NVIDIA GPU with TensorRT, for `rows` streams at once.
 
     Raises:

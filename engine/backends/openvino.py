@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,15 @@ from engine.backends.base import (
 from engine.errors import WeightsError
 
 
+class _Requests(threading.local):
+    """The requests of one thread by their batch size: two threads never run the same one."""
+
+    def __init__(self) -> None:
+        self.by_batch: dict[int, ov.InferRequest] = {}
+
+
 class OpenVinoGraph:
-    """One model, compiled once for each batch size that is asked for; not for two threads at once.
+    """One model, compiled once for each batch size that is asked for, for any number of threads.
 
     Args:
         rows: most streams that run together in `each`.
@@ -35,10 +43,11 @@ class OpenVinoGraph:
     ) -> None:
         self.spec = spec
         self._core, self._model, self._config, self._rows = core, model, config, rows
-        self._requests: dict[int, ov.InferRequest] = {}
+        self._compiled: dict[int, ov.CompiledModel] = {}
+        self._own = _Requests()
         size = 1
         while size <= rows:  # compiling takes longer than a frame: not in the middle of a stream
-            self._request(size)
+            self._program(size)
             size *= 2
 
     def __call__(self, **feeds: Tensor) -> dict[str, Tensor]:
@@ -65,12 +74,17 @@ class OpenVinoGraph:
         return done
 
     def _request(self, batch: int) -> ov.InferRequest:
-        if batch not in self._requests:
+        requests = self._own.by_batch
+        if batch not in requests:
+            requests[batch] = self._program(batch).create_infer_request()
+        return requests[batch]
+
+    def _program(self, batch: int) -> ov.CompiledModel:
+        if batch not in self._compiled:
             model = self._model.clone()
             model.reshape({t.name: _shape(t, batch) for t in self.spec.inputs})
-            compiled = self._core.compile_model(model, "CPU", self._config)
-            self._requests[batch] = compiled.create_infer_request()
-        return self._requests[batch]
+            self._compiled[batch] = self._core.compile_model(model, "CPU", self._config)
+        return self._compiled[batch]
 
 
 def _readable(array: Array) -> Array:
@@ -91,11 +105,12 @@ class OpenVinoBackend:
     Args:
         threads: CPU threads of a graph that is not `GraphSpec.small`.
         rows: most streams whose rows run together in graphs that gain by it (`GraphSpec.light`).
+        callers: threads that run a graph side by side, each on `threads` of its own; more wait for them.
     """
 
-    def __init__(self, threads: int, rows: int = 1) -> None:
+    def __init__(self, threads: int, rows: int = 1, callers: int = 1) -> None:
         self._core = ov.Core()
-        self._threads, self._rows = threads, rows
+        self._threads, self._rows, self._callers = threads, rows, callers
         # Held to fewer instructions (as the CPU of a smaller machine), it still says it has bf16.
         held = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
         able = held in ("DEFAULT", "ALL") or "BF16" in held or "AMX" in held
@@ -121,7 +136,10 @@ class OpenVinoBackend:
             raise WeightsError(f"{spec.name}: {path.name} lacks the tensors {missing}")
         config = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": 1 if spec.small else self._threads,
+            # Pinned, the only thread of each graph would lie on the first CPU, and the others idle.
+            "ENABLE_CPU_PINNING": False,
+            "NUM_STREAMS": self._callers,
+            "INFERENCE_NUM_THREADS": self._callers * (1 if spec.small else self._threads),
             "INFERENCE_PRECISION_HINT": "f32" if spec.precision == "f32" else self._any,
         }
         rows = self._rows if spec.light else 1
@@ -132,6 +150,6 @@ class OpenVinoBackend:
         return array
 
 
-def create(*, threads: int, rows: int) -> OpenVinoBackend:
-    """Make the backend with `threads` CPU threads a graph, for `rows` streams at once."""
-    return OpenVinoBackend(threads, rows)
+def create(*, threads: int, rows: int, callers: int) -> OpenVinoBackend:
+    """Make the backend with `threads` CPU threads a graph, for `rows` streams and `callers` at once."""
+    return OpenVinoBackend(threads, rows, callers)

@@ -199,11 +199,11 @@ class TensorRtBackend:
         return on_device(self.pool, np.asarray(array))
 
 
-def create(*, threads: int, rows: int) -> TensorRtBackend:
+def create(*, threads: int, rows: int, callers: int) -> TensorRtBackend:
     """Make the backend of an NVIDIA GPU with TensorRT, for `rows` streams at once."""
     return TensorRtBackend("tensorrt", rows)
 
 
-def create_rtx(*, threads: int, rows: int) -> TensorRtBackend:
+def create_rtx(*, threads: int, rows: int, callers: int) -> TensorRtBackend:
     """Make the backend of an NVIDIA RTX card with TensorRT-RTX, for `rows` streams at once."""
     return TensorRtBackend("tensorrt-rtx", rows)

@@ -30,7 +30,12 @@ def load_speech(config: EngineConfig) -> tuple[EngineConfig, SpeechMotion | None
         return config, None
     how = config.diffusion
     check_licences([find(config.speech)], how.use)
-    runtime = load_backend(config.backend, threads=config.threads or THREADS, rows=config.batch)
+    runtime = load_backend(
+        config.backend,
+        threads=config.threads or THREADS,
+        rows=config.batch,
+        callers=max(1, config.engine_threads),
+    )
     encoder, motion = load_hubert_motion(
         config.speech, how.models_dir, hop_ms=config.speech_hop_ms, runtime=runtime
     )

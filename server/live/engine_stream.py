@@ -53,7 +53,7 @@ class EngineStream:
     would be gone before it is ready is not drawn at all.
 
     Args:
-        deliver: takes the pictures; called on the engine thread, as `failed` and `quality_changed` are.
+        deliver: takes the pictures; called on an engine thread, as `failed` and `quality_changed` are.
         leaves_at: when the sound of a place leaves at the latest, if that is known yet.
     """
 
@@ -86,7 +86,7 @@ class EngineStream:
         self._change = Change()
         self._cut = 0  # what was said before this place is cut off
         self._unseen = 0  # pictures of places before this one are stale
-        # The rest is touched by the engine thread alone.
+        # The rest is touched by the engine thread that steps it.
         self._ladder = Ladder()
         self._quality = Quality()
         self._to_16k = Downsampler()
@@ -154,7 +154,7 @@ class EngineStream:
             self._chunks = deque(replace(chunk, queued=now) for chunk in self._chunks)
 
     def close(self) -> None:
-        """Drop everything; the state goes as soon as the engine thread lets go of it."""
+        """Drop everything; the state goes as soon as an engine thread lets go of it."""
         with self._lock:
             self._open = False
             self._chunks.clear()

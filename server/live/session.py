@@ -251,7 +251,7 @@ class Session:
         return self.line.intake if self.microphone is not None else None
 
     def _from_engine(self, function: Callable[[Any], None], argument: Any) -> None:
-        """Hand over from the engine thread; a loop that has ended needs nothing more."""
+        """Hand over from an engine thread; a loop that has ended needs nothing more."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, argument)
 

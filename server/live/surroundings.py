@@ -17,7 +17,7 @@ from server.settings import ServerSettings
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Settings, the engine thread, and where is counted and noted."""
+    """Settings, the engine threads, and where is counted and noted."""
 
     settings: ServerSettings
     worker: EngineWorker

@@ -1,4 +1,4 @@
-"""The one thread that calls the engine."""
+"""The threads that call the engine."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class WorkerBusy(AvatarError):
 
 
 class WorkerStopped(AvatarError):
-    """The engine thread does not run (any more)."""
+    """The engine threads do not run (any more)."""
 
 
 class Stream(Protocol):
-    """A stream that is stepped, together with others that are due; all on the engine thread."""
+    """A stream that is stepped, together with others that are due; by one engine thread at a time."""
 
     def deadline(self) -> float | None:
         """When its work is due; None when there is none."""
@@ -50,7 +50,7 @@ class Stream(Protocol):
 
 
 class _Call:
-    """A function to be called once on the engine thread."""
+    """A function to be called once on an engine thread."""
 
     def __init__(self, work: Callable[[], Any], future: asyncio.Future[Any], due: float) -> None:
         self._work: Callable[[], Any] | None = work
@@ -84,38 +84,49 @@ Due = TypeVar("Due", _Call, Stream)
 
 
 class EngineWorker:
-    """The engine thread: earliest deadline first over all streams and calls.
+    """The engine threads: earliest deadline first over all streams and calls.
 
-    Streams that are due at that moment are stepped together, as many as the engine was loaded for
-    (`EngineConfig.batch`). Nobody is waited for, so a stream that stalls holds nobody up.
+    Streams that are due at that moment are shared among the threads that rest (`EngineConfig.engine_threads`
+    there are); those of one thread are stepped together, as many as the engine was loaded for (`EngineConfig.batch`).
+    Nobody is waited for, so a stream that stalls holds nobody up. A stream takes one step at a time, and
+    calls run one after another.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.busy_s, self.frames = 0.0, 0  # spent on streams, and made for them, since the start
+        count = engine.config.engine_threads or 1
+        self.busy_s = [0.0] * count  # so long 1, 2 ... threads stepped streams, since the start
+        self.frames = 0  # made in that time
         self.steps, self.stepped = 0, 0  # steps, and the streams of them all
         self._calls: list[_Call] = []
         self._streams: list[Stream] = []
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._in_hand: list[Stream] = []
+        self._calling = False
+        self._idle = count  # threads that have nothing in hand
+        self._stepping, self._since = 0, 0.0  # threads that step, and since when so many
+        self._lock = threading.RLock()
+        self._resting: list[threading.Condition] = []  # of the threads that wait
+        self._stopping, self._running = False, 0
+        names = ["engine", *(f"engine-{i}" for i in range(2, count + 1))]
+        self._threads = [threading.Thread(target=self._work, name=n, daemon=True) for n in names]
 
     @property
     def alive(self) -> bool:
-        """Whether the engine thread runs."""
-        return self._thread.is_alive()
+        """Whether all engine threads run."""
+        return all(thread.is_alive() for thread in self._threads)
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the threads."""
+        self._running = len(self._threads)
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Stop after the piece of work in hand; blocks for its length. What waits fails."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+        """Stop after the pieces of work in hand; blocks for their length. What waits fails."""
+        self._stop()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
 
     def attach(self, stream: Stream) -> None:
         """Serve `stream` from now on; raises `WorkerStopped`."""
@@ -126,21 +137,22 @@ class EngineWorker:
         self._remove(self._streams, stream)
 
     def _add(self, those: list[T], one: T) -> None:
-        with self._changed:
+        with self._lock:
             if self._stopping or not self.alive:
                 raise WorkerStopped("the engine has stopped")
             those.append(one)
-            self._changed.notify()
+            self.wake()
 
     def _remove(self, those: list[T], one: T) -> None:
-        with self._changed:
+        with self._lock:
             if one in those:
                 those.remove(one)
 
     def wake(self) -> None:
         """Say that some job may have new work."""
-        with self._changed:
-            self._changed.notify()
+        with self._lock:
+            if self._resting:  # who rested last: one stream keeps one thread warm
+                self._resting.pop().notify()
 
     @property
     def waiting(self) -> int:
@@ -148,11 +160,11 @@ class EngineWorker:
         return len(self._calls)
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Run `work` on the engine thread and return its result.
+        """Run `work` on an engine thread and return its result; no other call runs meanwhile.
 
         Raises:
             WorkerBusy: more than 8 calls wait.
-            WorkerStopped: the thread does not run, or stops before it comes to `work`.
+            WorkerStopped: the threads do not run, or stop before they come to `work`.
             Exception: whatever `work` raised.
         """
         if len(self._calls) >= MAX_CALLS:
@@ -167,20 +179,23 @@ class EngineWorker:
 
     def _work(self) -> None:
         give_way()
+        changed = threading.Condition(self._lock)  # notified when it is to look for work
         try:
-            while (work := self._next()) is not None:
+            while (work := self._next(changed)) is not None:
                 if isinstance(work, _Call):
                     with self._failing(work):
                         work.run()
                 else:
                     self._step(work)
+                self._let_go(work)
         finally:
-            self._fail_waiting()
+            self._end()
 
     def _step(self, streams: list[Stream]) -> None:
         """Step streams together; one that cannot begin or finish fails alone."""
         began = time.monotonic()
-        with self._changed:
+        with self._lock:
+            self._count_busy(1)
             worst = max((stream.level_at(began) for stream in self._streams), default=0)
         begun: list[tuple[Stream, tuple[Any, Pcm]]] = []
         for stream in streams:
@@ -194,9 +209,17 @@ class EngineWorker:
         for (stream, _), frames in zip(begun, made, strict=False):  # none if the step raised
             with self._failing(stream):
                 stream.finish(frames, began)
-        self.steps, self.stepped = self.steps + 1, self.stepped + len(begun)
-        self.frames += sum(len(frames) for frames in made)
-        self.busy_s += time.monotonic() - began
+        with self._lock:
+            self._count_busy(-1)
+            self.steps, self.stepped = self.steps + 1, self.stepped + len(begun)
+            self.frames += sum(len(frames) for frames in made)
+
+    def _count_busy(self, change: int) -> None:
+        """One thread more steps streams, or one fewer."""
+        now = time.monotonic()
+        if self._stepping:
+            self.busy_s[self._stepping - 1] += now - self._since
+        self._stepping, self._since = self._stepping + change, now
 
     @contextmanager
     def _failing(self, *those: _Call | Stream) -> Iterator[None]:
@@ -209,26 +232,54 @@ class EngineWorker:
                     self.detach(one)
                 one.fail(error)
 
-    def _fail_waiting(self) -> None:
-        with self._changed:
+    def _stop(self) -> None:
+        with self._lock:
             self._stopping = True
+            while self._resting:
+                self.wake()
+
+    def _end(self) -> None:
+        """A thread ends, and with it all of them; the last one, beside whom nobody works, fails what waits."""
+        self._stop()
+        with self._lock:
+            self._running -= 1
+            if self._running:
+                return
             waiting: list[_Call | Stream] = [*self._calls, *self._streams]
             self._calls, self._streams = [], []
         for one in waiting:
             one.fail(WorkerStopped("the engine has stopped"))
 
-    def _next(self) -> _Call | list[Stream] | None:
-        """Wait for work: the call that is due first, or the streams that are; None to stop."""
-        with self._changed:
+    def _next(self, changed: threading.Condition) -> _Call | list[Stream] | None:
+        """Wait for work: the call that is due first, or streams that are; None to stop."""
+        with self._lock:
             while not self._stopping:
-                calls = sorted(_due(self._calls), key=_first)
-                streams = sorted(_due(self._streams), key=_first)
+                calls = [] if self._calling else sorted(_due(self._calls), key=_first)
+                free = [stream for stream in self._streams if stream not in self._in_hand]
+                streams = sorted(_due(free), key=_first)
+                if len(calls) + len(streams) > 1:
+                    self.wake()  # another thread looks what is left
                 if calls and (not streams or calls[0][0] < streams[0][0]):
+                    self._idle, self._calling = self._idle - 1, True
                     return calls[0][1]
                 if streams:
-                    return [stream for _, stream in streams[: self.engine.config.batch]]
-                self._changed.wait()
+                    share = min(-(-len(streams) // self._idle), self.engine.config.batch)
+                    taken = [stream for _, stream in streams[:share]]
+                    self._idle -= 1
+                    self._in_hand += taken
+                    return taken
+                self._resting.append(changed)
+                changed.wait()
         return None
+
+    def _let_go(self, work: _Call | list[Stream]) -> None:
+        """What `_next` gave is done."""
+        with self._lock:
+            self._idle += 1
+            if isinstance(work, _Call):
+                self._calling = False
+            else:
+                self._in_hand = [stream for stream in self._in_hand if stream not in work]
 
 
 def _due(those: Sequence[Due]) -> list[tuple[float, Due]]:

@@ -95,7 +95,7 @@ class Turn:
 
 
 class Recording:
-    """A stream of the engine that is drawn whole. Touched by the engine thread alone."""
+    """A stream of the engine that is drawn whole. Touched by one engine thread at a time."""
 
     def __init__(self, engine: Engine, identity: Any, prompt: Any, mark: Mark) -> None:
         self._engine, self._mark = engine, mark

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -24,7 +27,8 @@ SEEDS = range(4)
 
 @pytest.fixture(scope="module")
 def engine() -> AvatarEngine:
-    return AvatarEngine.load(EngineConfig(threads=1, batch=4))
+    """For four streams in one step, on either of two threads."""
+    return AvatarEngine.load(EngineConfig(threads=1, batch=8, engine_threads=2))
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +104,31 @@ def test_streams_join_leave_and_bring_any_length_of_sound(
             at[i] += length
         for i, made in zip(company, engine.step_many(rows), strict=True):
             frames[i] += made
+    for i in SEEDS:
+        frames[i] += engine.flush(states[i])
+        same(frames[i], alone[i])
+
+
+def test_threads_that_step_side_by_side_never_change_a_frame(
+    engine: AvatarEngine, people: list[Identity], alone: list[list[VideoFrame]]
+) -> None:
+    """Streams go from thread to thread, as a server hands them out."""
+    states = [begin(engine, people, seed) for seed in SEEDS]
+    frames: list[list[VideoFrame]] = [[] for _ in SEEDS]
+    together = threading.Barrier(2, timeout=30)
+
+    def step(turn: int, seeds: Sequence[int]) -> None:
+        rows = [(states[i], sound(i)[turn * HOP : (turn + 1) * HOP]) for i in seeds]
+        together.wait()
+        for i, made in zip(seeds, engine.step_many(rows), strict=True):
+            frames[i] += made
+
+    with ThreadPoolExecutor(2) as pool:
+        for turn in range(FRAMES):
+            pair = turn % 4, (turn + 1) % 4
+            rest = [i for i in SEEDS if i not in pair]
+            for work in [pool.submit(step, turn, seeds) for seeds in (pair, rest)]:
+                work.result()
     for i in SEEDS:
         frames[i] += engine.flush(states[i])
         same(frames[i], alone[i])

@@ -45,8 +45,9 @@ class FakeEngine:
         fail_at: int | None = None,
         side: int = 512,
         batch: int = 1,
+        threads: int = 1,
     ) -> None:
-        self.config = EngineConfig(batch=batch)
+        self.config = EngineConfig(batch=batch, engine_threads=threads)
         self.batches: list[int] = []  # streams of each step
         self.side = side
         self.step_seconds = step_seconds

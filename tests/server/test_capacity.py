@@ -94,12 +94,12 @@ def test_a_machine_that_has_become_slower_offers_fewer_places_and_recovers() -> 
     known.measured(CHEAP)
     at_start = known.places
     now, busy, frames = 0.0, 0.0, 0
-    known.look(now, busy, frames)
+    known.look(now, [busy], frames)
     for factor, goes in ((3.0, "down"), (1.0, "up")):
         for _ in range(6):
             now, frames = now + 6, frames + 150
             busy += 150 * CHEAP.full_s * factor
-            known.look(now, busy, frames)
+            known.look(now, [busy], frames)
         assert (known.places < at_start) == (goes == "down")
     assert known.places == at_start
 
@@ -108,9 +108,44 @@ def test_a_moment_without_frames_teaches_nothing() -> None:
     known = Capacity(most=100)
     known.measured(CHEAP)
     before = known.places
-    known.look(0.0, 0.0, 0)
-    known.look(100.0, 99.0, 3)
+    known.look(0.0, [0.0], 0)
+    known.look(100.0, [99.0], 3)
     assert known.places == before
+
+
+@pytest.mark.parametrize("gain", [1.0, 1.3, 2.0])
+def test_engine_threads_count_by_what_they_gain_together(gain: float) -> None:
+    """Each holds 10 ms of a thread and of a processor; on siblings of one core two hold it for longer."""
+    alone = FrameCost(engine_s=0.01, full_s=0.01, engine_cpu_s=0.001, encode_s=0.001)
+    pair = replace(alone, side=2, gain=gain)
+    assert pair.places(8.0) == int(gain * BUSIEST / (FPS * 0.01))
+    siblings = replace(pair, engine_cpu_s=2 * 0.01 / gain)
+    assert siblings.places(2.0) <= 2.0 * BUSIEST / (FPS * siblings.engine_cpu_s)
+
+
+@pytest.mark.parametrize("gain", [1.0, 1.5, 2.0])
+def test_what_threads_slow_each_other_down_is_no_slower_machine(gain: float) -> None:
+    """Two streams, each frame of which takes 2 / gain as long while both threads work."""
+    known = Capacity(most=100)
+    known.measured(replace(CHEAP, side=2, gain=gain))
+    at_start = known.places
+    frames = 400
+    known.look(0.0, [0.0, 0.0], 0)
+    for turn in range(1, 7):
+        both_s = CHEAP.full_s / gain  # for each frame of the two streams
+        known.look(6.0 * turn, [0.0, turn * frames * both_s], turn * frames)
+    assert known.places == at_start
+    known.look(60.0, [0.0, 7 * 3 * frames * CHEAP.full_s], 7 * frames)
+    assert known.places < at_start
+
+
+def test_engine_threads_are_measured_side_by_side() -> None:
+    """The fake engine sleeps while it draws, so two threads make twice the frames of one."""
+    engine = FakeEngine(side=64, step_seconds=0.01, threads=2)
+    cost = measure(engine, engine.enroll(np.full((96, 96, 3), (200, 150, 90), np.uint8)))
+    assert cost.side == 2
+    assert 1.4 < cost.gain <= 2.0
+    assert cost.places(64) > replace(cost, gain=1.0).places(64)
 
 
 def test_the_measurement_sees_what_a_frame_takes() -> None:
