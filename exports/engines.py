@@ -17,10 +17,11 @@ from engine.backends.tensorrt_build import Build, build_engine
 from engine.config import EngineConfig
 from engine.face.detector import DETECTOR, LANDMARKS
 from engine.face.lips import LIPS
+from engine.face.matte import MATTE
 from engine.motion.decoder import MOTION
 from engine.render.specs import SPECS
 
-TINY = (*SPECS, DETECTOR, LANDMARKS, LIPS, SPEECH, MOTION)
+TINY = (*SPECS, DETECTOR, LANDMARKS, LIPS, MATTE, SPEECH, MOTION)
 Say = Callable[[str, int, int], None]  # what is done, steps of it done, and in all
 
 

@@ -23,8 +23,8 @@ MATTE = GraphSpec(
     precision="f32",
 )
 REACH = 3.2  # of what the net is shown, from the middle of the face to each side, crop units
-FINE = 320  # pixels of the longer side at which the outline is drawn to that of the picture
-RADIUS = 0.012  # of that side: how far
+FINE = 256  # pixels of the longer side at which the outline is drawn to that of the picture
+RADIUS = 0.014  # of that side: how far
 SMOOTH = 1e-3  # differences of colour, squared, below which pixels count as alike
 FAINT = 0.08  # what is less of a pixel than this is nothing, and what is more than 1 less it is all
 FACE_SEEN = 0.9  # of the face that must be the person for the net to be believed

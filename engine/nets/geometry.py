@@ -104,9 +104,7 @@ def scalp_points(reference: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     out = oval - nose
     out = out / out.square().sum(-1, keepdim=True).sqrt()
     behind = target[:, list(UPPER_OVAL)] - similarity(reference, target, oval)
-    lag = behind.mean(
-        1, keepdim=True
-    )  # a head that turns by little shifts all that is as deep alike
+    lag = behind.mean(1, keepdim=True)  # a small turn shifts all that is as deep alike
     rings = [oval + reach * out for reach, _ in SCALP]
     moved = [
         similarity(reference, target, ring) + behind + (depth - 1) * lag

@@ -6,6 +6,7 @@ The neck goes along with the head, the less the farther from the jaw; where it i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,6 @@ from engine.face.landmarks import apply, invert
 from engine.face.topology import LOWER_JAW, NECK, NOSE_RIDGE, OVAL
 from engine.render.base import Portrait
 from engine.render.lab import to_lab
-from engine.types import RgbImage
 
 F32 = NDArray[np.float32]
 
@@ -58,26 +58,20 @@ def holds(portrait: Portrait, turn: F32) -> Holds:
         turn: (1, 2, 2) from directions of the crop to those of the portrait's rows and columns.
     """
     assert portrait.matte is not None
-    rgb, landmarks, matte, to_crop = (
-        portrait.rgb,
-        portrait.landmarks,
-        portrait.matte,
-        portrait.to_crop,
-    )
+    matte, to_crop = portrait.matte, portrait.to_crop
     back, level, source = invert(to_crop), turn[0], portrait.source
 
     def pixels(points: F32) -> F32:  # of points in crop units level with the rows
         return apply(back, (points - 0.5) @ level + 0.5)
 
-    edges = _edges(rgb.shape[:2])
+    edges = _edges(matte.shape)
     edges = (apply(to_crop, edges) - 0.5) @ level.T + 0.5
     frame = np.concatenate([FRAME, edges[np.abs(edges - [0.5, -0.2]).max(1) < 2.3]])
     frame = frame[_at(matte, pixels(frame)) > 0.5]
-    worn = _worn(rgb, landmarks, matte)
     cloth = _below(source, level)
-    cloth = cloth[_at(worn, pixels(cloth)) > 0.5][: POINTS // 2]
+    cloth = cloth[_worn(portrait, matte, pixels(cloth))][: POINTS // 2]
     bare, clothed = (np.repeat(share, len(LOWER_JAW)) for share in (BARE, CLOTHED))
-    shares = np.where(_at(worn, apply(back, _rings(source))) > 0.5, clothed, bare)
+    shares = np.where(_worn(portrait, matte, apply(back, _rings(source))), clothed, bare)
     return Holds(_filled(np.concatenate([cloth, frame])), shares[None].astype(np.float32))
 
 
@@ -88,9 +82,9 @@ def _filled(points: F32) -> F32:
     return filled
 
 
-def _at(values: F32, pixels: F32) -> F32:
-    """Values (H, W) at places (N, 2); beyond the picture those of its edge."""
-    height, width = values.shape
+def _at(values: NDArray[Any], pixels: F32) -> F32:
+    """Values (H, W, ...) at places (N, 2); beyond the picture those of its edge."""
+    height, width = values.shape[:2]
     x, y = np.clip(pixels, 0, [width - 1, height - 1]).astype(int).T
     return np.asarray(values[y, x], np.float32)
 
@@ -124,20 +118,18 @@ def _below(source: F32, level: F32) -> F32:
     return np.asarray(grid[order][near[order] > NEAR], np.float32)
 
 
-def _worn(rgb: RgbImage, landmarks: F32, matte: F32) -> F32:
-    """Which pixels (H, W) of the person are neither skin nor hair, as far as colours tell: 1 or 0."""
-    lab = to_lab(rgb / np.float32(255))
-    skin = _median(lab, landmarks)
+def _worn(portrait: Portrait, matte: F32, pixels: F32) -> NDArray[np.bool_]:
+    """Whether places (N, 2) of the person are neither skin nor hair, as far as colours tell."""
+    landmarks = portrait.landmarks
+
+    def colours(points: F32) -> F32:
+        return to_lab(_at(portrait.rgb, points) / np.float32(255))
+
     crown = landmarks[list(OVAL[:4])] + 0.12 * (landmarks[10] - landmarks[152])
-    hair = _median(lab, crown)
-    lightness = lab[..., 0] - skin[0]
-    is_skin = np.linalg.norm(lab[..., 1:] - skin[1:], axis=-1) < APART
+    skin, hair = (np.median(colours(points), axis=0) for points in (landmarks, crown))
+    lab = colours(pixels)
+    lightness = lab[:, 0] - skin[0]
+    is_skin = np.linalg.norm(lab[:, 1:] - skin[1:], axis=-1) < APART
     is_skin &= (lightness > -DARKER) & (lightness < LIGHTER)
     is_hair = np.linalg.norm(lab - hair, axis=-1) < APART
-    return np.asarray((matte > 0.9) & ~is_skin & ~is_hair, np.float32)
-
-
-def _median(picture: F32, points: F32) -> F32:
-    """The median colour of `picture` (H, W, 3) at points (N, 2) in pixels."""
-    x, y = np.clip(points, 0, np.array(picture.shape[1::-1]) - 1).astype(int).T
-    return np.asarray(np.median(picture[y, x], axis=0), np.float32)
+    return np.asarray((_at(matte, pixels) > 0.9) & ~is_skin & ~is_hair)

@@ -22,9 +22,8 @@ AROUND = 0.01  # of the portrait's longer side: how far around
 class Lifted:
     """A portrait as two layers; laid over each other as they are they give its pixels again."""
 
-    person: (
-        F32  # (1, 4, H, W) colours in [0, 255], times how much of a pixel is the person, and that
-    )
+    # (1, 4, H, W) colours in [0, 255], times how much of a pixel is the person; and that
+    person: F32
     behind: F32  # (1, 3, H, W) the background, guessed where the person is
 
 

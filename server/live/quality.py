@@ -15,8 +15,9 @@ LADDER = (
     Quality(),
     Quality(paint_every=5),
     Quality(paint_every=5, half=True),
-    Quality(paint_every=5, draw_every=2, half=True),
-    Quality(paint_every=5, draw_every=4, half=True),
+    Quality(paint_every=10, half=True),
+    Quality(paint_every=10, draw_every=2, half=True),
+    Quality(paint_every=10, draw_every=4, half=True),
     Quality(paint_every=16, draw_every=8, half=True),  # hardly more than listening
 )
 BEHIND_S = 0.18  # sound that waits so long for the engine: one step down
