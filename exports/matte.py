@@ -117,15 +117,16 @@ def _run(step: _Step, read: list[Tensor | None], weights: list[Tensor | None]) -
         return first.mean((2, 3), keepdim=True)
     if step.name == "RESIZE_BILINEAR":
         return F.interpolate(first, scale_factor=2, mode="bilinear", align_corners=False)
+    if step.name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "Convolution2DTransposeBias"):
+        raise DataError(f"the segmenter holds an operator that is not known here: {step.name}")
     kernel, bias = weights[1:]
     assert kernel is not None
     if step.name == "Convolution2DTransposeBias":
         return F.conv_transpose2d(first, kernel.transpose(0, 1), bias, stride=2)
+    padded, groups = _padded(first, kernel, step), 1
     if step.name == "DEPTHWISE_CONV_2D":
-        return F.conv2d(_padded(first, kernel, step), kernel.transpose(0, 1), bias, step.stride, groups=first.shape[1])  # fmt: skip
-    if step.name == "CONV_2D":
-        return F.conv2d(_padded(first, kernel, step), kernel, bias, step.stride)
-    raise DataError(f"the segmenter holds an operator that is not known here: {step.name}")
+        kernel, groups = kernel.transpose(0, 1), first.shape[1]
+    return F.conv2d(padded, kernel, bias, step.stride, groups=groups)
 
 
 def _padded(picture: Tensor, kernel: Tensor, step: _Step) -> Tensor:
