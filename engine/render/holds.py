@@ -18,7 +18,8 @@ from engine.render.lab import to_lab
 
 F32 = NDArray[np.float32]
 
-BARE, CLOTHED = [share for _, share in NECK], [0.75, 0.25, 0.0]
+BARE, CLOTHED = [share for _, share in NECK], [0.4, 0.05, 0.0]
+EVEN = np.array([1, 2, 3, 2, 1], np.float32)
 RING = len(NECK) * len(LOWER_JAW)  # of the neck's points
 POINTS = 96  # that stay
 NOWHERE = 99.0  # crop units: a point there holds nothing
@@ -31,7 +32,7 @@ FRAME = np.array(
 )
 EDGES = 10  # points of each edge of the picture
 STEP = 0.2  # crop units between points on clothes
-NEAR = 0.45  # and from the jaw to the first of them: nearer, and they would crease the neck
+NEAR = 0.4  # and from the jaw to the first of them: nearer, and they would crease the neck
 APART = 14.0  # of colour (a*, b*), from which on a covered neck is told from skin
 DARKER = 45.0  # of L*, or lighter by 18: skin in the shadow of the chin is dark, but no skin is lighter than the face
 LIGHTER = 18.0
@@ -70,9 +71,16 @@ def holds(portrait: Portrait, turn: F32) -> Holds:
     frame = frame[_at(matte, pixels(frame)) > 0.5]
     cloth = _below(source, level)
     cloth = cloth[_worn(portrait, matte, pixels(cloth))][: POINTS // 2]
-    bare, clothed = (np.repeat(share, len(LOWER_JAW)) for share in (BARE, CLOTHED))
-    shares = np.where(_worn(portrait, matte, apply(back, _rings(source))), clothed, bare)
-    return Holds(_filled(np.concatenate([cloth, frame])), shares[None].astype(np.float32))
+    covered = _worn(portrait, matte, apply(back, _rings(source))).reshape(len(NECK), -1)
+    covered = np.stack([_evened(ring.astype(np.float32)) for ring in covered])
+    shares = np.array(BARE)[:, None] + covered * (np.array(CLOTHED) - BARE)[:, None]
+    anchors = _filled(np.concatenate([cloth, frame]))
+    return Holds(anchors, shares.reshape(1, -1).astype(np.float32))
+
+
+def _evened(ring: F32) -> F32:
+    """Values (15,) of points along the jaw, evened out: what one point does its neighbours nearly do."""
+    return np.convolve(np.pad(ring, 2, mode="edge"), EVEN / EVEN.sum(), "valid").astype(np.float32)
 
 
 def _filled(points: F32) -> F32:
