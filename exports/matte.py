@@ -47,7 +47,7 @@ class Segmenter(nn.Module):
     In: uint8 (N, 256, 256, 3). Out: how much of each pixel is a person (N, 1, 256, 256), in [0, 1].
 
     Raises:
-        DataError: the file holds an operator that is not known here.
+        DataError: called, and the file holds an operator that is not known here.
     """
 
     def __init__(self, path: Path) -> None:
